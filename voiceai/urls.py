@@ -1,0 +1,11 @@
+"""Where requests go."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [
+    path("", include("calls.urls")),
+    path("admin/", admin.site.urls),
+]
