@@ -1,0 +1,47 @@
+"""How a call can end, and who ended it. Whoever ends first names it; later facts only add.
+
+A growing list: plain words in rows, explained here. What Twilio is told afterwards follows from the
+reason and lives with the webhook that is asked. Pure.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+CALLER_HUNG_UP = "caller-hung-up"
+ASSISTANT_ENDED = "assistant-ended"
+ASSISTANT_FAILED = "assistant-failed"
+ASSISTANT_UNREACHABLE = "assistant-unreachable"
+ASSISTANT_STALLED = "assistant-stalled"
+STREAM_LOST = "stream-lost"
+TICKET_REFUSED = "ticket-refused"
+NO_START = "no-start"
+AT_CAPACITY = "at-capacity"
+DRAINING = "draining"
+LIMIT_REACHED = "limit-reached"
+PROTOCOL_ABUSE = "protocol-abuse"
+WORKER_LOST = "worker-lost"
+HUNG_UP_BY_STAFF = "hung-up-by-staff"
+TRANSFERRED = "transferred"
+
+ENDED_BY = MappingProxyType({
+    CALLER_HUNG_UP: "caller",
+    ASSISTANT_ENDED: "assistant",
+    ASSISTANT_FAILED: "assistant",
+    ASSISTANT_UNREACHABLE: "assistant",
+    ASSISTANT_STALLED: "assistant",
+    STREAM_LOST: "network",
+    TICKET_REFUSED: "us",
+    NO_START: "us",
+    AT_CAPACITY: "us",
+    DRAINING: "us",
+    LIMIT_REACHED: "us",
+    PROTOCOL_ABUSE: "us",
+    WORKER_LOST: "us",
+    HUNG_UP_BY_STAFF: "staff",
+    TRANSFERRED: "staff",
+})  # fmt: skip
+
+# Close codes for Twilio's socket; anything else is 1000.
+CLOSE_CODES = MappingProxyType({TICKET_REFUSED: 4003, NO_START: 4008})
+CLOSE_OVERSIZE = 4009

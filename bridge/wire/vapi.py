@@ -1,0 +1,335 @@
+"""Vapi's transport socket, in both dialects: events in, control messages and the call request out.
+
+**call** dialect (documented): binary frames are raw audio, text frames are flat JSON events. **socket**
+dialect (the tutorial's): everything is JSON, audio as base64 in `{"type": "audio", "data": ...}`.
+Both may wrap an event in `message`, as webhooks do; both are accepted. Every documented event is either
+parsed into a type of its own or into `Noted`, which is counted by name; one we have never heard of is
+`Noted` too, as unknown. Vapi's `user` is our `caller`.
+
+Pure: no sockets, no clock.
+"""
+
+from __future__ import annotations
+
+import json
+from binascii import Error as Base64Error
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, assert_never
+
+from bridge.wire import MalformedMessage
+
+MAX_TRANSCRIPT = 16_000  # characters; hours of speech
+
+Speaker: TypeAlias = Literal["caller", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Audio:
+    """Assistant audio of the socket dialect: mu-law or PCM, as agreed, any length."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StatusUpdate:
+    """`in-progress` first; `ended` may never come, the closing socket can be the only sign."""
+
+    status: str
+    ended_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechUpdate:
+    """Somebody began or stopped speaking, as Vapi hears it: late, and in no reliable order."""
+
+    speaker: Speaker
+    started: bool
+    turn: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """Words. Several finals in one turn are normal."""
+
+    speaker: Speaker
+    final: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class UserInterrupted:
+    """The caller cut the assistant off: Vapi has stopped sending, what was sent still plays."""
+
+    turn_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """The assistant stalls (a slow model, voice or tool). It does not mean hanging up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """An event that changes nothing for the call; counted under its name."""
+
+    type: str
+    known: bool = True
+
+
+Event: TypeAlias = Audio | StatusUpdate | SpeechUpdate | Transcript | UserInterrupted | Hang | Noted
+
+# Documented, and of no consequence for a bridge: the words come as transcripts, the tools by webhook.
+_NOTED = frozenset({
+    "conversation-update", "model-output", "voice-input", "tool-calls", "tool-calls-result",
+    "tool.completed", "function-call", "function-call-result", "transfer-update", "assistant.started",
+    "assistant.speechStarted", "metadata", "language-changed", "language-change-detected",
+    "workflow.node.started", "session.created", "session.updated", "session.deleted",
+})  # fmt: skip
+
+# What we ask Vapi to tell us, explicitly: an assistant's own list would replace it.
+CLIENT_MESSAGES = (
+    "status-update", "transcript", "speech-update", "user-interrupted", "hang", "assistant.started",
+)  # fmt: skip
+SERVER_MESSAGES = ("status-update", "end-of-call-report", "hang", "tool-calls")
+
+_SPEAKERS: dict[str, Speaker] = {
+    "user": "caller",
+    "customer": "caller",
+    "assistant": "assistant",
+    "bot": "assistant",
+}
+
+
+def parse(text: str) -> Event:
+    """One text frame of Vapi's. Raises `MalformedMessage` for anything that is no event."""
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError):
+        raise MalformedMessage("bad-json") from None
+    if not isinstance(message, dict):
+        raise MalformedMessage("not-an-object")
+    wrapped = message.get("message")
+    if "type" not in message and isinstance(wrapped, dict):
+        message = wrapped
+    kind = message.get("type")
+    if not isinstance(kind, str) or not kind:
+        raise MalformedMessage("no-type")
+    match kind:
+        case "audio":
+            return Audio(_base64(message.get("data")))
+        case "status-update":
+            return StatusUpdate(_text(message, "status"), str(message.get("endedReason") or "")[:255])
+        case "speech-update":
+            return SpeechUpdate(_speaker(message), _text(message, "status") == "started", _turn(message))
+        case "transcript" | 'transcript[transcriptType="final"]' | "transcript[transcriptType='final']":
+            final = kind != "transcript" or message.get("transcriptType") == "final"
+            words = _text(message, "transcript", empty=True)[:MAX_TRANSCRIPT]
+            return Transcript(_speaker(message), final, words)
+        case "user-interrupted":
+            return UserInterrupted(str(message.get("turnId") or ""))
+        case "hang":
+            return Hang()
+        case _:
+            return Noted(kind[:64], known=kind in _NOTED)
+
+
+def _text(message: Mapping[str, Any], name: str, *, empty: bool = False) -> str:
+    value = message.get(name)
+    if not isinstance(value, str) or not (value or empty):
+        raise MalformedMessage(f"bad-{name}")
+    return value
+
+
+def _speaker(message: Mapping[str, Any]) -> Speaker:
+    role = message.get("role")
+    if not isinstance(role, str) or role not in _SPEAKERS:
+        raise MalformedMessage("bad-role")
+    return _SPEAKERS[role]
+
+
+def _turn(message: Mapping[str, Any]) -> int | None:
+    turn = message.get("turn")
+    return turn if isinstance(turn, int) and not isinstance(turn, bool) else None
+
+
+def _base64(data: object) -> bytes:
+    if not isinstance(data, str):
+        raise MalformedMessage("bad-data")
+    try:
+        return a2b_base64(data, strict_mode=True)
+    except (Base64Error, ValueError):
+        raise MalformedMessage("bad-base64") from None
+
+
+def is_failure(ended_reason: str) -> bool:
+    """Whether Vapi's reason tells of something broken, so that the caller deserves an apology.
+
+    The list of reasons has hundreds of entries and grows; failures share a few words.
+    """
+    return any(word in ended_reason for word in _FAILURE_WORDS)
+
+
+_FAILURE_WORDS = (
+    "error", "fault", "failed", "not-found", "not-valid", "not-provided", "missing", "shutdown",
+    "closed-websocket", "never-connected", "did-not-receive", "no-server-available", "unavailable",
+)  # fmt: skip
+
+
+# What we send. `end-call` and `add-message` are the same in both dialects; a server of the socket
+# dialect that does not know them ignores them.
+
+
+@dataclass(frozen=True, slots=True)
+class AddMessage:
+    """Tells the assistant something the audio does not carry, and lets it answer."""
+
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndCall:
+    """Without it Vapi may keep a deserted call alive, billed, holding a concurrency slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Socket dialect only: stop speaking, the caller cut in. Vapi itself decides that on its own."""
+
+
+Control: TypeAlias = AddMessage | EndCall | Cancel
+
+
+def control_text(message: Control) -> str:
+    match message:
+        case AddMessage(content):
+            told = {"role": "system", "content": content}
+            return json.dumps({"type": "add-message", "message": told, "triggerResponseEnabled": True})
+        case EndCall():
+            return '{"type": "end-call"}'
+        case Cancel():
+            return '{"type": "cancel"}'
+        case _:
+            assert_never(message)
+
+
+def audio_text(payload: bytes) -> str:
+    """Caller audio of the socket dialect."""
+    return f'{{"type":"audio","data":"{b2a_base64(payload, newline=False).decode("ascii")}"}}'
+
+
+def assistant_request_text(assistant_id: str, call_sid: str) -> str:
+    """The socket dialect's hello: which assistant, for which call."""
+    hello = {"type": "assistant-request", "assistantId": assistant_id, "metadata": {"callSid": call_sid}}
+    return json.dumps(hello)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRequest:
+    """What `POST /call` asks for. Only documented fields are sent: an unknown one may be refused."""
+
+    assistant_id: str
+    call_sid: str
+    caller: str
+    audio_format: str
+    max_call_seconds: int
+    endpointing_ms: int
+    record: bool
+    server_url: str
+    server_secret: str
+    overrides: Mapping[str, Any]
+
+    def body(self) -> dict[str, Any]:
+        """The JSON body. A number's own overrides win over ours, field by field."""
+        rate = 8000 if self.audio_format == "mulaw" else 16000
+        ours: dict[str, Any] = {
+            "variableValues": {"caller": self.caller, "twilioCallSid": self.call_sid},
+            "metadata": {"callSid": self.call_sid},
+            # Phone calls get office noise by default: the line would never go silent.
+            "backgroundSound": "off",
+            "clientMessages": list(CLIENT_MESSAGES),
+            "serverMessages": list(SERVER_MESSAGES),
+            # Vapi cuts at 600 s unless told; one limit, both sides. Its range is 10 to 43200.
+            "maxDurationSeconds": min(max(self.max_call_seconds, 10), 43200),
+            "startSpeakingPlan": {"waitSeconds": min(max(self.endpointing_ms, 0), 5000) / 1000},
+            "artifactPlan": {"recordingEnabled": self.record},
+        }
+        if self.server_url and self.server_secret:
+            ours["server"] = {
+                "url": self.server_url,
+                "timeoutSeconds": 10,
+                "headers": {"X-Vapi-Secret": self.server_secret},
+                # Vapi does not retry unless asked.
+                "backoffPlan": {"type": "exponential", "maxRetries": 3, "baseDelaySeconds": 1},
+            }
+        protected = {name: ours[name] for name in ("clientMessages", "metadata")}
+        return {
+            "name": f"twilio-{self.call_sid}"[:40],
+            "assistantId": self.assistant_id,
+            "assistantOverrides": {**ours, **self.overrides, **protected},
+            "transport": {
+                "provider": "vapi.websocket",
+                "audioFormat": {"format": self.audio_format, "container": "raw", "sampleRate": rate},
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CallCreated:
+    """Vapi's answer to `POST /call`. Both URLs are secrets: who knows them has the call."""
+
+    call_id: str
+    socket_url: str
+    control_url: str = ""
+    audio_format: str = ""
+
+    def __repr__(self) -> str:
+        return f"CallCreated({self.call_id!r})"
+
+
+def parse_call_created(body: bytes) -> CallCreated:
+    """Raises `MalformedMessage` when the answer names no socket, or Vapi has no slot free."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        raise MalformedMessage("bad-json") from None
+    if not isinstance(answer, dict):
+        raise MalformedMessage("not-an-object")
+    limits, transport, monitor = (
+        value if isinstance(value := answer.get(name), dict) else {}
+        for name in ("subscriptionLimits", "transport", "monitor")
+    )
+    url, control = transport.get("websocketCallUrl"), monitor.get("controlUrl")
+    echoed = transport.get("audioFormat")
+    created = CallCreated(
+        call_id=str(answer.get("id") or "")[:64],
+        socket_url=url if isinstance(url, str) else "",
+        control_url=control if isinstance(control, str) else "",
+        audio_format=str(echoed.get("format") or "") if isinstance(echoed, dict) else "",
+    )
+    if limits.get("concurrencyBlocked") is True:
+        raise CallRefused("concurrency-blocked", created)
+    if not created.socket_url:
+        raise CallRefused("no-websocketCallUrl", created)
+    return created
+
+
+class CallRefused(MalformedMessage):
+    """Vapi made a call that we cannot use; `created` may still say how to end it."""
+
+    def __init__(self, kind: str, created: CallCreated) -> None:
+        super().__init__(kind)
+        self.created = created
+
+
+def error_message(body: bytes) -> str:
+    """What a refusing Vapi says: `message` is a string or a list of them; anything else is its text."""
+    try:
+        answer = json.loads(body)
+        said = answer.get("message") if isinstance(answer, dict) else None
+    except (ValueError, RecursionError):
+        said = None
+    if isinstance(said, list):
+        said = "; ".join(map(str, said))
+    return (said if isinstance(said, str) else body.decode("utf-8", "replace"))[:300]
