@@ -1,0 +1,224 @@
+"""How loud mu-law audio is, and whether a caller speaks.
+
+`level`, `is_audible` and `first_audible` look at one piece of audio. `SpeechDetector` follows the
+caller; its last loud frame is T0, the moment from which the caller waits for an answer.
+
+The detector cuts whatever it is fed into windows of 20 ms and calls a window loud when its power
+exceeds both -44 dBFS and the line's noise floor by 9 dB. Then:
+
+- **A click is no speech.** Speech begins when 60 ms of 120 ms were loud. Once begun, each loud window
+  moves its end, until there has been 100 ms of quiet: then the end stays where it is, unless speech
+  resumes and proves itself in the same way. So a click after the last word does not shift T0.
+- **Noise is not speech.** The floor falls at once and rises second by second, to what each second's
+  quiet parts agree on, no higher than -43 dBFS: a sustained tone stays loud. Only what has lasted 11 s
+  without a pause may lift it further.
+- **Hum and offset do not count.** The mains' fundamental, 50 or 60 Hz, is taken out of each window.
+- **T0 has the hangover subtracted.** `EndOfSpeech` comes `hangover_ms` later, but its time is the
+  arrival of the last loud window.
+
+Quiet and loud are counted in audio, so that frames that arrive in a burst after a stall are judged as
+they were spoken; all times that are reported are arrivals. Levels are dB below a full-scale square wave.
+
+Pure: numpy only; the time is an argument, monotonic seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridge.audio import g711
+
+SILENT_DBFS: Final = -96.0  # what digital silence measures
+AUDIBLE_DBFS: Final = -50.0  # 10 ms above this can be heard; comfort noise is below -55
+SPEECH_DBFS: Final = -44.0  # a caller's window below this is quiet on any line
+
+_BYTES_PER_MS = g711.SAMPLE_RATE // 1000
+_AUDIBLE_WINDOW = 10 * _BYTES_PER_MS
+_WINDOW_MS = 20
+_WINDOW = _WINDOW_MS * _BYTES_PER_MS
+_ONSET_LOUD = 3  # windows, 60 ms, that must be loud ...
+_ONSET_WITHIN = 6  # ... of the last 120 ms
+_MAX_PAUSE = 5  # quiet windows, 100 ms, after which a single loud one proves nothing
+
+_BLOCK = 1000 // _WINDOW_MS  # windows in one step of the noise floor's memory
+_BLOCKS = 11
+
+
+def _power(dbfs: float) -> float:
+    return 10.0 ** (dbfs / 10)
+
+
+_AUDIBLE_ENERGY = _power(AUDIBLE_DBFS) * _AUDIBLE_WINDOW
+_SPEECH_POWER = _power(SPEECH_DBFS)
+_ABOVE_FLOOR = _power(9.0)
+_FLOOR_CEILING = _power(-43.0)  # after one second; words and test tones last longer than that
+_LONG_FLOOR_CEILING = _power(-30.0)  # after eleven seconds: no speech is that steady
+
+_LINEAR: Final = g711.decode(bytes(range(256))) / 32768.0
+
+
+def _mains_basis() -> NDArray[np.float64]:
+    """Orthonormal rows that span offset, 50 Hz and 60 Hz within one window, at any phase."""
+    t = np.arange(_WINDOW) / g711.SAMPLE_RATE
+    waves = [np.ones(_WINDOW)]
+    for hertz in (50, 60):
+        waves += [np.cos(2 * np.pi * hertz * t), np.sin(2 * np.pi * hertz * t)]
+    return np.ascontiguousarray(np.linalg.qr(np.array(waves).T)[0].T)
+
+
+_MAINS: Final = _mains_basis()
+
+
+def _samples(ulaw: bytes) -> NDArray[np.float64]:
+    return _LINEAR.take(np.frombuffer(ulaw, np.uint8))
+
+
+def level(ulaw: bytes) -> float:
+    """RMS in dBFS, -96 at least. A full-scale sine is -3."""
+    if not ulaw:
+        return SILENT_DBFS
+    samples = _samples(ulaw)
+    power = float(samples.dot(samples)) / len(ulaw)
+    return max(SILENT_DBFS, 10 * math.log10(power)) if power else SILENT_DBFS
+
+
+def is_audible(ulaw: bytes) -> bool:
+    """Whether any 10 ms of it can be heard. The beginning of speech after silence counts."""
+    return first_audible(ulaw) is not None
+
+
+def first_audible(ulaw: bytes) -> int | None:
+    """Offset of the first 10 ms that can be heard. A shorter rest counts as if silence followed."""
+    samples = _samples(ulaw)
+    if samples.dot(samples) <= _AUDIBLE_ENERGY:
+        return None  # most quiet chunks leave here: all of it together is less than one loud window
+    starts = np.arange(0, len(ulaw), _AUDIBLE_WINDOW)
+    loud = np.add.reduceat(samples * samples, starts) > _AUDIBLE_ENERGY
+    return int(loud.argmax()) * _AUDIBLE_WINDOW if loud.any() else None
+
+
+class _NoiseFloor:
+    """The quietest moments of the recent past, as powers; from them the limit of what is loud.
+
+    It falls at once. Each second it may rise: to the quietest moment of that second, if a fifth of it
+    was as quiet, as noise is under speech and between words. Fluent speech only touches its lowest
+    point in passing, and must not raise the limit over its own soft ending.
+    """
+
+    def __init__(self) -> None:
+        self.limit = _SPEECH_POWER  # louder than this is loud
+        # Zero at first: speech may begin with the very first frame.
+        self._floor = 0.0
+        self._block: list[float] = []  # the windows of this second
+        self._quietest = math.inf  # moment of this second
+        self._blocks = deque([0.0] * _BLOCKS, maxlen=_BLOCKS)  # and of the seconds before
+
+    def feed(self, power: float) -> None:
+        block = self._block
+        # A moment is two windows: one alone may be a gap that a lost packet left.
+        moment = max(power, block[-1]) if block else math.inf
+        self._quietest = quietest = min(moment, self._quietest)
+        block.append(power)
+        if len(block) == _BLOCK:
+            steady = sum(seen < 2 * quietest for seen in block) >= _BLOCK // 5
+            self._floor = quietest if steady else min(quietest, self._floor)
+            self._blocks.append(quietest)
+            self._block, self._quietest = [], math.inf
+        short = min(quietest, self._floor, _FLOOR_CEILING)
+        long = min(quietest, min(self._blocks), _LONG_FLOOR_CEILING)
+        self.limit = max(_SPEECH_POWER, max(short, long) * _ABOVE_FLOOR)
+
+
+@dataclass(frozen=True, slots=True)
+class Onset:
+    """The caller began to speak: arrival of the first loud window. Known 40 to 100 ms later."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfSpeech:
+    """The caller stopped: arrival of the last loud window, T0. Known `hangover_ms` later."""
+
+    at: float
+
+
+class SpeechDetector:
+    """Follows one caller. Attributes speak of the present segment of speech, or the latest one."""
+
+    def __init__(self, *, hangover_ms: int = 300) -> None:
+        self.speaking = False  # from the proof of an onset until the hangover is over
+        self.onset_at: float | None = None  # arrival of the segment's first loud window
+        self.last_loud_at: float | None = None  # arrival of its last one: T0
+        self.loud_ms = 0.0  # loud audio in it
+        self._hangover_ms = hangover_ms
+        self._floor = _NoiseFloor()
+        self._rest = b""  # of a frame, less than a window
+        self._fed_at = -math.inf  # arrival of the latest frame
+        self._index = 0  # of the latest window
+        self._last_loud = -math.inf  # which window was the last loud one of the segment
+        # Recent loud windows that are not part of a segment: which, and their arrival.
+        self._unproven: list[tuple[int, float]] = []
+
+    def feed(self, ulaw: bytes, now: float) -> Onset | EndOfSpeech | None:
+        """A frame arrived, of any length. Returns what it changed; of several changes, the last."""
+        audio = self._rest + ulaw if self._rest else ulaw
+        whole = len(audio) - len(audio) % _WINDOW
+        changed: Onset | EndOfSpeech | None = None
+        for start in range(0, whole, _WINDOW):
+            window = audio[start : start + _WINDOW]
+            # What lies behind the window in a long frame was spoken after it.
+            behind = len(audio) - start - _WINDOW
+            at = max(self._fed_at, now - behind / g711.SAMPLE_RATE) if behind else now
+            changed = self._window(window, at) or changed
+        self._rest = audio[whole:]
+        self._fed_at = now
+        return changed
+
+    def _window(self, window: bytes, at: float) -> Onset | EndOfSpeech | None:
+        samples = _samples(window)
+        mains = _MAINS.dot(samples)
+        power = float(samples.dot(samples) - mains.dot(mains)) / _WINDOW
+        self._index += 1
+        onset = self._loud(at) if power > self._floor.limit else None
+        self._floor.feed(power)
+        return self._end(at) or onset
+
+    def _loud(self, at: float) -> Onset | None:
+        """A loud window: it continues the segment, proves one, or must wait for more of its kind."""
+        quiet_since = self._index - self._last_loud - 1
+        if self.speaking and quiet_since < _MAX_PAUSE:
+            self._extend(1, at)
+            return None
+        oldest = self._index - _ONSET_WITHIN + 1
+        self._unproven = [seen for seen in self._unproven if seen[0] >= oldest] + [(self._index, at)]
+        if len(self._unproven) < _ONSET_LOUD:
+            return None
+        proven, self._unproven = self._unproven, []
+        if self.speaking:
+            self._extend(len(proven), at)
+            return None
+        self.speaking, self.loud_ms = True, 0.0
+        self.onset_at = began = proven[0][1]
+        self._extend(len(proven), at)
+        return Onset(began)
+
+    def _extend(self, windows: int, at: float) -> None:
+        self.loud_ms += windows * _WINDOW_MS
+        self.last_loud_at, self._last_loud = at, self._index
+
+    def _end(self, at: float) -> EndOfSpeech | None:
+        """The hangover may be over by what was spoken, or, when frames stayed away, by the clock."""
+        if not self.speaking or self.last_loud_at is None:
+            return None
+        quiet_ms = max((self._index - self._last_loud) * _WINDOW_MS, (at - self.last_loud_at) * 1000)
+        if quiet_ms < self._hangover_ms:
+            return None
+        self.speaking = False
+        return EndOfSpeech(self.last_loud_at)
