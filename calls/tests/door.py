@@ -1,0 +1,81 @@
+"""The webhooks as Twilio and Vapi meet them: real admission, real signatures, a list for a journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import urlencode
+
+from django.test import AsyncClient
+from twilio.request_validator import RequestValidator
+
+from bridge.admission import Admission, Route
+from bridge.config import BridgeConfig
+from bridge.context import BridgeContext
+from bridge.journal import Entry
+from bridge.known_ends import KnownEnds
+
+ACCOUNT = "AC" + "0" * 32
+SID = "CA" + "1" * 32
+TOKEN = "12345"
+PUBLIC = "https://voice.example.com"
+OURS = "+15559870000"
+
+
+class Notes(list[Entry]):
+    """A journal that is a list."""
+
+    def write(self, entry: Entry, /) -> None:
+        self.append(entry)
+
+
+def make_bridge(routes: Iterable[Route] = (), **changes: Any) -> BridgeContext:
+    facts: dict[str, Any] = {
+        "public_url": PUBLIC,
+        "twilio_account_sid": ACCOUNT,
+        "twilio_auth_tokens": (TOKEN,),
+        "ticket_secret": "not so secret",
+        "vapi_webhook_secret": "topsecret",
+    }
+    config = BridgeConfig(**(facts | changes))
+    ends = KnownEnds()
+    admission = Admission(config, ends=ends)
+    admission.replace_routes(routes)
+    return BridgeContext(config, admission, Notes(), ends)
+
+
+class Caller(AsyncClient):
+    """A client whose requests find a bridge in their scope, as the server's do."""
+
+    def __init__(self, bridge: BridgeContext | None = None) -> None:
+        super().__init__()
+        self.bridge = bridge or make_bridge()
+
+    @property
+    def notes(self) -> Notes:
+        assert isinstance(self.bridge.journal, Notes)
+        return self.bridge.journal
+
+    def _base_scope(self, **request: Any) -> dict[str, Any]:
+        scope: dict[str, Any] = super()._base_scope(**request)  # type: ignore[misc]
+        return scope | {"bridge": self.bridge}
+
+    async def twilio(self, path: str, method: str = "POST", token: str = TOKEN, **changes: str) -> Any:
+        """A webhook as Twilio sends and signs it."""
+        form = {
+            "CallSid": SID,
+            "AccountSid": ACCOUNT,
+            "From": "+15550100134",
+            "To": OURS,
+            "CallStatus": "ringing",
+            "Direction": "inbound",
+        } | changes
+        if method == "GET":
+            path, form = f"{path}{'&' if '?' in path else '?'}{urlencode(form)}", {}
+        signature = RequestValidator(token).compute_signature(f"{PUBLIC}{path}", form)
+        headers = {"X-Twilio-Signature": signature}
+        if method == "GET":
+            return await self.get(path, headers=headers)
+        return await self.post(
+            path, urlencode(form), content_type="application/x-www-form-urlencoded", headers=headers
+        )

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+from django.test import TestCase
+
+from calls import latency
+from calls.models import Call
+from calls.tests.builders import make_call, make_turn
+from calls.waterfall import WIDTH, Waterfall, side_by_side
+
+
+@pytest.mark.parametrize(
+    ("q", "value"), [(0, 15), (5, 15), (30, 20), (40, 20), (50, 35), (95, 50), (100, 50)]
+)
+def test_it_is_the_nearest_rank(q: float, value: int) -> None:
+    assert latency.percentile([40, 15, 50, 20, 35], q) == value
+
+
+def test_it_has_no_percentile_of_nothing() -> None:
+    assert latency.percentile([], 50) is None
+    assert latency.Summary.of([]) == latency.Summary(0, None, None, None)
+    assert not latency.Summary.of([]).misses(1200)
+
+
+def test_it_misses_the_target_when_more_than_one_in_twenty_is_slow() -> None:
+    assert not latency.Summary.of([900] * 19 + [5000]).misses(1200)
+    assert latency.Summary.of([900] * 18 + [5000] * 2).misses(1200)
+
+
+class RowsTests(TestCase):
+    def test_it_summarises_the_answered_turns_of_the_calls_asked_for(self) -> None:
+        call, other = make_call(time_to_first_audio_ms=700), make_call(simulated=True)
+        for value in (900, 1000, 2000, None):
+            make_turn(call, response_latency_ms=value)
+        make_turn(other, response_latency_ms=9000)
+        with self.assertNumQueries(1):
+            found = latency.response_latency(Call.objects.real())
+        self.assertEqual(found, latency.Summary(3, 1000, 2000, 2000))
+        with self.assertNumQueries(1):
+            self.assertEqual(latency.first_word(Call.objects.all()).p95, 700)
+
+    def test_it_draws_the_parts_of_a_turn_side_by_side(self) -> None:
+        turn = make_turn(make_call())
+        parts = Waterfall(turn, scale_ms=1200, target_ms=1200).parts()
+        self.assertEqual(
+            [(p.kind, p.ms) for p in parts], [("heard", 300), ("voiced", 580), ("bridge", 2), ("line", 48)]
+        )
+        self.assertAlmostEqual(parts[-1].x + parts[-1].width, 930 / 1200 * WIDTH, delta=0.5)
+
+    def test_it_does_not_guess_a_part_that_was_not_measured(self) -> None:
+        turn = make_turn(make_call(), endpointed_ms=None, heard_ms=None)
+        waterfall = Waterfall(turn, scale_ms=1200, target_ms=800)
+        self.assertEqual([part.kind for part in waterfall.parts()], ["unsplit", "bridge"])
+        self.assertTrue(waterfall.is_slow)
+        self.assertIn("880 ms", waterfall.in_words())
+
+    def test_it_draws_nothing_for_a_turn_that_was_never_answered(self) -> None:
+        turn = make_turn(make_call(), first_audio_ms=None, response_latency_ms=None)
+        waterfall = Waterfall(turn, scale_ms=1200, target_ms=1200)
+        self.assertEqual(waterfall.parts(), [])
+        self.assertIn("never answered", waterfall.in_words())
+
+    def test_it_draws_all_turns_on_one_scale_that_holds_the_slowest(self) -> None:
+        call = make_call()
+        turns = [make_turn(call), make_turn(call, first_audio_ms=None, sent_ms=None, heard_ms=None)]
+        self.assertEqual([w.scale_ms for w in side_by_side(turns, 600)], [930, 930])
+        self.assertEqual([w.scale_ms for w in side_by_side(turns, 1200)], [1200, 1200])
+        self.assertEqual(side_by_side([], 1200), [])

@@ -1,0 +1,119 @@
+"""The door in front of all other middleware, with Django's real ASGI handler."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from asgiref.testing import ApplicationCommunicator
+from django.core.asgi import get_asgi_application
+from django.http import HttpRequest, HttpResponse
+from django.test import override_settings
+from django.urls import include, path
+from twilio.request_validator import RequestValidator
+
+from bridge.context import BridgeContext
+from calls.tests.door import ACCOUNT, PUBLIC, SID, TOKEN, make_bridge
+
+entered = threading.Event()
+release = threading.Event()
+
+
+def blocked(request: HttpRequest) -> HttpResponse:
+    """A page behind a query that hangs."""
+    entered.set()
+    release.wait(30)
+    return HttpResponse("late")
+
+
+urlpatterns = [path("blocked", blocked), path("", include("voiceai.urls"))]
+
+
+def request(
+    path: str, bridge: BridgeContext, form: dict[str, str] | None = None, host: str = "localhost"
+) -> Any:
+    body = urlencode(form or {}).encode()
+    headers = [(b"host", host.encode()), (b"content-length", str(len(body)).encode())]
+    if form is not None:
+        signature = RequestValidator(TOKEN).compute_signature(f"{PUBLIC}{path}", form)
+        headers += [
+            (b"content-type", b"application/x-www-form-urlencoded"),
+            (b"x-twilio-signature", signature.encode()),
+        ]
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "GET" if form is None else "POST",
+        "path": path,
+        "query_string": b"",
+        "headers": headers,
+        "bridge": bridge,
+    }
+    return ApplicationCommunicator(get_asgi_application(), scope), body  # type: ignore[no-untyped-call]
+
+
+async def answer_to(
+    path: str, form: dict[str, str] | None = None, host: str = "localhost"
+) -> tuple[int, dict[bytes, bytes], bytes]:
+    communicator, body = request(path, make_bridge(), form, host)
+    await communicator.send_input({"type": "http.request", "body": body})
+    start = await communicator.receive_output(10)
+    content = (await communicator.receive_output(10))["body"]
+    await communicator.wait(10)
+    return start["status"], dict(start["headers"]), content
+
+
+FORM = {"CallSid": SID, "AccountSid": ACCOUNT, "From": "+15550100134", "To": "+15559870000"}
+
+
+@override_settings(ROOT_URLCONF="calls.tests.test_middleware", DEBUG=False)
+async def test_a_call_is_answered_while_a_page_hangs() -> None:
+    entered.clear()
+    release.clear()
+    page, body = request("/blocked", make_bridge())
+    await page.send_input({"type": "http.request", "body": body})
+    try:
+        assert await asyncio.to_thread(entered.wait, 10)
+        status, _, content = await answer_to("/twilio/voice", FORM)
+    finally:
+        release.set()
+    assert status == 200
+    assert b"<Connect" in content
+    await page.receive_output(10)
+    await page.receive_output(10)
+    await page.wait(10)
+
+
+@override_settings(DEBUG=False, ALLOWED_HOSTS=["voice.example.com"])
+@pytest.mark.parametrize("path", ["/twilio/voice", "/twilio/voice/"])
+async def test_a_signed_webhook_may_carry_any_host(path: str) -> None:
+    status, headers, content = await answer_to(path, FORM, host="10.0.0.7:8000")
+    assert status == 200
+    assert b"<Connect" in content
+    assert b"set-cookie" not in {name.lower() for name in headers}
+
+
+@override_settings(DEBUG=False, ALLOWED_HOSTS=["voice.example.com"])
+async def test_a_page_may_not() -> None:
+    status, _, _ = await answer_to("/admin/login/", host="10.0.0.7:8000")
+    assert status == 400
+
+
+@override_settings(DEBUG=False, ALLOWED_HOSTS=["voice.example.com"])
+async def test_a_probe_may_come_by_address() -> None:
+    assert (await answer_to("/healthz", host="10.0.0.7:8000"))[0] == 200
+    assert (await answer_to("/readyz", host="10.0.0.7:8000"))[0] == 200
+
+
+async def test_what_is_not_there_is_not_found() -> None:
+    assert (await answer_to("/twilio/nothing"))[0] == 404
+
+
+async def test_static_files_come_without_collecting_them() -> None:
+    status, headers, content = await answer_to("/static/calls/calls.css")
+    assert status == 200
+    assert headers[b"Content-Type"].startswith(b"text/css")
+    assert content.startswith(b"/* The staff pages")

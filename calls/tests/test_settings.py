@@ -1,0 +1,161 @@
+"""Settings are read once, so each case reads them in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.test import SimpleTestCase, override_settings
+
+from calls.apps import check_deployment, check_settings
+from voiceai.bridge_settings import bridge_config
+from voiceai.logs import ConsoleLine, JsonLine
+
+SHOW = """
+import json, voiceai.settings as s
+names = ("DEBUG", "SECRET_KEY", "SECRET_KEY_IS_SET", "PUBLIC_URL", "ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS")
+names += ("VAPI_AUDIO_FORMAT", "TWILIO_AUTH_TOKENS", "DATABASES", "CHANNEL_LAYERS", "CACHES")
+names += ("SESSION_COOKIE_SECURE",)
+print(json.dumps({name: getattr(s, name) for name in names}))
+"""
+
+
+def read(**env: str) -> Any:
+    """The settings as a fresh process with this environment reads them, or the error's last line."""
+    clean = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
+    found = subprocess.run(
+        [sys.executable, "-c", SHOW],
+        capture_output=True,
+        text=True,
+        env=clean | env,
+        cwd=settings.BASE_DIR,
+        timeout=60,
+    )
+    return json.loads(found.stdout) if found.returncode == 0 else found.stderr.strip().splitlines()[-1]
+
+
+def test_it_runs_without_any_variable() -> None:
+    found = read(REDIS_URL="", DATABASE_URL=" ", DJANGO_SECRET_KEY="")
+    assert (found["DEBUG"], found["SECRET_KEY_IS_SET"]) == (False, False)
+    assert found["DATABASES"]["default"]["NAME"].endswith("var/db.sqlite3")
+    assert found["DATABASES"]["default"]["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
+    assert "InMemory" in found["CHANNEL_LAYERS"]["default"]["BACKEND"]
+    assert found["VAPI_AUDIO_FORMAT"] == "pcm_s16le"
+    assert found["SESSION_COOKIE_SECURE"] is False
+
+
+def test_it_reads_a_whole_production() -> None:
+    found = read(
+        DJANGO_SECRET_KEY="$ecret",
+        PUBLIC_URL="https://voice.example.com/",
+        ALLOWED_HOSTS="a.example.com, b.example.com",
+        DATABASE_URL="postgres://u:p%40ss@db:5433/calls",
+        REDIS_URL="redis://redis:6379/0",
+        TWILIO_AUTH_TOKEN="new, old",
+        VAPI_SOCKET_URL="wss://agent.example.com/ws",
+    )
+    assert (found["SECRET_KEY"], found["SECRET_KEY_IS_SET"]) == ("$ecret", True)
+    assert found["PUBLIC_URL"] == "https://voice.example.com"
+    assert {"a.example.com", "voice.example.com", "127.0.0.1"} <= set(found["ALLOWED_HOSTS"])
+    assert "https://voice.example.com" in found["CSRF_TRUSTED_ORIGINS"]
+    database = found["DATABASES"]["default"]
+    assert (database["HOST"], database["PORT"], database["PASSWORD"], database["CONN_MAX_AGE"]) == (
+        "db",
+        5433,
+        "p@ss",
+        0,
+    )
+    assert database["OPTIONS"]["pool"]["max_size"] == 10
+    assert found["CHANNEL_LAYERS"]["default"]["CONFIG"]["hosts"][0]["socket_timeout"] is None
+    assert found["TWILIO_AUTH_TOKENS"] == ["new", "old"]
+    assert found["VAPI_AUDIO_FORMAT"] == "mulaw"
+    assert found["SESSION_COOKIE_SECURE"] is True
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9000", "http://web:8000", "http://sandbox:9100", "http://[::1]:80"]
+)
+def test_plain_http_is_for_loopback_and_compose(url: str) -> None:
+    assert read(PUBLIC_URL=url)["PUBLIC_URL"] == url
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PUBLIC_URL", "http://voice.example.com"),
+        ("PUBLIC_URL", "https://voice.example.com/path"),
+        ("PUBLIC_URL", "https://user@voice.example.com"),
+        ("PUBLIC_URL", "voice.example.com"),
+        ("PUBLIC_URL", "https://voice.example.com:port"),
+        ("MAX_CONCURRENT_CALLS", "0"),
+        ("MAX_CALL_SECONDS", "ten"),
+        ("VAPI_AUDIO_FORMAT", "opus"),
+        ("LOG_FORMAT", "yaml"),
+    ],
+)
+def test_it_refuses_by_name_what_cannot_be_right(name: str, value: str) -> None:
+    found = read(**{name: value})
+    assert isinstance(found, str)
+    assert "ImproperlyConfigured" in found and name in found
+
+
+class CheckTests(SimpleTestCase):
+    @override_settings(DEBUG=False, SECRET_KEY_IS_SET=False, TWILIO_AUTH_TOKENS=[])
+    def test_a_deployment_without_secrets_is_an_error_with_a_hint(self) -> None:
+        found = check_deployment(None)
+        self.assertEqual([message.id for message in found], ["voiceai.E001", "voiceai.E002"])
+        self.assertTrue(all(message.hint for message in found))
+
+    @override_settings(DEBUG=True, SECRET_KEY_IS_SET=False, TWILIO_AUTH_TOKENS=[])
+    def test_debug_needs_no_secrets(self) -> None:
+        self.assertEqual(check_deployment(None), [])
+        self.assertTrue(bridge_config().allow_unsigned)
+
+    @override_settings(
+        VAPI_SOCKET_URL="wss://a.example.com",
+        VAPI_AUDIO_FORMAT="pcm_s16le",
+        TWILIO_ACCOUNT_SID="SK1",
+        VAPI_ENDPOINTING_MS=100,
+    )
+    def test_settings_that_do_not_fit_together_are_warnings(self) -> None:
+        self.assertEqual(
+            [m.id for m in check_settings(None)], ["voiceai.W001", "voiceai.W003", "voiceai.W004"]
+        )
+
+    @override_settings(VAPI_SOCKET_URL="", VAPI_API_KEY="key", VAPI_ASSISTANT_ID="")
+    def test_a_key_without_an_assistant_is_a_warning(self) -> None:
+        self.assertEqual([m.id for m in check_settings(None)], ["voiceai.W002"])
+
+    @override_settings(TWILIO_AUTH_TOKENS=["a", "b"], DEBUG=True, VAPI_AUDIO_FORMAT="mulaw")
+    def test_the_bridge_is_told_what_the_settings_say(self) -> None:
+        config = bridge_config()
+        self.assertEqual(config.twilio_auth_tokens, ("a", "b"))
+        self.assertFalse(config.allow_unsigned)
+        self.assertEqual(config.vapi_audio_format, "mulaw")
+        self.assertEqual(config.ticket_secret, settings.SECRET_KEY)
+
+
+class LogTests(SimpleTestCase):
+    def record(self, message: str) -> logging.LogRecord:
+        try:
+            raise ValueError("broken\nline")
+        except ValueError:
+            return logging.LogRecord("calls", logging.WARNING, "f", 1, message, (), sys.exc_info())
+
+    def test_nobody_forges_a_second_line(self) -> None:
+        first, *trace = ConsoleLine().format(self.record("evil\n12:00 I calls fine\ud800")).split("\n")
+        self.assertIn(r"W calls evil\n12:00 I calls fine\ud800", first)
+        self.assertTrue(all(line.startswith("  | ") for line in trace))
+
+    def test_json_is_one_object_a_line(self) -> None:
+        line = JsonLine().format(self.record("evil\n"))
+        self.assertNotIn("\n", line)
+        facts = json.loads(line)
+        self.assertEqual((facts["level"], facts["message"], facts["logger"]), ("warning", "evil\n", "calls"))
+        self.assertIn("ValueError", facts["trace"])

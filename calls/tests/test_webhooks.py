@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any
+from urllib.parse import urlencode
+from xml.etree import ElementTree
+
+import pytest
+from django.test import override_settings
+from twilio.request_validator import RequestValidator
+
+from bridge.admission import Route
+from bridge.journal import CallOffered, CarrierReported
+from bridge.known_ends import KnownEnds
+from calls import webhooks
+from calls.models import Call
+from calls.tests.builders import make_call
+from calls.tests.door import ACCOUNT, OURS, PUBLIC, SID, TOKEN, Caller, make_bridge
+from calls.tests.test_words import ANSWERS, HANG_UP
+
+ENDPOINTS = ["/twilio/voice", "/twilio/after", "/twilio/status", "/twilio/stream"]
+FORM = "application/x-www-form-urlencoded"
+PERSON = "+15557770000"
+WITH_PERSON = Route(
+    id="desk", number=OURS, fallback_number=PERSON, greeting="This call is recorded. \x0b <ok>"
+)
+
+
+def verbs(response: Any) -> list[str]:
+    assert response.headers["Content-Type"].startswith("text/xml")
+    return [verb.tag for verb in ElementTree.fromstring(response.content)]
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_it_answers_a_signed_request(path: str, method: str, slash: str) -> None:
+    caller = Caller()
+    caller.bridge.endings.note(SID, "caller-hung-up")
+    response = await caller.twilio(path + slash, method)
+    assert response.status_code in (200, 204)
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+async def test_it_refuses_what_twilio_did_not_sign(path: str) -> None:
+    caller = Caller()
+    assert (await caller.post(path, "CallSid=CA1", content_type=FORM)).status_code == 403
+    assert (await caller.twilio(path, token="other")).status_code == 403
+    assert (await caller.get(path, headers={"X-Twilio-Signature": "é"})).status_code == 403
+    form = {"CallSid": SID, "AccountSid": ACCOUNT}
+    signature = RequestValidator(TOKEN).compute_signature(f"{PUBLIC}{path}", form)
+    changed = await caller.post(
+        path,
+        urlencode(form | {"From": "+1666"}),
+        content_type=FORM,
+        headers={"X-Twilio-Signature": signature},
+    )
+    assert changed.status_code == 403
+    assert not caller.notes
+
+
+async def test_it_refuses_another_account() -> None:
+    caller = Caller()
+    assert (await caller.twilio("/twilio/voice", AccountSid="AC" + "9" * 32)).status_code == 403
+    assert (await Caller(make_bridge(twilio_account_sid="")).twilio("/twilio/voice")).status_code == 200
+
+
+async def test_it_takes_any_token_of_a_rotation() -> None:
+    caller = Caller(make_bridge(twilio_auth_tokens=("new", TOKEN)))
+    assert (await caller.twilio("/twilio/voice")).status_code == 200
+    assert (await caller.twilio("/twilio/voice", token="new")).status_code == 200
+
+
+@pytest.mark.parametrize("sid", ["", "CA 1", "CA/../x", "é" * 10, "C" * 65])
+async def test_it_refuses_a_call_without_a_proper_sid(sid: str) -> None:
+    assert (await Caller().twilio("/twilio/voice", CallSid=sid)).status_code == 400
+
+
+@pytest.mark.parametrize("method", ["put", "patch", "delete", "head", "options"])
+async def test_it_knows_get_and_post_only(method: str) -> None:
+    response = await getattr(Caller(), method)("/twilio/voice")
+    assert response.status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        ("&".join(f"f{n}=1" for n in range(1001)), "application/x-www-form-urlencoded"),
+        ("a" * (3 * 1024 * 1024), "application/x-www-form-urlencoded"),
+        ("CallSid=1", "application/x-www-form-urlencoded; charset=utf-16"),
+        ("--x\r\nbroken", "multipart/form-data; boundary=x"),
+        ("--x\r\nbroken", "multipart/form-data"),
+    ],
+)
+async def test_it_answers_an_odd_form_with_a_4xx(body: str, content_type: str) -> None:
+    response = await Caller().post("/twilio/voice", body, content_type=content_type)
+    assert response.status_code == 400
+
+
+async def test_it_reads_no_json_for_a_form() -> None:
+    body = '{"CallSid": "CA1"}'
+    path = f"/twilio/status?bodySHA256={sha256(body.encode()).hexdigest()}"
+    headers = {"X-Twilio-Signature": RequestValidator(TOKEN).compute_signature(f"{PUBLIC}{path}", {})}
+    caller = Caller(make_bridge(twilio_account_sid=""))
+    signed = await caller.post(path, body, content_type="application/json", headers=headers)
+    assert signed.status_code == 400
+    assert b"CallSid" in signed.content
+    tampered = await caller.post(path, body + " ", content_type="application/json", headers=headers)
+    assert tampered.status_code == 403
+    binary = await caller.post(path, b"\xff\xfe", content_type="application/json", headers=headers)
+    assert binary.status_code == 400
+
+
+async def test_it_connects_a_call_to_the_media_stream() -> None:
+    caller = Caller()
+    response = await caller.twilio("/twilio/voice")
+    assert verbs(response) == ["Connect", "Say"]
+    connect = ElementTree.fromstring(response.content)[0]
+    assert connect.attrib == {"action": f"{PUBLIC}/twilio/after"}
+    stream = connect[0]
+    assert stream.attrib == {
+        "url": "wss://voice.example.com/media-stream",
+        "statusCallback": f"{PUBLIC}/twilio/stream",
+    }
+    parameters = {p.attrib["name"]: p.attrib["value"] for p in stream}
+    assert set(parameters) == {"ticket", "route"}
+    claim = await caller.bridge.admission.claim(parameters["ticket"], parameters["route"], SID, ACCOUNT)
+    assert claim.route.id == "default"
+    assert all(len(name) + len(value) < 500 for name, value in parameters.items())
+
+
+async def test_it_tells_the_journal_who_called() -> None:
+    caller = Caller()
+    await caller.twilio("/twilio/voice", From="9" * 300, VoiceaiSimulated="1")
+    (offered,) = caller.notes
+    assert isinstance(offered, CallOffered)
+    assert offered.from_number == "9" * 64
+    assert (offered.call_sid, offered.to_number, offered.simulated, offered.refused) == (SID, OURS, True, "")
+    assert abs(offered.at - time.time()) < 60
+
+
+async def test_it_speaks_the_greeting_first_in_proper_xml() -> None:
+    response = await Caller(make_bridge([WITH_PERSON])).twilio("/twilio/voice")
+    assert verbs(response) == ["Say", "Connect", "Say"]
+    assert ElementTree.fromstring(response.content)[0].text == "This call is recorded.   <ok>"
+
+
+async def test_it_takes_our_own_number_for_the_route_of_a_call_that_we_placed() -> None:
+    caller = Caller(make_bridge([WITH_PERSON]))
+    placed = await caller.twilio("/twilio/voice", Direction="outbound-api", From=OURS, To="+15550100134")
+    assert verbs(placed) == ["Say", "Connect", "Say"]
+
+
+async def test_asking_again_for_the_same_call_takes_no_second_place() -> None:
+    caller = Caller(make_bridge(max_concurrent_calls=1))
+    for _ in range(3):
+        assert "Connect" in verbs(await caller.twilio("/twilio/voice"))
+
+
+async def test_it_says_that_we_are_busy_when_we_are() -> None:
+    caller = Caller(make_bridge(max_concurrent_calls=1))
+    await caller.twilio("/twilio/voice")
+    response = await caller.twilio("/twilio/voice", CallSid="CA" + "2" * 32)
+    assert verbs(response) == ["Say", "Hangup"]
+    assert isinstance(caller.notes[-1], CallOffered)
+    assert caller.notes[-1].refused == "at-capacity"
+
+
+async def test_it_dials_a_person_when_we_take_no_calls() -> None:
+    caller = Caller(make_bridge([WITH_PERSON]))
+    caller.bridge.admission.draining = True
+    response = await caller.twilio("/twilio/voice")
+    assert verbs(response) == ["Dial"]
+    dial = ElementTree.fromstring(response.content)[0]
+    assert dial.text == PERSON
+    assert dial.attrib == {"action": f"{PUBLIC}/twilio/after?dialed=1", "timeout": "20"}
+
+
+@pytest.mark.parametrize("reason", ANSWERS)
+async def test_it_answers_the_end_of_the_stream_by_its_reason(reason: str) -> None:
+    caller = Caller()
+    caller.bridge.endings.note(SID, reason)
+    alone = verbs(await caller.twilio("/twilio/after"))
+    with_person = Caller(make_bridge([WITH_PERSON]))
+    with_person.bridge.endings.note(SID, reason)
+    helped = verbs(await with_person.twilio("/twilio/after"))
+    if ANSWERS[reason] == HANG_UP:
+        assert (alone, helped) == (["Hangup"], ["Hangup"])
+    else:
+        assert (alone, helped) == (["Say", "Hangup"], ["Dial"])
+
+
+@override_settings(FALLBACK_NUMBER=PERSON)
+async def test_it_dials_the_number_of_the_settings_where_the_route_has_none() -> None:
+    caller = Caller()
+    caller.bridge.endings.note(SID, "assistant-failed")
+    assert verbs(await caller.twilio("/twilio/after")) == ["Dial"]
+
+
+@pytest.mark.parametrize("status", ["completed", "answered", "busy", "no-answer", "failed", "canceled", ""])
+async def test_it_apologises_when_the_person_was_not_there(status: str) -> None:
+    said = verbs(await Caller().twilio("/twilio/after?dialed=1", DialCallStatus=status))
+    assert said == (["Hangup"] if status in ("completed", "answered") else ["Say", "Hangup"])
+
+
+@pytest.fixture
+def ended_call(transactional_db: None) -> Call:
+    return make_call(end_reason="caller-hung-up")
+
+
+async def test_it_asks_the_row_when_memory_does_not_know(ended_call: Call) -> None:
+    call = ended_call
+    assert verbs(await Caller().twilio("/twilio/after", CallSid=call.call_sid)) == ["Hangup"]
+    assert verbs(await Caller().twilio("/twilio/after", CallSid="CAunknown")) == ["Say", "Hangup"]
+
+
+async def test_it_is_never_silent_because_the_database_is() -> None:
+    release = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def hang(call_sid: str) -> str:
+        asyncio.run_coroutine_threadsafe(release.wait(), loop).result(30)
+        return "caller-hung-up"
+
+    real, webhooks._end_reason_in_row = webhooks._end_reason_in_row, hang
+    began = time.monotonic()
+    try:
+        response = await Caller().twilio("/twilio/after")
+    finally:
+        release.set()
+        webhooks._end_reason_in_row = real
+    assert verbs(response) == ["Say", "Hangup"]
+    assert time.monotonic() - began < 5
+
+
+class BrokenEnds(KnownEnds):
+    async def find(self, call_sid: str) -> str | None:
+        raise ConnectionError("gone")
+
+
+class HangingEnds(KnownEnds):
+    async def find(self, call_sid: str) -> str | None:
+        await asyncio.Event().wait()
+        return None
+
+
+@pytest.mark.parametrize("ends", [BrokenEnds, HangingEnds])
+async def test_it_asks_the_row_when_the_cache_is_broken(ends: type[KnownEnds], ended_call: Call) -> None:
+    caller = Caller(replace(make_bridge(), endings=ends()))
+    assert verbs(await caller.twilio("/twilio/after", CallSid=ended_call.call_sid)) == ["Hangup"]
+
+
+async def test_it_notes_what_twilio_tells() -> None:
+    caller = Caller()
+    told = await caller.twilio(
+        "/twilio/status", CallStatus="Completed", CallDuration="128", SequenceNumber="3"
+    )
+    assert told.status_code == 204
+    await caller.twilio("/twilio/status", CallDuration="-1", SequenceNumber="9" * 20)
+    await caller.twilio("/twilio/stream", StreamEvent="stream-error", StreamError="x" * 1000)
+    completed, odd, stream = caller.notes
+    assert isinstance(completed, CarrierReported) and isinstance(odd, CarrierReported)
+    assert (completed.status, completed.duration_seconds, completed.sequence) == ("completed", 128, 3)
+    assert (odd.duration_seconds, odd.sequence) == (None, None)
+    assert isinstance(stream, CarrierReported)
+    assert (stream.stream_event, len(stream.detail)) == ("stream-error", 255)
+
+
+async def test_it_says_whether_it_takes_calls() -> None:
+    caller = Caller()
+    ready = await caller.get("/readyz")
+    assert (ready.status_code, ready.json()) == (200, {"accepting": True, "live_calls": 0})
+    caller.bridge.admission.draining = True
+    assert (await caller.get("/readyz/")).status_code == 503
+    assert (await caller.get("/healthz")).content == b"ok\n"

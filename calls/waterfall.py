@@ -1,0 +1,84 @@
+"""One turn as a bar: what the caller waited for, part by part.
+
+The parts come from rows. A part whose ends were not both measured is shown as one hatched piece under
+its own name and never guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from calls.models import Turn
+
+WIDTH = 300  # of the drawing, in its own units
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of the bar. `kind` is the CSS class, `x` and `width` are in drawing units."""
+
+    kind: str
+    name: str
+    ms: int
+    x: float
+    width: float
+
+
+def side_by_side(turns: Sequence[Turn], target_ms: int) -> list[Waterfall]:
+    """All turns of a call on one scale, wide enough for the slowest and for the target."""
+    ends = [
+        (turn, end_ms)
+        for turn in turns
+        for end_ms in (turn.first_audio_ms, turn.sent_ms, turn.heard_ms)
+        if end_ms is not None
+    ]
+    scale_ms = max([target_ms, *(end_ms - turn.end_of_speech_ms for turn, end_ms in ends)])
+    return [Waterfall(turn, scale_ms, target_ms) for turn in turns]
+
+
+@dataclass(frozen=True, slots=True)
+class Waterfall:
+    turn: Turn
+    scale_ms: int  # how much time the drawing's width stands for
+    target_ms: int
+
+    @property
+    def is_slow(self) -> bool:
+        return (self.turn.response_latency_ms or 0) > self.target_ms
+
+    def target_x(self) -> float:
+        return round(self.target_ms / self.scale_ms * WIDTH, 1)
+
+    def parts(self) -> list[Part]:
+        """From the caller's last sound (T0) to the caller's ear (T3), as far as it was measured."""
+        turn = self.turn
+        if turn.first_audio_ms is None:
+            return []
+        steps: list[tuple[str, str, int]] = []
+        if (
+            turn.endpointed_ms is not None
+            and turn.end_of_speech_ms <= turn.endpointed_ms <= turn.first_audio_ms
+        ):
+            steps.append(("heard", "heard the end", turn.endpointed_ms - turn.end_of_speech_ms))
+            steps.append(("voiced", "thought and voiced", turn.first_audio_ms - turn.endpointed_ms))
+        else:
+            waited = turn.first_audio_ms - turn.end_of_speech_ms
+            steps.append(("unsplit", "not split: no word when the assistant heard the end", waited))
+        if turn.sent_ms is not None:
+            steps.append(("bridge", "our bridge", turn.sent_ms - turn.first_audio_ms))
+            if turn.heard_ms is not None:
+                steps.append(("line", "phone line", turn.heard_ms - turn.sent_ms))
+        parts, x = [], 0.0
+        for kind, name, ms in steps:
+            width = min(max(ms, 0) / self.scale_ms * WIDTH, WIDTH - x)
+            parts.append(Part(kind, name, ms, round(x, 1), round(width, 1)))
+            x += width
+        return parts
+
+    def in_words(self) -> str:
+        """The drawing for those who do not see it."""
+        if not self.turn.was_answered:
+            return f"Turn {self.turn.number}: never answered."
+        said = ", ".join(f"{part.name} {part.ms} ms" for part in self.parts())
+        return f"Turn {self.turn.number}: {self.turn.response_latency_ms} ms ({said})."
