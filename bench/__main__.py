@@ -1,0 +1,12 @@
+"""`make bench`: every benchmark in turn, each printing its own figures."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+if __name__ == "__main__":
+    results = [
+        subprocess.run([sys.executable, "-m", f"bench.{name}"]) for name in ("audio", "journal", "calls")
+    ]
+    sys.exit(max(result.returncode for result in results))
