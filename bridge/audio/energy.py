@@ -10,8 +10,8 @@ exceeds both -44 dBFS and the line's noise floor by 9 dB. Then:
   moves its end, until there has been 100 ms of quiet: then the end stays where it is, unless speech
   resumes and proves itself in the same way. So a click after the last word does not shift T0.
 - **Noise is not speech.** The floor falls at once and rises second by second, to what each second's
-  quiet parts agree on, no higher than -43 dBFS: a sustained tone stays loud. Only what has lasted 11 s
-  without a pause may lift it further.
+  quiet parts agree on, no higher than -43 dBFS: a sustained tone above -34 dBFS stays loud. Only what
+  has lasted 11 s without a pause may lift it further.
 - **Hum and offset do not count.** The mains' fundamental, 50 or 60 Hz, is taken out of each window.
 - **T0 has the hangover subtracted.** `EndOfSpeech` comes `hangover_ms` later, but its time is the
   arrival of the last loud window.
@@ -51,10 +51,11 @@ _BLOCKS = 11
 
 
 def _power(dbfs: float) -> float:
-    return 10.0 ** (dbfs / 10)
+    return math.pow(10.0, dbfs / 10)
 
 
-_AUDIBLE_ENERGY = _power(AUDIBLE_DBFS) * _AUDIBLE_WINDOW
+_AUDIBLE_POWER = _power(AUDIBLE_DBFS)
+_AUDIBLE_ENERGY = _AUDIBLE_POWER * _AUDIBLE_WINDOW
 _SPEECH_POWER = _power(SPEECH_DBFS)
 _ABOVE_FLOOR = _power(9.0)
 _FLOOR_CEILING = _power(-43.0)  # after one second; words and test tones last longer than that
@@ -90,6 +91,12 @@ def level(ulaw: bytes) -> float:
 
 def is_audible(ulaw: bytes) -> bool:
     """Whether any 10 ms of it can be heard. The beginning of speech after silence counts."""
+    samples = _samples(ulaw)
+    energy = samples.dot(samples)
+    if energy <= _AUDIBLE_ENERGY:
+        return False  # all of it together is less than one loud window
+    if energy > _AUDIBLE_POWER * len(samples):
+        return True  # it is loud on average, so one window at least is: most speech leaves here
     return first_audible(ulaw) is not None
 
 
@@ -126,7 +133,7 @@ class _NoiseFloor:
         self._quietest = quietest = min(moment, self._quietest)
         block.append(power)
         if len(block) == _BLOCK:
-            steady = sum(seen < 2 * quietest for seen in block) >= _BLOCK // 5
+            steady = sum(seen <= 2 * quietest for seen in block) >= _BLOCK // 5
             self._floor = quietest if steady else min(quietest, self._floor)
             self._blocks.append(quietest)
             self._block, self._quietest = [], math.inf

@@ -37,7 +37,8 @@ def _encode_table() -> NDArray[np.uint8]:
     segment = np.frexp(magnitude)[1] - 6  # 33 has six bits and lies in segment 0
     step = (magnitude >> (segment + 1)) & 15
     sign = np.where(samples < 0, 0x80, 0)
-    return (~(sign | segment << 4 | step) & 0xFF).astype(np.uint8)
+    codes: NDArray[np.int64] = ~(sign | segment << 4 | step) & 0xFF
+    return codes.astype(np.uint8)
 
 
 _DECODE: Final = _decode_table()

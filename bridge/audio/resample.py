@@ -35,7 +35,7 @@ def _side_taps() -> NDArray[np.float64]:
     """The filter's non-zero taps beside the middle one, in units of 1 / _SCALE; they sum to _SCALE."""
     at = np.arange(-DELAY, DELAY + 1, 2)
     window: NDArray[np.float64] = np.kaiser(2 * DELAY + 1, _BETA)[::2]
-    taps = np.sinc(at / 2) * window
+    taps: NDArray[np.float64] = np.sinc(at / 2) * window
     taps = np.rint(taps * (_SCALE / taps.sum()))
     middle = len(taps) // 2
     # Rounded symmetrically, they miss the sum by an even number. A constant shall stay constant, or
@@ -63,7 +63,7 @@ class Upsampler:
         """Exactly twice as many samples."""
         if not len(pcm):
             return np.empty(0, np.int16)
-        samples = np.concatenate((self._before, pcm))
+        samples = np.concatenate((self._before, pcm), dtype=np.float64)
         self._before = samples[-DELAY:]
         pcm_16k = np.empty(2 * len(pcm), np.int16)
         pcm_16k[0::2] = _to_int16(np.correlate(samples, _SIDE) * (1 / _SCALE))
@@ -82,7 +82,7 @@ class Downsampler:
 
     def feed(self, pcm_16k: NDArray[np.int16]) -> NDArray[np.int16]:
         """Half as many samples; over a stream of n it is ceil(n / 2)."""
-        samples = np.concatenate((self._before, pcm_16k))
+        samples = np.concatenate((self._before, pcm_16k), dtype=np.float64)
         size = (len(samples) - 2 * DELAY + 1) // 2
         self._before = samples[2 * size :]
         pcm = np.empty(size, np.int16)

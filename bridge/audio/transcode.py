@@ -24,6 +24,9 @@ class Transcoder(Protocol):
     def to_caller(self, chunk: bytes) -> bytes:
         """The assistant's chunk as mu-law; empty when it did not complete a sample."""
 
+    def cut_off(self) -> None:
+        """The assistant was interrupted: what comes next begins with a whole sample."""
+
 
 class PassThrough:
     """Both ends speak mu-law at 8 kHz."""
@@ -33,6 +36,9 @@ class PassThrough:
 
     def to_caller(self, chunk: bytes) -> bytes:
         return chunk
+
+    def cut_off(self) -> None:
+        pass  # a byte is a sample
 
 
 class Pcm16k:
@@ -52,6 +58,11 @@ class Pcm16k:
         self._half_sample = data[whole:]
         pcm_16k = np.frombuffer(data, "<i2", whole // 2).astype(np.int16, copy=False)
         return g711.encode(self._down.feed(pcm_16k))
+
+    def cut_off(self) -> None:
+        # The other half was dropped with the rest of the answer. Joined to the next answer's first byte
+        # it would shift that and all that follows by a byte: noise until the next odd chunk.
+        self._half_sample = b""
 
 
 def transcoder_for(audio_format: AudioFormat) -> Transcoder:
