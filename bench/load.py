@@ -15,6 +15,7 @@ import hmac
 import json
 import re
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -61,10 +62,15 @@ class Direction:
     delay: int | None = None  # the transcoder's, in samples, found in the first frames
     _stream: NDArray[np.int16] = field(default_factory=lambda: np.zeros(0, np.int16))
     _next: int = 0
+    _position: int = 0  # samples received in all
+    _arrivals: deque[tuple[int, float]] = field(default_factory=deque)  # position reached, and when
 
     def receive(self, samples: NDArray[np.int16], now: float) -> None:
-        """A message's samples. The frame it completes is the one whose last block it holds."""
+        """A message's samples. A frame has arrived when its middle has: the transcoder's own delay, a
+        small part of a frame, is reported apart."""
         size = int(self.rate * FRAME_SECONDS)
+        self._position += len(samples)
+        self._arrivals.append((self._position, now))
         self._stream = np.concatenate([self._stream, samples])
         if self.delay is None:
             if len(self._stream) < 12 * size:
@@ -79,11 +85,16 @@ class Direction:
             elif number != self._next % NUMBERS:
                 self.disordered += 1
             elif self._next < len(self.sent):
-                self.latencies.append(now - self.sent[self._next])
+                self.latencies.append(self._arrival(self._next * size + size // 2) - self.sent[self._next])
             self._next += 1
         # Frames buffered while the delay was being found say nothing about latency.
         if self.arrived <= 12:
             self.latencies.clear()
+
+    def _arrival(self, position: int) -> float:
+        while self._arrivals[0][0] <= position:
+            self._arrivals.popleft()
+        return self._arrivals[0][1]
 
     def _find_delay(self, size: int) -> int:
         """The offset at which the first frames read as 0, 1, 2 ... of this call."""

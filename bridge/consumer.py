@@ -19,7 +19,7 @@ from typing import Any
 from channels.consumer import AsyncConsumer
 
 from bridge.context import context_of
-from bridge.events import BadMessage, CallerLegClosed, OversizeMessage
+from bridge.events import BadMessage, CallerLegClosed, Event, OversizeMessage
 from bridge.runner import CallRunner
 from bridge.vapi_link import VapiClient
 from bridge.wire import MAX_MESSAGE_BYTES, MalformedMessage, twilio
@@ -75,16 +75,11 @@ class MediaStreamConsumer(AsyncConsumer):
             async with asyncio.timeout(None) as limit:
                 runner.when_closed = lambda: limit.reschedule(loop.time() + CLOSE_SECONDS)
                 while (message := await receive())["type"] == "websocket.receive":
-                    text = message.get("text")
-                    if type(text) is not str:
-                        oversize = len(message.get("bytes") or b"") > MAX_MESSAGE_BYTES
-                        runner.feed(OversizeMessage() if oversize else BadMessage("caller", "binary-frame"))
-                    elif len(text) > MAX_MESSAGE_BYTES or (
-                        not text.isascii() and len(text.encode("utf-8", "replace")) > MAX_MESSAGE_BYTES
-                    ):
-                        runner.feed(OversizeMessage())
+                    event = self._event(message)
+                    if type(event) is twilio.Start:
+                        await runner.start(event)
                     else:
-                        await self._text(runner, text)
+                        runner.feed(event)
                 runner.feed(CallerLegClosed(message.get("code", 1006)))
         except TimeoutError:
             log.debug("%s ! the peer did not answer our close", runner.session)
@@ -92,13 +87,17 @@ class MediaStreamConsumer(AsyncConsumer):
             runner.when_closed = None
 
     @staticmethod
-    async def _text(runner: CallRunner, text: str) -> None:
+    def _event(message: dict[str, Any]) -> Event:
+        """One message of Twilio's, or what is wrong with it."""
+        text = message.get("text")
+        if text is None:
+            oversize = len(message.get("bytes") or b"") > MAX_MESSAGE_BYTES
+            return OversizeMessage() if oversize else BadMessage("caller", "binary-frame")
+        if len(text) > MAX_MESSAGE_BYTES or (
+            not text.isascii() and len(text.encode("utf-8", "replace")) > MAX_MESSAGE_BYTES
+        ):
+            return OversizeMessage()
         try:
-            message = twilio.parse(text)
+            return twilio.parse(text)
         except MalformedMessage as problem:
-            runner.feed(BadMessage("caller", problem.kind))
-            return
-        if type(message) is twilio.Start:
-            await runner.start(message)
-        else:
-            runner.feed(message)
+            return BadMessage("caller", problem.kind)

@@ -107,13 +107,19 @@ class CallRunner:
     def feed(self, event: Event) -> None:
         """Something happened, now."""
         try:
-            for action in self.session.handle(event, self._clock()):
-                self._perform(action)
+            actions = self.session.handle(event, self._clock())
         except Exception:
             log.exception("%s ! our own error", self.session)
             if isinstance(event, Aborted):
                 raise
+            actions = []
             self.feed(Aborted())
+        for action in actions:
+            try:
+                self._perform(action)
+            except Exception:  # what is left to do is done all the same: hanging up, for one
+                log.exception("%s ! our own error", self.session)
+                self.feed(Aborted())
         if self.session.deadline < self._timer_at:
             self._arm_timer()
 

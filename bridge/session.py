@@ -58,7 +58,7 @@ from bridge.journal import (
     UtteranceSpoken,
 )
 from bridge.keypad import Keypad
-from bridge.playout import Playout
+from bridge.playout import BYTES_PER_SECOND, Playout
 from bridge.turns import Turn, Turns
 from bridge.wire import twilio, vapi
 
@@ -355,7 +355,7 @@ class CallSession:
         report, number = False, None
         if event.audible:
             stretch = self._turns.stretch_began
-            turn = self._turns.assistant_audible(now)
+            turn = self._turns.assistant_audible(now, len(event.ulaw) / BYTES_PER_SECOND)
             number = turn.number if turn is not None else None
             if self._turns.stretch_began != stretch:
                 # The first audible audio of an answer: a mark just before it tells when it is heard.

@@ -50,7 +50,7 @@ class Turns:
         self.open: Turn | None = None  # the caller is done and nobody has answered yet
         self.latest: Turn | None = None  # the turn answered last
         self.stretch_began: float | None = None  # the assistant's current stretch of speech, its start
-        self._last_audible = float("-inf")  # when audible assistant audio last arrived
+        self._last_audible = float("-inf")  # the end of the latest audible assistant audio
         self._answered_at = float("-inf")  # T1 of the latest answer; speech before it is dealt with
         self._cleared_at = float("-inf")
         self._count = 0
@@ -66,9 +66,9 @@ class Turns:
             return None  # nothing ended, or the answer was quicker than the detector's hangover
         return self._opened(change.at)
 
-    def assistant_audible(self, now: float) -> Turn | None:
-        """Audible assistant audio arrived. Returns the turn that it answers, if it is an answer."""
-        quiet_for, self._last_audible = now - self._last_audible, now
+    def assistant_audible(self, now: float, seconds: float) -> Turn | None:
+        """So much audible assistant audio arrived. Returns the turn that it answers, if it is an answer."""
+        quiet_for, self._last_audible = now - self._last_audible, now + seconds
         if quiet_for < (STRAGGLER_GAP if self._is_cleared() else SILENCE_BEFORE_ANSWER):
             return None
         self.stretch_began = now
@@ -107,6 +107,7 @@ class Turns:
     def cleared(self, now: float) -> Turn | None:
         """The assistant was cut off. Returns the turn whose answer that was, None for a greeting."""
         self._cleared_at = now
+        self._last_audible = min(self._last_audible, now)
         if self.latest is not None:
             self.latest.interrupted = True
         return self.latest

@@ -99,7 +99,8 @@ class AssistantLink:
     async def events(self) -> AsyncIterator[LinkEvent]:
         """What the assistant sends, until its socket closes."""
         try:
-            async for frame in self._socket:
+            while True:
+                frame = await self._socket.recv()
                 try:
                     event = self._event(frame)
                 except MalformedMessage as problem:
@@ -119,6 +120,8 @@ class AssistantLink:
             if self._is_call:
                 raise MalformedMessage("audio-as-text")
             return self._audio(event.payload)
+        if isinstance(event, vapi.UserInterrupted):
+            self._transcoder.cut_off()
         return event
 
     def _audio(self, payload: bytes) -> AssistantAudio | None:

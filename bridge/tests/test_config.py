@@ -1,0 +1,34 @@
+"""The bridge's settings: what follows from them, and what they keep to themselves."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridge.config import BridgeConfig
+
+
+@pytest.mark.parametrize(
+    ("public_url", "stream_url"),
+    [
+        ("https://bridge.example.com", "wss://bridge.example.com/media-stream"),
+        ("http://127.0.0.1:8000", "ws://127.0.0.1:8000/media-stream"),
+    ],
+)
+def test_the_stream_is_as_secure_as_the_public_url(public_url: str, stream_url: str) -> None:
+    assert BridgeConfig(public_url=public_url).stream_url == stream_url
+
+
+def test_a_socket_url_chooses_the_socket_dialect() -> None:
+    assert BridgeConfig().dialect == "call"
+    assert BridgeConfig(vapi_socket_url="ws://127.0.0.1:9/agent").dialect == "socket"
+
+
+def test_no_secret_is_in_its_repr() -> None:
+    config = BridgeConfig(
+        twilio_auth_tokens=("canary-1",),
+        ticket_secret="canary-2",
+        vapi_api_key="canary-3",
+        vapi_webhook_secret="canary-4",
+        vapi_socket_url="wss://agent.example.com/canary-5",
+    )
+    assert "canary" not in repr(config)

@@ -1,0 +1,261 @@
+"""Vapi's wire, both dialects: events in, control messages and the call request out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridge.tests.samples import sample
+from bridge.wire import MalformedMessage, vapi
+
+CALL = "CA00000000000000000000000000000001"
+TEXT = st.text('ab{}[]":,\\0 é\n\ud800')
+ASSISTANT = "11111111-2222-4333-8444-555555555555"
+SECRET_URL = "wss://api.vapi.ai/0198c5d1-7777-7000-8000-000000000001/transport"
+
+
+@pytest.mark.parametrize(
+    ("name", "event"),
+    [
+        ("status_in_progress", vapi.StatusUpdate("in-progress")),
+        ("status_ended", vapi.StatusUpdate("ended", "assistant-ended-call")),
+        ("speech_user_started", vapi.SpeechUpdate("caller", True, 2)),
+        ("speech_user_stopped", vapi.SpeechUpdate("caller", False, 2)),
+        ("speech_assistant_started", vapi.SpeechUpdate("assistant", True, 3)),
+        ("speech_assistant_stopped", vapi.SpeechUpdate("assistant", False, 3)),
+        ("transcript_user_partial", vapi.Transcript("caller", False, "I would like")),
+        ("transcript_user_final", vapi.Transcript("caller", True, "I would like to book a table")),
+        ("transcript_final_named", vapi.Transcript("assistant", True, "For which day?")),
+        ("user_interrupted", vapi.UserInterrupted("0198c5d1-7777-7000-8000-00000000000a")),
+        ("user_interrupted_wrapped", vapi.UserInterrupted()),
+        ("hang", vapi.Hang()),
+        ("conversation_update", vapi.Noted("conversation-update")),
+        ("model_output", vapi.Noted("model-output")),
+        ("voice_input", vapi.Noted("voice-input")),
+        ("tool_calls", vapi.Noted("tool-calls")),
+        ("assistant_started", vapi.Noted("assistant.started")),
+        ("audio", vapi.Audio(b"\xff\xfe\xfe\xfe\xff")),
+    ],
+)
+def test_it_reads_every_documented_event(name: str, event: vapi.Event) -> None:
+    assert vapi.parse(sample(f"vapi/{name}")) == event
+
+
+def test_an_event_it_never_heard_of_is_noted_by_a_bounded_name() -> None:
+    assert vapi.parse(json.dumps({"type": "x" * 500})) == vapi.Noted("x" * 64, known=False)
+
+
+def test_words_are_bounded() -> None:
+    text = json.dumps(
+        {"type": "transcript", "role": "bot", "transcriptType": "final", "transcript": "a" * 50_000}
+    )
+    event = vapi.parse(text)
+    assert isinstance(event, vapi.Transcript)
+    assert len(event.text) == 16_000
+
+
+def test_an_empty_transcript_is_no_mistake() -> None:
+    event = vapi.parse('{"type":"transcript","role":"customer","transcriptType":"final","transcript":""}')
+    assert event == vapi.Transcript("caller", True, "")
+
+
+def test_a_turn_that_is_no_number_is_left_out() -> None:
+    assert vapi.parse(
+        '{"type":"speech-update","role":"user","status":"started","turn":true}'
+    ) == vapi.SpeechUpdate("caller", True)
+
+
+def test_a_type_beside_a_message_wins() -> None:
+    assert vapi.parse('{"type":"hang","message":{"type":"user-interrupted"}}') == vapi.Hang()
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("", "bad-json"),
+        ("[" * 100_000, "bad-json"),
+        ("[]", "not-an-object"),
+        ('"hang"', "not-an-object"),
+        ("{}", "no-type"),
+        ('{"type":""}', "no-type"),
+        ('{"type":5}', "no-type"),
+        ('{"message":"hang"}', "no-type"),
+        ('{"type":"audio"}', "bad-data"),
+        ('{"type":"audio","data":"//7+/v8"}', "bad-base64"),
+        ('{"type":"audio","data":"\\ud800"}', "bad-base64"),
+        ('{"type":"status-update"}', "bad-status"),
+        ('{"type":"status-update","status":""}', "bad-status"),
+        ('{"type":"speech-update","status":"started"}', "bad-role"),
+        ('{"type":"speech-update","status":"started","role":"system"}', "bad-role"),
+        ('{"type":"speech-update","status":"started","role":["user"]}', "bad-role"),
+        ('{"type":"speech-update","role":"user"}', "bad-status"),
+        ('{"type":"transcript","role":"user"}', "bad-transcript"),
+    ],
+)
+def test_it_refuses_what_is_no_event_with_a_fixed_word(text: str, kind: str) -> None:
+    with pytest.raises(MalformedMessage) as refusal:
+        vapi.parse(text)
+    assert refusal.value.kind == kind
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from(
+        ["audio", "status-update", "speech-update", "transcript", "user-interrupted", "hang", "?"]
+    ),
+    st.dictionaries(
+        st.sampled_from(
+            ["data", "status", "endedReason", "role", "turn", "transcript", "transcriptType", "turnId"]
+        ),
+        st.none() | st.booleans() | st.integers() | st.floats() | TEXT | st.lists(TEXT),
+    ),
+)
+def test_any_fields_are_read_or_refused(kind: str, fields: dict[str, Any]) -> None:
+    try:
+        event = vapi.parse(json.dumps({"type": kind, **fields}))
+    except MalformedMessage:
+        return
+    assert isinstance(event, vapi.Event)
+
+
+@pytest.mark.parametrize(
+    ("reason", "failure"),
+    [
+        ("assistant-ended-call", False),
+        ("customer-ended-call", False),
+        ("silence-timed-out", False),
+        ("exceeded-max-duration", False),
+        ("assistant-said-end-call-phrase", False),
+        ("", False),
+        ("call.in-progress.error-vapifault-worker-died", True),
+        ("call.in-progress.error-providerfault-openai-llm-failed", True),
+        ("pipeline-error-openai-llm-failed", True),
+        ("worker-shutdown", True),
+        ("phone-call-provider-closed-websocket", True),
+        ("call.start.error-subscription-concurrency-limit-reached", True),
+        ("assistant-not-found", True),
+    ],
+)
+def test_it_tells_failures_from_endings(reason: str, failure: bool) -> None:
+    assert vapi.is_failure(reason) is failure
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        (vapi.control_text(vapi.EndCall()), "end_call"),
+        (vapi.control_text(vapi.Cancel()), "cancel"),
+        (vapi.control_text(vapi.AddMessage("The caller pressed 42# on the keypad.")), "add_message"),
+        (vapi.assistant_request_text(ASSISTANT, CALL), "assistant_request"),
+        (vapi.audio_text(b"\xff\xfe\xfe\xfe\xff"), "audio"),
+    ],
+)
+def test_it_sends_what_is_documented(written: str, name: str) -> None:
+    assert json.loads(written) == json.loads(sample(f"vapi/sent/{name}"))
+
+
+REQUEST = vapi.CallRequest(
+    assistant_id=ASSISTANT,
+    call_sid=CALL,
+    caller="+15551230000",
+    audio_format="pcm_s16le",
+    max_call_seconds=1800,
+    endpointing_ms=300,
+    record=False,
+    server_url=f"https://bridge.example.com/vapi/events?callSid={CALL}",
+    server_secret="webhook-secret",
+    overrides={},
+)
+
+
+def test_the_call_request_is_the_documented_one() -> None:
+    body = REQUEST.body()
+    assert body == {**json.loads(sample("vapi/sent/call_request")), "name": f"twilio-{CALL}"[:40]}
+    assert len(body["name"]) <= 40
+
+
+def test_mulaw_is_asked_for_at_8_khz() -> None:
+    transport = replace(REQUEST, audio_format="mulaw").body()["transport"]
+    assert transport["audioFormat"] == {"format": "mulaw", "container": "raw", "sampleRate": 8000}
+
+
+def test_without_a_secret_vapi_is_given_no_address_of_ours() -> None:
+    assert "server" not in replace(REQUEST, server_secret="").body()["assistantOverrides"]
+
+
+@pytest.mark.parametrize(("asked", "sent"), [(1, 10), (1800, 1800), (90_000, 43_200)])
+def test_the_longest_call_stays_in_vapis_range(asked: int, sent: int) -> None:
+    assert replace(REQUEST, max_call_seconds=asked).body()["assistantOverrides"]["maxDurationSeconds"] == sent
+
+
+def test_a_numbers_overrides_win_but_for_what_the_bridge_lives_on() -> None:
+    overrides = {"firstMessage": "Hi", "backgroundSound": "office", "clientMessages": [], "metadata": {}}
+    sent = replace(REQUEST, overrides=overrides).body()["assistantOverrides"]
+    assert (sent["firstMessage"], sent["backgroundSound"]) == ("Hi", "office")
+    assert "user-interrupted" in sent["clientMessages"]
+    assert sent["metadata"] == {"callSid": CALL}
+
+
+def test_it_reads_where_the_created_call_is_to_be_reached() -> None:
+    assert vapi.parse_call_created(sample("vapi/call_created").encode()) == vapi.CallCreated(
+        "0198c5d1-7777-7000-8000-000000000001", SECRET_URL, "https://control.vapi.ai/0198c5d1/control"
+    )
+
+
+def test_an_echoed_format_is_believed() -> None:
+    body = {"transport": {"websocketCallUrl": "wss://x", "audioFormat": {"format": "mulaw"}}}
+    assert vapi.parse_call_created(json.dumps(body).encode()).audio_format == "mulaw"
+
+
+def test_the_secret_urls_are_not_in_its_repr() -> None:
+    created = vapi.parse_call_created(sample("vapi/call_created").encode())
+    assert "wss://" not in repr(created)
+    assert "https://" not in repr(created)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"<html>", "bad-json"),
+        (b"\xff\xfe\xfd", "bad-json"),
+        (b"[" * 100_000, "bad-json"),
+        (b"[]", "not-an-object"),
+        (b"{}", "no-websocketCallUrl"),
+        (b'{"transport":{"websocketCallUrl":""}}', "no-websocketCallUrl"),
+        (b'{"transport":{"websocketCallUrl":7},"monitor":{"controlUrl":7}}', "no-websocketCallUrl"),
+        (b'{"transport":[],"monitor":"x"}', "no-websocketCallUrl"),
+    ],
+)
+def test_an_answer_that_names_no_socket_is_refused(body: bytes, kind: str) -> None:
+    with pytest.raises(MalformedMessage) as refusal:
+        vapi.parse_call_created(body)
+    assert refusal.value.kind == kind
+
+
+def test_a_call_without_a_free_slot_is_refused_and_can_still_be_ended() -> None:
+    body = json.loads(sample("vapi/call_created"))
+    body["subscriptionLimits"]["concurrencyBlocked"] = True
+    with pytest.raises(vapi.CallRefused) as refusal:
+        vapi.parse_call_created(json.dumps(body).encode())
+    assert refusal.value.kind == "concurrency-blocked"
+    assert refusal.value.created.control_url == "https://control.vapi.ai/0198c5d1/control"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"message":"Invalid Key.","statusCode":401}', "Invalid Key."),
+        (b'{"message":["name too long","no assistant"]}', "name too long; no assistant"),
+        (b'{"error":"x"}', '{"error":"x"}'),
+        (b"[1]", "[1]"),
+        (b"error code: 1010", "error code: 1010"),
+        (b"\xff" * 1000, "�" * 300),
+    ],
+)
+def test_it_finds_what_a_refusing_vapi_says(body: bytes, said: str) -> None:
+    assert vapi.error_message(body) == said
