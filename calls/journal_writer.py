@@ -4,66 +4,93 @@
 server's loop ever does. The writer gathers for a moment, applies a batch in one transaction, and goes on.
 A database that is away, locked or frozen holds up this thread and nothing else: the batch is tried again
 until it goes through, in order. What the database refuses for its content is put aside, one line at a
-time, and counted. At the start the spools of dead processes are applied first.
+time, and counted. A report whose call is not known yet is parked for a minute. Spools of dead processes
+are looked for at the start and ever after, and applied beside our own, the oldest first.
 
-The same thread keeps the leases of this process's calls, reaps those that nobody carries any more, and
-reads the numbers' routes for the webhook's snapshot.
+Between batches the same thread does its rounds (`calls/rounds.py`).
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from django.db import DatabaseError, DataError, IntegrityError, connection, transaction
+from django.db import DatabaseError, connection, reset_queries
 
-from bridge.journal import Entry, Happened, MalformedLine, TurnTaken, from_line, to_line
-from calls import rows
-from calls.models import PhoneNumber
-from calls.spool import NotOurs, Spool, abandoned
+from bridge.journal import Entry, Happened, TurnTaken, to_line
+from calls.placing import Placer
+from calls.rounds import ROUNDS_SECONDS, Rounds, now_utc, use_own_connection
+from calls.spool import Spool, abandoned
 
 log = logging.getLogger(__name__)
 
 BATCH = 500
-GATHER_SECONDS = 0.1
+GATHER_SECONDS = 0.05
 TICK_SECONDS = 1.0
-CHORES_SECONDS = 5.0
 RETRY_SECONDS = (0.2, 2.0)  # first pause, longest pause
+SYNC_SECONDS = 0.2  # what a power cut may cost
 PARK_SECONDS = 60.0
 MAX_PARKED = 1000
+CUT_ABOVE_BYTES = 1024 * 1024
+CUT_AFTER_SECONDS = 30.0  # of quiet, however small the file: words spoken should not lie about
+
 _MINOR = (Happened, TurnTaken)
-_CONTENT_ERRORS = (DataError, IntegrityError, UnicodeError, ValueError, TypeError, KeyError, OverflowError)
+_NO_TABLE = re.compile(r"no such (table|column)|has no column|calls_\w+\W+does not exist", re.ASCII)
 
 
 class SpoolJournal:
     """The journal of one server process. `write` is all that the bridge and the webhooks know."""
 
     def __init__(self, directory: Path | str, boot_id: str) -> None:
+        """Makes the spool. Raises `OSError` where it cannot: a server without it should not start."""
         self.directory = Path(directory)
-        # A reader of abandoned spools may take a file between its making and its locking.
-        for attempt in range(10):
-            try:
-                self.spool = Spool(self.directory / f"{boot_id}-{attempt}.log")
-                break
-            except NotOurs:
-                continue
-        else:
-            raise RuntimeError(f"no journal spool to be had in {self.directory}")
+        self.spool = Spool(self.directory / f"{boot_id}.log")
         self.wake = threading.Event()
+        self.unwritable = 0  # entries that no line could be made of: bugs of ours
 
-    def write(self, entry: Entry) -> None:
+    def write(self, entry: Entry, /) -> None:
         """Safe from a SIGKILL once this returns. Never waits for a row, never raises."""
         try:
             self.spool.append(to_line(entry), minor=isinstance(entry, _MINOR))
-        except Exception:  # an entry that cannot be written as JSON is our bug, and no caller's
-            log.exception("an entry could not be written")
-        self.wake.set()
+        except Exception:
+            self.unwritable += 1
+            log.exception("journal: an entry could not be written")
+        if not self.wake.is_set():  # cheaper than setting it again
+            self.wake.set()
+
+    def close(self) -> None:
+        """Give the file up, and remove it if nothing is in it. Whatever is written later is lost."""
+        self.spool.close(delete=not self.spool.size)
+
+
+@dataclass(slots=True)
+class Source:
+    """A spool and how far it is in rows."""
+
+    spool: Spool
+    offset: int = 0
+    lines: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """How the writer is doing."""
+
+    backlog: int  # lines of this process that are not rows yet
+    backlog_bytes: int  # the same in bytes, dead processes' spools included
+    applied: int
+    parked: int
+    quarantined: int
+    dropped: int
+    retries: int
+    last_error: str  # the class of what the database raised, empty once it takes rows again
 
 
 class JournalWriter(threading.Thread):
@@ -74,181 +101,211 @@ class JournalWriter(threading.Thread):
         journal: SpoolJournal,
         *,
         live_calls: Callable[[], Sequence[str]] = list,
-        on_routes: Callable[[Iterable[Mapping[str, Any]]], None] | None = None,
-        on_commit: Callable[[set[str]], None] | None = None,
+        on_routes: Callable[[Iterable[Mapping[str, Any]]], object] | None = None,
+        on_commit: Callable[[set[str]], object] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(name="journal-writer", daemon=True)
-        self.applied = 0
-        self.quarantined = 0
-        self.retries = 0
-        self.last_error = ""
         self._journal = journal
-        self._live_calls = live_calls
-        self._on_routes = on_routes
-        self._on_commit = on_commit
+        self._own = Source(journal.spool)
+        self._dead: list[Source] = []  # spools of dead processes, oldest first
+        self._placer = Placer(live_calls, on_commit)
+        self._clock = clock
+        self._rounds = Rounds(live_calls, on_routes, started_at=clock())
+        self._parked: dict[bytes, float] = {}  # lines without a call, and until when they may wait for it
+        self._quarantined = self._retries = 0
+        self._last_error = ""
+        self._batch = BATCH  # smaller while the database has trouble
+        self._pause = RETRY_SECONDS[0]
         self._stopping = threading.Event()
         self._give_up_at = float("inf")  # monotonic; after it, what is left stays in the spool
-        self._offset = 0
-        self._chores_due = 0.0
-        self._parked: deque[tuple[float, Entry]] = deque(maxlen=MAX_PARKED)
+        self._rounds_due = self._tick_due = 0.0  # monotonic, as are those below
+        self._synced_at = self._read_at = self._clock()
+        self._synced_size = 0
 
-    @property
-    def backlog_bytes(self) -> int:
-        return self._journal.spool.size - self._offset
+    def figures(self) -> Figures:
+        """A snapshot; may be asked from any thread."""
+        spool = self._journal.spool
+        return Figures(
+            backlog=max(0, spool.appended - self._own.lines),
+            backlog_bytes=sum(max(0, each.spool.size - each.offset) for each in (self._own, *self._dead)),
+            applied=self._placer.applied,
+            parked=len(self._parked),
+            quarantined=self._quarantined,
+            dropped=spool.dropped + self._journal.unwritable,
+            retries=self._retries,
+            last_error=self._last_error,
+        )
 
-    def stop(self, seconds: float) -> None:
-        """Write what can be written within `seconds`; the rest waits in the spool for the next start."""
-        self._give_up_at = time.monotonic() + seconds
+    def stop(self, deadline_s: float) -> None:
+        """Write what can be written in this time; the rest waits in the spool for the next start."""
+        self._give_up_at = self._clock() + deadline_s
         self._stopping.set()
         self._journal.wake.set()
         if self.is_alive():
-            self.join(seconds + 1)
+            self.join(deadline_s)
+
+    # The thread
 
     def run(self) -> None:
-        for spool in abandoned(self._journal.directory):
-            log.info("journal: applying what a dead server left, %d bytes", spool.size)
-            offset = self._drain(spool, 0)
-            spool.close(delete=offset >= spool.size)
+        use_own_connection()
+        more = True
         while True:
-            self._chores()
-            self._journal.wake.wait(TICK_SECONDS)
-            if not self._stopping.is_set():
-                self._stopping.wait(GATHER_SECONDS)
-            self._journal.wake.clear()
-            self._offset = self._drain(self._journal.spool, self._offset)
-            if self._stopping.is_set():
+            if not more:
+                self._wait()
+            stopping = self._stopping.is_set()  # asked first, so that a last look follows the last entry
+            try:
+                more = self.step()
+            except Exception:  # a bug must not end the one thread that makes rows
+                log.exception("journal: the writer stumbled and goes on")
+                self._rest(RETRY_SECONDS[1])
+                more = True
+            if stopping and (not more or self._clock() >= self._give_up_at):
                 break
-        for _, entry in self._parked:
-            self._journal.spool.append(to_line(entry))
+        if not self._parked:
+            self._own.offset = self._own.spool.cut(self._own.offset)
+        for source in self._dead:
+            source.spool.close(delete=False)
         connection.close()
-        spool = self._journal.spool
-        spool.close(delete=self._offset >= spool.size)
 
-    def _drain(self, spool: Spool, offset: int) -> int:
-        """Apply all there is; returns the offset reached, which is not the end only when giving up."""
-        applied = 0
-        while True:
-            lines, behind = spool.read(offset, BATCH)
-            if not lines:
-                break
-            if not self._apply(spool, lines):
-                return offset
-            applied += len(lines)
-            offset = spool.applied(behind)
-        if applied:
-            spool.sync()
-        return offset
+    def _wait(self) -> None:
+        if self._journal.wake.wait(TICK_SECONDS):
+            self._stopping.wait(GATHER_SECONDS)
+        self._journal.wake.clear()  # before reading, so that whatever comes later wakes us again
 
-    def _apply(self, spool: Spool, lines: Sequence[bytes]) -> bool:
-        """One batch, tried until it goes through; False when told to stop before that."""
-        entries: list[tuple[bytes, Entry]] = []
+    def step(self) -> bool:
+        """One batch of each spool, and what is due. Whether there is more to do at once."""
+        reset_queries()  # with debug on Django remembers every query of a thread that serves no requests
+        now = self._clock()
+        if now >= self._rounds_due:
+            self._rounds_due = now + ROUNDS_SECONDS
+            self._do_rounds()
+        if now >= self._tick_due:
+            self._tick_due = now + TICK_SECONDS
+            self._try_parked(now)
+        self._sync(now)
+        oldest = self._dead[:1]
+        more = [self._advance(source) for source in (*oldest, self._own)]
+        self._cut(now)
+        return any(more)
+
+    def _advance(self, source: Source) -> bool:
+        """One batch; False when there was none."""
+        lines, behind = source.spool.read(source.offset, self._batch)
+        if not lines:
+            if source is not self._own:
+                log.info("journal: %s is applied and removed", source.spool.path.name)
+                source.spool.close(delete=True)
+                self._dead.remove(source)
+                return bool(self._dead)
+            return False
+        try:
+            unplaced, bad = self._placer.place([line for line in lines if line != b"\n"])
+        except Exception as error:
+            self._trouble(error)
+            self._rest(self._pause)
+            self._pause = min(self._pause * 2, RETRY_SECONDS[1])
+            self._batch = max(1, self._batch // 2)
+            return True
+        self._well()
+        for line in unplaced:
+            self._park(line, source)
+        self._put_aside(source.spool, bad)
+        source.offset = behind
+        source.lines += len(lines)
+        self._read_at = self._clock()
+        return True
+
+    def _do_rounds(self) -> None:
+        for spool in abandoned(self._journal.directory):
+            log.info("journal: found %s of a dead server, %d bytes", spool.path.name, spool.size)
+            self._dead.append(Source(spool))
+        try:
+            lost = self._rounds.go(self._clock(), now_utc())
+        except Exception as error:
+            self._trouble(error)
+        else:
+            if not self.figures().backlog_bytes:  # otherwise the next batch tells
+                self._well()
+            self._placer.tell(set(lost))
+
+    # Lines that are no rows
+
+    def _park(self, line: bytes, source: Source) -> None:
+        """Let it wait for its call. It stays on disk, in our own spool, for as long."""
+        if source is not self._own:
+            if not self._own.spool.append(line):
+                self._put_aside(source.spool, [line])
+        elif len(self._parked) < MAX_PARKED:
+            self._parked.setdefault(line, self._clock() + PARK_SECONDS)
+        else:
+            self._put_aside(source.spool, [line])
+
+    def _try_parked(self, now: float) -> None:
+        lines = list(self._parked)
+        if not lines:
+            return
+        try:
+            unplaced, bad = self._placer.place(lines)
+        except Exception as error:
+            self._trouble(error)
+            return
+        late = [line for line in unplaced if self._parked[line] <= now]
+        self._put_aside(self._own.spool, [*bad, *late])
+        self._parked = {line: self._parked[line] for line in unplaced if line not in late}
+
+    def _put_aside(self, spool: Spool, lines: Sequence[bytes]) -> None:
+        self._quarantined += len(lines)
         for line in lines:
             try:
-                entries.append((line, from_line(line)))
-            except MalformedLine as damage:
-                self._put_aside(spool, line, damage)
-        now = time.monotonic()
-        while self._parked and now - self._parked[0][0] > PARK_SECONDS:
-            _, entry = self._parked.popleft()
-            self._put_aside(spool, to_line(entry), "its call never came")
-        waiting = [entry for _, entry in self._parked]
-        self._parked.clear()
-        since = now
-        pause, longest = RETRY_SECONDS
-        while True:
+                if not spool.quarantine(line):
+                    log.error("journal: the quarantine is full; a line was thrown away")
+            except OSError as error:
+                log.error("journal: a line could not be put aside: %s", error.strerror)
+
+    # The disk and the database
+
+    def _sync(self, now: float) -> None:
+        spool = self._own.spool
+        if spool.size != self._synced_size and now - self._synced_at >= SYNC_SECONDS:
+            self._synced_at, self._synced_size = now, spool.size
             try:
-                self._commit([*waiting, *(entry for _, entry in entries)], since)
-            except _CONTENT_ERRORS:
-                self._one_by_one(spool, entries, waiting, since)
-            except Exception as error:
-                self._away(error)
-                if self._stopping.wait(pause) and time.monotonic() >= self._give_up_at:
-                    self._parked.extend((since, entry) for entry in waiting)
-                    return False
-                pause = min(pause * 2, longest)
-                continue
-            self.last_error = ""
-            return True
+                spool.sync()
+            except OSError as error:
+                log.error("journal: the spool cannot be synced: %s", error.strerror)
 
-    def _commit(self, entries: Sequence[Entry], since: float) -> None:
-        with transaction.atomic():
-            unplaced = rows.apply(entries)
-        self._parked.extend((since, entry) for entry in unplaced)
-        self.applied += len(entries) - len(unplaced)
-        if self._on_commit is not None:
-            self._on_commit({entry.call_sid for entry in entries if entry.call_sid})
+    def _cut(self, now: float) -> None:
+        own = self._own
+        quiet = now - self._read_at >= CUT_AFTER_SECONDS
+        kept = sum(map(len, self._parked))
+        if own.spool.size > kept and (quiet or own.spool.size - kept > CUT_ABOVE_BYTES):
+            own.offset = own.spool.cut(own.offset, self._parked)
 
-    def _one_by_one(
-        self, spool: Spool, entries: Sequence[tuple[bytes, Entry]], waiting: Sequence[Entry], since: float
-    ) -> None:
-        """Find the entries that the database refuses for what they hold; all others become rows."""
-        for line, entry in [*((to_line(entry), entry) for entry in waiting), *entries]:
-            while True:
-                try:
-                    self._commit([entry], since)
-                except _CONTENT_ERRORS as error:
-                    self._put_aside(spool, line, error)
-                except Exception as error:
-                    self._away(error)
-                    if self._stopping.wait(RETRY_SECONDS[1]) and time.monotonic() >= self._give_up_at:
-                        return
-                    continue
-                break
-
-    def _put_aside(self, spool: Spool, line: bytes, why: object) -> None:
-        self.quarantined += 1
-        reason = why if isinstance(why, str | MalformedLine) else type(why).__name__
-        log.error("journal: an entry was put aside: %s", reason)
-        try:
-            spool.quarantine(line)
-        except OSError as error:
-            log.error("journal: and could not be kept: %s", error.strerror)
-
-    def _away(self, error: Exception) -> None:
+    def _trouble(self, error: Exception) -> None:
         """The database does not take it now. Said once for each kind of trouble."""
-        self.retries += 1
+        self._retries += 1
         name = type(error).__name__
-        if name != self.last_error:
-            self.last_error = name
+        if name != self._last_error:
+            self._last_error = name
             if isinstance(error, DatabaseError):
-                hint = " Has `manage.py migrate` been run?" if "calls_" in str(error) else ""
+                hint = " Its tables are not of this version: run `manage.py migrate`."
+                hint = hint if _NO_TABLE.search(str(error)) else ""
                 log.warning("journal: rows wait, the database does not take them (%s).%s", name, hint)
             else:
-                log.exception("journal: rows wait")
-        try:
+                log.error("journal: rows wait", exc_info=error)
+        with suppress(Exception):  # a dead connection may not even close
             connection.close()
-        except Exception:
-            log.debug("closing a dead connection failed", exc_info=True)
 
-    def _chores(self) -> None:
-        """Leases, the reaper, routes. A failure is the next round's business."""
-        if time.monotonic() < self._chores_due:
-            return
-        self._chores_due = time.monotonic() + CHORES_SECONDS
-        try:
-            now = datetime.now(UTC)
-            rows.renew_leases(self._live_calls(), now)
-            if lost := rows.reap(now):
-                log.warning("journal: %d calls had lost their server", lost)
-            if self._on_routes is not None:
-                self._on_routes(_routes())
-        except Exception as error:
-            self._away(error)
+    def _well(self) -> None:
+        if self._last_error:
+            log.info("journal: the database takes rows again after %s", self._last_error)
+        self._last_error = ""
+        self._pause = RETRY_SECONDS[0]
+        self._batch = min(BATCH, self._batch * 2)
 
-
-def _routes() -> list[dict[str, Any]]:
-    """Active numbers, as the bridge's routes."""
-    return [
-        {
-            "id": str(number.pk),
-            "number": number.number,
-            "assistant_id": number.assistant_id,
-            "overrides": number.overrides if isinstance(number.overrides, dict) else {},
-            "endpointing_ms": number.endpointing_ms,
-            "greeting": number.greeting,
-            "fallback_number": number.fallback_number,
-            "max_call_seconds": number.max_call_seconds,
-            "record": number.record_calls or None,
-        }
-        for number in PhoneNumber.objects.filter(active=True)
-    ]
+    def _rest(self, seconds: float) -> None:
+        """Pause, though not beyond the time that is left to us."""
+        if self._stopping.is_set():
+            time.sleep(max(0.0, min(seconds, self._give_up_at - self._clock())))
+        else:
+            self._stopping.wait(seconds)

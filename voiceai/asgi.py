@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import os
 import secrets
+import sys
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "voiceai.settings")
@@ -50,6 +51,10 @@ def _require_secrets() -> None:
 
 _require_secrets()
 
+# Python hands its lock from thread to thread every 5 ms at most; rows are made on a thread, and no frame
+# of audio should wait that long for it.
+sys.setswitchinterval(0.0005)
+
 # One name per process: in rows it says who carries a call, on disk whose journal it is.
 boot_id = f"{os.getpid()}-{secrets.token_hex(4)}"
 config = bridge_config()
@@ -72,7 +77,8 @@ protocols = ProtocolTypeRouter({"http": django_app, "websocket": sockets})
 
 writer.start()
 # Daphne runs atexit handlers on SIGTERM; what is not written by then waits in the spool for the next start.
-atexit.register(writer.stop, 5.0)
+atexit.register(journal.close)
+atexit.register(writer.stop, 5.0)  # runs first
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:

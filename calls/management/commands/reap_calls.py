@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.management.base import BaseCommand
-from django.utils import timezone
 
 from calls import rows
+from calls.rounds import bounded_transaction, now_utc
 
 
 class Command(BaseCommand):
     help = "End calls that no server carries any more. Running servers do this by themselves."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        lost = rows.reap(timezone.now())
-        self.stdout.write(f"{lost} call{'' if lost == 1 else 's'} ended as worker-lost")
+        with bounded_transaction():
+            ended = len(rows.reap(now_utc()))
+        self.stdout.write(f"{ended} call{'' if ended == 1 else 's'} ended")

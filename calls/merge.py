@@ -1,0 +1,261 @@
+"""One entry into its call: what it changes, gathered for a batch and written at once.
+
+Merging knows no order. Whoever ended a call first has named the reason, and the stream's own word outranks
+a guess; a status never moves back, `started_at` never forward, and what is known is not lost to an empty
+value. Children are told apart by their index, and of one index the later entry stands.
+"""
+
+from __future__ import annotations
+
+import math
+from binascii import crc32
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, assert_never
+
+from django.db import models
+
+from bridge import journal
+from bridge.endings import AT_CAPACITY, DRAINING, ENDED_BY, TICKET_REFUSED, WORKER_LOST
+from calls.clean import clean_json, clean_text
+from calls.models import TERMINAL_STATUSES, Call, CallEvent, Turn, Utterance, later_status
+
+LEASE = timedelta(seconds=15)
+# Reasons of a call that had no stream. A stream of the same call proves them wrong.
+NEVER_STARTED = (TICKET_REFUSED, AT_CAPACITY, DRAINING)
+ENDED_IN_BRIDGE = ("caller-hung-up", "assistant-ended", "hung-up-by-staff", "transferred")
+
+
+def moment(at: float) -> datetime:
+    return datetime.fromtimestamp(at, UTC)
+
+
+class Changes:
+    """What a batch changes, gathered before anything is written."""
+
+    def __init__(self) -> None:
+        self._calls: dict[int, Call] = {}
+        self._fields: dict[int, set[str]] = defaultdict(set)
+        self._utterances: dict[tuple[int, int], Utterance] = {}
+        self._turns: dict[tuple[int, int], Turn] = {}
+        self._events: dict[tuple[int, str, int], CallEvent] = {}
+        self._to_split: dict[int, Call] = {}  # calls whose vendor latencies meet their turns again
+
+    def set(self, call: Call, **values: Any) -> None:
+        for name, value in values.items():
+            if getattr(call, name) != value:
+                setattr(call, name, value)
+                self._calls[call.pk] = call
+                self._fields[call.pk].add(name)
+
+    def merge(self, call: Call, entry: journal.Entry) -> None:
+        """One entry into its call."""
+        at = getattr(entry, "at", None)
+        if at is not None and moment(at) < call.started_at:
+            self.set(call, started_at=moment(at))
+        match entry:
+            case journal.CallOffered():
+                self._offered(call, entry)
+            case journal.StreamStarted():
+                if call.end_reason in NEVER_STARTED:
+                    self.set(call, end_reason="", ended_by="", ended_at=None)
+                self.set(
+                    call,
+                    stream_sid=clean_text(entry.stream_sid, 64),
+                    worker=clean_text(entry.worker, 128),
+                    status=later_status(call.status, "in-progress"),
+                    # Renewed since? Then a start that is told twice does not shorten it.
+                    lease_until=call.lease_until or moment(entry.at) + LEASE,
+                )
+            case journal.StreamRefused():
+                if not call.stream_sid and not call.end_reason:
+                    self._end(call, entry.reason, entry.at)
+            case journal.AssistantAnswered():
+                self.set(
+                    call,
+                    answered_at=moment(entry.at),
+                    connect_ms=max(0, entry.connect_ms),
+                    vapi_call_id=clean_text(entry.vapi_call_id, 64) or call.vapi_call_id,
+                    frames_held=max(call.frames_held, entry.frames_held),
+                )
+            case journal.UtteranceSpoken():
+                self._utterances[call.pk, entry.index] = Utterance(
+                    call=call,
+                    index=entry.index,
+                    speaker=entry.speaker,
+                    text=clean_text(entry.text),
+                    started_ms=entry.started_ms,
+                    ended_ms=entry.ended_ms,
+                    interrupted=entry.interrupted,
+                )
+            case journal.TurnTaken():
+                self._to_split[call.pk] = call
+                self._turns[call.pk, entry.number] = Turn(
+                    call=call, **{name: getattr(entry, name) for name in _TURN_FIELDS}
+                )
+            case journal.Happened():
+                self._event(call, entry.source, entry.index, entry.kind, entry.at_ms, entry.data)
+            case journal.StreamEnded():
+                self._stream_ended(call, entry)
+            case journal.CarrierReported():
+                self._carrier(call, entry)
+            case journal.AssistantReported():
+                self._vapi(call, entry)
+            case _:
+                assert_never(entry)
+
+    def _offered(self, call: Call, entry: journal.CallOffered) -> None:
+        self.set(
+            call,
+            from_number=clean_text(entry.from_number, 64) or call.from_number,
+            to_number=clean_text(entry.to_number, 64) or call.to_number,
+            direction=clean_text(entry.direction, 16) or call.direction,
+            simulated=entry.simulated or call.simulated,
+        )
+        if entry.refused and not call.end_reason and not call.stream_sid:
+            self._end(call, entry.refused, entry.at)
+
+    def _end(self, call: Call, reason: str, at: float) -> None:
+        self.set(call, end_reason=clean_text(reason, 64), ended_by=ENDED_BY.get(reason, "us"))
+        self.set(call, ended_at=min(moment(at), call.ended_at or moment(at)))
+
+    def _stream_ended(self, call: Call, entry: journal.StreamEnded) -> None:
+        # The stream's own account outranks a refusal and the reaper's guess.
+        if call.end_reason in ("", *NEVER_STARTED, WORKER_LOST):
+            self.set(
+                call,
+                end_reason=clean_text(entry.end_reason, 64),
+                ended_by=clean_text(entry.ended_by, 16),
+                ended_at=moment(entry.at),
+            )
+        self.set(
+            call,
+            vapi_ended_reason=call.vapi_ended_reason or clean_text(entry.vapi_ended_reason, 255),
+            vapi_close_code=entry.vapi_close_code,
+            time_to_first_audio_ms=entry.time_to_first_audio_ms,
+            frames_to_assistant=entry.frames_to_assistant,
+            frames_to_caller=entry.frames_to_caller,
+            frames_held=max(call.frames_held, entry.frames_held),
+            frames_dropped=entry.frames_dropped,
+            barge_ins=entry.barge_ins,
+            counters=clean_json(entry.counters),
+        )
+        if entry.end_reason in ENDED_IN_BRIDGE:
+            self.set(call, status=later_status(call.status, "completed"))
+
+    def _carrier(self, call: Call, entry: journal.CarrierReported) -> None:
+        status = entry.status.strip().lower()
+        if status:
+            self.set(call, status=later_status(call.status, status))
+        if (
+            status in TERMINAL_STATUSES and not call.end_reason
+        ):  # no stream told when: the callback is closest
+            self.set(call, ended_at=min(moment(entry.at), call.ended_at or moment(entry.at)))
+        if entry.duration_seconds is not None:
+            longest = max(entry.duration_seconds, call.duration_seconds or 0)
+            self.set(call, duration_seconds=min(longest, 2**31 - 1))
+        kind = clean_text(entry.stream_event or f"call-{status or 'unknown'}", 64)
+        data = {"sequence": entry.sequence, "detail": entry.detail}
+        known = {name: value for name, value in data.items() if value not in (None, "")}
+        self._event(call, "carrier", _index(kind, entry.sequence), kind, None, known)
+
+    def _vapi(self, call: Call, entry: journal.AssistantReported) -> None:
+        reason = clean_text(entry.ended_reason, 255)
+        self.set(
+            call,
+            vapi_call_id=call.vapi_call_id or clean_text(entry.vapi_call_id, 64),
+            vapi_ended_reason=reason or call.vapi_ended_reason,
+            summary=clean_text(entry.summary) or call.summary,
+        )
+        if entry.cost is not None and math.isfinite(entry.cost) and 0 <= entry.cost < 10_000:
+            self.set(call, vapi_cost=Decimal(str(round(entry.cost, 5))))
+        if entry.turn_latencies:
+            self.set(call, vapi_report={"turn_latencies": clean_json(entry.turn_latencies)})
+            self._to_split[call.pk] = call
+        data = {"status": entry.status, "reason": reason}
+        known = {name: value for name, value in data.items() if value}
+        self._event(call, "vapi", _index(entry.kind, entry.status), entry.kind, None, known)
+
+    def _event(
+        self, call: Call, source: str, index: int, kind: str, at_ms: int | None, data: Mapping[str, Any]
+    ) -> None:
+        source = clean_text(source, 16)
+        self._events[call.pk, source, index] = CallEvent(
+            call=call,
+            source=source,
+            index=index,
+            kind=clean_text(kind, 64),
+            at_ms=at_ms,
+            data=clean_json(data),
+        )
+
+    def save(self) -> None:
+        for pk, call in self._calls.items():
+            call.save(update_fields=sorted(self._fields[pk]))
+        _upsert(Utterance, self._utterances.values(), ("call", "index"))
+        _upsert(Turn, self._turns.values(), ("call", "number"), only=_TURN_FIELDS)
+        _upsert(CallEvent, self._events.values(), ("call", "source", "index"))
+        self._split_latencies()
+
+    def _split_latencies(self) -> None:
+        """The vendor's own latencies, onto the turns, where it counted as many as we did."""
+        reports = {pk: call.vapi_report.get("turn_latencies", []) for pk, call in self._to_split.items()}
+        known = {pk: split for pk, split in reports.items() if split}
+        if not known:
+            return
+        turns: dict[int, list[Turn]] = defaultdict(list)
+        for turn in Turn.objects.filter(call_id__in=known).answered().order_by("number"):
+            turns[turn.call_id].append(turn)
+        changed = []
+        for pk, split in known.items():
+            # Counts that differ say nothing about any turn, also where they once were the same.
+            parts = split if len(split) == len(turns[pk]) else [{}] * len(turns[pk])
+            changed += [turn for turn, part in zip(turns[pk], parts, strict=True) if _take_parts(turn, part)]
+        Turn.objects.bulk_update(changed, list(_VENDOR_PARTS))
+
+
+def _take_parts(turn: Turn, part: Any) -> bool:
+    """Set a turn's vendor columns; whether that changed any."""
+    before = [getattr(turn, column) for column in _VENDOR_PARTS]
+    for column, name in _VENDOR_PARTS.items():
+        value = part.get(name) if isinstance(part, Mapping) else None
+        usable = isinstance(value, int | float) and 0 <= value < 10_000_000
+        setattr(turn, column, round(value) if usable and value is not None else None)
+    return before != [getattr(turn, column) for column in _VENDOR_PARTS]
+
+
+_TURN_FIELDS = (
+    "number", "end_of_speech_ms", "endpointed_ms", "first_audio_ms", "sent_ms", "heard_ms",
+    "response_latency_ms", "bridge_overhead_us", "interrupted",
+)  # fmt: skip
+_VENDOR_PARTS = {
+    "model_ms": "modelLatency",
+    "voice_ms": "voiceLatency",
+    "transcriber_ms": "transcriberLatency",
+    "endpointing_ms": "endpointingLatency",
+}
+
+
+def _index(*parts: object) -> int:
+    """The same index for the same news, so that hearing it twice makes one row."""
+    return crc32(repr(parts).encode()) >> 1
+
+
+def _upsert(
+    model: type[models.Model],
+    rows: Iterable[models.Model],
+    unique: Sequence[str],
+    only: Sequence[str] | None = None,
+) -> None:
+    found = list(rows)
+    if not found:
+        return
+    names = only or [f.name for f in model._meta.concrete_fields if not f.primary_key]
+    model._default_manager.bulk_create(
+        found,
+        update_conflicts=True,
+        unique_fields=list(unique),
+        update_fields=[name for name in names if name not in unique],
+    )

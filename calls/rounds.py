@@ -1,0 +1,118 @@
+"""What the writer's thread does every few seconds: leases, the reaper, the numbers' routes.
+
+A call's lease says until when we believe its process. Each process renews those of its own calls; whoever
+finds one that ran out ends the call. Nobody is declared dead on thin evidence: after a time in which we
+could not renew (the database was away, or this very process stood still) the others could not either, and
+after a step of the wall clock every lease looks old; then the reaper waits for two leases.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db import connection, transaction
+
+from calls import rows
+from calls.merge import LEASE
+from calls.models import PhoneNumber
+
+log = logging.getLogger(__name__)
+
+ROUNDS_SECONDS = 5.0
+LOCK_TIMEOUT, STATEMENT_TIMEOUT = "1s", "2s"
+CLOCK_STEP_SECONDS = 5.0
+
+
+def now_utc() -> datetime:
+    return datetime.now(UTC)
+
+
+def use_own_connection() -> None:
+    """Give this thread a connection of its own, from no pool: pages that use up the pool cannot starve it."""
+    settings = connection.settings_dict
+    options = {name: value for name, value in settings.get("OPTIONS", {}).items() if name != "pool"}
+    connection.settings_dict = {**settings, "OPTIONS": options}
+
+
+@contextmanager
+def bounded_transaction() -> Iterator[None]:
+    """A transaction that gives up on a lock or a slow statement soon. (SQLite has its busy timeout.)"""
+    with transaction.atomic():
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:  # true: for this transaction only
+                cursor.execute(
+                    "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true)",
+                    [LOCK_TIMEOUT, STATEMENT_TIMEOUT],
+                )
+        yield
+
+
+class Rounds:
+    """The rounds of one process. Whatever the database raises is raised; the next round makes it good."""
+
+    def __init__(
+        self,
+        live_calls: Callable[[], Sequence[str]],
+        on_routes: Callable[[Iterable[Mapping[str, Any]]], object] | None,
+        *,
+        started_at: float,
+    ) -> None:
+        self._live_calls = live_calls
+        self._on_routes = on_routes
+        self._renewed_at = started_at
+        self._wall_lead: float | None = None  # the wall clock's lead over the monotonic one
+        self._reap_from = self._renewed_at + ROUNDS_SECONDS  # others may just be coming back as we are
+
+    def go(self, mono: float, now: datetime) -> list[str]:
+        """One round; returns the sids of the calls that it ended."""
+        if self._on_routes is not None:
+            self._refresh_routes(self._on_routes)
+        with bounded_transaction():
+            rows.renew_leases(self._live_calls(), now)
+        if self._in_doubt(mono, now):
+            self._reap_from = mono + 2 * LEASE.total_seconds()
+        self._renewed_at = mono
+        if mono < self._reap_from:
+            return []
+        with bounded_transaction():
+            lost = rows.reap(now)
+        if lost:
+            log.warning("journal: ended %d calls that no server carries any more", len(lost))
+        return lost
+
+    def _in_doubt(self, mono: float, now: datetime) -> bool:
+        """Whether a lease that looks old may be the fault of the clock, or of what kept us from renewing."""
+        lead = now.timestamp() - mono
+        step = 0.0 if self._wall_lead is None else abs(lead - self._wall_lead)
+        self._wall_lead = lead
+        return step > CLOCK_STEP_SECONDS or mono - self._renewed_at > 2 * ROUNDS_SECONDS
+
+    def _refresh_routes(self, on_routes: Callable[[Iterable[Mapping[str, Any]]], object]) -> None:
+        with bounded_transaction():
+            found = active_routes()
+        try:
+            on_routes(found)
+        except Exception:  # the old routes stand
+            log.exception("journal: the routes could not be taken over")
+
+
+def active_routes() -> list[dict[str, Any]]:
+    """Active numbers, by the names that the bridge's routes have."""
+    return [
+        {
+            "id": str(number.pk),
+            "number": number.number,
+            "assistant_id": number.assistant_id,
+            "overrides": number.overrides if isinstance(number.overrides, dict) else {},
+            "endpointing_ms": number.endpointing_ms,
+            "greeting": number.greeting,
+            "fallback_number": number.fallback_number,
+            "max_call_seconds": number.max_call_seconds,
+            "record": number.record_calls or None,
+        }
+        for number in PhoneNumber.objects.filter(active=True)
+    ]
