@@ -286,7 +286,13 @@ UNFOLD = {
         "navigation": [
             {
                 "items": [
-                    {"title": "Dashboard", "icon": "monitoring", "link": reverse_lazy("dashboard")},
+                    {
+                        "title": "Dashboard",
+                        "icon": "monitoring",
+                        "link": reverse_lazy("dashboard"),
+                        # Every path begins with that of the dashboard.
+                        "active": lambda request: request.path == "/",
+                    },
                     {"title": "Calls", "icon": "call", "link": reverse_lazy("admin:calls_call_changelist")},
                     {
                         "title": "Numbers",
