@@ -95,6 +95,7 @@ class CallRunner:
             self._send_to_assistant,
             lambda item: len(item) if isinstance(item, bytes) else 0,
             TO_ASSISTANT_BYTES,
+            lambda: self._link is not None and self._link.is_open,
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -179,7 +180,8 @@ class CallRunner:
             case PlaceMark(name):
                 self._to_caller.put(Mail(self._writer.mark(name)))
             case ClearPlayout():
-                self._to_caller.clear_audio()
+                if dropped := self._to_caller.clear_audio():
+                    self.feed(Dropped(dropped, "caller"))
                 self._to_caller.put(Mail(self._writer.clear()))
             case TellAssistant(message):
                 self._to_assistant.put(message)

@@ -209,8 +209,11 @@ class CallSession:
             case OversizeMessage():
                 self.counters["bad_caller_oversize"] += 1
                 self._end(endings.PROTOCOL_ABUSE, now, code=endings.CLOSE_OVERSIZE)
-            case Dropped(frames, leg):
-                self.counters["frames_dropped" if leg == "assistant" else "chunks_dropped"] += frames
+            case Dropped(frames, "assistant"):
+                self.counters["frames_dropped"] += frames
+            case Dropped(chunks):
+                self.counters["chunks_dropped"] += chunks
+                self.counters["frames_to_caller"] -= chunks
             case vapi.Audio():
                 raise IllegalStep("assistant audio must be transcoded at the door")
             case Aborted():

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.protocol import State
 
 from bridge.admission import Route
 from bridge.allowed_hosts import AllowedHosts, ForbiddenUrl, public_address
@@ -39,7 +40,8 @@ PONG_SECONDS = 5.0
 GOODBYE_SECONDS = 1.0
 CLOSE_SECONDS = 2.0
 MAX_ANSWER_BYTES = 1 << 20
-MAX_MESSAGE_BYTES = 1 << 20  # a burst of audio, or a long history
+MAX_MESSAGE_BYTES = 1 << 22  # a burst of audio, or the whole history of a long call
+ANSWER_GAP_SECONDS = 0.15  # audio that pauses so long after an interruption belongs to a new answer
 USER_AGENT = "voiceai/0.1 (+media bridge)"  # without one Vapi's front door answers 403
 _RETRIED = frozenset({429, 502, 503, 504})
 _WS = frozenset({"ws", "wss"})
@@ -83,6 +85,12 @@ class AssistantLink:
         self._transcoder = transcoder_for(audio_format)
         self._is_call = dialect == "call"
         self._end_by_control = end_by_control
+        self._interrupted = False  # until audio resumes after a gap
+        self._audio_at = 0.0  # when audio last arrived
+
+    @property
+    def is_open(self) -> bool:
+        return self._socket.state is State.OPEN
 
     @property
     def close_code(self) -> int:
@@ -94,6 +102,8 @@ class AssistantLink:
         await self._socket.send(payload if self._is_call else vapi.audio_text(payload))
 
     async def send_control(self, message: vapi.Control) -> None:
+        if isinstance(message, vapi.Cancel):
+            self._interrupted = True
         await self._socket.send(vapi.control_text(message))
 
     async def events(self) -> AsyncIterator[LinkEvent]:
@@ -121,10 +131,16 @@ class AssistantLink:
                 raise MalformedMessage("audio-as-text")
             return self._audio(event.payload)
         if isinstance(event, vapi.UserInterrupted):
-            self._transcoder.cut_off()
+            self._interrupted = True
         return event
 
     def _audio(self, payload: bytes) -> AssistantAudio | None:
+        now = asyncio.get_running_loop().time()
+        if self._interrupted and now - self._audio_at > ANSWER_GAP_SECONDS:
+            # A new answer begins with a whole sample; late chunks of the old one may have come before it.
+            self._transcoder.cut_off()
+            self._interrupted = False
+        self._audio_at = now
         ulaw = self._transcoder.to_caller(payload)
         return AssistantAudio(ulaw, is_audible(ulaw)) if ulaw else None
 
