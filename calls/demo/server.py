@@ -1,0 +1,129 @@
+"""The product as its users run it: Daphne in a process of its own, and its log line by line.
+
+It is started in a session of its own, so that Ctrl-C in the terminal reaches only us and we stop it in
+good order. Whoever leaves the `async with` has waited for its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Self
+
+import aiohttp
+
+ROOT = Path(__file__).resolve().parents[2]
+HOST = "127.0.0.1"
+READY_SECONDS = 30.0
+STOP_SECONDS = 10.0
+LOOK_SECONDS = 0.1
+LINES_KEPT = 5_000
+
+
+class ServerFailed(Exception):
+    """It did not start; the message has its last words."""
+
+
+def free_port(wanted: int = 0) -> int:
+    """The port wanted or the next free one; 0 is any."""
+    for port in range(wanted, min(wanted + 100, 65_536)) if wanted else [0]:
+        with socket.socket() as probe:
+            # As the server itself will: a port whose last connections linger is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind((HOST, port))
+                return int(probe.getsockname()[1])
+    raise ServerFailed(f"no free port from {wanted} to {wanted + 99}")
+
+
+class Server:
+    """`python -m daphne` with an environment that is ours but for what is given."""
+
+    def __init__(
+        self, port: int, environment: Mapping[str, str], *, asgi: str, on_line: Callable[[str], None]
+    ) -> None:
+        self.port = port
+        self.lines: deque[str] = deque(maxlen=LINES_KEPT)
+        self._environment = {**os.environ, **environment, "PYTHONUNBUFFERED": "1"}
+        self._asgi = asgi
+        self._on_line = on_line
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        command = ["-m", "daphne", "-b", HOST, "-p", str(self.port), "-v", "0"]
+        command += ["--websocket-max-message-size", "131072", self._asgi]
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *command,
+            cwd=ROOT,
+            env=self._environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self._reader = asyncio.create_task(self._read(self._process))
+        try:
+            await self._ready(self._process)
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        if self._reader is not None:
+            await self._reader
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        while True:
+            try:
+                raw = await process.stdout.readline()
+            except ValueError:
+                continue  # a line longer than the reader's buffer: the rest of it follows
+            if not raw:
+                return
+            line = raw.decode("utf-8", "replace").rstrip("\n")
+            self.lines.append(line)
+            self._on_line(line)
+
+    async def _ready(self, process: asyncio.subprocess.Process) -> None:
+        try:
+            async with asyncio.timeout(READY_SECONDS), aiohttp.ClientSession(trust_env=False) as http:
+                while process.returncode is None:
+                    with contextlib.suppress(aiohttp.ClientError):
+                        async with http.get(f"{self.url}/readyz") as answer:
+                            if answer.status == 200:
+                                return
+                    await asyncio.sleep(LOOK_SECONDS)
+            what = f"it ended with {process.returncode}"
+        except TimeoutError:
+            what = f"it was not ready within {READY_SECONDS:.0f} s"
+        await self.stop()
+        raise ServerFailed("\n".join([f"The server did not start: {what}.", *list(self.lines)[-15:]]))
