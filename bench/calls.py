@@ -164,8 +164,8 @@ def report(results: dict[str, list[Measured]], calls: int, seconds: float) -> bo
     console = Console(width=130)
     console.print(table)
     console.print(
-        f"Bounds: pcm_s16le at most 0.85x, mulaw at most 0.65x, RSS at most 150 MiB, nothing lost or misread: "
-        f"{'held' if good else 'NOT HELD'}. {platform.machine()}, {os.cpu_count()} cores, "
+        "Bounds: pcm_s16le at most 0.85x, mulaw at most 0.65x, RSS at most 150 MiB, nothing lost or misread:"
+        f" {'held' if good else 'NOT HELD'}. {platform.machine()}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}."
     )
     return good

@@ -18,9 +18,10 @@ from django.conf import settings
 
 settings.configure(DATABASES={}, INSTALLED_APPS=[], SECRET_KEY="bench")
 
-from bench.naive_codec import DECODE, ENCODE
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import ProtocolTypeRouter
+
+from bench.naive_codec import DECODE, ENCODE
 
 
 class NaiveConsumer(AsyncWebsocketConsumer):

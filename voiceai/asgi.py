@@ -9,6 +9,7 @@ A server with debug off refuses to start without the secrets that keep strangers
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import secrets
 import sys
@@ -76,6 +77,9 @@ sockets = URLRouter(
 protocols = ProtocolTypeRouter({"http": django_app, "websocket": sockets})
 
 writer.start()
+# What was made so far lives as long as the server: the collector need not walk it again in mid-call.
+gc.collect()
+gc.freeze()
 # Daphne runs atexit handlers on SIGTERM; what is not written by then waits in the spool for the next start.
 atexit.register(journal.close)
 atexit.register(writer.stop, 5.0)  # runs first
