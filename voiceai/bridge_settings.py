@@ -27,4 +27,5 @@ def bridge_config() -> BridgeConfig:
         max_concurrent_calls=settings.MAX_CONCURRENT_CALLS,
         max_call_seconds=settings.MAX_CALL_SECONDS,
         hold_buffer_ms=settings.HOLD_BUFFER_MS,
+        record_calls=settings.RECORD_CALLS,
     )

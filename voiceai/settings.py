@@ -242,6 +242,7 @@ MAX_CALL_SECONDS = number("MAX_CALL_SECONDS", 1800, least=1)
 HOLD_BUFFER_MS = number("HOLD_BUFFER_MS", 7000)
 DRAIN_SECONDS = number("DRAIN_SECONDS", 600)
 LATENCY_TARGET_MS = number("LATENCY_TARGET_MS", 1200, least=1)
+RECORD_CALLS = env.bool("RECORD_CALLS", default=False)  # by Vapi; announce it where the law asks for it
 FALLBACK_NUMBER = env.ENVIRON.get("FALLBACK_NUMBER", "")
 JOURNAL_DIR = BASE_DIR / env.ENVIRON.get("JOURNAL_DIR", "var/journal")
 
