@@ -7,6 +7,7 @@ import sys
 
 if __name__ == "__main__":
     results = [
-        subprocess.run([sys.executable, "-m", f"bench.{name}"]) for name in ("audio", "journal", "calls")
+        subprocess.run([sys.executable, "-m", f"bench.{name}"])
+        for name in ("audio", "journal", "calls", "frozen")
     ]
     sys.exit(max(result.returncode for result in results))

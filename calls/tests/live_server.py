@@ -1,0 +1,296 @@
+"""The whole product for tests: a server process with a database of its own, and faults for both.
+
+The server is the real one, started as its users start it, and can be killed where it stands. Its database
+is of the kind that the settings name, made for the test and thrown away; rows are read with plain SQL, so
+that they are seen as any other program would see them. A `Cluster` is a PostgreSQL that can be frozen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import psycopg
+from django.conf import settings
+from psycopg import sql
+
+from bridge.sandbox.carrier import Carrier
+from calls.demo.server import HOST, ROOT, Server, free_port
+
+ACCOUNT_SID = "AC" + "7" * 32
+AUTH_TOKEN = "the-token-of-a-test"
+VAPI_KEY = "sandbox-key"  # the stand-in's own
+COMMAND_SECONDS = 60
+CLUSTER_SECONDS = 30
+LOOK_SECONDS = 0.05
+
+T = TypeVar("T")
+
+
+async def eventually(look: Callable[[], T], wanted: Callable[[T], object], seconds: float) -> T:
+    """What `look` sees once it is as wanted; what it saw last when that took too long."""
+    give_up_at = time.monotonic() + seconds
+    while True:
+        seen = await asyncio.to_thread(look)
+        if wanted(seen) or time.monotonic() >= give_up_at:
+            return seen
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+class LiveServer(Server):
+    """Enter it again after its end: the next server finds what the last one left."""
+
+    def __init__(self, environment: Mapping[str, str], port: int) -> None:
+        super().__init__(port, environment, asgi="voiceai.asgi:application", on_line=lambda line: None)
+        self.environment = self._environment
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    async def kill(self) -> None:
+        """SIGKILL: no handler runs, nothing is flushed."""
+        process, self._process = self._process, None
+        assert process is not None and self._reader is not None
+        process.kill()
+        await process.wait()
+        await self._reader
+
+    def carrier(self, **changes: Any) -> Carrier:
+        return Carrier(self.url, account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN, **changes)
+
+    def run(self, *arguments: str) -> str:
+        """Python with the server's environment: what it printed."""
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=ROOT, env=self.environment, timeout=COMMAND_SECONDS, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+def live_server(vapi_url: str, database_url: str, journal: Path, **more: str) -> LiveServer:
+    """A server whose assistant is at `vapi_url`, not started yet; its database has its tables."""
+    port = free_port()
+    environment = {
+        "DJANGO_DEBUG": "on",
+        "DJANGO_SECRET_KEY": secrets.token_urlsafe(32),
+        "DATABASE_URL": database_url,
+        "JOURNAL_DIR": str(journal),
+        "PUBLIC_URL": f"http://{HOST}:{port}",
+        "TWILIO_ACCOUNT_SID": ACCOUNT_SID,
+        "TWILIO_AUTH_TOKEN": AUTH_TOKEN,
+        "TWILIO_BASE_URL": vapi_url,  # nothing may leave this machine
+        "VAPI_BASE_URL": vapi_url,
+        "VAPI_API_KEY": VAPI_KEY,
+        "VAPI_ASSISTANT_ID": "an-assistant",
+        "VAPI_WEBHOOK_SECRET": secrets.token_urlsafe(16),
+        "VAPI_ALLOWED_HOSTS": HOST,
+        "LOG_FORMAT": "console",
+        # A blank variable counts as not set, and one that is there is not taken from `.env`.
+        **dict.fromkeys(
+            ("VAPI_SOCKET_URL", "FALLBACK_NUMBER", "SENTRY_DSN", "HOLD_BUFFER_MS", "MAX_CALL_SECONDS"), ""
+        ),
+        **more,
+    }
+    server = LiveServer(environment, port)
+    server.run("manage.py", "migrate", "-v0")
+    return server
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A database as seen from outside the product."""
+
+    url: str
+
+    def select(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """The rows of a query with `%s` for each value."""
+        if path := self._path:
+            with closing(sqlite3.connect(path)) as lite:
+                return list(lite.execute(query.replace("%s", "?"), values))
+        with psycopg.connect(self.url, connect_timeout=5) as connection:
+            return list(connection.execute(query.encode(), values))
+
+    def utterances(self, call_sid: str) -> list[tuple[str, str]]:
+        """Speaker and text of each, in the order of the transcript."""
+        found = self.select(
+            'SELECT u.speaker, u.text FROM calls_utterance u JOIN calls_call c ON c.id = u.call_id'
+            ' WHERE c.call_sid = %s ORDER BY u."index"',
+            call_sid,
+        )  # fmt: skip
+        return [(str(speaker), str(text)) for speaker, text in found]
+
+    @contextmanager
+    def write_locked(self) -> Iterator[None]:
+        """Nobody else can write a call for as long."""
+        if path := self._path:
+            with closing(sqlite3.connect(path, isolation_level=None)) as lite:
+                lite.execute("BEGIN IMMEDIATE")
+                yield
+            return
+        with psycopg.connect(self.url, connect_timeout=5) as connection:
+            connection.execute("LOCK TABLE calls_call IN EXCLUSIVE MODE")
+            yield
+            connection.rollback()
+
+    @property
+    def _path(self) -> str:
+        kind, _, path = self.url.partition(":///")
+        return path if kind == "sqlite" else ""
+
+
+@contextmanager
+def own_database(folder: Path) -> Iterator[Database]:
+    """An empty database of the kind that the settings name."""
+    found = settings.DATABASES["default"]
+    if found["ENGINE"] != "django.db.backends.postgresql":
+        folder.mkdir(parents=True, exist_ok=True)
+        yield Database(f"sqlite:///{folder / 'live.sqlite3'}")
+        return
+    login = {
+        "host": found["HOST"],
+        "port": found["PORT"],
+        "user": found["USER"],
+        "password": found["PASSWORD"],
+    }
+    known = {name: str(value) for name, value in login.items() if value}
+    name = f"live_{secrets.token_hex(6)}"
+    admin = psycopg.conninfo.make_conninfo(dbname="postgres", connect_timeout=5, **known)
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    password = f":{known['password']}" if "password" in known else ""
+    port = f":{known['port']}" if "port" in known else ""
+    try:
+        yield Database(f"postgres://{known.get('user', '')}{password}@{known.get('host', HOST)}{port}/{name}")
+    finally:
+        with psycopg.connect(admin, autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def postgres_programs() -> Path | None:
+    """Where the newest PostgreSQL of this machine has its programs."""
+    found = Path("/usr/lib/postgresql").glob("*/bin/initdb")
+    newest = max(found, key=lambda path: float(path.parts[-3]), default=None)
+    if newest is None and (on_path := shutil.which("initdb")):
+        newest = Path(on_path)
+    return newest.parent if newest else None
+
+
+class Cluster:
+    """A PostgreSQL of our own, in a folder that goes with it: all of it can be frozen."""
+
+    def __init__(self, programs: Path) -> None:
+        self._programs = programs
+        self._port = free_port()
+        self._folder = Path()
+        self._server: subprocess.Popen[bytes] | None = None
+        self._frozen: list[int] = []
+
+    @property
+    def database(self) -> Database:
+        return Database(f"postgres://voiceai@{HOST}:{self._port}/postgres")
+
+    def __enter__(self) -> Self:
+        # Not below pytest's folder, which is closed to all but us, and PostgreSQL refuses to be root.
+        self._folder = Path(tempfile.mkdtemp(prefix="cluster-"))
+        try:
+            if os.getuid() == 0:
+                owner = pwd.getpwnam("postgres")
+                os.chown(self._folder, owner.pw_uid, owner.pw_gid)
+            data = str(self._folder / "data")
+            made = self._start(
+                "initdb", "-D", data, "-U", "voiceai", "-A", "trust", "-E", "UTF8", "--no-sync"
+            )
+            assert made.wait(CLUSTER_SECONDS) == 0, self._log()
+            self._server = self._start(
+                "postgres", "-D", data, "-p", str(self._port), "-k", str(self._folder),
+                "-c", f"listen_addresses={HOST}", "-c", "fsync=off",
+            )  # fmt: skip
+            self._wait_until_up(self._server)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.thaw()
+        if self._server is not None:
+            self._server.send_signal(signal.SIGINT)
+            try:
+                self._server.wait(CLUSTER_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._server.send_signal(signal.SIGQUIT)
+                self._server.wait(CLUSTER_SECONDS)
+        shutil.rmtree(self._folder)
+
+    def freeze(self) -> None:
+        """Every process stands still: connections stay open, and nothing answers."""
+        assert self._server is not None
+        os.kill(self._server.pid, signal.SIGSTOP)  # first, so that it makes no more children
+        self._frozen = [self._server.pid, *_children(self._server.pid)]
+        for pid in self._frozen[1:]:
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        frozen, self._frozen = self._frozen, []
+        for pid in frozen:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    def states(self) -> set[str]:
+        """The states of its processes, `T` for one that stands still."""
+        assert self._server is not None
+        return {_stat(pid)[0] for pid in (self._server.pid, *_children(self._server.pid))}
+
+    def _start(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        user: dict[str, Any] = {}
+        if os.getuid() == 0:
+            user = {"user": "postgres", "group": "postgres", "extra_groups": []}
+        command = [str(self._programs / program), *arguments]
+        with open(self._folder / "log", "ab") as log:
+            return subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log, **user)
+
+    def _wait_until_up(self, server: subprocess.Popen[bytes]) -> None:
+        give_up_at = time.monotonic() + CLUSTER_SECONDS
+        while True:
+            try:
+                self.database.select("SELECT 1")
+                return
+            except psycopg.OperationalError:
+                assert server.poll() is None and time.monotonic() < give_up_at, self._log()
+                time.sleep(LOOK_SECONDS)
+
+    def _log(self) -> str:
+        return (self._folder / "log").read_text(errors="replace")[-2000:]
+
+
+def _stat(pid: int) -> tuple[str, int]:
+    """State and parent of a process."""
+    state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    return state, int(parent)
+
+
+def _children(parent: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if _stat(int(path.name))[1] == parent:
+                found.append(int(path.name))
+    return found

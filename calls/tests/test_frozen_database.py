@@ -1,0 +1,150 @@
+"""A database that stands still for ten seconds in mid-call: the call does not notice, and no row is lost.
+
+Frozen, not stopped: its connections stay open and nothing answers, so that whoever waits for it waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from bridge.sandbox.assistant import Assistant
+from bridge.sandbox.assistant_record import AssistantCall
+from bridge.sandbox.carrier import Listen, Say, Step
+from bridge.sandbox.faults import AssistantDials
+from bridge.sandbox.webhooks import Addresses, Answer, Webhooks
+from calls.tests.live_server import (
+    ACCOUNT_SID,
+    AUTH_TOKEN,
+    Cluster,
+    Database,
+    LiveServer,
+    eventually,
+    live_server,
+    postgres_programs,
+)
+
+PROGRAMS = postgres_programs()
+POSTGRES = os.environ.get("TEST_POSTGRES_URL") or os.environ.get("DATABASE_URL", "").startswith("postgres")
+
+pytestmark = [
+    pytest.mark.skipif(PROGRAMS is None, reason="PostgreSQL's programs are not installed"),
+    pytest.mark.skipif(not POSTGRES, reason="needs PostgreSQL: set TEST_POSTGRES_URL or DATABASE_URL"),
+]
+
+FROZEN_SECONDS = 10.0
+RING_EVERY = 2.0
+WEBHOOK_MS = 500
+PAGES = 3
+WAIT_SECONDS = 20.0
+UNDER_WAY_BYTES = 3 * 160  # when the caller hung up
+SAYS = ("correct", "book_table", "opening_hours", "correct")
+SCRIPT: list[Step] = [step for name in SAYS for step in (Say(name), Listen(timeout=8))]
+SID = "CA" + "f" * 32
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    assert PROGRAMS is not None
+    with Cluster(PROGRAMS) as cluster:
+        yield cluster
+
+
+async def ring(server: LiveServer, webhooks: Webhooks, number: int) -> Answer:
+    """Somebody else calls."""
+    form = {
+        "CallSid": f"CA{number:032d}",
+        "AccountSid": ACCOUNT_SID,
+        "From": "+15550100135",
+        "To": "+15559870000",
+        "CallStatus": "ringing",
+        "Direction": "inbound",
+    }
+    return await webhooks.send(f"{server.url}/twilio/voice", form, method="POST", token=AUTH_TOKEN)
+
+
+async def look_at_a_page(server: LiveServer, session: aiohttp.ClientSession) -> None:
+    """As staff whose session has to be found in the database. Whether they see it is not the point."""
+    cookie = {"Cookie": "sessionid=" + "s" * 32}
+    with suppress(aiohttp.ClientError, TimeoutError):
+        async with session.get(server.url, headers=cookie, allow_redirects=False) as answer:
+            await answer.read()
+
+
+async def freeze_and_ring(server: LiveServer, cluster: Cluster) -> list[Answer]:
+    """The answers that new callers got while nothing in the database moved and pages hung."""
+    answers: list[Answer] = []
+    timeout = aiohttp.ClientTimeout(total=WAIT_SECONDS)
+    async with aiohttp.ClientSession(trust_env=False, timeout=timeout) as session:
+        webhooks = Webhooks(Addresses(server.url), session)
+        cluster.freeze()
+        frozen_until = time.monotonic() + FROZEN_SECONDS
+        try:
+            pages = [asyncio.create_task(look_at_a_page(server, session)) for _ in range(PAGES)]
+            while (left := frozen_until - time.monotonic()) > 0:
+                answers.append(await ring(server, webhooks, len(answers)))
+                await asyncio.sleep(min(RING_EVERY, left))
+            assert cluster.states() == {"T"}
+        finally:
+            cluster.thaw()
+        await asyncio.gather(*pages)
+    return answers
+
+
+async def test_ten_frozen_seconds_cost_no_row_no_frame_and_no_caller(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    database = cluster.database
+    dials = AssistantDials(greets=False, delay_ms=(200, 300))
+    script = [f"these are words number {number}" for number in range(1, 50)]
+    async with Assistant(dials=dials, listen="energy", script=script) as assistant:
+        server = await asyncio.to_thread(
+            live_server, assistant.base_url, database.url, tmp_path / "journal", VAPI_AUDIO_FORMAT="mulaw"
+        )
+        async with server:
+            calling = asyncio.create_task(server.carrier().place_call(SCRIPT, call_sid=SID))
+            try:
+                call = await assistant.call_for(SID, WAIT_SECONDS)
+                await assistant.until(lambda: call.transcripts, WAIT_SECONDS)
+                answers = await freeze_and_ring(server, cluster)
+                assert not calling.done(), "the call was meant to outlast the freeze"
+                record = await calling
+            finally:
+                calling.cancel()
+            await check_rows(database, call, answers)
+
+    assert [(answer.status, answer.problem) for answer in answers] == [(200, "")] * len(answers)
+    assert max(answer.took_ms for answer in answers) < WEBHOOK_MS
+    assert record.errors == []
+    # With mu-law all through, both ends have the same bytes.
+    heard = call.received_audio
+    assert record.sent_ulaw.startswith(heard) and len(record.sent_ulaw) - len(heard) <= UNDER_WAY_BYTES
+    assert record.received_ulaw == call.sent_audio
+
+
+async def check_rows(database: Database, call: AssistantCall, answers: list[Answer]) -> None:
+    said = [(speaker, words) for _, speaker, words in call.transcripts]
+    assert len(said) == 2 * len(SAYS)
+    assert await eventually(lambda: database.utterances(SID), said.__eq__, WAIT_SECONDS) == said
+    rings = "SELECT count(*) FROM calls_call WHERE call_sid <> %s"
+    rung = [(len(answers),)]
+    assert await eventually(lambda: database.select(rings, SID), rung.__eq__, WAIT_SECONDS) == rung
+    ended = await eventually(
+        lambda: database.select(
+            "SELECT status, end_reason, ended_by, frames_to_assistant, frames_dropped, barge_ins,"
+            " (SELECT count(*) FROM calls_turn t WHERE t.call_id = c.id AND response_latency_ms IS NOT NULL)"
+            " FROM calls_call c WHERE call_sid = %s AND end_reason <> '' AND status = 'completed'",
+            SID,
+        ),
+        bool,
+        WAIT_SECONDS,
+    )
+    frames = len(call.received_audio) // 160
+    assert ended == [("completed", "caller-hung-up", "caller", frames, 0, 0, len(SAYS))]
