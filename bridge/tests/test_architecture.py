@@ -14,7 +14,22 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-PURE_FILES = ("config", "endings", "events", "journal", "keypad", "playout", "session", "turns")
+PURE_FILES = (
+    "arrivals",
+    "barge_in",
+    "config",
+    "deadlines",
+    "endings",
+    "events",
+    "hold",
+    "journal",
+    "keypad",
+    "playout",
+    "report",
+    "session",
+    "turns",
+    "utterances",
+)
 PURE_PACKAGES = ("wire", "audio")
 NOT_PURE = {
     "aiohttp",

@@ -37,7 +37,8 @@ from bridge.journal import (
     StreamStarted,
     UtteranceSpoken,
 )
-from bridge.session import MAX_HAPPENED, MAX_KINDS, IllegalStep, State
+from bridge.report import MAX_HAPPENED, MAX_KINDS
+from bridge.session import IllegalStep, State
 from bridge.tests.stories import CALL, LOUD, SILENCE, START, STREAM, WALL, Story, connecting, live, waiting
 from bridge.wire import twilio, vapi
 

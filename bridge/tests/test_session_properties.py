@@ -27,7 +27,8 @@ from bridge.events import (
 )
 from bridge.journal import Happened, StreamEnded, UtteranceSpoken
 from bridge.playout import MAX_PENDING_MARKS
-from bridge.session import MAX_HAPPENED, MAX_KINDS, State
+from bridge.report import MAX_HAPPENED, MAX_KINDS
+from bridge.session import State
 from bridge.tests.stories import LOUD, SILENCE, START, STREAM, WALL, Story
 from bridge.wire import twilio, vapi
 
@@ -128,7 +129,7 @@ class Model(Story):
 
     def check_bounds(self) -> None:
         session = self.session
-        assert sum(map(len, session._held)) == session._held_bytes <= HOLD_MS * 8
+        assert session._hold.held_ms <= HOLD_MS
         assert len(session._playout._pending) <= MAX_PENDING_MARKS
         assert len(session.counters) <= MAX_KINDS + 40
         assert session.over or session.deadline < float("inf")
