@@ -77,9 +77,14 @@ def test_it_measures_full_scale_as_nearly_nothing_below() -> None:
 
 
 def test_it_hears_speech_but_not_comfort_noise() -> None:
+    # Quiet on the whole, but for the first 10 ms.
+    assert is_audible(line(tone(-44, 0.01)) + SILENCE * 720)
+    # As much energy as one loud window has, spread so thin that none is loud.
+    assert not is_audible(line(noise(-55, 0.1)))
     assert is_audible(line(tone(-30, 0.02)))
     assert not any(is_audible(line(noise(-55, 1.0, seed))) for seed in range(5))
     assert not is_audible(SILENCE * 1600)
+    assert first_audible(SILENCE * 1600) is None
     assert not is_audible(b"")
 
 

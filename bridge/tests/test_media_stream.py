@@ -620,6 +620,7 @@ async def test_a_turn_is_written_with_its_times(house: House, vapi: Vapi) -> Non
     caller = await house.live()
     for _ in range(20):
         caller.frame(LOUD)
+    await house.board.until(lambda: len(vapi.audio) == 20)
     await asyncio.sleep(0.07)  # nobody answers sooner
     await vapi.say(LOUD * 5)
     await house.board.until(
