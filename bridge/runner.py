@@ -19,6 +19,7 @@ from bridge.context import BridgeContext
 from bridge.events import (
     Aborted,
     Action,
+    AssistantAudio,
     AssistantConnected,
     AssistantLegClosed,
     AssistantUnreachable,
@@ -41,7 +42,7 @@ from bridge.events import (
 )
 from bridge.outbox import Outbox, OutboxStuck
 from bridge.session import CallSession, State
-from bridge.vapi_link import AssistantLink, Dialled, Unreachable, VapiClient
+from bridge.vapi_link import AssistantLink, Dialled, LinkEvent, Unreachable, VapiClient
 from bridge.wire import twilio, vapi
 
 log = logging.getLogger(__name__)
@@ -236,11 +237,13 @@ class CallRunner:
         self._link = link
         self._assistant_mail = self._task(self._run_assistant_outbox())
         self.feed(AssistantConnected(link.call_id))
-        async for event in link.events():
-            if not isinstance(event, vapi.Transcript | vapi.Noted) and log.isEnabledFor(logging.DEBUG):
-                log.debug("%s < %s", session, type(event).__name__)
-            self.feed(event)
+        await link.listen(self._heard)
         self.feed(AssistantLegClosed(link.close_code))
+
+    def _heard(self, event: LinkEvent) -> None:
+        if type(event) is not AssistantAudio and not isinstance(event, vapi.Transcript | vapi.Noted):
+            log.debug("%s < %s", self.session, type(event).__name__)
+        self.feed(event)
 
     async def _run_assistant_outbox(self) -> None:
         try:

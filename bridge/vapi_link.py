@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.protocol import State
 
@@ -29,6 +29,7 @@ from bridge.audio.energy import is_audible
 from bridge.audio.transcode import transcoder_for
 from bridge.config import AudioFormat, BridgeConfig
 from bridge.events import AssistantAudio, BadMessage
+from bridge.vapi_socket import VapiSocket
 from bridge.wire import MalformedMessage, vapi
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class AssistantLink:
 
     def __init__(
         self,
-        socket: ClientConnection,
+        socket: VapiSocket,
         audio_format: AudioFormat,
         *,
         dialect: str,
@@ -99,26 +100,27 @@ class AssistantLink:
 
     async def send_audio(self, ulaw: bytes) -> None:
         payload = self._transcoder.to_assistant(ulaw)
-        await self._socket.send(payload if self._is_call else vapi.audio_text(payload))
+        message = payload if self._is_call else vapi.audio_text(payload)
+        if not self._socket.write(message):
+            await self._socket.send(message)
 
     async def send_control(self, message: vapi.Control) -> None:
         if isinstance(message, vapi.Cancel):
             self._interrupted = True
         await self._socket.send(vapi.control_text(message))
 
-    async def events(self) -> AsyncIterator[LinkEvent]:
-        """What the assistant sends, until its socket closes."""
-        try:
-            while True:
-                frame = await self._socket.recv()
-                try:
-                    event = self._event(frame)
-                except MalformedMessage as problem:
-                    event = BadMessage("assistant", problem.kind)
-                if event is not None:
-                    yield event
-        except ConnectionClosed:
-            return
+    async def listen(self, hear: Callable[[LinkEvent], None]) -> None:
+        """Tell what the assistant sends, until its socket closes."""
+
+        def take(frame: str | bytes) -> None:
+            try:
+                event = self._event(frame)
+            except MalformedMessage as problem:
+                event = BadMessage("assistant", problem.kind)
+            if event is not None:
+                hear(event)
+
+        await self._socket.listen(take)
 
     def _event(self, frame: str | bytes) -> LinkEvent | None:
         if isinstance(frame, bytes):
@@ -278,11 +280,12 @@ class VapiClient:
                 f"Vapi's answer is unreadable: {problem.kind}", status=response.status
             ) from None
 
-    async def _open(self, url: str, pinned: str | None) -> ClientConnection:
+    async def _open(self, url: str, pinned: str | None) -> VapiSocket:
         address: dict[str, Any] = {} if pinned is None else {"host": pinned}
         try:
-            return await _NoRedirect(
+            socket = await _NoRedirect(
                 url,
+                create_connection=VapiSocket,
                 compression=None,  # audio does not shrink
                 proxy=None,
                 open_timeout=OPEN_SECONDS,
@@ -300,6 +303,8 @@ class VapiClient:
             raise Unreachable("Vapi's socket did not open in time") from None
         except (OSError, InvalidHandshake, InvalidURI, EOFError) as error:
             raise Unreachable(f"Vapi's socket did not open: {type(error).__name__}") from None
+        assert isinstance(socket, VapiSocket)
+        return socket
 
     def _chore(self, control_url: str) -> asyncio.Task[None]:
         task = asyncio.create_task(self._end_by_control(control_url))

@@ -44,13 +44,16 @@ def _side_taps() -> NDArray[np.float64]:
     return taps
 
 
-_SIDE: Final = _side_taps()
+# Scaling by a power of two changes no digit, so it is done here, once.
+_SIDE: Final = _side_taps() / _SCALE
+_HALF_SIDE: Final = _SIDE / 2
 
 
 def _to_int16(scaled: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rounded and saturated, still in float64: assignment to an int16 array is the cast."""
     np.rint(scaled, out=scaled)
-    return scaled.clip(-32768.0, 32767.0, out=scaled)
+    np.minimum(scaled, 32767.0, out=scaled)  # clip() says the same at three times the cost of a frame
+    return np.maximum(scaled, -32768.0, out=scaled)
 
 
 class Upsampler:
@@ -66,7 +69,7 @@ class Upsampler:
         samples = np.concatenate((self._before, pcm), dtype=np.float64)
         self._before = samples[-DELAY:]
         pcm_16k = np.empty(2 * len(pcm), np.int16)
-        pcm_16k[0::2] = _to_int16(np.correlate(samples, _SIDE) * (1 / _SCALE))
+        pcm_16k[0::2] = _to_int16(np.correlate(samples, _SIDE))
         plain = DELAY // 2 + 1
         pcm_16k[1::2] = samples[plain : plain + len(pcm)]
         return pcm_16k
@@ -87,7 +90,7 @@ class Downsampler:
         self._before = samples[2 * size :]
         pcm = np.empty(size, np.int16)
         if size:
-            side = np.correlate(samples[0 : 2 * (size + DELAY) : 2], _SIDE)
+            side = np.correlate(samples[0 : 2 * (size + DELAY) : 2], _HALF_SIDE)
             plain = samples[DELAY : DELAY + 2 * size : 2]
-            pcm[:] = _to_int16(side * (0.5 / _SCALE) + plain * 0.5)
+            pcm[:] = _to_int16(side + plain * 0.5)
         return pcm

@@ -51,7 +51,7 @@ def test_it_gives_the_same_samples_one_by_one() -> None:
 
 
 def test_it_computes_exact_sums_so_that_their_order_cannot_matter() -> None:
-    taps = resample._SIDE
+    taps = resample._SIDE * resample._SCALE
     assert np.array_equal(taps, np.rint(taps))
     assert np.abs(taps).sum() * 32768 < 2**38
     assert np.array_equal(taps, taps[::-1])
@@ -60,7 +60,7 @@ def test_it_computes_exact_sums_so_that_their_order_cannot_matter() -> None:
 def test_it_equals_the_filter_written_out_in_fractions() -> None:
     noise = loud_noise(7, 90)
     taps = [Fraction(0)] * (2 * DELAY + 1)
-    taps[::2] = [Fraction(int(tap), 1 << 20) for tap in resample._SIDE]
+    taps[::2] = [Fraction(int(tap), 1 << 20) for tap in resample._SIDE * resample._SCALE]
     taps[DELAY] = Fraction(1)
 
     def rounded(value: Fraction) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -198,3 +199,18 @@ def test_a_strange_stream_sid_cannot_break_out_of_its_quotes() -> None:
     strange = 'MZ","event":"stop\\'
     for text in (twilio.Writer(strange).clear(), twilio.Writer(strange).media(b"\xff")):
         assert json.loads(text)["streamSid"] == strange
+
+
+@pytest.mark.parametrize("payload", ["//7+/v8=", "AAAA", "/w==", "A", "=", ""])
+def test_the_plain_form_is_read_as_any_other(payload: str) -> None:
+    media = {"track": "inbound", "chunk": "2", "timestamp": "25", "payload": payload}
+    plain = {"event": "media", "sequenceNumber": "4", "streamSid": "MZ1", "media": media}
+    turned = dict(reversed(plain.items()))
+
+    def read(message: Mapping[str, object], **style: Any) -> object:
+        try:
+            return twilio.parse(json.dumps(message, **style))
+        except MalformedMessage as problem:
+            return problem.kind
+
+    assert read(plain) == read(plain, separators=(",", ":")) == read(turned) == read(plain, indent=1)
