@@ -7,7 +7,7 @@ only `sabotaged_asgi.py` calls these, in a server that only the tests start.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -91,29 +91,18 @@ def no_clear() -> None:
 
 def late_audio() -> None:
     """Everything from the assistant reaches the session a tenth of a second late."""
-    events = AssistantLink.events
+    listen = AssistantLink.listen
 
-    async def late(self: AssistantLink) -> AsyncIterator[LinkEvent]:
+    async def late(self: AssistantLink, hear: Callable[[LinkEvent], None]) -> None:
         loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[tuple[float, LinkEvent | None]] = asyncio.Queue()
 
-        async def read() -> None:
-            async for event in events(self):
-                queue.put_nowait((loop.time() + LATE_SECONDS, event))
-            queue.put_nowait((loop.time() + LATE_SECONDS, None))
+        def hear_later(event: LinkEvent) -> None:
+            loop.call_later(LATE_SECONDS, hear, event)
 
-        reading = asyncio.create_task(read())
-        try:
-            while True:
-                due, event = await queue.get()
-                await asyncio.sleep(due - loop.time())
-                if event is None:
-                    return
-                yield event
-        finally:
-            reading.cancel()
+        await listen(self, hear_later)
+        await asyncio.sleep(LATE_SECONDS)
 
-    AssistantLink.events = late  # type: ignore[method-assign]
+    AssistantLink.listen = late  # type: ignore[method-assign]
 
 
 def noise_for_speech() -> None:
