@@ -70,7 +70,6 @@ class Offer:
 class Claim:
     """What a good ticket says about the call."""
 
-    ticket_id: str
     route: Route
     caller: str
 
@@ -203,7 +202,7 @@ class Admission:
                 self._live.discard(call_sid)
         if not first:
             raise TicketError("spent-elsewhere")
-        return Claim(ticket_id, self.route(route_id), str(facts.get("caller", "")))
+        return Claim(self.route(route_id), str(facts.get("caller", "")))
 
     def leave(self, call_sid: str) -> None:
         """The call's stream is over; its place is free."""
