@@ -13,8 +13,10 @@ Lists that grow (end reasons, event kinds) are plain strings; `words.py` explain
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Self
 
+from django.conf import settings
 from django.db import connections, models
 from django.db.models import F, Q
 from django.urls import reverse
@@ -108,12 +110,16 @@ class Call(models.Model):
     direction = models.CharField(max_length=16, default="inbound")
     from_number = models.CharField(max_length=64, blank=True)
     to_number = models.CharField(max_length=64, blank=True)
+    caller_name = models.CharField(max_length=255, blank=True)  # as the carrier announced it
 
     status = models.CharField(max_length=16, default="ringing")  # Twilio's words
     end_reason = models.CharField(max_length=64, blank=True)
     ended_by = models.CharField(max_length=16, blank=True)
     vapi_ended_reason = models.CharField(max_length=255, blank=True)
     vapi_close_code = models.PositiveIntegerField(null=True, blank=True)
+    # What staff or a tool asked for: it outranks what the stream then says of its end (`merge.py`).
+    end_requested = models.CharField(max_length=64, blank=True)
+    end_requested_at = models.DateTimeField(null=True, blank=True)
 
     started_at = models.DateTimeField(default=timezone.now)  # Twilio asked what to do
     answered_at = models.DateTimeField(null=True, blank=True)  # the assistant's line was open
@@ -129,8 +135,15 @@ class Call(models.Model):
     barge_ins = models.PositiveIntegerField(default=0)
     counters = models.JSONField(default=dict, blank=True)  # further counts, by name
 
+    # Read off the call's own rows whenever these change (`derived.py`), so that lists need not.
+    turn_count = models.PositiveIntegerField(default=0)
+    p50_latency_ms = models.PositiveIntegerField(null=True, blank=True)
+    worst_latency_ms = models.PositiveIntegerField(null=True, blank=True)
+    longest_silence_ms = models.PositiveIntegerField(null=True, blank=True)
+
     twilio_price = models.DecimalField(max_digits=10, decimal_places=5, null=True, blank=True)
     vapi_cost = models.DecimalField(max_digits=10, decimal_places=5, null=True, blank=True)
+    reported_at = models.DateTimeField(null=True, blank=True)  # Vapi's end-of-call report came
     summary = models.TextField(blank=True)
     vapi_report = models.JSONField(default=dict, blank=True)  # parts of the vendor's report, as sent
 
@@ -147,6 +160,7 @@ class Call(models.Model):
     objects = CallQuerySet.as_manager()
 
     if TYPE_CHECKING:
+        flags: RelatedManager[CallFlag]
         turns: RelatedManager[Turn]
         utterances: RelatedManager[Utterance]
         events: RelatedManager[CallEvent]
@@ -155,6 +169,8 @@ class Call(models.Model):
         ordering = ("-started_at", "-id")
         indexes = [
             models.Index(F("started_at").desc(), F("id").desc(), name="call_newest_first"),
+            models.Index("end_reason", F("started_at").desc(), name="call_by_end"),
+            models.Index(F("started_at").desc(), condition=Q(needs_review=True), name="call_needs_review"),
             models.Index(fields=["lease_until"], condition=Q(status__in=OPEN_STATUSES), name="call_open"),
             # These operator classes let PostgreSQL answer "begins with" from the index.
             models.Index(fields=["vapi_call_id"], opclasses=["varchar_pattern_ops"], name="call_vapi_id"),
@@ -165,6 +181,12 @@ class Call(models.Model):
             models.CheckConstraint(
                 condition=Q(status__in=OPEN_STATUSES + TERMINAL_STATUSES), name="call_status_is_known"
             ),
+        ]
+        permissions = [
+            ("view_numbers", "Can see whole phone numbers"),
+            ("export_call", "Can export calls"),
+            ("act_on_call", "Can hang up, speak into and transfer live calls"),
+            ("place_test_call", "Can place a test call"),
         ]
 
     def __str__(self) -> str:
@@ -200,6 +222,11 @@ class Call(models.Model):
     def vendor_reason(self) -> words.VendorReason | None:
         return words.vendor_reason(self.vapi_ended_reason)
 
+    def cost(self) -> Decimal | None:
+        """What the call cost in dollars, as far as the bills have come. Twilio's are negative."""
+        bills = [abs(bill) for bill in (self.twilio_price, self.vapi_cost) if bill is not None]
+        return sum(bills, Decimal()) if bills else None
+
     def length(self) -> timedelta | None:
         """How long it lasted: Twilio's word, else our own clock, else None."""
         if self.duration_seconds is not None:
@@ -219,6 +246,7 @@ class Utterance(models.Model):
     started_ms = models.IntegerField(null=True, blank=True)
     ended_ms = models.IntegerField(null=True, blank=True)
     interrupted = models.BooleanField(default=False)
+    unheard_ms = models.PositiveIntegerField(null=True, blank=True)  # audio of it that a clear threw away
 
     class Meta:
         ordering = ("call_id", "index")
@@ -299,6 +327,66 @@ class CallEvent(models.Model):
 
     def __str__(self) -> str:
         return self.kind
+
+
+class CallFlag(models.Model):
+    """One reason to look at a call (`flags.py`). A table of its own, so that rare reasons are found fast."""
+
+    call = models.ForeignKey(Call, models.CASCADE, related_name="flags", db_index=False)
+    name = models.CharField(max_length=32)
+    started_at = models.DateTimeField()  # the call's: lists are by time
+
+    class Meta:
+        ordering = ("call_id", "name")
+        constraints = [models.UniqueConstraint(fields=["call", "name"], name="flag_once")]
+        indexes = [models.Index("name", F("started_at").desc(), F("call").desc(), name="flag_by_time")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class CallHour(models.Model):
+    """One hour's calls summed up, so that thirty days are 720 rows. `figures.py` writes and reads it.
+
+    A dirty hour has changed since it was summed up: it is read from the calls themselves until it is
+    summed up again. Real and simulated calls are summed apart.
+    """
+
+    hour = models.DateTimeField()
+    simulated = models.BooleanField(default=False)
+    dirty = models.BooleanField(default=True)
+    figures = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ("hour", "simulated")
+        constraints = [models.UniqueConstraint(fields=["hour", "simulated"], name="hour_once")]
+        indexes = [models.Index(fields=["hour"], condition=Q(dirty=True), name="hour_dirty")]
+
+    def __str__(self) -> str:
+        return f"{self.hour:%Y-%m-%d %H}h{' simulated' if self.simulated else ''}"
+
+
+class AuditEntry(models.Model):
+    """Who of the staff looked at a call or acted on it. Written by pages, never changed."""
+
+    call = models.ForeignKey(Call, models.SET_NULL, null=True, related_name="audit", db_index=False)
+    call_sid = models.CharField(max_length=64)  # stays when the call is purged
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+")
+    username = models.CharField(max_length=150)  # stays when the user is deleted
+    action = models.CharField(max_length=32)  # opened, hang-up, say, transfer, note, export, test-call
+    detail = models.CharField(max_length=255, blank=True)
+    at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ("-at", "-id")
+        verbose_name_plural = "audit entries"
+        indexes = [
+            models.Index("call", F("at").desc(), name="audit_of_call"),
+            models.Index(F("at").desc(), F("id").desc(), name="audit_newest_first"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.username}: {self.action}"
 
 
 class PhoneNumber(models.Model):
