@@ -1,0 +1,30 @@
+"""What the application does once for each process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from django.conf import settings
+
+
+def test_no_pool_thread_is_left_when_a_command_ends() -> None:
+    """Asked behind the last handler, by one that was registered before ours."""
+    url = os.environ.get("TEST_POSTGRES_URL", "")
+    if not url:
+        pytest.skip("TEST_POSTGRES_URL is not set: no PostgreSQL to pool connections to")
+    program = (
+        "import atexit, threading\n"
+        "atexit.register(lambda: print(sorted(t.name for t in threading.enumerate())))\n"
+        "import django; django.setup()\n"
+        "from django.db import connection\n"
+        "connection.ensure_connection(); print(len(threading.enumerate()) > 1)\n"
+    )
+    environment = {**os.environ, "DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "voiceai.settings"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=settings.BASE_DIR, env=environment, capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert done.stdout.split("\n")[:2] == ["True", "['MainThread']"], done.stderr
