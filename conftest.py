@@ -21,6 +21,14 @@ def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
         report.longrepr = f"Nothing may be skipped here (VOICEAI_CI=1). {reason}"
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("speech") is not None:
+        from bridge.sandbox.recogniser import can_recognise  # Django is set up by now
+
+        if not can_recognise():
+            pytest.skip("needs the [speech] extra: make speech")
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
