@@ -35,6 +35,7 @@ class CallOffered:
     direction: str = "inbound"
     refused: str = ""
     simulated: bool = False
+    caller_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class UtteranceSpoken:
     started_ms: int | None = None
     ended_ms: int | None = None
     interrupted: bool = False
+    unheard_ms: int | None = None  # audio of it that was thrown away before it was heard
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,20 @@ class AssistantReported:
     turn_latencies: tuple[Mapping[str, Any], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class LiveNote:
+    """What is live but no row: for those who watch the call now. The latest wins, any may be lost, and
+    none is spooled. `floor_since` is on the wall clock; `partial` are words of the speaker's, not final."""
+
+    call_sid: str
+    at_ms: int
+    floor: str = ""
+    floor_since: float = 0.0
+    speaker: str = ""
+    partial: str = ""
+    latency_ms: int | None = None  # of the turn answered last
+
+
 Entry: TypeAlias = (
     CallOffered
     | StreamStarted
@@ -167,8 +183,10 @@ Entry: TypeAlias = (
     | StreamEnded
     | CarrierReported
     | AssistantReported
+    | LiveNote
 )
 
+# What a spool may hold: everything but notes of the moment.
 _KINDS: dict[str, type[Entry]] = {
     kind.__name__: kind
     for kind in (

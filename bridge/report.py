@@ -20,12 +20,14 @@ from bridge import endings
 from bridge.journal import (
     AssistantAnswered,
     Happened,
+    LiveNote,
     StreamEnded,
     StreamRefused,
     StreamStarted,
     TurnTaken,
     UtteranceSpoken,
 )
+from bridge.live_note import LiveNotes
 from bridge.turns import Turn
 from bridge.utterances import Spoken
 from bridge.wire import vapi
@@ -92,6 +94,7 @@ class CallReport:
             started_ms=self._ms_or_none(spoken.started),
             ended_ms=self._ms_or_none(spoken.ended),
             interrupted=spoken.interrupted,
+            unheard_ms=None if spoken.unheard is None else round(spoken.unheard * 1000),
         )
 
     def turn(self, turn: Turn) -> TurnTaken:
@@ -105,9 +108,21 @@ class CallReport:
             first_audio_ms=self._ms_or_none(t1),
             sent_ms=self._ms_or_none(t2),
             heard_ms=self._ms_or_none(turn.heard),
-            response_latency_ms=None if t1 is None else round((t1 - turn.end_of_speech) * 1000),
+            response_latency_ms=_latency_ms(turn),
             bridge_overhead_us=None if t1 is None or t2 is None else round((t2 - t1) * 1e6),
             interrupted=turn.interrupted,
+        )
+
+    def live(self, notes: LiveNotes, answered: Turn | None, now: float) -> LiveNote:
+        """What those who watch the call should see now."""
+        return LiveNote(
+            call_sid=self.call_sid,
+            at_ms=self.ms(now),
+            floor=notes.floor,
+            floor_since=self._at(notes.floor_since),
+            speaker=notes.speaker,
+            partial=notes.partial,
+            latency_ms=None if answered is None else _latency_ms(answered),
         )
 
     def ended(self, reason: str, frames_held: int, now: float) -> StreamEnded:
@@ -135,3 +150,7 @@ class CallReport:
 
     def _at(self, now: float) -> float:
         return self._wall + now - self._zero
+
+
+def _latency_ms(turn: Turn) -> int | None:
+    return None if turn.first_audio is None else round((turn.first_audio - turn.end_of_speech) * 1000)

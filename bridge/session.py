@@ -56,6 +56,7 @@ from bridge.events import (
 from bridge.hold import HoldBuffer
 from bridge.journal import Entry
 from bridge.keypad import Keypad
+from bridge.live_note import LiveNotes
 from bridge.playout import BYTES_PER_SECOND, Playout
 from bridge.report import CallReport
 from bridge.turns import Turns
@@ -120,6 +121,7 @@ class CallSession:
         self._hold = HoldBuffer(hold_buffer_ms)
         self._barge_in = BargeIn(self._turns, self._playout)
         self._utterances = Utterances()
+        self._live = LiveNotes(now)
         # Assistant leg
         self._last_from_assistant = now
         self._local_barge_in = local_barge_in  # the socket dialect: we decide, Vapi sends no word
@@ -243,6 +245,7 @@ class CallSession:
         for digits in self._unsaid:
             self._tell_digits(digits)
         self._unsaid.clear()
+        self._tell_watchers(now)
 
     def _unreachable(self, event: AssistantUnreachable, now: float) -> None:
         log.warning("%s ! assistant unreachable: %s", self, event.detail)
@@ -270,6 +273,9 @@ class CallSession:
         if turn is not None:
             self._write(self._report.turn(turn))
             self._deadlines.set("stall", max(turn.end_of_speech, self._last_from_assistant) + STALL_SECONDS)
+        if self._turns.caller.speaking is not self._live.caller_speaks:
+            self._live.caller(self._turns.caller.speaking, now)
+            self._tell_watchers(now)
         if self._local_barge_in and self._barge_in.overlapped(now):
             self._do(TellAssistant(vapi.Cancel()))
             self._cut_off("caller-loud", now)
@@ -342,6 +348,12 @@ class CallSession:
             log.info("%s < first assistant audio to the caller", self)
         self.counters["frames_to_caller"] += 1
         self._playout.queue(len(event.ulaw), now)
+        if event.audible:
+            self._live.assistant_until = self._playout.ends_at
+            if not self._live.assistant_speaks:
+                self._live.assistant(True, now)
+                self._deadlines.set("floor", self._live.assistant_done_at())
+                self._tell_watchers(now)
         self._deadlines.set("quiet", now + QUIET_SECONDS)
         self._do(SendToCaller(event.ulaw, report, number))
 
@@ -373,8 +385,10 @@ class CallSession:
                 self._cut_off("user-interrupted", now)
             case vapi.Transcript(speaker, final, text):
                 self.counters["finals" if final else "partials"] += 1
+                self._live.said(speaker, text, final=final)
                 if final and text.strip():
                     self._spoken(speaker, text, now)
+                self._tell_watchers(now)
             case vapi.SpeechUpdate(speaker, started):
                 self._speech_update(speaker, started, now)
             case vapi.StatusUpdate("ended", reason):
@@ -414,18 +428,20 @@ class CallSession:
         first = self._barge_in.is_first(now)
         if not first and not self._playout.playing(now):
             return
-        unplayed_ms = round(self._playout.unplayed(now) * 1000)
+        unplayed = self._playout.unplayed(now)
         self._playout.clear(now)
         self._do(ClearPlayout())
         log.info("%s > clear g%d (%s)", self, self._playout.generation, how)
+        self._live.cut_off(now)
+        self._tell_watchers(now)
         if not first:
             return
         self.counters["barge_ins"] += 1
-        self._utterances.cut_off()
+        self._utterances.cut_off(unplayed)
         turn = self._turns.cleared(now)
         if turn is not None:
             self._write(self._report.turn(turn))
-        self._happened("barge-in", now, how=how, unplayed_ms=unplayed_ms)
+        self._happened("barge-in", now, how=how, unplayed_ms=round(unplayed * 1000))
 
     def _spoken(self, speaker: vapi.Speaker, text: str, now: float) -> None:
         if speaker == "caller":
@@ -481,6 +497,8 @@ class CallSession:
         counts["marks_overdue"] += self._playout.overdue
         counts["frames_unsent"] += len(self._hold)
         self._happened("stream-ended", now, reason=self.end_reason)
+        self._live.over(now)
+        self._write(self._report.live(self._live, self._turns.latest, now))
         self._write(self._report.ended(self.end_reason, self._hold.frames, now))
 
     def _bad(self, leg: Leg, kind: str, now: float) -> None:
@@ -511,6 +529,10 @@ class CallSession:
                 self._end(endings.LIMIT_REACHED, now)
             case "goodbye":
                 self._end(self.end_reason, now)
+            case "floor":
+                self._assistant_played_out(now)
+            case "watchers":
+                self._tell_watchers(now)
             case "keypad":
                 group = self._keypad.take()
                 if group is not None:
@@ -530,6 +552,24 @@ class CallSession:
             self._deadlines.set("stall", due)
         else:
             self._end(endings.ASSISTANT_STALLED, now)
+
+    # Whoever watches
+
+    def _tell_watchers(self, now: float) -> None:
+        """A note of what is live, now or as soon as the one before it is old enough."""
+        if now < self._live.due_at():
+            self._deadlines.set("watchers", self._live.due_at())
+        else:
+            self._live.told_at = now
+            self._write(self._report.live(self._live, self._turns.latest, now))
+
+    def _assistant_played_out(self, now: float) -> None:
+        done_at = self._live.assistant_done_at()
+        if now < done_at:
+            self._deadlines.set("floor", done_at)
+        elif self._live.assistant_speaks:
+            self._live.assistant(False, now)
+            self._tell_watchers(now)
 
     # Small things
 

@@ -1,30 +1,55 @@
 """The admin: every row can be found and read; only what is staff's to say can be changed.
 
-Lists stay quick at a million rows: no row count, no date hierarchy, filters that never ask for all
-distinct values, search by the beginning of a sid or a number.
+Lists stay quick at a million rows: nothing counts them all (`paging.py`), filters take their choices from
+code (`admin_filters.py`), search goes by the beginning of a sid or a number, or by words spoken. Phone
+numbers are shown as each viewer may read them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Sequence
+from typing import Any, cast
 
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
+from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest
-from django.utils.html import format_html
+from django.http import Http404, HttpRequest
+from django.http.response import HttpResponseBase
+from django.urls import URLPattern, path
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from calls import words
-from calls.masking import mask_number
-from calls.models import Call, CallEvent, CallQuerySet, PhoneNumber, Turn, Utterance
+from calls import audit, export, search
+from calls.admin_filters import (
+    MOST_NUMBERS,
+    EndedFilter,
+    FlagFilter,
+    FromFilter,
+    NumberFilter,
+    ReviewFilter,
+    SimulatedFilter,
+    UntilFilter,
+    WhenFilter,
+)
+from calls.flags import FLAGS
+from calls.hours import key_of, mark
+from calls.models import AuditEntry, Call, CallEvent, CallQuerySet, PhoneNumber, Turn, Utterance
+from calls.paging import CappedPaginator
+from calls.templatetags.call_words import dollars, duration, moment, seconds
+from calls.viewer import Viewer
 
-if TYPE_CHECKING:
-    from django.contrib.admin import ModelAdmin as CallModelAdmin
+_ID = re.compile(r"(?=.*[0-9])[A-Za-z]{0,2}[0-9a-fA-F-]{4,}")
+_NUMBER = re.compile(r"(tel:)?[+0-9()./ -]{3,}")
+MOST_ROWS = 200  # of an inline
 
 
 class ReadOnly:
@@ -47,6 +72,7 @@ class UtteranceInline(ReadOnly, TabularInline):  # type: ignore[misc]
     ordering = ("index",)
     extra = 0
     tab = True
+    per_page = MOST_ROWS
 
 
 class TurnInline(ReadOnly, TabularInline):  # type: ignore[misc]
@@ -56,117 +82,264 @@ class TurnInline(ReadOnly, TabularInline):  # type: ignore[misc]
     ordering = ("number",)
     extra = 0
     tab = True
+    per_page = MOST_ROWS
 
 
-class EndedFilter(admin.SimpleListFilter):
-    """By how a call ended. The choices come from the table of words, not from the rows."""
+class CallList(ChangeList):
+    """One page of the list, with the lines in which the words looked for were spoken."""
 
-    title = "how it ended"
-    parameter_name = "ended"
+    hits: dict[int, search.Hit]
 
-    def lookups(self, request: HttpRequest, model_admin: CallModelAdmin[Any]) -> list[tuple[str, str]]:
-        reasons = [(reason, ending.sentence.rstrip(".")) for reason, ending in words.ENDINGS.items()]
-        return [("failed", "failed, in any way"), *reasons]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Call]) -> QuerySet[Call]:
-        if self.value() == "failed":
-            assert isinstance(queryset, CallQuerySet)
-            return queryset.failed()
-        return queryset.filter(end_reason=self.value()) if self.value() else queryset
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        words = "" if _by_beginning(self.query) else self.query
+        self.hits = search.hits([call.pk for call in self.result_list], words) if words else {}
+        # The columns find it with the row.
+        for call in self.result_list:
+            call.hit = self.hits.get(call.pk)
 
 
-class StatusFilter(admin.SimpleListFilter):
-    title = "status"
-    parameter_name = "status"
-
-    def lookups(self, request: HttpRequest, model_admin: CallModelAdmin[Any]) -> list[tuple[str, str]]:
-        return [(status, status) for status in words.STATUS_SENTENCES]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Call]) -> QuerySet[Call]:
-        return queryset.filter(status=self.value()) if self.value() else queryset
+def _by_beginning(term: str) -> str:
+    """What a number or an id that was typed begins with; empty when it is words."""
+    term = term.strip()
+    if _NUMBER.fullmatch(term):
+        digits = re.sub(r"[^0-9+]", "", term.removeprefix("tel:"))
+        return "+" + digits[2:] if digits.startswith("00") else digits
+    return term if _ID.fullmatch(term) else ""
 
 
 @admin.register(Call)
 class CallAdmin(ModelAdmin):  # type: ignore[misc]
-    list_display = ("started_at", "caller", "number", "length_shown", "ended", "needs_review", "simulated")
-    list_display_links = ("started_at", "caller")
-    list_filter = (EndedFilter, StatusFilter, "needs_review", "simulated")
+    list_filter = (
+        WhenFilter,
+        FromFilter,
+        UntilFilter,
+        EndedFilter,
+        FlagFilter,
+        NumberFilter,
+        ReviewFilter,
+        SimulatedFilter,
+    )
+    list_filter_sheet = True
     search_fields = ("call_sid",)
-    search_help_text = "The beginning of a CallSid, of Vapi's call id, or of a number."
     show_full_result_count = False
+    paginator = CappedPaginator
     list_per_page = 50
+    list_max_show_all = 0
     inlines = (UtteranceInline, TurnInline)
+    actions = ("needs_review", "needs_no_review")
+    list_after_template = "calls/_list_foot.html"
 
     STAFF_FIELDS = ("outcome", "note", "needs_review")
-    readonly_fields = (
-        "page",
-        *(f.name for f in Call._meta.fields if f.name not in ("id", "outcome", "note", "needs_review")),
-    )
-    fieldsets = (
-        (None, {"fields": ("page", "status", "end_reason", "ended_by", *STAFF_FIELDS)}),
-        (
-            "The call",
-            {
-                "fields": (
-                    ("call_sid", "stream_sid", "vapi_call_id"),
-                    ("direction", "from_number", "to_number"),
-                    ("started_at", "answered_at", "ended_at", "duration_seconds"),
-                    ("vapi_ended_reason", "vapi_close_code"),
-                    ("twilio_price", "vapi_cost"),
-                    "summary",
-                    "simulated",
-                )
-            },
-        ),
-        (
-            "Measured",
-            {
-                "fields": (
-                    ("connect_ms", "time_to_first_audio_ms", "barge_ins"),
-                    ("frames_to_assistant", "frames_to_caller", "frames_held", "frames_dropped"),
-                    "counters",
-                    "vapi_report",
-                    ("worker", "lease_until"),
-                )
-            },
-        ),
-    )
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[CallList]:
+        return CallList
+
+    def get_list_display(self, request: HttpRequest) -> Sequence[Any]:
+        return _columns(Viewer.of(request.user), searched=bool(request.GET.get("q", "").strip()))
+
+    def get_list_display_links(self, request: HttpRequest, list_display: Sequence[Any]) -> None:
+        return None  # the first column leads to the call's page
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        viewer = Viewer.of(request.user)
+        self.search_help_text = (
+            "Words spoken, or the beginning of a number, a CallSid or Vapi's call id."
+            if viewer.sees_numbers
+            else "Words spoken, or the beginning of a CallSid or Vapi's call id."
+        )
+        extra = {"viewer": viewer, "asked": request.GET.urlencode(), **(extra_context or {})}
+        return super().changelist_view(request, extra)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Call], search_term: str
     ) -> tuple[QuerySet[Call], bool]:
-        beginning = search_term.strip()
-        if not beginning:
+        term = search_term.strip()
+        if not term:
             return queryset, False
         assert isinstance(queryset, CallQuerySet)
-        return queryset.found_by(beginning), False
+        if beginning := _by_beginning(term):
+            numbers_too = Viewer.of(request.user).sees_numbers
+            return queryset.found_by(beginning, numbers_too=numbers_too), False
+        return queryset.filter(pk__in=search.call_ids_saying(term)), False
 
-    @admin.display(description="caller", ordering="from_number")
-    def caller(self, call: Call) -> str:
-        return mask_number(call.from_number) or "unknown"
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Call]:
+        calls: QuerySet[Call] = super().get_queryset(request)
+        return calls.prefetch_related("flags")
 
-    @admin.display(description="number", ordering="to_number")
-    def number(self, call: Call) -> str:
-        return mask_number(call.to_number)
+    # One call
 
-    @admin.display(description="length", ordering="duration_seconds")
-    def length_shown(self, call: Call) -> str:
-        length = call.length()
-        return "–" if length is None else f"{int(length.total_seconds())} s"
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        call = super().get_object(request, object_id, from_field)
+        if call is not None:
+            call.viewer = Viewer.of(request.user)  # for the columns below
+        return call
 
-    @admin.display(description="how it ended", ordering="end_reason")
-    def ended(self, call: Call) -> SafeString:
-        tone = "call-failed" if call.is_failed else "call-fine"
-        return format_html('<span class="{}">{}</span>', tone, call.ended_in_words())
+    @admin.display(description="caller")
+    def caller(self, call: Any) -> str:
+        return str(call.viewer.number(call.from_number)) or "unknown"
+
+    @admin.display(description="our number")
+    def our_number(self, call: Any) -> str:
+        return str(call.viewer.number(call.to_number)) or "unknown"
 
     @admin.display(description="call page")
     def page(self, call: Call) -> SafeString:
-        return format_html(
-            '<a class="call-link" href="{}">transcript and timeline</a>', call.get_absolute_url()
+        link = '<a class="call-link" href="{}">transcript and timeline</a>'
+        return format_html(link, call.get_absolute_url())
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
+        left_out = ("id", "from_number", "to_number", *self.STAFF_FIELDS)
+        names = [field.name for field in Call._meta.fields if field.name not in left_out]
+        return [*names, "caller", "our_number", "page"]
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        return (
+            (None, {"fields": ("page", "status", "end_reason", "ended_by", *self.STAFF_FIELDS)}),
+            (
+                "The call",
+                {
+                    "fields": (
+                        ("call_sid", "stream_sid"),
+                        ("vapi_call_id", "direction"),
+                        ("caller", "our_number"),
+                        ("caller_name", "simulated"),
+                        ("started_at", "answered_at"),
+                        ("ended_at", "duration_seconds"),
+                        ("vapi_ended_reason", "vapi_close_code"),
+                        ("twilio_price", "vapi_cost"),
+                        ("reported_at", "end_requested"),
+                        "summary",
+                    )
+                },
+            ),
+            (
+                "Measured",
+                {
+                    "fields": (
+                        ("connect_ms", "time_to_first_audio_ms"),
+                        ("turn_count", "barge_ins"),
+                        ("p50_latency_ms", "worst_latency_ms"),
+                        ("longest_silence_ms", "frames_held"),
+                        ("frames_to_assistant", "frames_to_caller"),
+                        ("frames_dropped", "end_requested_at"),
+                        "counters",
+                        "vapi_report",
+                        ("worker", "lease_until"),
+                    )
+                },
+            ),
         )
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def delete_model(self, request: HttpRequest, obj: Call) -> None:
+        mark([key_of(obj)])
+        super().delete_model(request, obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Call]) -> None:
+        mark({key_of(call) for call in queryset})
+        super().delete_queryset(request, queryset)
+
+    # Many calls
+
+    @admin.action(description="Mark as needing review", permissions=["change"])
+    def needs_review(self, request: HttpRequest, queryset: QuerySet[Call]) -> None:
+        self._review(request, queryset, True)
+
+    @admin.action(description="Mark as reviewed", permissions=["change"])
+    def needs_no_review(self, request: HttpRequest, queryset: QuerySet[Call]) -> None:
+        self._review(request, queryset, False)
+
+    def _review(self, request: HttpRequest, queryset: QuerySet[Call], needed: bool) -> None:
+        calls = list(
+            Call.objects.filter(pk__in=queryset.order_by().values("pk")).exclude(needs_review=needed)
+        )
+        Call.objects.filter(pk__in=[call.pk for call in calls]).update(needs_review=needed)
+        said = "Needs review." if needed else "Reviewed."
+        if calls:
+            LogEntry.objects.log_actions(cast(int, request.user.pk), calls, CHANGE, change_message=said)
+            audit.note(request.user, "note", detail=f"{said} {len(calls)} calls")
+        messages.success(request, f"{said} {len(calls)} changed.")
+
+    def get_urls(self) -> list[URLPattern]:
+        own = path("export/", self.admin_site.admin_view(self.export_view), name="calls_call_export")
+        return [own, *super().get_urls()]
+
+    def export_view(self, request: HttpRequest) -> HttpResponseBase:
+        """The list as it is filtered, as a file."""
+        viewer = Viewer.of(request.user)
+        if not viewer.exports or not viewer.sees_calls:
+            raise PermissionDenied("Exporting needs the permission “Can export calls”.")
+        asked = request.GET.copy()
+        form = (asked.pop("format", None) or ["csv"])[-1]
+        if form not in export.FORMATS:
+            raise Http404(f"There is no export as {form[:20]}.")
+        request.GET = asked  # type: ignore[assignment]
+        calls = self.get_changelist_instance(request).get_queryset(request)
+        assert isinstance(calls, CallQuerySet)
+        audit.note(request.user, "export", detail=f"{form} {asked.urlencode()}")
+        return export.download(calls, form, viewer, name=f"calls-{timezone.localdate():%Y-%m-%d}")
+
+
+def _columns(viewer: Viewer, *, searched: bool) -> list[Any]:
+    """The list's columns for one viewer. One query."""
+    labels = dict(PhoneNumber.objects.exclude(label="").values_list("number", "label")[:MOST_NUMBERS])
+
+    @admin.display(description="time", ordering="started_at")
+    def time(call: Call) -> SafeString:
+        return format_html('<a href="{}">{}</a>', call.get_absolute_url(), moment(call.started_at, "short"))
+
+    @admin.display(description="caller", ordering="from_number" if viewer.sees_numbers else None)
+    def caller(call: Call) -> str:
+        return viewer.number(call.from_number) or "unknown"
+
+    @admin.display(description="number", ordering="to_number" if viewer.sees_numbers else None)
+    def number(call: Call) -> str:
+        return labels.get(call.to_number) or viewer.number(call.to_number)
+
+    @admin.display(description="length", ordering="duration_seconds")
+    def length(call: Call) -> str:
+        return duration(call.length())
+
+    @admin.display(description="how it ended", ordering="end_reason")
+    def ended(call: Call) -> SafeString:
+        tone = "call-failed" if call.is_failed else "call-fine"
+        return format_html('<span class="{}">{}</span>', tone, call.ended_in_words())
+
+    @admin.display(description="turns", ordering="turn_count")
+    def turns(call: Call) -> int:
+        return call.turn_count
+
+    @admin.display(description="p50", ordering="p50_latency_ms")
+    def p50(call: Call) -> str:
+        return seconds(call.p50_latency_ms)
+
+    @admin.display(description="worst", ordering="worst_latency_ms")
+    def worst(call: Call) -> str:
+        return seconds(call.worst_latency_ms)
+
+    @admin.display(description="cost")
+    def cost(call: Call) -> str:
+        return dollars(call.cost())
+
+    @admin.display(description="flags")
+    def flags(call: Call) -> SafeString:
+        marks = [FLAGS[flag.name].words for flag in call.flags.all() if flag.name in FLAGS]
+        if call.needs_review:
+            marks.append("needs review")
+        if call.simulated:
+            marks.append("simulated")
+        return format_html_join(" ", '<span class="call-badge">{}</span>', ((each,) for each in marks))
+
+    @admin.display(description="what was said")
+    def hit(call: Call) -> SafeString | str:
+        found: search.Hit | None = getattr(call, "hit", None)
+        return format_html("{}<mark>{}</mark>{}", *found) if found else ""
+
+    columns: list[Any] = [time, caller, number, length, ended, turns, p50, worst, cost, flags]
+    return [*columns[:2], hit, *columns[2:]] if searched else columns
 
 
 class ChildAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
@@ -177,8 +350,25 @@ class ChildAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     list_select_related = ("call",)
     raw_id_fields = ("call",)
     show_full_result_count = False
+    paginator = CappedPaginator
     ordering = ("-id",)
     list_per_page = 50
+    list_max_show_all = 0
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
+    """Who looked at a call, or acted on one."""
+
+    list_display = ("at", "username", "action", "call_sid", "detail")
+    list_display_links = None
+    search_fields = ("call_sid__startswith", "username__startswith")
+    search_help_text = "The beginning of a CallSid or of a user's name."
+    show_full_result_count = False
+    paginator = CappedPaginator
+    ordering = ("-at", "-id")
+    list_per_page = 50
+    list_max_show_all = 0
 
 
 @admin.register(Utterance)

@@ -20,6 +20,7 @@ LONG_SILENCE_MS = 10_000
 COST_DOLLARS = Decimal(1)
 TALKED_OVER = 2  # barge-ins of one call
 REPORT_AFTER = timedelta(minutes=10)  # Vapi's report comes within a minute or two, or not at all
+REPORT_LOOK_BACK = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from typing import Any
 
 from django.db import DatabaseError, connection, reset_queries
 
-from bridge.journal import Entry, Happened, TurnTaken, to_line
+from bridge.journal import Entry, Happened, LiveNote, TurnTaken, to_line
 from calls.placing import Placer
 from calls.rounds import ROUNDS_SECONDS, Rounds, now_utc, use_own_connection
 from calls.spool import Spool, abandoned
@@ -48,16 +48,29 @@ _NO_TABLE = re.compile(r"no such (table|column)|has no column|calls_\w+\W+does n
 class SpoolJournal:
     """The journal of one server process. `write` is all that the bridge and the webhooks know."""
 
-    def __init__(self, directory: Path | str, boot_id: str) -> None:
+    def __init__(
+        self,
+        directory: Path | str,
+        boot_id: str,
+        *,
+        on_note: Callable[[LiveNote], object] | None = None,
+    ) -> None:
         """Makes the spool. Raises `OSError` where it cannot: a server without it should not start."""
         self.directory = Path(directory)
         self.spool = Spool(self.directory / f"{boot_id}.log")
         self.wake = threading.Event()
         self.unwritable = 0  # entries that no line could be made of: bugs of ours
+        self._on_note = on_note
 
     def write(self, entry: Entry, /) -> None:
-        """Safe from a SIGKILL once this returns. Never waits for a row, never raises."""
+        """Safe from a SIGKILL once this returns. Never waits for a row, never raises.
+
+        A note of the moment is no row: it is passed on, and not kept."""
         try:
+            if isinstance(entry, LiveNote):
+                if self._on_note is not None:
+                    self._on_note(entry)
+                return
             self.spool.append(to_line(entry), minor=isinstance(entry, _MINOR))
         except Exception:
             self.unwritable += 1

@@ -18,14 +18,31 @@ from typing import Any, assert_never
 from django.db import models
 
 from bridge import journal
-from bridge.endings import AT_CAPACITY, DRAINING, ENDED_BY, TICKET_REFUSED, WORKER_LOST
+from bridge.endings import (
+    ASSISTANT_ENDED,
+    ASSISTANT_FAILED,
+    AT_CAPACITY,
+    CALLER_HUNG_UP,
+    DRAINING,
+    ENDED_BY,
+    HUNG_UP_BY_STAFF,
+    STREAM_LOST,
+    TICKET_REFUSED,
+    WORKER_LOST,
+)
+from calls import derived
 from calls.clean import clean_json, clean_text
+from calls.hours import HourKey, key_of
 from calls.models import TERMINAL_STATUSES, Call, CallEvent, Turn, Utterance, later_status
 
 LEASE = timedelta(seconds=15)
 # Reasons of a call that had no stream. A stream of the same call proves them wrong.
 NEVER_STARTED = (TICKET_REFUSED, AT_CAPACITY, DRAINING)
-ENDED_IN_BRIDGE = ("caller-hung-up", "assistant-ended", "hung-up-by-staff", "transferred")
+# After these nothing follows at Twilio. (A caller who was transferred is still on the line.)
+ENDED_IN_BRIDGE = (CALLER_HUNG_UP, ASSISTANT_ENDED, HUNG_UP_BY_STAFF)
+# What staff asked for looks like one of these to the stream, which knows no better.
+LOOKS_LIKE = (CALLER_HUNG_UP, STREAM_LOST, ASSISTANT_ENDED, ASSISTANT_FAILED)
+ASKED_WITHIN, CLOCKS_APART = timedelta(seconds=10), timedelta(seconds=2)
 
 
 def moment(at: float) -> datetime:
@@ -42,6 +59,8 @@ class Changes:
         self._turns: dict[tuple[int, int], Turn] = {}
         self._events: dict[tuple[int, str, int], CallEvent] = {}
         self._to_split: dict[int, Call] = {}  # calls whose vendor latencies meet their turns again
+        self._seen: dict[int, Call] = {}
+        self._hours: set[HourKey] = set()  # in which the calls seen were counted before
 
     def set(self, call: Call, **values: Any) -> None:
         for name, value in values.items():
@@ -52,6 +71,9 @@ class Changes:
 
     def merge(self, call: Call, entry: journal.Entry) -> None:
         """One entry into its call."""
+        if call.pk not in self._seen:
+            self._seen[call.pk] = call
+            self._hours.add(key_of(call))
         at = getattr(entry, "at", None)
         if at is not None and moment(at) < call.started_at:
             self.set(call, started_at=moment(at))
@@ -89,6 +111,7 @@ class Changes:
                     started_ms=entry.started_ms,
                     ended_ms=entry.ended_ms,
                     interrupted=entry.interrupted,
+                    unheard_ms=entry.unheard_ms,
                 )
             case journal.TurnTaken():
                 self._to_split[call.pk] = call
@@ -103,6 +126,8 @@ class Changes:
                 self._carrier(call, entry)
             case journal.AssistantReported():
                 self._vapi(call, entry)
+            case journal.LiveNote():
+                raise ValueError("a note of the moment is no row")
             case _:
                 assert_never(entry)
 
@@ -111,6 +136,7 @@ class Changes:
             call,
             from_number=clean_text(entry.from_number, 64) or call.from_number,
             to_number=clean_text(entry.to_number, 64) or call.to_number,
+            caller_name=clean_text(entry.caller_name, 255) or call.caller_name,
             direction=clean_text(entry.direction, 16) or call.direction,
             simulated=entry.simulated or call.simulated,
         )
@@ -122,14 +148,12 @@ class Changes:
         self.set(call, ended_at=min(moment(at), call.ended_at or moment(at)))
 
     def _stream_ended(self, call: Call, entry: journal.StreamEnded) -> None:
+        reason, ended_by = clean_text(entry.end_reason, 64), clean_text(entry.ended_by, 16)
+        if _was_asked_for(call, entry):
+            reason, ended_by = call.end_requested, ENDED_BY.get(call.end_requested, "staff")
         # The stream's own account outranks a refusal and the reaper's guess.
         if call.end_reason in ("", *NEVER_STARTED, WORKER_LOST):
-            self.set(
-                call,
-                end_reason=clean_text(entry.end_reason, 64),
-                ended_by=clean_text(entry.ended_by, 16),
-                ended_at=moment(entry.at),
-            )
+            self.set(call, end_reason=reason, ended_by=ended_by, ended_at=moment(entry.at))
         self.set(
             call,
             vapi_ended_reason=call.vapi_ended_reason or clean_text(entry.vapi_ended_reason, 255),
@@ -142,7 +166,7 @@ class Changes:
             barge_ins=entry.barge_ins,
             counters=clean_json(entry.counters),
         )
-        if entry.end_reason in ENDED_IN_BRIDGE:
+        if reason in ENDED_IN_BRIDGE:
             self.set(call, status=later_status(call.status, "completed"))
 
     def _carrier(self, call: Call, entry: journal.CarrierReported) -> None:
@@ -169,6 +193,8 @@ class Changes:
             vapi_ended_reason=reason or call.vapi_ended_reason,
             summary=clean_text(entry.summary) or call.summary,
         )
+        if entry.kind == "end-of-call-report" and call.reported_at is None:
+            self.set(call, reported_at=moment(entry.at))
         if entry.cost is not None and math.isfinite(entry.cost) and 0 <= entry.cost < 10_000:
             self.set(call, vapi_cost=Decimal(str(round(entry.cost, 5))))
         if entry.turn_latencies:
@@ -198,6 +224,9 @@ class Changes:
         _upsert(Turn, self._turns.values(), ("call", "number"), only=_TURN_FIELDS)
         _upsert(CallEvent, self._events.values(), ("call", "source", "index"))
         self._split_latencies()
+        # While a call goes on, nobody counts it by what it will have come to.
+        over = [call for call in self._seen.values() if call.end_reason or call.is_over]
+        derived.refresh(over, hours=self._hours)
 
     def _split_latencies(self) -> None:
         """The vendor's own latencies, onto the turns, where it counted as many as we did."""
@@ -214,6 +243,15 @@ class Changes:
             parts = split if len(split) == len(turns[pk]) else [{}] * len(turns[pk])
             changed += [turn for turn, part in zip(turns[pk], parts, strict=True) if _take_parts(turn, part)]
         Turn.objects.bulk_update(changed, list(_VENDOR_PARTS))
+
+
+def _was_asked_for(call: Call, entry: journal.StreamEnded) -> bool:
+    """Whether the stream ended because staff, or a tool of ours, had just asked for it."""
+    asked_at = call.end_requested_at
+    if not call.end_requested or asked_at is None or entry.end_reason not in LOOKS_LIKE:
+        return False
+    # Page and stream may run on two machines, whose clocks differ by a little.
+    return -CLOCKS_APART <= moment(entry.at) - asked_at <= ASKED_WITHIN
 
 
 def _take_parts(turn: Turn, part: Any) -> bool:

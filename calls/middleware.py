@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import zoneinfo
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import Any, cast
+from urllib.parse import unquote
 
 from asgiref.sync import markcoroutinefunction
 from django.http import HttpRequest, HttpResponse, HttpResponseNotFound
 from django.http.response import HttpResponseBase
 from django.urls import Resolver404, resolve
+from django.utils import timezone
 from whitenoise.middleware import WhiteNoiseMiddleware
 
 Answer = Awaitable[HttpResponseBase]
@@ -50,6 +54,38 @@ class WebhookDoor:
         # and an error for every probe of a server that drains.
         response._has_been_logged = True  # type: ignore[attr-defined]
         return response
+
+
+ZONE_COOKIE = "tz"  # set by page.js
+
+
+class ViewerTimeZone:
+    """Pages speak in their reader's time zone, which the browser tells in a cookie; without it, in UTC."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        zone = zone_of(request.COOKIES.get(ZONE_COOKIE, ""))
+        if zone is None:
+            return self.get_response(request)
+        with timezone.override(zone):
+            return self.get_response(request)
+
+
+def zone_of(cookie: str) -> zoneinfo.ZoneInfo | None:
+    """The zone of that name; None for what is no zone's name, however it is spelled."""
+    name = unquote(cookie)[:64]
+    try:
+        # Read from a list of names: what is typed never becomes a path.
+        return zoneinfo.ZoneInfo(name) if name in _zones() else None
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError):
+        return None
+
+
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(zoneinfo.available_timezones())
 
 
 class StaticFiles(WhiteNoiseMiddleware):  # type: ignore[misc]

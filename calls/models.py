@@ -72,15 +72,19 @@ class CallQuerySet(models.QuerySet["Call"]):
         """What pages count: real calls, or the simulated ones as long as no real one exists. One query."""
         return self.real() if self.model._default_manager.filter(simulated=False).exists() else self
 
+    def flagged(self, name: str) -> Self:
+        """Calls with this reason to look at them, from the index of flags."""
+        return self.filter(flags__name=name)
+
     def since(self, moment: datetime) -> Self:
         return self.filter(started_at__gte=moment)
 
     def newest_first(self) -> Self:
         return self.order_by("-started_at", "-id")
 
-    def found_by(self, beginning: str) -> Self:
+    def found_by(self, beginning: str, *, numbers_too: bool = True) -> Self:
         """Calls whose sid or one of whose numbers begins so; from an index, however many calls there are."""
-        names = ("call_sid", "vapi_call_id", "from_number", "to_number")
+        names = ("call_sid", "vapi_call_id", *(("from_number", "to_number") if numbers_too else ()))
         wanted = Q()
         # SQLite's LIKE ignores case and therefore the index; PostgreSQL's ranges follow the locale
         # and therefore miss it. Each gets the question that its index answers.

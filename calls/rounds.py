@@ -1,4 +1,4 @@
-"""What the writer's thread does every few seconds: leases, the reaper, the numbers' routes.
+"""What the writer's thread does every few seconds: leases, the reaper, the numbers' routes, hourly sums.
 
 A call's lease says until when we believe its process. Each process renews those of its own calls; whoever
 finds one that ran out ends the call. Nobody is declared dead on thin evidence: after a time in which we
@@ -16,13 +16,16 @@ from typing import Any
 
 from django.db import connection, transaction
 
-from calls import rows
+from calls import derived, rows
+from calls.hours import SETTLED, sum_up_oldest
 from calls.merge import LEASE
 from calls.models import PhoneNumber
 
 log = logging.getLogger(__name__)
 
 ROUNDS_SECONDS = 5.0
+SUMS_SECONDS = 60.0  # between two looks at what takes time to become true
+HOURS_AT_ONCE = 24
 LOCK_TIMEOUT, STATEMENT_TIMEOUT = "1s", "2s"
 CLOCK_STEP_SECONDS = 5.0
 
@@ -64,6 +67,7 @@ class Rounds:
         self._live_calls = live_calls
         self._on_routes = on_routes
         self._renewed_at = started_at
+        self._sums_due = started_at + ROUNDS_SECONDS
         self._wall_lead: float | None = None  # the wall clock's lead over the monotonic one
         self._reap_from = self._renewed_at + ROUNDS_SECONDS  # others may just be coming back as we are
 
@@ -76,6 +80,9 @@ class Rounds:
         if self._in_doubt(mono, now):
             self._reap_from = mono + 2 * LEASE.total_seconds()
         self._renewed_at = mono
+        if mono >= self._sums_due:
+            self._sums_due = mono + SUMS_SECONDS
+            self._sum_up(now)
         if mono < self._reap_from:
             return []
         with bounded_transaction():
@@ -83,6 +90,14 @@ class Rounds:
         if lost:
             log.warning("journal: ended %d calls that no server carries any more", len(lost))
         return lost
+
+    def _sum_up(self, now: datetime) -> None:
+        with bounded_transaction():
+            derived.flag_missing_reports(now)
+        for _ in range(HOURS_AT_ONCE):
+            with bounded_transaction():
+                if not sum_up_oldest(now - SETTLED):
+                    return
 
     def _in_doubt(self, mono: float, now: datetime) -> bool:
         """Whether a lease that looks old may be the fault of the clock, or of what kept us from renewing."""

@@ -16,6 +16,7 @@ from django.db.models import QuerySet
 
 from bridge import journal
 from bridge.endings import ENDED_BY, WORKER_LOST
+from calls import derived
 from calls.clean import clean_text
 from calls.merge import LEASE, Changes, moment
 from calls.models import Call
@@ -105,6 +106,7 @@ def reap(now: datetime) -> list[str]:
     )
     stale = _take(Call.objects.open().filter(ended_at__lt=now - LONGEST_CALL).exclude(end_reason=""))
     Call.objects.filter(pk__in=stale).update(status="completed")
+    derived.refresh(list(Call.objects.filter(pk__in=[*lost, *stale])))
     return [*lost.values(), *stale.values()]
 
 

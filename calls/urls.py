@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from calls import dashboard, vapi_events, webhooks
+from calls import call_page, dashboard, live, live_actions, vapi_events, webhooks
+from calls.place_test_call import place_test_call
 
 urlpatterns = [
     re_path(r"^twilio/voice/?$", webhooks.voice, name="twilio_voice"),
@@ -15,5 +16,12 @@ urlpatterns = [
     re_path(r"^healthz/?$", webhooks.healthz, name="healthz"),
     re_path(r"^readyz/?$", webhooks.readyz, name="readyz"),
     path("", dashboard.dashboard, name="dashboard"),
-    path("calls/<int:call_id>/", dashboard.call_detail, name="call_detail"),
+    path("calls/<int:call_id>/", call_page.call_detail, name="call_detail"),
+    path("calls/<int:call_id>/note", call_page.call_note, name="call_note"),
+    path("calls/<int:call_id>/hang-up", live_actions.hang_up, name="call_hang_up"),
+    path("calls/<int:call_id>/say", live_actions.say, name="call_say"),
+    path("calls/<int:call_id>/transfer", live_actions.transfer, name="call_transfer"),
+    path("test-call", place_test_call, name="test_call"),
+    path("live/board", live.live_board, name="live_board"),
+    path("live/calls/<int:call_id>", live.live_call, name="live_call"),
 ]

@@ -60,6 +60,7 @@ async def voice(call: TwilioRequest) -> HttpResponse:
             direction=direction,
             refused=offer.refused,
             simulated="VoiceaiSimulated" in call.form,
+            caller_name=call.text("CallerName", 255),
         )
     )
     logger.info(

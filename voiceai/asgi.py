@@ -2,12 +2,14 @@
 
     daphne voiceai.asgi:application
 
-HTTP goes to Django, `/media-stream` to the bridge. Both find the same `BridgeContext` in their scope.
+HTTP goes to Django, `/media-stream` to the bridge, `/live` to the pages that watch. All find the same
+`BridgeContext` in their scope.
 A server with debug off refuses to start without the secrets that keep strangers out.
 """
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import gc
 import os
@@ -22,9 +24,10 @@ from django.core.asgi import get_asgi_application
 django_app = get_asgi_application()
 
 from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.sessions import CookieMiddleware
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.urls import re_path
+from django.urls import path, re_path
 from redis.asyncio import Redis
 
 from bridge.admission import Admission, Route
@@ -33,6 +36,8 @@ from bridge.context import BridgeContext
 from bridge.known_ends import KnownEnds
 from bridge.vapi_link import VapiClient
 from calls.journal_writer import JournalWriter, SpoolJournal
+from calls.live import LiveConsumer
+from calls.publisher import Publisher
 from voiceai.bridge_settings import bridge_config
 
 
@@ -62,29 +67,37 @@ config = bridge_config()
 shared = Redis.from_url(settings.REDIS_URL) if settings.REDIS_URL else None
 ends = KnownEnds(shared)
 admission = Admission(config, ends=ends)
-journal = SpoolJournal(settings.JOURNAL_DIR, boot_id)
+publisher = Publisher()
+journal = SpoolJournal(settings.JOURNAL_DIR, boot_id, on_note=publisher.note)
 writer = JournalWriter(
     journal,
     live_calls=admission.live_call_sids,
     on_routes=lambda rows: admission.replace_routes(Route(**row) for row in rows),
+    on_commit=publisher.look_again,
 )
 context = BridgeContext(config=config, admission=admission, journal=journal, endings=ends)
 client = VapiClient(config)
 
 sockets = URLRouter(
-    [re_path(r"^media-stream/?$", MediaStreamConsumer.as_asgi(client=client, worker=boot_id))]
+    [
+        re_path(r"^media-stream/?$", MediaStreamConsumer.as_asgi(client=client, worker=boot_id)),
+        path("live", CookieMiddleware(LiveConsumer.as_asgi())),
+    ]
 )
 protocols = ProtocolTypeRouter({"http": django_app, "websocket": sockets})
 
+publisher.start()
 writer.start()
 # What was made so far lives as long as the server: the collector need not walk it again in mid-call.
 gc.collect()
 gc.freeze()
 # Daphne runs atexit handlers on SIGTERM; what is not written by then waits in the spool for the next start.
 atexit.register(journal.close)
+atexit.register(publisher.stop, 1.0)
 atexit.register(writer.stop, 5.0)  # runs first
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """Every view and consumer finds the bridge in its scope."""
+    publisher.attach(asyncio.get_running_loop())
     await protocols({**scope, "bridge": context}, receive, send)

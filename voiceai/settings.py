@@ -113,7 +113,9 @@ MIDDLEWARE = [
     # First, and alone on the path of a webhook: see its docstring.
     "calls.middleware.WebhookDoor",
     "django.middleware.security.SecurityMiddleware",
+    "csp.middleware.CSPMiddleware",
     "calls.middleware.StaticFiles",
+    "calls.middleware.ViewerTimeZone",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -160,6 +162,20 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _public.scheme == "https"
 SESSION_COOKIE_HTTPONLY = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"],
+        # The admin theme's Alpine evaluates the expressions in its attributes; nothing else needs that.
+        "script-src": ["'self'", "'unsafe-eval'"],
+        # The theme writes its colours into a style element, and positions into style attributes.
+        "style-src": ["'self'", "'unsafe-inline'"],
+        "img-src": ["'self'", "data:"],
+        "object-src": ["'none'"],
+        "base-uri": ["'none'"],
+        "form-action": ["'self'"],
+        "frame-ancestors": ["'none'"],
+    }
+}
 
 # --- Rows and what workers share -------------------------------------------------------------------
 
@@ -222,6 +238,7 @@ STORAGES = {
 # --- Telephone and assistant (units are in the names; `bridge_settings.py` hands them to the bridge) ----
 
 TWILIO_ACCOUNT_SID = secret("TWILIO_ACCOUNT_SID")
+TWILIO_BASE_URL = env.ENVIRON.get("TWILIO_BASE_URL", "https://api.twilio.com").rstrip("/")  # a stand-in's
 TWILIO_AUTH_TOKENS = words("TWILIO_AUTH_TOKEN")  # more than one while a token is being rotated
 
 VAPI_API_KEY = secret("VAPI_API_KEY")
@@ -279,8 +296,12 @@ UNFOLD = {
     "SITE_SUBHEADER": "calls and the assistant that answers them",
     "SITE_URL": "/",
     "SITE_SYMBOL": "call",
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("calls/favicon.svg")}
+    ],
     "SHOW_VIEW_ON_SITE": False,
     "STYLES": [lambda request: static("calls/calls.css")],
+    "SCRIPTS": [lambda request: static("calls/page.js")],
     "SIDEBAR": {
         "show_search": False,
         "navigation": [

@@ -24,6 +24,7 @@ PURE_FILES = (
     "hold",
     "journal",
     "keypad",
+    "live_note",
     "playout",
     "report",
     "session",
@@ -59,8 +60,9 @@ HOPS = {
 }
 
 # What of the bridge the other app may know: what a call reports and the words it uses for its end, who may
-# come in, and how it is set up.
+# come in, where Vapi's answers may lead, and how it is set up.
 OPEN_TO_CALLS = {
+    "bridge.allowed_hosts",
     "bridge.journal",
     "bridge.endings",
     "bridge.admission",

@@ -67,3 +67,12 @@ def test_audio_after_a_cut_begins_an_utterance_that_is_whole() -> None:
     utterances.cut_off()
     utterances.assistant_plays(8.0, answer=False)
     assert utterances.of_assistant(9.0, 10.0) == Spoken(8.0, 9.0)
+
+
+def test_audio_that_was_thrown_away_counts_for_the_words_that_were_cut_off() -> None:
+    utterances = Utterances()
+    utterances.assistant_plays(5.0, answer=True)
+    utterances.cut_off(1.5)
+    assert utterances.of_assistant(6.0, 9.0) == Spoken(5.0, 6.0, interrupted=True, unheard=1.5)
+    utterances.assistant_plays(8.0, answer=True)
+    assert utterances.of_assistant(9.0, 10.0) == Spoken(8.0, 9.0)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from django import template
+from django.utils import dateformat, timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
+from calls.latency import bucket
 from calls.masking import mask_number
+from calls.viewer import Viewer
 
 register = template.Library()
 
@@ -18,7 +25,7 @@ MAX_DATA = 400
 @register.filter
 def seconds(ms: int | None) -> str:
     """`940` -> `0.94 s`; a dash where nothing was measured."""
-    return "–" if ms is None else f"{ms / 1000:.2f} s"
+    return "–" if ms is None else f"{bucket(ms) / 100:.2f} s"
 
 
 @register.filter
@@ -42,6 +49,46 @@ def duration(length: timedelta | None) -> str:
 @register.filter
 def masked(number: str) -> str:
     return mask_number(number) or "unknown"
+
+
+@register.filter
+def get(names: Mapping[str, Any], name: str) -> Any:
+    """Of a mapping whose names have dashes."""
+    return names.get(name, "")
+
+
+@register.filter
+def for_viewer(number: str, viewer: Viewer) -> str:
+    """A phone number as this viewer may read it."""
+    return viewer.number(number) or "unknown"
+
+
+@register.simple_tag
+def moment(value: datetime | None, form: str = "long") -> SafeString | str:
+    """`Sat 22 Nov 2026, 10:31:04` in the viewer's zone, UTC on hover; short: `22 Nov, 10:31:04`."""
+    if value is None:
+        return "–"
+    shown = dateformat.format(
+        timezone.localtime(value), "j M, H:i:s" if form == "short" else "D j M Y, H:i:s"
+    )
+    utc = value.astimezone(UTC)
+    return format_html(
+        '<time datetime="{}" title="{} UTC">{}</time>', utc.isoformat(), f"{utc:%Y-%m-%d %H:%M:%S}", shown
+    )
+
+
+@register.filter
+def bill(amount: Decimal | None) -> str:
+    """One bill; Twilio's are negative. "not yet" while it has not come."""
+    return "not yet" if amount is None else dollars(abs(amount))
+
+
+@register.filter
+def dollars(amount: Decimal | None) -> str:
+    """`0.1634` -> `$0.16`; under ten cents three decimals, so that a short call does not cost nothing."""
+    if amount is None:
+        return "–"
+    return f"${amount:.3f}" if 0 < amount < Decimal("0.1") else f"${amount:,.2f}"
 
 
 @register.filter

@@ -4,7 +4,6 @@ import pytest
 from django.test import TestCase
 
 from calls import latency
-from calls.models import Call
 from calls.tests.builders import make_call, make_turn
 from calls.waterfall import WIDTH, Waterfall, side_by_side
 
@@ -27,18 +26,7 @@ def test_it_misses_the_target_when_more_than_one_in_twenty_is_slow() -> None:
     assert latency.Summary.of([900] * 18 + [5000] * 2).misses(1200)
 
 
-class RowsTests(TestCase):
-    def test_it_summarises_the_answered_turns_of_the_calls_asked_for(self) -> None:
-        call, other = make_call(time_to_first_audio_ms=700), make_call(simulated=True)
-        for value in (900, 1000, 2000, None):
-            make_turn(call, response_latency_ms=value)
-        make_turn(other, response_latency_ms=9000)
-        with self.assertNumQueries(1):
-            found = latency.response_latency(Call.objects.real())
-        self.assertEqual(found, latency.Summary(3, 1000, 2000, 2000))
-        with self.assertNumQueries(1):
-            self.assertEqual(latency.first_word(Call.objects.all()).p95, 700)
-
+class WaterfallTests(TestCase):
     def test_it_draws_the_parts_of_a_turn_side_by_side(self) -> None:
         turn = make_turn(make_call())
         parts = Waterfall(turn, scale_ms=1200, target_ms=1200).parts()

@@ -10,7 +10,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from calls.models import PhoneNumber
+from calls import derived
+from calls.models import Call, PhoneNumber
 from calls.tests.builders import make_call, make_event, make_staff, make_turn, make_utterance
 
 XSS = "<script>alert('x')</script>"
@@ -46,6 +47,7 @@ class DashboardTests(PageTests):
         call = self.full_call(barge_ins=2, twilio_price="-0.03", vapi_cost="0.13")
         failed = make_call(end_reason="assistant-unreachable")
         make_call(started_at=timezone.now() - timedelta(hours=25), end_reason="worker-lost")
+        derived.refresh(list(Call.objects.all()))
         page = self.page("/")
         self.assertIn(f'href="/calls/{call.pk}/"', page)
         self.assertIn(failed.get_absolute_url(), page)
@@ -183,11 +185,12 @@ class DoorTests(TestCase):
 class AdminTests(TestCase):
     def setUp(self) -> None:
         self.client.force_login(User.objects.create_superuser("root"))
-        self.call = make_call(end_reason="assistant-failed")
-        make_utterance(self.call)
+        self.call = make_call(end_reason="assistant-failed", ended_by="assistant")
+        make_utterance(self.call, text="I need a lighthouse keeper")
         make_turn(self.call)
         make_event(self.call)
-        PhoneNumber.objects.create(number="+15559870000", label="Front desk")
+        self.number = PhoneNumber.objects.create(number="+15559870000", label="Front desk")
+        derived.refresh([self.call])
 
     def test_every_list_and_row_opens(self) -> None:
         for name in ("call", "utterance", "turn", "callevent", "phonenumber"):
@@ -215,11 +218,19 @@ class AdminTests(TestCase):
     def test_it_finds_calls_by_words_and_by_beginnings(self) -> None:
         url = reverse("admin:calls_call_changelist")
         for query, found in (
-            ("?q=%2B155501", True), (f"?q={self.call.call_sid[:30]}", True), ("?q=nobody", False),
+            ("?q=%2B155501", True), ("?q=00155501", True), ("?q=tel:%2B1 555-01", True), ("?q=%2B44", False),
+            (f"?q={self.call.call_sid[:30]}", True), ("?q=nobody", False), ("?q=keeper light", True),
+            ("?q=lighthouse 1234567", False),
             ("?ended=failed", True), ("?ended=assistant-failed", True), ("?ended=caller-hung-up", False),
-            ("?status=completed", True), ("?status=busy", False), ("?needs_review__exact=1", False),
-            ("?started_at__gte=2020-01-01 00:00:00%2B00:00", True),
-            ("?started_at__gte=2199-01-01 00:00:00%2B00:00", False),
+            ("?flag=failed", True), ("?flag=over-cost", False), ("?flag=nonsense", False),
+            (f"?number={self.number.pk}", True), ("?number=99999", False), ("?number=x", False),
+            ("?review=yes", False), ("?simulated=yes", False), ("?simulated=all", True),
+            ("?simulated=no", True),
+            ("?when=today", True), ("?when=30d", True), ("?when=nonsense", True),
+            ("?started_at__gte=2020-01-01T00:00:00%2B00:00", True),
+            ("?started_at__gte=2020-01-01T00:00:00+00:00", True),
+            ("?started_at__gte=nonsense", True), ("?started_at__gte=9999-12-31T23:59:59-12:00", True),
+            ("?started_at__gte=2199-01-01T00:00:00Z", False), ("?started_at__lt=2020-01-01T00:00:00Z", False),
         ):  # fmt: skip
             page = self.client.get(url + query)
             self.assertEqual(page.status_code, 200, query)

@@ -1,0 +1,32 @@
+/* What every staff page has: the viewer's time zone for the server, `/` for the search, rows that open. */
+"use strict";
+
+(() => {
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  if (zone) {
+    document.cookie = `tz=${encodeURIComponent(zone)}; path=/; max-age=31536000; samesite=lax`;
+  }
+
+  document.addEventListener("keydown", (event) => {
+    const typing = event.target.closest("input, textarea, select, [contenteditable]");
+    if (event.key !== "/" || typing || event.ctrlKey || event.metaKey || event.altKey) return;
+    const search = document.querySelector("#searchbar, input[name=q]");
+    if (search) {
+      event.preventDefault();
+      search.focus();
+      search.select();
+    }
+  });
+
+  // A row opens what its first link opens; middle click and a selection of text stay the browser's.
+  document.addEventListener("click", (event) => {
+    const row = event.target.closest(".calls tr[data-opens], #result_list tbody tr");
+    if (!row || event.defaultPrevented || event.button !== 0) return;
+    if (event.target.closest("a, button, input, label, select, summary")) return;
+    if (String(window.getSelection())) return;
+    const link = row.querySelector("a[href]");
+    if (!link) return;
+    if (event.ctrlKey || event.metaKey) window.open(link.href);
+    else window.location.assign(link.href);
+  });
+})();

@@ -1,0 +1,63 @@
+"""Three roles: who may see whole numbers, and who may change what."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.core.management import CommandError, call_command
+from django.test import TestCase
+
+from calls.tests.builders import make_staff
+from calls.viewer import Viewer
+
+
+class RoleTests(TestCase):
+    def role(self, name: str) -> Viewer:
+        user = make_staff()
+        call_command("create_roles", user=user.username, role=name, stdout=StringIO())
+        return Viewer.of(User.objects.get(pk=user.pk))
+
+    def test_a_viewer_sees_calls_and_masked_numbers(self) -> None:
+        viewer = self.role("viewer")
+        self.assertEqual(viewer, Viewer(sees_calls=True))
+        self.assertEqual(viewer.number("+15550100134"), "+1 555 …0134")
+
+    def test_an_operator_does_all_but_administer(self) -> None:
+        operator = self.role("operator")
+        self.assertEqual(
+            operator,
+            Viewer(sees_calls=True, sees_numbers=True, annotates=True, exports=True, acts=True, tests=True),
+        )
+        self.assertEqual(operator.number("+15550100134"), "+15550100134")
+
+    def test_an_admin_sees_the_audit_too(self) -> None:
+        self.assertTrue(self.role("admin").audits)
+
+    def test_who_is_no_staff_is_no_viewer(self) -> None:
+        user = make_staff("view_call", is_staff=False)
+        self.assertEqual(Viewer.of(user), Viewer())
+
+    def test_twice_is_as_good_as_once_and_puts_a_changed_group_right(self) -> None:
+        said = StringIO()
+        call_command("create_roles", stdout=said)
+        Group.objects.get(name="operator").permissions.clear()
+        again = StringIO()
+        call_command("create_roles", stdout=again)
+        self.assertEqual(said.getvalue(), again.getvalue())
+        self.assertEqual(Group.objects.count(), 3)
+
+    def test_a_new_role_takes_the_place_of_the_old_one(self) -> None:
+        user = make_staff(is_staff=False)
+        for role in ("admin", "viewer"):
+            call_command("create_roles", user=user.username, role=role, stdout=StringIO())
+        user = User.objects.get(pk=user.pk)
+        self.assertEqual([group.name for group in user.groups.all()], ["viewer"])
+        self.assertTrue(user.is_staff)
+
+    def test_it_says_what_is_missing(self) -> None:
+        with pytest.raises(CommandError, match="no user 'nobody'"):
+            call_command("create_roles", user="nobody", role="viewer", stdout=StringIO())
+        with pytest.raises(CommandError, match="belong together"):
+            call_command("create_roles", user="nobody", stdout=StringIO())

@@ -1,0 +1,116 @@
+"""What staff ask of Vapi about a live call: say this to the caller.
+
+The call's control URL is a secret and lives nowhere with us, so Vapi is asked for it each time; it is
+followed only to an allowed host, at the address that was found to be public. Whatever goes wrong becomes
+one sentence that a page can show.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from django.conf import settings
+
+from bridge.allowed_hosts import AllowedHosts, ForbiddenUrl, public_address
+from calls.twilio_rest import NotDone
+
+log = logging.getLogger(__name__)
+
+SECONDS = 5.0
+MAX_ANSWER_BYTES = 1 << 20
+USER_AGENT = "voiceai/0.1 (+staff)"  # without one Vapi's front door answers 403
+_SCHEMES = frozenset({"http", "https"})
+
+
+async def say(vapi_call_id: str, words: str) -> None:
+    """Have the assistant speak these words. Raises `NotDone`."""
+    if settings.VAPI_SOCKET_URL:
+        raise NotDone("The assistant's socket server takes no words from us: only Vapi itself does.")
+    if not vapi_call_id:
+        raise NotDone("The assistant has not answered this call yet.")
+    try:
+        async with asyncio.timeout(SECONDS):
+            await _post(await _control_url(vapi_call_id), {"type": "say", "content": words})
+    except TimeoutError:
+        raise NotDone(f"Vapi did not answer within {SECONDS:.0f} seconds.", maybe=True) from None
+    except ForbiddenUrl as refusal:
+        log.warning("vapi: control URL not followed: %s", refusal)
+        raise NotDone("Vapi named a control address that is not in VAPI_ALLOWED_HOSTS.") from None
+    except (aiohttp.ClientError, OSError) as error:
+        log.warning("vapi: no connection: %s", type(error).__name__)
+        raise NotDone("Vapi cannot be reached from here.") from None
+
+
+async def _control_url(vapi_call_id: str) -> str:
+    url = f"{settings.VAPI_BASE_URL}/call/{quote(vapi_call_id, safe='')}"
+    headers = {"Authorization": f"Bearer {settings.VAPI_API_KEY}"}
+    async with _session() as http, http.get(url, headers=headers, allow_redirects=False) as answer:
+        _must_be_well(answer.status)
+        body = b""
+        while len(body) <= MAX_ANSWER_BYTES and (more := await answer.content.read(MAX_ANSWER_BYTES)):
+            body += more
+    try:
+        found = json.loads(body)["monitor"]["controlUrl"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        found = None
+    if not isinstance(found, str) or not found:
+        raise NotDone("Vapi offers no control over this call: it is over, or control is switched off.")
+    return found
+
+
+async def _post(url: str, message: dict[str, str]) -> None:
+    must_be_public = AllowedHosts(settings.VAPI_ALLOWED_HOSTS).check(url, _SCHEMES)
+    address = await public_address(urlsplit(url).hostname or "", 443) if must_be_public else None
+    async with _session(address) as http, http.post(url, json=message, allow_redirects=False) as answer:
+        _must_be_well(answer.status)
+
+
+def _must_be_well(status: int) -> None:
+    if status in (200, 201, 202, 204):
+        return
+    log.warning("vapi answered %d", status)
+    match status:
+        case 400 | 404 | 409 | 410:
+            sentence = "The call is already over at Vapi."
+        case 401 | 403:
+            sentence = "Vapi refuses our key: check VAPI_API_KEY."
+        case 429:
+            sentence = "Vapi is asked too often at the moment. Try again in a few seconds."
+        case _:
+            sentence = f"Vapi has trouble of its own ({status}). Try again."
+    raise NotDone(sentence)
+
+
+class _Pinned(AbstractResolver):
+    """One address for any name: a second look-up could answer otherwise than the one that was checked."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        family = socket.AF_INET6 if ":" in self._address else socket.AF_INET
+        return [
+            ResolveResult(
+                hostname=host, host=self._address, port=port, family=family, proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+        ]  # fmt: skip
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+def _session(address: str | None = None) -> aiohttp.ClientSession:
+    connector: dict[str, Any] = {}
+    if address is not None:
+        connector = {"connector": aiohttp.TCPConnector(resolver=_Pinned(address))}
+    return aiohttp.ClientSession(trust_env=False, headers={"User-Agent": USER_AGENT}, **connector)
