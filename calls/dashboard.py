@@ -18,11 +18,10 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from bridge.context import context_of
 from calls import charts, ranges, setup, words
 from calls.figures import by_day, by_hour, figures
 from calls.flags import FAILED, FLAGS
-from calls.live_board import board_context
+from calls.live_board import board_context, bridge_near
 from calls.models import Call, PhoneNumber
 from calls.pages import page_context, staff_page
 from calls.place_test_call import costs_money
@@ -66,10 +65,9 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     slots = charts.slots(parts, by_hour=when.by_hour, link=lambda begins, ends: link(begins, ends))
     recent = list(Call.objects.filter(simulated=only_simulated).newest_first()[:RECENT_CALLS])
     labels = _labels(recent)
-    admission = context_of(request.scope).admission if hasattr(request, "scope") else None
     context = {
         **page_context(request, "Dashboard"),
-        **board_context(Viewer.of(request.user)),
+        **board_context(Viewer.of(request.user), bridge_near(request)),
         "ranges": ranges.NAMES,
         "when": when,
         "bad_range": bad_range,
@@ -104,8 +102,6 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "latency_chart": charts.latency_chart(slots, settings.LATENCY_TARGET_MS),
         "calls_chart": charts.calls_chart(slots),
         "slots": slots,
-        "lines": admission and (admission.live_calls, admission.config.max_concurrent_calls),
-        "accepting": admission and admission.accepting,
         "rows": [Row(call, labels.get(call.to_number, "")) for call in recent],
         "only_simulated": only_simulated,
         "hidden_link": f"{reverse('admin:calls_call_changelist')}?simulated=yes",

@@ -30,6 +30,7 @@ from channels.consumer import AsyncConsumer
 from channels.layers import get_channel_layer
 from django.conf import settings
 from django.contrib import auth
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import DatabaseError, connections
 from django.http import HttpRequest, HttpResponse
 from django.http.request import split_domain_port, validate_host
@@ -39,8 +40,10 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 from redis.exceptions import RedisError
 
+from bridge.context import BridgeContext
+from calls import audit
 from calls.call_page import call_page
-from calls.live_board import board_html
+from calls.live_board import board_html, bridge_near
 from calls.middleware import ZONE_COOKIE, zone_of
 from calls.models import Call
 from calls.pages import staff_page
@@ -81,13 +84,14 @@ class Watched:
 @require_safe
 def live_board(request: HttpRequest) -> HttpResponse:
     """For a page whose socket is down."""
-    return HttpResponse(board_html(Viewer.of(request.user)))
+    return HttpResponse(board_html(Viewer.of(request.user), bridge_near(request)))
 
 
 @staff_page
 @require_safe
 def live_call(request: HttpRequest, call_id: int) -> HttpResponse:
     call = get_object_or_404(Call, pk=call_id)
+    audit.opened(request.user, call)
     return HttpResponse(call_html(call, Viewer.of(request.user)))
 
 
@@ -111,7 +115,7 @@ class LiveConsumer(AsyncConsumer):
                 await send({"type": "websocket.close"})  # before accept: HTTP 403
                 return
             await send({"type": "websocket.accept"})
-            await self._watch(watched, session_key, receive, send)
+            await self._watch(watched, scope.get("bridge"), session_key, receive, send)
         finally:
             LiveConsumer.watchers -= 1
 
@@ -126,13 +130,20 @@ class LiveConsumer(AsyncConsumer):
             log.warning("live: nobody could be asked who watches: %s", type(error).__name__)
             return None
 
-    async def _watch(self, watched: Watched, session_key: str, receive: Receive, send: Send) -> None:
+    async def _watch(
+        self,
+        watched: Watched,
+        bridge: BridgeContext | None,
+        session_key: str,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         """Until the page is gone, may not look any more, or cannot be told."""
         news = asyncio.Event()
         news.set()
         layer = get_channel_layer()
         gone = asyncio.create_task(_until_gone(receive))
-        telling = asyncio.create_task(_tell(watched, session_key, send, news))
+        telling = asyncio.create_task(_tell(watched, bridge, session_key, send, news))
         hearing = asyncio.create_task(_hear(layer, watched.call_sid, news))
         tasks = (gone, telling, hearing)
         try:
@@ -185,7 +196,9 @@ async def _take_notice(layer: Any, channel: str, call_sid: str, news: asyncio.Ev
             news.set()
 
 
-async def _tell(watched: Watched, session_key: str, send: Send, news: asyncio.Event) -> int:
+async def _tell(
+    watched: Watched, bridge: BridgeContext | None, session_key: str, send: Send, news: asyncio.Event
+) -> int:
     """Ends with a close code."""
     recheck_at = time.monotonic() + RECHECK_SECONDS
     while True:
@@ -200,7 +213,7 @@ async def _tell(watched: Watched, session_key: str, send: Send, news: asyncio.Ev
                 return NO_MORE
             watched = replace(watched, viewer=viewer)
             recheck_at = began_at + RECHECK_SECONDS
-        html = await _on_thread(_fragments.of, watched, began_at)
+        html = await _on_thread(_fragments.of, watched, bridge, began_at)
         if html is None:
             return NO_MORE  # the call's row is gone
         await send({"type": "websocket.send", "text": html})
@@ -216,7 +229,7 @@ class Fragments:
     def __init__(self) -> None:
         self._kept: OrderedDict[Watched, tuple[float, str]] = OrderedDict()
 
-    def of(self, watched: Watched, not_before: float) -> str | None:
+    def of(self, watched: Watched, bridge: BridgeContext | None, not_before: float) -> str | None:
         """HTML read from rows at `not_before` or later; None when there is no such call."""
         began_at, html = self._kept.get(watched, (0.0, ""))
         if html and began_at >= not_before:
@@ -224,7 +237,7 @@ class Fragments:
         began_at = time.monotonic()
         with timezone.override(zone_of(watched.zone)):
             if not watched.call_sid:
-                html = board_html(watched.viewer)
+                html = board_html(watched.viewer, bridge)
             else:
                 call = Call.objects.filter(call_sid=watched.call_sid).first()
                 if call is None:
@@ -252,21 +265,29 @@ async def _on_thread(work: Callable[..., T], *arguments: Any) -> T:
 
 def _viewer_of(session_key: str) -> Viewer:
     """What the session's user may see and do at this moment."""
+    return Viewer.of(_user_of(session_key))
+
+
+def _user_of(session_key: str) -> AbstractBaseUser | AnonymousUser:
     request = HttpRequest()
     request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
-    return Viewer.of(auth.get_user(request))
+    return auth.get_user(request)
 
 
 def _watched(session_key: str, zone: str, asked: str) -> Watched | None:
-    viewer = _viewer_of(session_key)
+    user = _user_of(session_key)
+    viewer = Viewer.of(user)
     if not viewer.sees_calls:
         return None
     if not asked:
         return Watched(viewer, zone, "")
     if not re.fullmatch("[0-9]{1,18}", asked):
         return None
-    call_sid = Call.objects.filter(pk=int(asked)).values_list("call_sid", flat=True).first()
-    return Watched(viewer, zone, call_sid) if call_sid else None
+    call = Call.objects.filter(pk=int(asked)).first()
+    if call is None:
+        return None
+    audit.opened(user, call)
+    return Watched(viewer, zone, call.call_sid)
 
 
 def _is_ours(scope: Mapping[str, Any]) -> bool:

@@ -14,9 +14,11 @@ from typing import TypeVar, cast
 from django.conf import settings
 from django.db.models import F, Model, Q, QuerySet, Window
 from django.db.models.functions import RowNumber
+from django.http import HttpRequest
 from django.template.loader import render_to_string
 from django.utils import timezone
 
+from bridge.context import BridgeContext
 from bridge.journal import LiveNote
 from calls.models import Call, PhoneNumber, Turn, Utterance
 from calls.publisher import notes_of
@@ -112,13 +114,29 @@ def live_rows(viewer: Viewer) -> list[LiveRow]:
     return rows
 
 
-def board_html(viewer: Viewer) -> str:
-    return render_to_string("calls/_live_board.html", board_context(viewer))
+def board_html(viewer: Viewer, bridge: BridgeContext | None = None) -> str:
+    context = board_context(viewer, bridge)
+    names = ("calls/_live_board.html", "calls/_live_lines.html")
+    return "".join(render_to_string(name, context) for name in names)
 
 
-def board_context(viewer: Viewer) -> dict[str, object]:
-    """What `_live_board.html` needs."""
-    return {"live": live_rows(viewer), "viewer": viewer, "now": timezone.now(), "most_live": MAX_ROWS}
+def board_context(viewer: Viewer, bridge: BridgeContext | None) -> dict[str, object]:
+    """What `_live_board.html` and `_live_lines.html` need."""
+    door = bridge and bridge.admission
+    return {
+        "live": live_rows(viewer),
+        "viewer": viewer,
+        "now": timezone.now(),
+        "most_live": MAX_ROWS,
+        "lines": door and (door.live_calls, door.config.max_concurrent_calls),
+        "accepting": door and door.accepting,
+    }
+
+
+def bridge_near(request: HttpRequest) -> BridgeContext | None:
+    """This process's bridge; None where a page is asked for without a server, as tests do."""
+    bridge: BridgeContext | None = getattr(request, "scope", {}).get("bridge")
+    return bridge
 
 
 def our_number(call: Call) -> str:

@@ -24,7 +24,7 @@ from django.utils import timezone
 from bridge.journal import LiveNote
 from calls import live, publisher
 from calls.live_board import MAX_ROWS, board_html, live_rows
-from calls.models import Call, PhoneNumber
+from calls.models import AuditEntry, Call, PhoneNumber
 from calls.publisher import GROUP, Publisher, notes_of
 from calls.tests.builders import call_sid, make_call, make_staff, make_turn, make_utterance
 from calls.viewer import Viewer
@@ -214,6 +214,7 @@ class FragmentTests(OwnCache, TestCase):
         self.assertContains(board, 'id="live-board"')
         body = self.client.get(f"/live/calls/{call.pk}")
         self.assertContains(body, 'id="call-body"')
+        self.assertEqual(AuditEntry.objects.filter(action="opened", call=call).count(), 1)
         self.assertEqual(self.client.get("/live/calls/999999").status_code, 404)
 
     def test_they_are_for_staff_who_may_see_calls(self) -> None:
@@ -429,6 +430,7 @@ class ConsumerTests(TransactionTestCase):
         socket = self.socket(f"/live?call={call.pk}")
         await socket.connect()
         self.assertIn('id="call-body"', await socket.receive_from(timeout=5))
+        self.assertEqual(await AuditEntry.objects.filter(action="opened", user=self.user).acount(), 1)
         await self.look_again("CA-other")
         self.assertTrue(await socket.receive_nothing(timeout=live.APART_SECONDS + 0.3))
         for sids in ((call.call_sid,), ()):
@@ -551,15 +553,15 @@ class FragmentsKept(OwnCache, TestCase):
         asked_at = time.monotonic()
         watched = live.Watched(STAFF, "", "")
         with CaptureQueriesContext(connection) as first:
-            html = kept.of(watched, asked_at)
+            html = kept.of(watched, None, asked_at)
         self.assertTrue(first)
         with self.assertNumQueries(0):
-            self.assertEqual(kept.of(watched, asked_at), html)
+            self.assertEqual(kept.of(watched, None, asked_at), html)
         with self.assertNumQueries(len(first)):
-            kept.of(watched, time.monotonic())
+            kept.of(watched, None, time.monotonic())
 
     def test_it_keeps_no_more_than_a_few(self) -> None:
         kept = live.Fragments()
         for number in range(live.MAX_KEPT + 5):
-            kept.of(live.Watched(STAFF, f"zone{number}", ""), 0.0)
+            kept.of(live.Watched(STAFF, f"zone{number}", ""), None, 0.0)
         self.assertEqual(len(kept._kept), live.MAX_KEPT)

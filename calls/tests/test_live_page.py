@@ -110,6 +110,7 @@ async def test_staff_watch_a_call_speak_into_it_and_end_it(desk: Desk) -> None:
     async with desk.call() as calling:
         row = page.locator(".live-row")
         await expect(row).to_be_visible(timeout=HASTE_MS)
+        await expect(page.locator("#live-lines")).to_contain_text("1 of 50", timeout=HASTE_MS)
         await expect(row.locator(".live-words")).to_contain_text(WORDS[0], timeout=HASTE_MS)
         call = await desk.assistant.call_for(SID, WAIT_SECONDS)
 
