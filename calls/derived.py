@@ -11,6 +11,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from datetime import datetime
 
+from django.db import connection
+
 from calls.flags import NO_REPORT, REPORT_AFTER, REPORT_LOOK_BACK, flags_of, report_is_missing
 from calls.hours import HourKey, key_of, mark
 from calls.latency import percentile
@@ -19,36 +21,53 @@ from calls.models import Call, CallFlag, Turn, Utterance
 _COLUMNS = ("turn_count", "p50_latency_ms", "worst_latency_ms", "longest_silence_ms")
 
 
-def longest_silence(spoken: Iterable[tuple[int, int]]) -> int | None:
-    """The longest stretch between speech, in ms; None where nothing, or one thing, was said."""
+def longest_silence(spoken: Iterable[tuple[int | None, int | None]]) -> int | None:
+    """The longest stretch between speech, in ms; None where there is none whose two ends are known.
+
+    Beginnings and ends of the utterances in their order. One of unknown beginning stands behind the one
+    before it, and a stretch in which it may have begun or ended counts for nothing: somebody spoke there,
+    nobody knows when.
+    """
+    placed: list[tuple[int, int | None, int | None]] = []
+    behind = 0
+    for started, ended in spoken:
+        behind = behind if started is None else started
+        placed.append((behind, started, ended))
     longest: int | None = None
     quiet_from: int | None = None
-    for started, ended in sorted(spoken):
-        if quiet_from is not None:
+    for _, started, ended in sorted(placed, key=lambda each: each[0]):
+        if started is not None and quiet_from is not None:
             longest = max(longest or 0, started - quiet_from)
-        quiet_from = max(ended, quiet_from if quiet_from is not None else ended)
+        if ended is not None and quiet_from is not None:
+            ended = max(ended, quiet_from)
+        quiet_from = ended
     return longest
 
 
 def refresh(calls: Collection[Call], *, hours: Iterable[HourKey] = ()) -> None:
-    """Bring these calls' columns, flags and hours up to date; call it inside a transaction.
+    """Bring these calls' columns, flags and hours up to date; call it last in a transaction.
 
-    `hours` are further ones that have changed: those that a call has left.
+    `hours` are further ones that have changed: those that a call has left, or in which one goes on.
     """
-    if not calls:
-        return
+    if calls:
+        _derive(calls)
+        _flag(calls)
+    mark({key_of(call) for call in calls} | set(hours))
+
+
+def _derive(calls: Collection[Call]) -> None:
     latencies: dict[int, list[int | None]] = defaultdict(list)
     for call_id, latency_ms in (
         Turn.objects.filter(call__in=calls).order_by().values_list("call_id", "response_latency_ms")
     ):
         latencies[call_id].append(latency_ms)
-    spoken: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    spoken: dict[int, list[tuple[int | None, int | None]]] = defaultdict(list)
     for call_id, started, ended in (
-        Utterance.objects.filter(call__in=calls, started_ms__isnull=False, ended_ms__isnull=False)
-        .order_by()
+        Utterance.objects.filter(call__in=calls)
+        .order_by("call_id", "index")
         .values_list("call_id", "started_ms", "ended_ms")
     ):
-        spoken[call_id].append((started or 0, ended or 0))
+        spoken[call_id].append((started, ended))
     changed = []
     for call in calls:
         before = [getattr(call, name) for name in _COLUMNS]
@@ -60,8 +79,6 @@ def refresh(calls: Collection[Call], *, hours: Iterable[HourKey] = ()) -> None:
         if before != [getattr(call, name) for name in _COLUMNS]:
             changed.append(call)
     Call.objects.bulk_update(changed, _COLUMNS)
-    _flag(calls)
-    mark({key_of(call) for call in calls} | set(hours))
 
 
 def _flag(calls: Collection[Call]) -> None:
@@ -88,8 +105,11 @@ def _flag(calls: Collection[Call]) -> None:
 
 def flag_missing_reports(now: datetime) -> int:
     """Flag the day's calls whose report should have come by now; call it inside a transaction."""
+    skip = connection.features.has_select_for_update_skip_locked
     silent = (
-        Call.objects.filter(
+        # Locked, so that a report which comes at this very moment leaves no flag behind.
+        Call.objects.select_for_update(skip_locked=skip)
+        .filter(
             started_at__gte=now - REPORT_LOOK_BACK,
             ended_at__lt=now - REPORT_AFTER,
             reported_at__isnull=True,

@@ -226,7 +226,8 @@ class Changes:
         self._split_latencies()
         # While a call goes on, nobody counts it by what it will have come to.
         over = [call for call in self._seen.values() if call.end_reason or call.is_over]
-        derived.refresh(over, hours=self._hours)
+        # It is counted, though: by the hour in which it was, and by the one in which it is now.
+        derived.refresh(over, hours=self._hours | {key_of(call) for call in self._seen.values()})
 
     def _split_latencies(self) -> None:
         """The vendor's own latencies, onto the turns, where it counted as many as we did."""

@@ -37,6 +37,12 @@ class LongestSilenceTests(SimpleTestCase):
         self.assertEqual(longest_silence([(0, 9000), (1000, 2000), (9500, 9900)]), 500)
         self.assertEqual(longest_silence([(0, 9000), (1000, 2000)]), 0)
 
+    def test_a_line_of_unknown_time_may_have_been_spoken_in_it(self) -> None:
+        for unknown, silence in (((None, None), None), ((1500, None), 500), ((None, 30_500), 0)):
+            with self.subTest(unknown):
+                self.assertEqual(longest_silence([(0, 1000), unknown, (30_000, 31_000)]), silence)
+        self.assertEqual(longest_silence([(0, 1000), (None, None), (9000, 9500), (9900, 9950)]), 400)
+
 
 class RefreshTests(TestCase):
     def flags(self, call: Call) -> set[str]:
@@ -142,6 +148,20 @@ class JournalTests(TestCase):
         self.assertEqual((call.turn_count, call.worst_latency_ms), (1, 4500))
         self.assertEqual(list(call.flags.values_list("name", flat=True)), ["slow-turn"])
         self.assertTrue(CallHour.objects.get(hour=NOON.replace(minute=0)).dirty)
+
+    def test_the_hour_of_a_call_that_goes_on_is_dirty_too(self) -> None:
+        sid, at = "CA" + "d" * 32, NOON.timestamp()
+        for entry in (CallOffered(sid, at), TurnTaken(sid, 1, 1000, response_latency_ms=900)):
+            CallHour.objects.update(dirty=False)
+            rows.apply([entry])
+            self.assertTrue(CallHour.objects.get(hour=NOON.replace(minute=0)).dirty)
+
+    def test_a_call_that_moves_to_an_earlier_hour_leaves_both_dirty(self) -> None:
+        sid = "CA" + "d" * 32
+        rows.apply([CallOffered(sid, NOON.timestamp())])
+        CallHour.objects.update(dirty=False)
+        rows.apply([CallOffered(sid, (NOON - timedelta(hours=1)).timestamp())])
+        self.assertEqual(CallHour.objects.filter(dirty=True).count(), 2)
 
     def test_the_reaper_flags_what_it_ends(self) -> None:
         now = datetime.now(UTC)

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from importlib import import_module
 from random import Random
 from zoneinfo import ZoneInfo
 
+from django.apps import apps
 from django.db import transaction
 from django.test import SimpleTestCase, TestCase
 from django.utils import timezone
 
-from calls import derived, figures, hours
+from bridge.journal import CallOffered
+from calls import derived, figures, hours, rows
 from calls.figures import Figures
 from calls.latency import Summary, bucket
 from calls.models import Call, CallHour
 from calls.sums import Sums
-from calls.tests.builders import make_call, make_turn
+from calls.tests.builders import call_sid, make_call, make_turn
 
 NOW = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
@@ -124,6 +127,19 @@ class FiguresTests(TestCase):
         make_call(started_at=NOW - 3 * DAY)
         derived.refresh([make_call(started_at=NOW)])
         self.assertEqual(total(NOW - 4 * DAY, NOW + DAY).calls, 2)
+
+    def test_a_call_that_nobody_ended_is_counted(self) -> None:
+        for hours_ago in (6, 2):
+            derived.refresh([make_call(started_at=NOW - timedelta(hours=hours_ago))])
+        rows.apply([CallOffered(call_sid(), (NOW - timedelta(hours=4)).timestamp())])
+        self.assertEqual(total(NOW - DAY, NOW).calls, 3)
+
+    def test_older_calls_get_their_hours_when_the_database_is_migrated(self) -> None:
+        calls = [make_call(started_at=NOW - timedelta(hours=n), simulated=n == 10) for n in (20, 15, 10, 1)]
+        import_module("calls.migrations.0004_old_hours").mark_hours(apps, None)
+        derived.refresh([calls[0], calls[-1]])
+        self.assertEqual(CallHour.objects.filter(dirty=True).count(), 4)
+        self.assertEqual(total(NOW - DAY, NOW).calls, 3)
 
     def test_many_torn_hours_are_one_range(self) -> None:
         for n in range(0, 480, 2):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 from django.test import SimpleTestCase, TestCase
 
 from calls.models import Call
@@ -58,6 +60,40 @@ class SearchTests(TestCase):
         call = self.said("Grüße aus Köln, спасибо")
         for typed in ("köln", "Grüße", "спасибо"):
             self.assertEqual(call_ids_saying(typed), [call.pk], typed)
+
+    def test_numbers_and_addresses_are_found_by_their_parts(self) -> None:
+        for text, typed in (
+            ("My number is 555-0134.", "0134"),
+            ("Write to jane@example.com please", "jane please"),
+            ("It costs 3.50 now", "3.50 now"),
+            ("It is on www.shop.com/sale today", "shop sale today"),
+            ("open and/or shut", "and or shut"),
+            ("the <script>alert(1)</script> tag", "script alert tag"),
+            ("it's o'clock – “noon”", "clock noon"),
+            (
+                "\u0939\u093f\u0928\u094d\u0926\u0940 \u092e\u0947\u0902",
+                "\u0939\u093f\u0928\u094d\u0926\u0940",
+            ),
+        ):
+            call = self.said(text)
+            with self.subTest(typed):
+                self.assertEqual(call_ids_saying(typed), [call.pk])
+                call.delete()
+
+    def test_common_and_rare_words_are_found_alike(self) -> None:
+        """Whichever way PostgreSQL takes; SQLite has one only."""
+        calls = [self.said(f"the word {n:03} of {'many' if n % 2 else 'few'}") for n in range(24)]
+        newest_first = [call.pk for call in reversed(calls)]
+        for looked_at, common in ((1, 1), (4, 1), (4, 3), (4, 99), (100, 1)):
+            with (
+                self.subTest(looked_at=looked_at, common=common),
+                mock.patch("calls.search._LOOKED_AT", looked_at),
+                mock.patch("calls.search._COMMON", common),
+            ):
+                self.assertEqual(call_ids_saying("wor", limit=4), newest_first[:4])
+                self.assertEqual(call_ids_saying("many", limit=2), newest_first[:4:2])
+                self.assertEqual(call_ids_saying("word 001"), [calls[1].pk])
+                self.assertEqual(call_ids_saying("absent"), [])
 
 
 class HitTests(SimpleTestCase):
