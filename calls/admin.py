@@ -23,14 +23,14 @@ from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import URLPattern, path
 from django.utils import timezone
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from calls import audit, export, search
+from calls.admin_columns import columns_for
 from calls.admin_filters import (
-    MOST_NUMBERS,
     EndedFilter,
     FlagFilter,
     FromFilter,
@@ -40,11 +40,9 @@ from calls.admin_filters import (
     UntilFilter,
     WhenFilter,
 )
-from calls.flags import FLAGS
 from calls.hours import key_of, mark
 from calls.models import AuditEntry, Call, CallEvent, CallQuerySet, PhoneNumber, Turn, Utterance
 from calls.paging import CappedPaginator
-from calls.templatetags.call_words import dollars, duration, moment, seconds
 from calls.viewer import Viewer
 
 _ID = re.compile(r"(?=.*[0-9])[A-Za-z]{0,2}[0-9a-fA-F-]{4,}")
@@ -136,7 +134,7 @@ class CallAdmin(ModelAdmin):  # type: ignore[misc]
         return CallList
 
     def get_list_display(self, request: HttpRequest) -> Sequence[Any]:
-        return _columns(Viewer.of(request.user), searched=bool(request.GET.get("q", "").strip()))
+        return columns_for(Viewer.of(request.user), searched=bool(request.GET.get("q", "").strip()))
 
     def get_list_display_links(self, request: HttpRequest, list_display: Sequence[Any]) -> None:
         return None  # the first column leads to the call's page
@@ -281,65 +279,6 @@ class CallAdmin(ModelAdmin):  # type: ignore[misc]
         assert isinstance(calls, CallQuerySet)
         audit.note(request.user, "export", detail=f"{form} {asked.urlencode()}")
         return export.download(calls, form, viewer, name=f"calls-{timezone.localdate():%Y-%m-%d}")
-
-
-def _columns(viewer: Viewer, *, searched: bool) -> list[Any]:
-    """The list's columns for one viewer. One query."""
-    labels = dict(PhoneNumber.objects.exclude(label="").values_list("number", "label")[:MOST_NUMBERS])
-
-    @admin.display(description="time", ordering="started_at")
-    def time(call: Call) -> SafeString:
-        return format_html('<a href="{}">{}</a>', call.get_absolute_url(), moment(call.started_at, "short"))
-
-    @admin.display(description="caller", ordering="from_number" if viewer.sees_numbers else None)
-    def caller(call: Call) -> str:
-        return viewer.number(call.from_number) or "unknown"
-
-    @admin.display(description="number", ordering="to_number" if viewer.sees_numbers else None)
-    def number(call: Call) -> str:
-        return labels.get(call.to_number) or viewer.number(call.to_number)
-
-    @admin.display(description="length", ordering="duration_seconds")
-    def length(call: Call) -> str:
-        return duration(call.length())
-
-    @admin.display(description="how it ended", ordering="end_reason")
-    def ended(call: Call) -> SafeString:
-        tone = "call-failed" if call.is_failed else "call-fine"
-        return format_html('<span class="{}">{}</span>', tone, call.ended_in_words())
-
-    @admin.display(description="turns", ordering="turn_count")
-    def turns(call: Call) -> int:
-        return call.turn_count
-
-    @admin.display(description="p50", ordering="p50_latency_ms")
-    def p50(call: Call) -> str:
-        return seconds(call.p50_latency_ms)
-
-    @admin.display(description="worst", ordering="worst_latency_ms")
-    def worst(call: Call) -> str:
-        return seconds(call.worst_latency_ms)
-
-    @admin.display(description="cost")
-    def cost(call: Call) -> str:
-        return dollars(call.cost())
-
-    @admin.display(description="flags")
-    def flags(call: Call) -> SafeString:
-        marks = [FLAGS[flag.name].words for flag in call.flags.all() if flag.name in FLAGS]
-        if call.needs_review:
-            marks.append("needs review")
-        if call.simulated:
-            marks.append("simulated")
-        return format_html_join(" ", '<span class="call-badge">{}</span>', ((each,) for each in marks))
-
-    @admin.display(description="what was said")
-    def hit(call: Call) -> SafeString | str:
-        found: search.Hit | None = getattr(call, "hit", None)
-        return format_html("{}<mark>{}</mark>{}", *found) if found else ""
-
-    columns: list[Any] = [time, caller, number, length, ended, turns, p50, worst, cost, flags]
-    return [*columns[:2], hit, *columns[2:]] if searched else columns
 
 
 class ChildAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
