@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -22,15 +23,16 @@ Lookups = list[tuple[str, str]]
 MOST_NUMBERS = 200
 
 
-class CallFilter(admin.SimpleListFilter):
+class CallFilter(admin.SimpleListFilter, ABC):
     """One choice, kept in the URL."""
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Call]) -> QuerySet[Call]:
         assert isinstance(queryset, CallQuerySet)
         return self.narrow(queryset, self.value()) if self.value() else queryset
 
+    @abstractmethod
     def narrow(self, calls: CallQuerySet, value: str | None) -> CallQuerySet:
-        raise NotImplementedError
+        """The calls that the choice leaves."""
 
 
 class WhenFilter(CallFilter):

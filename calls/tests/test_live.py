@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -459,36 +459,31 @@ class ConsumerTests(TransactionTestCase):
                 self.assertIn("live-board", await socket.receive_from(timeout=5))
             await socket.disconnect()
 
-    async def sent_away(self) -> int:
-        """The code with which somebody who watches is."""
+    async def sent_away(self, take_away: Callable[[], Awaitable[object]]) -> int:
+        """The code with which somebody who watches is, once what they stand on is taken away."""
         with mock.patch.multiple(live, LOOK_SECONDS=0.1, RECHECK_SECONDS=0.2):
             socket = self.socket()
             self.assertTrue((await socket.connect())[0])
             await socket.receive_from(timeout=5)
             yield_to = await socket.receive_output(timeout=5)
-            await self.take_away()
+            await take_away()
             while yield_to["type"] == "websocket.send":
                 yield_to = await socket.receive_output(timeout=5)
             return int(yield_to["code"])
 
-    async def take_away(self) -> None:
-        raise NotImplementedError
-
     async def test_whoever_logs_out_watches_no_more(self) -> None:
-        self.take_away = lambda: asyncio.to_thread(self.make, self.client.logout)  # type: ignore[method-assign]
-        self.assertEqual(await self.sent_away(), live.NO_MORE)
+        logged_out = await self.sent_away(lambda: asyncio.to_thread(self.make, self.client.logout))
+        self.assertEqual(logged_out, live.NO_MORE)
 
     async def test_whoever_may_no_more_watches_no_more(self) -> None:
-        self.take_away = self.user.user_permissions.aclear  # type: ignore[method-assign]
-        self.assertEqual(await self.sent_away(), live.NO_MORE)
+        self.assertEqual(await self.sent_away(self.user.user_permissions.aclear), live.NO_MORE)
 
     async def test_a_new_password_ends_the_session(self) -> None:
         async def change() -> None:
             self.user.set_password("another one")
             await self.user.asave()
 
-        self.take_away = change  # type: ignore[method-assign]
-        self.assertEqual(await self.sent_away(), live.NO_MORE)
+        self.assertEqual(await self.sent_away(change), live.NO_MORE)
 
     async def test_a_layer_that_dies_or_hangs_sends_the_page_to_polling(self) -> None:
         for broken in ("receive", "group_add"):
