@@ -10,6 +10,8 @@ from django.contrib import admin
 from django.contrib.admin.views.decorators import staff_member_required
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views import defaults
 
 from calls.viewer import Viewer
 
@@ -32,3 +34,23 @@ def staff_page(view: Page) -> Page:
 def page_context(request: HttpRequest, title: str) -> dict[str, Any]:
     """What the frame of a page needs: menu, title, and who looks."""
     return {**admin.site.each_context(request), "title": title, "viewer": Viewer.of(request.user)}
+
+
+def refused(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """403 as a page like all others for staff, and in Django's few words for strangers."""
+    if not _is_staff(request):
+        return defaults.permission_denied(request, exception)
+    context = page_context(request, "Not allowed") | {"why": str(exception)}
+    return render(request, "calls/403.html", context, status=403)
+
+
+def not_there(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """404 in the same way."""
+    if not _is_staff(request):
+        return defaults.page_not_found(request, exception)
+    return render(request, "calls/404.html", page_context(request, "Not found"), status=404)
+
+
+def _is_staff(request: HttpRequest) -> bool:
+    user = getattr(request, "user", None)  # a request may fail before anybody asked who sent it
+    return user is not None and user.is_active and user.is_staff

@@ -9,3 +9,6 @@ urlpatterns = [
     path("", include("calls.urls")),
     path("admin/", admin.site.urls),
 ]
+
+handler403 = "calls.pages.refused"
+handler404 = "calls.pages.not_there"
