@@ -36,14 +36,14 @@ MAX_CALLERS = len(AREAS) * 10_000
 MAX_NUMBERS = 10_000
 DEPARTMENTS = ("Front desk", "Billing", "Bookings", "Support", "Deliveries", "Repairs", "Night service")
 
-GOOD_ENDS = {
+GOOD_ENDS: dict[str, float] = {
     "caller-hung-up": 70,
     "assistant-ended": 25,
     "transferred": 4,
     "hung-up-by-staff": 0.8,
     "limit-reached": 0.2,
 }
-FAILED_ENDS = {
+FAILED_ENDS: dict[str, float] = {
     "assistant-failed": 22,
     "stream-lost": 20,
     "assistant-unreachable": 18,
@@ -183,7 +183,7 @@ class MadeUp:
             call.twilio_price = Decimal(-850 * math.ceil(seconds / 60)).scaleb(-5)
         if call.reported_at is not None:
             call.reported_at = call.ended_at + timedelta(seconds=5 + 40 * random.random())
-            per_minute = random.lognormvariate(math.log(11_000), 0.35)
+            per_minute = random.lognormvariate(math.log(11_000), 0.5)
             call.vapi_cost = Decimal(round(seconds / 60 * per_minute)).scaleb(-5)
 
     def _answered(self, batch: Batch, call: Call) -> int:

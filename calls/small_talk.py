@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import accumulate, product
 from random import Random
 
@@ -150,7 +151,8 @@ class SmallTalk:
             while True:
                 yield from self._random.choices(words, cum_weights=totals, k=_DRAWN_AT_ONCE)
 
-        return drawn().__next__
+        words_drawn: Iterator[str] = drawn()
+        return partial(next, words_drawn)
 
     def _lines(self, sentences: Sequence[str]) -> Supply:
         """Sentences, each as often as the next, with their slots filled."""
