@@ -12,7 +12,7 @@ MANAGE := $(BIN)/python manage.py
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo run test check fmt bench speech lock clean
+.PHONY: help demo run test check fmt bench shots speech lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s%s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,9 @@ fmt: $(VENV)/.installed-dev ## format the code and mend what lint can mend
 
 bench: $(VENV)/.installed-dev ## measure audio quality, journal cost and load
 	$(BIN)/python -m bench $(ARGS)
+
+shots: $(VENV)/.installed-dev ## pictures of the staff pages, into docs/shots (needs chromium)
+	DJANGO_SETTINGS_MODULE=voiceai.settings $(BIN)/python -m calls.tests.shots
 
 speech: $(VENV)/.installed-speech ## add real speech recognition to the stand-in assistant
 

@@ -116,7 +116,7 @@ def _costs(call: AssistantCall) -> list[dict[str, Any]]:
 
 
 def _summary(call: AssistantCall) -> str:
-    wishes = [words for _, speaker, words in call.said if speaker == "caller"]
+    wishes = [words.rstrip(".") for _, speaker, words in call.said if speaker == "caller"]
     return (
         f"The caller said: {'; '.join(wishes)}." if wishes else "The caller said nothing that was understood."
     )

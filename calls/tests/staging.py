@@ -1,6 +1,6 @@
 """Rows for a browser to look at, made by a process of its own in the database of the server that shows them.
 
-    python -m calls.tests.staging people|pages|injection
+    python -m calls.tests.staging people|pages|injection|listed|as_real
 
 Prints what it made as one JSON object: names and ids, or for people roles and the keys of their sessions.
 """
@@ -171,9 +171,34 @@ def injection() -> dict[str, int]:
     return found | {"strange": strange.pk}
 
 
+def listed() -> dict[str, int]:
+    """More calls than a page of the list holds, and one that stands out in every way."""
+    now = timezone.now()
+    for number in range(59):
+        make_utterance(make_call(started_at=now - timedelta(minutes=number), duration_seconds=60))
+    rare = make_call(
+        from_number="+442079460018", started_at=now - timedelta(hours=2), end_reason="assistant-failed",
+        ended_by="assistant", note="=cmd|' /C calc'!A0",
+    )  # fmt: skip
+    make_utterance(rare, text="Hello, I am the lighthouse keeper.")
+    derived.refresh(list(Call.objects.all()))
+    return {"calls": 60, "rare": rare.pk}
+
+
+def as_real() -> dict[str, int]:
+    """Calls of the simulator as if the telephone network had brought them: for pictures of the pages."""
+    simulated = list(Call.objects.filter(simulated=True))
+    Call.objects.filter(simulated=True).update(simulated=False)
+    derived.refresh(list(Call.objects.filter(pk__in=[call.pk for call in simulated])))
+    return {"calls": len(simulated)}
+
+
 _ON_THE_LINE = {"status": "in-progress", "end_reason": "", "ended_by": ""}
 
-STAGES: dict[str, Callable[[], object]] = {"people": people, "pages": pages, "injection": injection}
+STAGES: dict[str, Callable[[], object]] = {
+    "people": people, "pages": pages, "injection": injection, "listed": listed,
+    "as_real": as_real,
+}  # fmt: skip
 
 if __name__ == "__main__":
     print(json.dumps(STAGES[sys.argv[1]]()))
