@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from bridge.arrivals import ABUSE_COUNT, ABUSE_SECONDS, Arrivals
+from bridge.arrivals import ABUSE_COUNT, ABUSE_SECONDS, MOST_JITTER_MS, Arrivals
 
 
 def counted(*frames: tuple[int | None, float]) -> Counter[str]:
@@ -44,3 +44,20 @@ def test_as_much_rubbish_over_a_long_time_is_not() -> None:
     arrivals = Arrivals(10.0, Counter())
     pause = ABUSE_SECONDS / (ABUSE_COUNT - 1)
     assert not any(arrivals.bad(11.0 + number * pause) for number in range(4 * ABUSE_COUNT))
+
+
+def test_jitter_is_how_far_19_frames_of_20_are_off_their_time_at_most() -> None:
+    arrivals, at = Arrivals(10.0, Counter()), 10.0
+    assert arrivals.jitter_p95_ms is None
+    for number in range(100):
+        at += 0.0205 if number % 50 else 3.0  # two of a hundred come very late
+        arrivals.frame(None, at)
+    assert arrivals.jitter_p95_ms == 0
+    for _ in range(10):
+        at += 0.0335
+        arrivals.frame(None, at)
+    assert arrivals.jitter_p95_ms == 13
+    for _ in range(400):
+        at += 3.0
+        arrivals.frame(None, at)
+    assert arrivals.jitter_p95_ms == MOST_JITTER_MS
