@@ -28,6 +28,7 @@ from twilio.request_validator import RequestValidator
 from bridge import endings
 from bridge.config import BridgeConfig
 from bridge.known_ends import KnownEnds
+from bridge.opening_hours import OpeningHours
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class TicketError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where calls to one number lead. Empty fields mean the settings' defaults."""
+    """How calls to one number are answered. Empty fields mean the settings' defaults."""
 
     id: str = "default"
     number: str = ""
@@ -52,6 +53,10 @@ class Route:
     fallback_number: str = ""
     max_call_seconds: int | None = None
     record: bool | None = None
+    disclosure: str | None = None  # that an AI answers, in these words; empty: the caller is not told
+    hours: OpeningHours | None = None  # None: always
+    closed_message: str = ""
+    max_concurrent_calls: int | None = None  # in one server process; None: no limit of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +99,8 @@ class Admission:
         self._numbers: dict[str, Route] = {}
         self._default = Route()
         # Capacity: streams that started, and tickets that may still become one.
-        self._live: set[str] = set()
-        self._promised: OrderedDict[str, float] = OrderedDict()  # CallSid to the ticket's expiry
+        self._live: dict[str, str] = {}  # CallSid to the route's id
+        self._promised: OrderedDict[str, tuple[float, str]] = OrderedDict()  # the ticket's expiry, the route
         self._spent: OrderedDict[str, float] = OrderedDict()  # ticket id to the time it is forgotten
         if config.allow_unsigned and not self._validators:
             log.warning("NO TWILIO_AUTH_TOKEN: signatures are NOT checked. Anyone can place calls here.")
@@ -147,9 +152,18 @@ class Admission:
     def room(self) -> int:
         """How many calls more this process may take on."""
         now = self._clock()
-        while self._promised and next(iter(self._promised.values())) <= now:
+        while self._promised and next(iter(self._promised.values()))[0] <= now:
             self._promised.popitem(last=False)
         return self.config.max_concurrent_calls - len(self._live) - len(self._promised)
+
+    def _room_of(self, route: Route) -> int:
+        """How many calls more may come over this route."""
+        room = self.room
+        if route.max_concurrent_calls is None:
+            return room
+        promised = sum(route_id == route.id for _, route_id in self._promised.values())
+        live = sum(route_id == route.id for route_id in self._live.values())
+        return min(room, route.max_concurrent_calls - live - promised)
 
     @property
     def accepting(self) -> bool:
@@ -157,15 +171,21 @@ class Admission:
 
     # Tickets
 
-    def offer(self, call_sid: str, account_sid: str, to_number: str, caller: str = "") -> Offer:
-        """A ticket for this call's stream. Asking again for the same call costs no second place."""
-        route = self.route_for(to_number)
+    def offer(
+        self, call_sid: str, account_sid: str, our_number: str, caller: str = "", *, inbound: bool = True
+    ) -> Offer:
+        """A ticket for this call's stream. Asking again for the same call costs no second place.
+
+        Opening hours are for those who call us; a call that we placed is answered whenever it is."""
+        route = self.route_for(our_number)
+        if inbound and route.hours is not None and not route.hours.is_open(self._wall()):
+            return Offer(route_id=route.id, refused=endings.OUT_OF_HOURS)
         if self.draining:
             return Offer(route_id=route.id, refused=endings.DRAINING)
         self._promised.pop(call_sid, None)
-        if self.room <= 0 and call_sid not in self._live:
+        if self._room_of(route) <= 0 and call_sid not in self._live:
             return Offer(route_id=route.id, refused=endings.AT_CAPACITY)
-        self._promised[call_sid] = self._clock() + TICKET_SECONDS
+        self._promised[call_sid] = (self._clock() + TICKET_SECONDS, route.id)
         facts = {
             "id": secrets.token_urlsafe(12), "call": call_sid, "account": account_sid,
             "until": int(self._wall()) + TICKET_SECONDS, "caller": caller[:40],
@@ -192,21 +212,21 @@ class Admission:
             raise TicketError("spent")
         # Taken before the shared cache is asked: nobody else in this process can come between.
         self._spent[ticket_id] = now + 2 * TICKET_SECONDS
-        self._live.add(call_sid)
+        self._live[call_sid] = route_id
         self._promised.pop(call_sid, None)
         first = False
         try:
             first = await self.ends.spend(ticket_id, 2 * TICKET_SECONDS)
         finally:  # cancelled, too, must not cost a place
             if not first:
-                self._live.discard(call_sid)
+                self._live.pop(call_sid, None)
         if not first:
             raise TicketError("spent-elsewhere")
         return Claim(self.route(route_id), str(facts.get("caller", "")))
 
     def leave(self, call_sid: str) -> None:
         """The call's stream is over; its place is free."""
-        self._live.discard(call_sid)
+        self._live.pop(call_sid, None)
 
     def _sign(self, body: bytes) -> str:
         digest = hmac.new(self.config.ticket_secret.encode(), b"ticket:" + body, sha256).digest()

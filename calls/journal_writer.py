@@ -26,7 +26,7 @@ from django.db import DatabaseError, connection, reset_queries
 
 from bridge.journal import Entry, Happened, LiveNote, TurnTaken, to_line
 from calls.placing import Placer
-from calls.rounds import ROUNDS_SECONDS, Rounds, now_utc, use_own_connection
+from calls.rounds import ROUNDS_SECONDS, ROUTES_SECONDS, Rounds, now_utc, use_own_connection
 from calls.spool import Spool, abandoned
 
 log = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ class JournalWriter(threading.Thread):
         self._pause = RETRY_SECONDS[0]
         self._stopping = threading.Event()
         self._give_up_at = float("inf")  # monotonic; after it, what is left stays in the spool
-        self._rounds_due = self._tick_due = 0.0  # monotonic, as are those below
+        self._routes_due = self._rounds_due = self._tick_due = 0.0  # monotonic, as are those below
         self._synced_at = self._read_at = self._clock()
         self._synced_size = 0
 
@@ -190,6 +190,9 @@ class JournalWriter(threading.Thread):
         """One batch of each spool, and what is due. Whether there is more to do at once."""
         reset_queries()  # with debug on Django remembers every query of a thread that serves no requests
         now = self._clock()
+        if now >= self._routes_due:
+            self._routes_due = now + ROUTES_SECONDS
+            self._rounds.refresh_routes()
         if now >= self._rounds_due:
             self._rounds_due = now + ROUNDS_SECONDS
             self._do_rounds()

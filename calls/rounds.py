@@ -1,4 +1,7 @@
-"""What the writer's thread does every few seconds: leases, the reaper, the numbers' routes, hourly sums.
+"""What the writer's thread does every few seconds: the numbers' routes, leases, the reaper, hourly sums.
+
+Routes are read most often: what staff change has to count for the next call within five seconds, in every
+process. Webhooks are answered from what was read last, however long ago that was.
 
 A call's lease says until when we believe its process. Each process renews those of its own calls; whoever
 finds one that ran out ends the call. Nobody is declared dead on thin evidence: after a time in which we
@@ -10,20 +13,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 
 from calls import derived, rows
 from calls.hours import SETTLED, sum_up_oldest
 from calls.merge import LEASE
-from calls.models import PhoneNumber
+from calls.routes import active_routes
 
 log = logging.getLogger(__name__)
 
 ROUNDS_SECONDS = 5.0
+ROUTES_SECONDS = 2.0  # and up to one more until the writer looks, and what its batch takes
 SUMS_SECONDS = 60.0  # between two looks at what takes time to become true
 HOURS_AT_ONCE = 24
 LOCK_TIMEOUT, STATEMENT_TIMEOUT = "1s", "2s"
@@ -66,6 +70,7 @@ class Rounds:
     ) -> None:
         self._live_calls = live_calls
         self._on_routes = on_routes
+        self._routes_error = ""  # the class of what kept us from reading routes, until they were read
         self._renewed_at = started_at
         self._sums_due = started_at + ROUNDS_SECONDS
         self._wall_lead: float | None = None  # the wall clock's lead over the monotonic one
@@ -73,8 +78,6 @@ class Rounds:
 
     def go(self, mono: float, now: datetime) -> list[str]:
         """One round; returns the sids of the calls that it ended."""
-        if self._on_routes is not None:
-            self._refresh_routes(self._on_routes)
         with bounded_transaction():
             rows.renew_leases(self._live_calls(), now)
         if self._in_doubt(mono, now):
@@ -106,28 +109,28 @@ class Rounds:
         self._wall_lead = lead
         return step > CLOCK_STEP_SECONDS or mono - self._renewed_at > 2 * ROUNDS_SECONDS
 
-    def _refresh_routes(self, on_routes: Callable[[Iterable[Mapping[str, Any]]], object]) -> None:
-        with bounded_transaction():
-            found = active_routes()
+    def refresh_routes(self) -> None:
+        """Read the numbers, one query, and hand them over. Where that fails the old routes stand, and
+        the log says so once."""
+        if self._on_routes is None:
+            return
         try:
-            on_routes(found)
-        except Exception:  # the old routes stand
-            log.exception("journal: the routes could not be taken over")
-
-
-def active_routes() -> list[dict[str, Any]]:
-    """Active numbers, by the names that the bridge's routes have."""
-    return [
-        {
-            "id": str(number.pk),
-            "number": number.number,
-            "assistant_id": number.assistant_id,
-            "overrides": number.overrides if isinstance(number.overrides, dict) else {},
-            "endpointing_ms": number.endpointing_ms,
-            "greeting": number.greeting,
-            "fallback_number": number.fallback_number,
-            "max_call_seconds": number.max_call_seconds,
-            "record": number.record_calls or None,
-        }
-        for number in PhoneNumber.objects.filter(active=True)
-    ]
+            with bounded_transaction():
+                found = active_routes()
+            self._on_routes(found)
+        except Exception as error:
+            expected = isinstance(error, DatabaseError)
+            if type(error).__name__ != self._routes_error:
+                self._routes_error = type(error).__name__
+                log.log(
+                    logging.WARNING if expected else logging.ERROR,
+                    "routes: not read, those of before stand (%s)", self._routes_error,
+                    exc_info=None if expected else error,
+                )  # fmt: skip
+            if expected:
+                with suppress(Exception):  # a dead connection may not even close
+                    connection.close()
+            return
+        if self._routes_error:
+            log.info("routes: read again after %s", self._routes_error)
+            self._routes_error = ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from bridge import admission as door
 from bridge.admission import TICKET_SECONDS, Admission, Offer, Route, TicketError
 from bridge.config import BridgeConfig
 from bridge.known_ends import KnownEnds
+from bridge.opening_hours import OpeningHours, parse_hours
 
 CALL, ACCOUNT = "CA00000000000000000000000000000001", "AC00000000000000000000000000000001"
 
@@ -329,6 +332,62 @@ async def test_a_live_call_may_ask_again_at_capacity() -> None:
     gate = admission(max_concurrent_calls=1)
     await claim(gate, gate.offer(CALL, ACCOUNT, "+1"))
     assert gate.offer(CALL, ACCOUNT, "+1").refused == ""
+
+
+LINE = Route("1", "+1", max_concurrent_calls=1)
+
+
+async def test_a_number_has_a_limit_of_its_own(clock: Clock) -> None:
+    gate = admission(clock)
+    gate.replace_routes([LINE, Route("2", "+2")])
+    assert gate.offer(CALL, ACCOUNT, "+1").refused == ""
+    assert gate.offer("CA2", ACCOUNT, "+1").refused == "at-capacity", "a promise counts"
+    clock.now += TICKET_SECONDS
+    offer = gate.offer("CA2", ACCOUNT, "+1")
+    await claim(gate, offer, "CA2")
+    assert gate.offer("CA3", ACCOUNT, "+1").refused == "at-capacity", "a stream counts"
+    assert gate.offer("CA2", ACCOUNT, "+1").refused == "", "the same call costs no second place"
+    assert gate.offer("CA3", ACCOUNT, "+2").refused == gate.offer("CA4", ACCOUNT, "+3").refused == ""
+    gate.leave("CA2")
+    clock.now += TICKET_SECONDS
+    assert gate.offer("CA3", ACCOUNT, "+1").refused == ""
+
+
+def test_a_numbers_limit_makes_no_more_room_than_there_is() -> None:
+    gate = admission(max_concurrent_calls=1)
+    gate.replace_routes([replace(LINE, max_concurrent_calls=5)])
+    gate.offer(CALL, ACCOUNT, "+3")
+    assert gate.offer("CA2", ACCOUNT, "+1").refused == "at-capacity"
+
+
+def test_calls_that_are_on_outlast_a_smaller_limit() -> None:
+    gate = admission()
+    for call in (CALL, "CA2"):
+        gate.offer(call, ACCOUNT, "+1")
+    gate.replace_routes([replace(LINE, max_concurrent_calls=0)])
+    assert gate.offer("CA3", ACCOUNT, "+1").refused == "at-capacity"
+    gate.replace_routes([replace(LINE, max_concurrent_calls=None)])
+    assert gate.offer("CA3", ACCOUNT, "+1").refused == ""
+
+
+def test_outside_its_hours_a_number_takes_no_calls_but_places_them(clock: Clock) -> None:
+    clock.now = datetime(2026, 11, 23, 18, tzinfo=UTC).timestamp()  # a Monday
+    gate = admission(clock)
+    hours = OpeningHours(parse_hours("Mon-Fri 08:00-18:00"), UTC)
+    gate.replace_routes([Route("1", "+1", hours=hours)])
+    offer = gate.offer(CALL, ACCOUNT, "+1")
+    assert (offer.route_id, offer.refused, offer.ticket) == ("1", "out-of-hours", "")
+    assert gate.room == gate.config.max_concurrent_calls
+    assert gate.offer(CALL, ACCOUNT, "+1", inbound=False).refused == ""
+    clock.now -= 1
+    assert gate.offer(CALL, ACCOUNT, "+1").refused == ""
+
+
+def test_a_number_that_is_closed_says_so_also_while_we_restart(clock: Clock) -> None:
+    gate = admission(clock)
+    gate.draining = True
+    gate.replace_routes([Route("1", "+1", hours=OpeningHours((), UTC))])
+    assert gate.offer(CALL, ACCOUNT, "+1").refused == "out-of-hours"
 
 
 def test_a_draining_server_takes_no_more_calls() -> None:

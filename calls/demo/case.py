@@ -22,6 +22,7 @@ class Case:
     log: Sequence[str]
     refused: Sequence[str]
     audio_format: str
+    disclosure: str
 
 
 def truths_ms(record: CallRecord, call: AssistantCall | None) -> list[float]:

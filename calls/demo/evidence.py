@@ -61,6 +61,7 @@ class Evidence:
     log: Sequence[str]  # the server's lines
     refused: Sequence[str]  # requests of ours that the assistant refused
     audio_format: str
+    disclosure: str  # what a caller has to hear first
 
 
 def read_rows(call_sid: str) -> Rows | None:

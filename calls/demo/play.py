@@ -15,10 +15,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
+from django.conf import settings
+
 from bridge.sandbox import sound
 from bridge.sandbox.assistant import Assistant
 from bridge.sandbox.assistant_record import AssistantCall
 from bridge.sandbox.carrier import Carrier, CutIn, Listen, Press, Say, StayOnTheLine, Step
+from bridge.sandbox.carrier_api import NUMBER, CarrierApi
 from bridge.sandbox.faults import AssistantDials
 from calls.demo.evidence import Evidence, Rows, read_rows
 from calls.demo.server import HOST, Server
@@ -27,6 +30,7 @@ Listening: TypeAlias = Literal["auto", "energy", "speech"]
 
 ROWS_SECONDS = 10.0
 LOOK_SECONDS = 0.1
+SOMEBODY = "+15550107777"  # who may be called, and whom a caller is transferred to
 # The assistant takes its time to answer the phone, so that there is caller audio to be held.
 DIALLING_SECONDS = 0.25
 
@@ -100,6 +104,7 @@ class Stage:
     server: Server
     assistant: Assistant
     carrier: Carrier
+    carrier_api: CarrierApi
     account_sid: str
     auth_token: str
 
@@ -117,8 +122,9 @@ async def stage(wishes: Wishes, port: int, audience: Audience) -> AsyncIterator[
         script=words_of(wishes.script),
         on_event=audience.on_assistant,
     )
-    async with assistant:
-        url = f"http://{HOST}:{port}"
+    url = f"http://{HOST}:{port}"
+    carrier_api = CarrierApi(host=HOST, account_sid=account_sid, auth_token=auth_token, server_url=url)
+    async with assistant, carrier_api:
         environment = {
             "DJANGO_SETTINGS_MODULE": "voiceai.settings",
             "DJANGO_DEBUG": "on",
@@ -126,7 +132,10 @@ async def stage(wishes: Wishes, port: int, audience: Audience) -> AsyncIterator[
             "PUBLIC_URL": url,
             "TWILIO_ACCOUNT_SID": account_sid,
             "TWILIO_AUTH_TOKEN": auth_token,
-            "TWILIO_BASE_URL": assistant.base_url,  # nothing may leave this machine
+            "TWILIO_BASE_URL": carrier_api.base_url,  # nothing may leave this machine
+            "TWILIO_PHONE_NUMBER": NUMBER,
+            "OUTBOUND_ALLOWED": SOMEBODY,
+            "FALLBACK_NUMBER": SOMEBODY,
             "VAPI_BASE_URL": assistant.base_url,
             "VAPI_API_KEY": api_key,
             "VAPI_ASSISTANT_ID": str(uuid.uuid4()),
@@ -137,16 +146,27 @@ async def stage(wishes: Wishes, port: int, audience: Audience) -> AsyncIterator[
             "LOG_FORMAT": "console",
             # A blank variable counts as not set, and one that is there is not taken from `.env`.
             **dict.fromkeys(
-                ("FALLBACK_NUMBER", "SENTRY_DSN", "RECORD_CALLS", "HOLD_BUFFER_MS", "MAX_CALL_SECONDS"), ""
+                (
+                    "AI_DISCLOSURE",
+                    "SENTRY_DSN",
+                    "RECORD_CALLS",
+                    "HOLD_BUFFER_MS",
+                    "MAX_CALL_SECONDS",
+                ),
+                "",
             ),
             **wishes.environment,
         }
         server = Server(port, environment, asgi=wishes.asgi, on_line=audience.on_log_line)
         async with server:
             carrier = Carrier(
-                server.url, account_sid=account_sid, auth_token=auth_token, rng_seed=wishes.seed
+                server.url,
+                account_sid=account_sid,
+                auth_token=auth_token,
+                rng_seed=wishes.seed,
+                exchange=carrier_api,
             )
-            yield Stage(server, assistant, carrier, account_sid, auth_token)
+            yield Stage(server, assistant, carrier, carrier_api, account_sid, auth_token)
 
 
 def words_of(script: Sequence[Step]) -> list[str]:
@@ -168,6 +188,7 @@ async def play(on: Stage, wishes: Wishes, audience: Audience) -> Evidence:
         log=list(on.server.lines),
         refused=[f"{status} {why}" for _, status, why in on.assistant.refused],
         audio_format=wishes.audio_format,
+        disclosure=settings.AI_DISCLOSURE_LINE,
     )
 
 

@@ -35,7 +35,15 @@ def judge(evidence: Evidence) -> list[Check]:
         missing = "the assistant was never reached" if call is None else "the call has no row"
         troubles = "; ".join(f"{error.code} {error.text}" for error in evidence.record.errors)
         return [Check(name, False, f"{missing}. {troubles}".rstrip(" .")) for name in CHECKS]
-    case = Case(evidence.record, call, rows, evidence.log, evidence.refused, evidence.audio_format)
+    case = Case(
+        evidence.record,
+        call,
+        rows,
+        evidence.log,
+        evidence.refused,
+        evidence.audio_format,
+        evidence.disclosure,
+    )
     return [_judged(name, check, case) for name, check in CHECKS.items()]
 
 
@@ -76,6 +84,13 @@ def wire(case: Case) -> str:
     ]
     require(not troubles, "; ".join(troubles[:4]))
     return f"webhook {case.record.webhook_status} in {case.record.webhook_ms or 0:.0f} ms, no complaints"
+
+
+def disclosure(case: Case) -> str:
+    """Before anything else the caller is told that an AI answers."""
+    first = case.record.spoken_by_twilio[: case.record.said_before_stream][:1]
+    require(first == [case.disclosure], f"heard before the assistant: {first}, not {case.disclosure!r}")
+    return "the first thing that the caller hears"
 
 
 def turns(case: Case) -> str:
@@ -167,7 +182,7 @@ def ending(case: Case) -> str:
 CHECKS: dict[str, Callable[[Case], str]] = {
     check.__name__: check
     for check in (
-        signs, wire, turns, frames_to_assistant, frames_to_caller, transit, barge_in, latency, transcript,
-        dtmf, ending,
+        signs, wire, disclosure, turns, frames_to_assistant, frames_to_caller, transit, barge_in, latency,
+        transcript, dtmf, ending,
     )
 }  # fmt: skip

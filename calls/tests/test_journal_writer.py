@@ -31,9 +31,17 @@ from bridge.journal import (
     to_line,
 )
 from calls import rounds
-from calls.journal_writer import BATCH, CUT_ABOVE_BYTES, PARK_SECONDS, JournalWriter, SpoolJournal
+from calls.journal_writer import (
+    BATCH,
+    CUT_ABOVE_BYTES,
+    PARK_SECONDS,
+    TICK_SECONDS,
+    JournalWriter,
+    SpoolJournal,
+)
 from calls.models import Call, CallEvent, PhoneNumber, Utterance
-from calls.rounds import ROUNDS_SECONDS, Rounds, now_utc
+from calls.rounds import ROUNDS_SECONDS, ROUTES_SECONDS, Rounds, now_utc
+from calls.routes import active_routes
 from calls.spool import Spool
 from calls.tests.builders import make_call
 
@@ -306,6 +314,20 @@ class StepTests(Folder, TestCase):
         self.assertEqual(Call.objects.get().end_reason, "worker-lost")
         self.assertEqual(told, [{SID}])
 
+    # Routes
+
+    def test_routes_are_read_at_once_and_often_enough_for_five_seconds(self) -> None:
+        self.assertLess(ROUTES_SECONDS + 2 * TICK_SECONDS, 5)
+        taken: list[list[Mapping[str, Any]]] = []
+        writer = self.writer(on_routes=lambda found: taken.append(list(found)))
+        work(writer)
+        PhoneNumber.objects.create(number="+15559870000")
+        work(writer)
+        self.assertEqual(taken, [[]], "not before it is time")
+        self.now += ROUTES_SECONDS
+        work(writer)
+        self.assertEqual([route["number"] for route in taken[-1]], ["+15559870000"])
+
 
 class RoundsTests(TestCase):
     def setUp(self) -> None:
@@ -341,7 +363,7 @@ class RoundsTests(TestCase):
     def test_it_hands_over_the_active_numbers(self) -> None:
         number = PhoneNumber.objects.create(number="+15559870000", assistant_id="a1", overrides=[1])
         PhoneNumber.objects.create(number="+15559870001", active=False)
-        self.go(0)
+        self.rounds.refresh_routes()
         (found,) = self.taken[0]
         self.assertEqual((found["id"], found["assistant_id"]), (str(number.pk), "a1"))
         self.assertEqual((found["overrides"], found["record"]), ({}, None))
@@ -350,13 +372,13 @@ class RoundsTests(TestCase):
         from bridge.admission import Route
 
         PhoneNumber.objects.create(number="+15559870000", record_calls=True, max_call_seconds=60)
-        (route,) = (Route(**row) for row in rounds.active_routes())
+        (route,) = (Route(**row) for row in active_routes())
         self.assertEqual((route.number, route.record, route.max_call_seconds), ("+15559870000", True, 60))
 
     def test_routes_that_nobody_takes_stop_nothing(self) -> None:
         failing = Rounds(list, self.fail_to_take, started_at=0.0)
         with self.assertLogs("calls.rounds", "ERROR"):
-            self.assertEqual(failing.go(5, self.began + timedelta(seconds=5)), [self.call.call_sid])
+            failing.refresh_routes()
 
     def fail_to_take(self, found: Iterable[Mapping[str, Any]]) -> None:
         raise KeyError("mood")

@@ -108,6 +108,9 @@ def test_it_calls_a_conversation_a_success_and_nothing_else() -> None:
     broken = record()
     broken.trouble(31951, "media for another stream")
     assert failures(broken) == ["31951: media for another stream"]
+    told = record()
+    told.spoken_by_twilio, told.said_before_stream = ["An AI speaks."], 1
+    assert failures(told) == []
     sorry = record()
     sorry.spoken_by_twilio = ["We are sorry."]
     assert failures(sorry) == ["The caller heard an announcement in place of the assistant."]

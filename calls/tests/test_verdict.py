@@ -24,6 +24,7 @@ START = 1000.0
 ENDED = START + 12.0
 SID = "CA" + "1" * 32
 SHORT = "CA11..11"
+DISCLOSURE = "An AI speaks."
 LOG = [
     f"12:00:00.000 I calls.webhooks {SHORT} = webhook 200, a calls b",
     "12:00:00.001 I bridge.consumer media socket up",
@@ -71,7 +72,8 @@ def healthy(audio_format: str = "mulaw", dialect: str = "call") -> Evidence:
         turns=[TurnRow(number, 400, 300, 2000, number == 2) for number in (1, 2, 3)],
         utterances=[UtteranceRow(speaker, text, text == "We are") for _, speaker, text in call.transcripts],
     )
-    return Evidence(record, call, rows, list(LOG), [], audio_format)
+    record.spoken_by_twilio, record.said_before_stream = [DISCLOSURE], 1
+    return Evidence(record, call, rows, list(LOG), [], audio_format, DISCLOSURE)
 
 
 def answer(
@@ -267,6 +269,10 @@ WRONGS = [
     Wrong("an error in the log", error_in_the_log, "wire"),
     Wrong("a traceback in the log", traceback_in_the_log, "wire"),
     Wrong("a refused webhook", refused_webhook, "wire"),
+    Wrong("no word of an AI", record_with(spoken_by_twilio=[]), "disclosure"),
+    Wrong("another word first", record_with(spoken_by_twilio=["Hello.", DISCLOSURE], said_before_stream=2),
+          "disclosure"),
+    Wrong("said too late", record_with(said_before_stream=0), "disclosure"),
     Wrong("an unanswered turn", rows_with(turns=turns_of((400, False), (400, True), (None, False))),
           "turns", ["latency"]),
     Wrong("a turn too few", rows_with(turns=turns_of((400, False), (400, True))), "turns", ["latency"]),

@@ -19,13 +19,27 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 
 from bridge.sandbox import sound
-from bridge.sandbox.carrier import CallRecord, Carrier, CutIn, HangUp, Listen, Pause, Press, Say, Step
+from bridge.sandbox.carrier import (
+    CallRecord,
+    Carrier,
+    CarrierDials,
+    CutIn,
+    HangUp,
+    Listen,
+    Pause,
+    Press,
+    Say,
+    Step,
+)
+from bridge.sandbox.carrier_relay import RemoteExchange
 from calls.demo.screen import Screen
+from calls.twilio_rest import TWILIO
 
 ACCOUNT_SID = "AC" + "0" * 32  # where none is configured
 GREETING_SECONDS = 8.0
 LONGEST_CLIP_SECONDS = 600
 MARGIN_SECONDS = 90.0
+TALK_SECONDS = 3.0  # with the person to whom staff transfer the call
 
 CLIPS_SCRIPT: tuple[Step, ...] = (
     Listen(timeout=GREETING_SECONDS),
@@ -67,6 +81,7 @@ class Command(BaseCommand):
                 auth_token=tokens[0] if tokens else "",
                 rng_seed=options["seed"],
                 limit_s=length_s + MARGIN_SECONDS,
+                exchange=_exchange(),
             )
         except ValueError as problem:
             raise CommandError(f"--url: {problem}") from None
@@ -75,7 +90,11 @@ class Command(BaseCommand):
         try:
             record = asyncio.run(
                 carrier.place_call(
-                    script, from_number=options["caller"], to_number=options["to"], on_event=screen.carrier
+                    script,
+                    from_number=options["caller"],
+                    to_number=options["to"],
+                    dials=CarrierDials(dial_s=TALK_SECONDS),
+                    on_event=screen.carrier,
                 )
             )
         except KeyboardInterrupt:
@@ -90,6 +109,14 @@ class Command(BaseCommand):
             screen.say(f"What the caller heard: {path}")
         if troubles := failures(record):
             raise CommandError("\n".join(troubles))
+
+
+def _exchange() -> RemoteExchange | None:
+    """The stand-in for Twilio's REST API, which then can hang up and transfer this call; Twilio cannot."""
+    sid, tokens = settings.TWILIO_ACCOUNT_SID, settings.TWILIO_AUTH_TOKENS
+    if settings.TWILIO_BASE_URL == TWILIO or not sid or not tokens:
+        return None
+    return RemoteExchange(settings.TWILIO_BASE_URL, sid, tokens[0])
 
 
 def _script(wav: Path | None, listen_seconds: float) -> tuple[Sequence[Step], float]:
@@ -137,6 +164,6 @@ def failures(record: CallRecord) -> list[str]:
         found.append("The media stream never started.")
     elif not record.heard_segments:
         found.append("The caller never heard the assistant.")
-    if record.spoken_by_twilio:
+    if record.spoken_by_twilio[record.said_before_stream :]:
         found.append("The caller heard an announcement in place of the assistant.")
     return found
