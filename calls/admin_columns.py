@@ -12,7 +12,8 @@ from calls.admin_filters import MOST_NUMBERS
 from calls.flags import FLAGS
 from calls.models import Call, PhoneNumber
 from calls.search import Hit
-from calls.templatetags.call_words import dollars, duration, moment, seconds
+from calls.templatetags.call_words import cost as call_cost
+from calls.templatetags.call_words import duration, moment, seconds
 from calls.viewer import Viewer
 
 
@@ -55,7 +56,7 @@ def columns_for(viewer: Viewer, *, searched: bool) -> list[Any]:
 
     @admin.display(description="cost")
     def cost(call: Call) -> str:
-        return dollars(call.cost())
+        return call_cost(call)
 
     @admin.display(description="flags")
     def flags(call: Call) -> SafeString:

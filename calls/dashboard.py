@@ -74,9 +74,6 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "found": found,
         "answered_percent": 100 * found.answered / found.calls if found.calls else None,
         "slow": found.response.misses(settings.LATENCY_TARGET_MS),
-        "cost_per_minute": found.cost / round(found.minutes * 60) * 60
-        if found.cost is not None and found.minutes
-        else None,
         "target_ms": settings.LATENCY_TARGET_MS,
         "links": {
             "all": link(when.since, when.until),

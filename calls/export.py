@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from datetime import UTC, datetime
+from decimal import Decimal
 from itertools import islice
 from typing import Any
 
@@ -31,7 +32,15 @@ _COLUMNS = (
     "connect_ms", "time_to_first_audio_ms", "turn_count", "p50_latency_ms", "worst_latency_ms",
     "longest_silence_ms",
     "barge_ins", "frames_to_assistant", "frames_to_caller", "frames_held", "frames_dropped", "twilio_price",
-    "vapi_cost", "summary", "outcome", "note", "needs_review", "simulated",
+    "stream_price", "vapi_cost", "cost", "bills_to_come", "success", "summary",
+    "outcome", "note", "needs_review", "simulated",
+)  # fmt: skip
+
+_SAID = ("index", "speaker", "text", "started_ms", "ended_ms", "interrupted", "unheard_ms")
+_TURN = (
+    "number", "end_of_speech_ms", "endpointed_ms", "first_audio_ms", "sent_ms", "heard_ms",
+    "response_latency_ms", "bridge_overhead_us", "interrupted", "model_ms", "voice_ms", "transcriber_ms",
+    "endpointing_ms",
 )  # fmt: skip
 
 
@@ -46,12 +55,15 @@ def facts_of(call: Call, viewer: Viewer) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     for name in _COLUMNS:
         value = getattr(call, name)
+        value = value() if callable(value) else value
         if name in ("from_number", "to_number"):
             value = viewer.number(value)
         elif isinstance(value, datetime):
             value = value.astimezone(UTC).isoformat()
-        elif name in ("twilio_price", "vapi_cost") and value is not None:
-            value = str(value)
+        elif isinstance(value, Decimal):
+            value = f"{value:f}"
+        elif isinstance(value, list):
+            value = ", ".join(value)
         facts[name] = value
     return facts
 
@@ -64,7 +76,7 @@ class _Line:
         return line
 
 
-def csv_lines(calls: Iterator[Call], viewer: Viewer) -> Iterator[str]:
+def csv_lines(calls: Iterable[Call], viewer: Viewer) -> Generator[str]:
     writer = csv.writer(_Line())
     yield writer.writerow(_COLUMNS)
     for call in calls:
@@ -78,6 +90,17 @@ def json_lines(calls: Iterator[Call], viewer: Viewer) -> Iterator[str]:
         yield before + json.dumps(facts_of(call, viewer))
         before = ",\n"
     yield (before if before.startswith("{") else "") + "\n]}\n"
+
+
+def whole_lines(calls: Iterable[Call], viewer: Viewer) -> Generator[str]:
+    """One JSON object a line, with all that was said and how fast; prefetch `utterances` and `turns`."""
+    for call in calls:
+        facts = facts_of(call, viewer) | {
+            "report": call.vapi_report,
+            "transcript": [{name: getattr(said, name) for name in _SAID} for said in call.utterances.all()],
+            "turns": [{name: getattr(turn, name) for name in _TURN} for turn in call.turns.all()],
+        }
+        yield json.dumps(facts) + "\n"
 
 
 FORMATS: dict[str, tuple[str, Callable[[Iterator[Call], Viewer], Iterator[str]]]] = {

@@ -19,6 +19,7 @@ from typing import Self
 from django.db.models import Max, Min
 from django.utils import timezone
 
+from calls.bills import per_minute
 from calls.hours import HOUR, hour_of, sum_up_all
 from calls.latency import Summary
 from calls.models import CallHour
@@ -43,8 +44,20 @@ class Figures:
     end_reasons: Counter[str]  # of failed calls
     flags: Counter[str]
     cost: Decimal | None  # dollars, as far as bills have come; None: not one has
+    awaited: int  # calls of which some bill is still to come, so that `cost` is what it came to so far
+    settled_cost: Decimal
+    settled_us: int
     minutes: float  # of all calls that are over
     longest_silence_ms: int | None
+
+    @property
+    def cost_per_minute(self) -> Decimal | None:
+        """Dollars a minute of talk: all bills over the length of the calls, not over the minutes billed for.
+
+        61 seconds count as 61, though Twilio bills two minutes for them. Only calls whose every bill has
+        come are in it: else the calls of the last half hour would make it look cheap.
+        """
+        return per_minute(self.settled_cost, self.settled_us)
 
     @classmethod
     def of(cls, sums: Sums) -> Self:
@@ -59,6 +72,9 @@ class Figures:
             end_reasons=sums.end_reasons,
             flags=sums.flags,
             cost=sums.cost,
+            awaited=sums.awaited,
+            settled_cost=sums.settled_cost,
+            settled_us=sums.settled_us,
             minutes=sums.length_us / 60_000_000,
             longest_silence_ms=sums.longest_silence_ms,
         )

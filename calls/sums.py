@@ -8,7 +8,7 @@ stay whole microseconds: what is added up in any order is the same to the last d
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -17,12 +17,16 @@ from typing import Any
 from django.db.models import Count, F, Func, IntegerField, Max, Q, Sum
 from django.db.models.functions import Abs
 
+from calls.bills import BILLED, EXACT, TO_COME
 from calls.latency import bucket
-from calls.models import Call, CallFlag, Turn
+from calls.models import OPEN_STATUSES, Call, CallFlag, Turn
 
 QUARTER_SECONDS = 900  # every time zone's midnight is a whole quarter of an hour
-CENT_MILLE = Decimal("0.00001")  # as exact as bills are in rows
 MICROSECOND = timedelta(microseconds=1)
+BILLS = ("twilio_price", "stream_price", "vapi_cost")
+SETTLED = BILLED & ~TO_COME
+LENGTH = F("ended_at") - F("started_at")  # Twilio's word comes before it, as in `Call.length`
+BY_OUR_CLOCK = Q(duration_seconds=None, ended_at__gt=F("started_at"))
 
 Range = tuple[datetime, datetime]  # from, and until just before
 Stored = Mapping[str, Any]
@@ -38,6 +42,9 @@ class Sums:
     barge_ins: int = 0
     length_us: int = 0
     cost: Decimal | None = None  # None: no bill has come
+    awaited: int = 0  # calls that are over, and some bill is still to come
+    settled_cost: Decimal = Decimal()  # of calls whose every bill has come ...
+    settled_us: int = 0  # ... and how long these lasted
     longest_silence_ms: int | None = None
     response: Counter[int] = field(default_factory=Counter)  # answered turns by bucket
     first_word: Counter[int] = field(default_factory=Counter)  # calls by bucket
@@ -53,6 +60,9 @@ class Sums:
             "barge_ins": self.barge_ins,
             "length_us": self.length_us,
             "cost": None if self.cost is None else str(self.cost),
+            "awaited": self.awaited,
+            "settled_cost": str(self.settled_cost),
+            "settled_us": self.settled_us,
             "longest_silence_ms": self.longest_silence_ms,
             "response": [number for pair in sorted(self.response.items()) for number in pair],
             "first_word": [number for pair in sorted(self.first_word.items()) for number in pair],
@@ -68,6 +78,10 @@ class Sums:
         self.length_us += stored["length_us"]
         if stored["cost"] is not None:
             self.cost = (self.cost or Decimal()) + Decimal(stored["cost"])
+        # Hours that were summed up by an earlier version do not tell: they count for no price per minute.
+        self.awaited += stored.get("awaited", 0)
+        self.settled_cost += Decimal(stored.get("settled_cost", 0))
+        self.settled_us += stored.get("settled_us", 0)
         if stored["longest_silence_ms"] is not None:
             self.longest_silence_ms = max(self.longest_silence_ms or 0, stored["longest_silence_ms"])
         _count(self.response, stored["response"])
@@ -106,27 +120,29 @@ def read(ranges: Sequence[Range], *, simulated: bool) -> dict[int, Sums]:
         return found
     started = Call.objects.filter(_started("", ranges), simulated=simulated).order_by()
     calls = started.annotate(quarter=Quarter("started_at"))
-    for row in calls.values("quarter").annotate(
+    summed: Any = calls.values("quarter").annotate(
         calls=Count("pk"),
         answered=Count("answered_at"),
         cut_off_by_caller=Count("pk", filter=Q(barge_ins__gte=1)),
         all_barge_ins=Sum("barge_ins"),
         seconds=Sum("duration_seconds"),
-        lengths=Sum(
-            F("ended_at") - F("started_at"),
-            filter=Q(duration_seconds=None, ended_at__gt=F("started_at")),
-        ),
-        twilio=Sum(Abs("twilio_price")),
-        vapi=Sum(Abs("vapi_cost")),
+        lengths=Sum(LENGTH, filter=BY_OUR_CLOCK),
+        **{f"{name}_all": Sum(Abs(name)) for name in BILLS},
+        **{f"{name}_settled": Sum(Abs(name), filter=SETTLED) for name in BILLS},
+        awaited=Count("pk", filter=TO_COME & ~Q(end_reason="", status__in=OPEN_STATUSES)),
+        settled_seconds=Sum("duration_seconds", filter=SETTLED),
+        settled_lengths=Sum(LENGTH, filter=SETTLED & BY_OUR_CLOCK),
         silence=Max("longest_silence_ms"),
-    ):
+    )
+    for row in summed:
         sums = found[row["quarter"]]
         sums.calls, sums.answered = row["calls"], row["answered"]
         sums.cut_off_by_caller, sums.barge_ins = row["cut_off_by_caller"], row["all_barge_ins"]
-        sums.length_us = (row["seconds"] or 0) * 1_000_000 + (row["lengths"] or timedelta()) // MICROSECOND
-        # SQLite adds decimals up as floats.
-        bills = [bill.quantize(CENT_MILLE) for bill in (row["twilio"], row["vapi"]) if bill is not None]
-        sums.cost = sum(bills, Decimal()) if bills else None
+        sums.length_us = _us(row["seconds"], row["lengths"])
+        sums.cost = _dollars(row[f"{name}_all"] for name in BILLS)
+        sums.awaited = row["awaited"]
+        sums.settled_cost = _dollars(row[f"{name}_settled"] for name in BILLS) or Decimal()
+        sums.settled_us = _us(row["settled_seconds"], row["settled_lengths"])
         sums.longest_silence_ms = row["silence"]
 
     failed = started.failed().annotate(quarter=Quarter("started_at")).values_list("quarter", "end_reason")
@@ -147,6 +163,16 @@ def read(ranges: Sequence[Range], *, simulated: bool) -> dict[int, Sums]:
     for quarter, name, count in flags.values_list("quarter", "name").annotate(count=Count("pk")):
         found[quarter].flags[name] += count
     return found
+
+
+def _dollars(bills: Iterable[Decimal | None]) -> Decimal | None:
+    # SQLite adds decimals up as floats.
+    come = [bill.quantize(EXACT) for bill in bills if bill is not None]
+    return sum(come, Decimal()) if come else None
+
+
+def _us(seconds: int | None, lengths: timedelta | None) -> int:
+    return (seconds or 0) * 1_000_000 + (lengths or timedelta()) // MICROSECOND
 
 
 def _started(path: str, ranges: Sequence[Range]) -> Q:

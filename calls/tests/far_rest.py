@@ -1,0 +1,97 @@
+"""The REST APIs of Twilio and Vapi for tests of what is asked of them: canned answers, real HTTP.
+
+The sandbox has stand-ins that behave; this one says what it is told to, one answer after the other, also
+what no stand-in would: half an answer, a wrong status, nothing for a while.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+ACCOUNT = "AC" + "1" * 32
+TOKEN = "a-token"
+KEY = "a-vapi-key"
+BASIC = "Basic " + base64.b64encode(f"{ACCOUNT}:{TOKEN}".encode()).decode()
+
+
+class FarRest(ThreadingHTTPServer):
+    """Both on one port. Of several answers each is given once, and the last one for good."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.twilio: dict[str, list[Any]] = {}  # by CallSid: a body, or a status
+        self.vapi: dict[str, list[Any]] = {}  # by Vapi's id
+        self.asked: Counter[str] = Counter()  # by path
+        self.told: list[tuple[str, Any]] = []  # what was posted to a control URL
+        self.token, self.key = TOKEN, KEY
+        self._lock = threading.Lock()
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def settings(self, **changes: Any) -> dict[str, Any]:
+        """Of a product that talks to it."""
+        return {
+            "TWILIO_ACCOUNT_SID": ACCOUNT, "TWILIO_AUTH_TOKENS": [TOKEN], "TWILIO_BASE_URL": self.url,
+            "VAPI_BASE_URL": self.url, "VAPI_API_KEY": KEY, "VAPI_SOCKET_URL": "",
+            "VAPI_ALLOWED_HOSTS": ["127.0.0.1"], **changes,
+        }  # fmt: skip
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+    def next_answer(self, answers: list[Any] | None) -> Any:
+        with self._lock:
+            if not answers:
+                return 404
+            return answers.pop(0) if len(answers) > 1 else answers[0]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: FarRest
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nobody reads it."""
+
+    def do_GET(self) -> None:
+        far, path = self.server, self.path
+        far.asked[path] += 1
+        name = path.rpartition("/")[2].removesuffix(".json")
+        given = self.headers.get("Authorization", "")
+        if path.startswith("/2010-04-01/"):
+            basic = "Basic " + base64.b64encode(f"{ACCOUNT}:{far.token}".encode()).decode()
+            answer = far.next_answer(far.twilio.get(name)) if given == basic else 401
+            if isinstance(answer, dict):
+                answer = {"sid": name, "account_sid": ACCOUNT, **answer}
+        else:
+            answer = far.next_answer(far.vapi.get(name)) if given == f"Bearer {far.key}" else 401
+            if isinstance(answer, dict):
+                monitor = {"controlUrl": f"{far.url}/{name}/control"}
+                answer = {"id": name, "monitor": monitor, **answer}
+        self._answer(answer)
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.told.append((self.path, json.loads(body)))
+        self._answer({"success": True})
+
+    def _answer(self, answer: Any) -> None:
+        status = answer if isinstance(answer, int) else 200
+        if isinstance(answer, int):
+            answer = {"code": 20000 + status, "message": "no", "status": status}
+        raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
