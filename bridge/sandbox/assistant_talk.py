@@ -188,10 +188,11 @@ class Conversation:
         words = await self._understand(number, heard.pcm, self._line.audio_format.rate)
         self.call.utterances.append((heard.began_at, heard.at, words))
         self.call.note("< speech")
+        if words:
+            await self._transcript("caller", words, "partial")
         # The final comes before the answer's own events, however short the delay.
         await _until(heard.at + min(USER_FINAL_LATE_S, delay_ms / 1000 - STARTED_EARLY_S - 0.03))
         if words:
-            await self._transcript("caller", words, "partial")
             await self._transcript(
                 "caller", words + ("\x00\ud800" if self._dials.junk_events else ""), "final"
             )
@@ -254,10 +255,12 @@ class Conversation:
                 await self._event({"type": "user-interrupted", "turnId": voice.turn_id})
             await self._user_has_started(self._begun)
         await self._speech_update("assistant", "stopped")
+        said = voice.words_said()
+        if said:
+            await self._transcript("assistant", said, "partial")
         if voice.reply.cut_at is None:
             await _until(time.monotonic() + ASSISTANT_FINAL_LATE_S)
-        if said := voice.words_said():
-            await self._transcript("assistant", said, "partial")
+        if said:
             await self._transcript("assistant", said, "final")
         messages = [{"role": speaker, "content": words} for _, speaker, words in self.call.said[-50:]]
         await self._event({"type": "conversation-update", "conversation": messages})

@@ -25,7 +25,9 @@ from bridge.sandbox.caller import (
     Tell,
     Voice,
 )
-from bridge.sandbox.phone_call import Number, PhoneCall
+from bridge.sandbox.exchange import Exchange
+from bridge.sandbox.notices import Number
+from bridge.sandbox.phone_call import PhoneCall
 from bridge.sandbox.record import CallRecord
 from bridge.sandbox.stream import CarrierDials
 from bridge.sandbox.webhooks import Addresses, Webhooks
@@ -64,6 +66,7 @@ class Carrier:
         voice_path: str = "/twilio/voice",
         status_url: str | None = "/twilio/status",  # None: the number has no status callback
         limit_s: float = CALL_SECONDS,
+        exchange: Exchange | None = None,  # the REST API whose calls these are
     ) -> None:
         addresses = Addresses(base_url, public_url, media_base)
         root = addresses.public_url + "/"
@@ -76,6 +79,7 @@ class Carrier:
             extra_params=dict(extra_params or {}),
             limit_s=limit_s,
         )
+        self._exchange = exchange
         self._seed = abs(rng_seed)
         self._calls = 0
 
@@ -96,7 +100,9 @@ class Carrier:
         voice = Voice(self._seed * 1009 + self._calls)
         async with aiohttp.ClientSession(trust_env=False) as session:
             webhooks = Webhooks(number.addresses, session)
-            await PhoneCall(number, webhooks, record, voice, dials, on_event or _ignore).run(script)
+            tell = on_event or _ignore
+            call = PhoneCall(number, webhooks, record, voice, dials, tell, self._exchange)
+            await call.run(script)
         return record
 
 

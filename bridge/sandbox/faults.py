@@ -51,3 +51,27 @@ class AssistantDials:
 
     # What is kept for inspection
     keep_audio_s: float = 300.0  # of received audio per call; what is beyond is counted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CarrierApiDials:
+    """What the stand-in for Twilio's REST API does wrong, and how the people behave whom it calls."""
+
+    # Every request, or those alone whose path contains `rest_only`
+    rest_only: str = ""
+    rest_status: int = 0  # answer with this error, such as 401, 429 or 500; 0: none
+    rest_failures: int | None = None  # only the first so many requests fail; None: all of them
+    rest_delay_s: float = 0.0  # think so long before answering
+    rest_hang: bool = False  # no answer at all
+    rest_garbage: bool = False  # a proxy's HTML page with status 200
+    rest_cut: bool = False  # the request is obeyed, and the answer ends in the middle
+
+    # Calls that it places
+    ring_s: float = 0.2
+    outcome: str = "answered"  # or busy, no-answer, failed
+    answered_by: str = "human"  # what machine detection says
+    detection_s: float = 0.3  # how long it takes
+    api_never_rings: bool = False  # the call stays queued
+
+    # The bill
+    price_after_s: float | None = None  # end of a call -> its price; None: when told

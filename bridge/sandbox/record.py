@@ -9,7 +9,8 @@ from typing import Literal, TypeAlias
 
 MAX_ERRORS = 200
 
-EndedBy: TypeAlias = Literal["caller", "server", "lost"]
+# The carrier ends a stream when somebody gives it an order over REST.
+EndedBy: TypeAlias = Literal["caller", "server", "lost", "carrier"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,9 @@ class CallRecord:
     heard_segments: list[HeardSegment] = field(default_factory=list)
     unheard_bytes: int = 0  # still queued when the stream ended
     spoken_by_twilio: list[str] = field(default_factory=list)  # <Say>
+    said_before_stream: int = 0  # how many of these came before the first stream
     dialed: list[str] = field(default_factory=list)
+    whispered: list[str] = field(default_factory=list)  # what the person who was dialled heard first
     digits: str = ""
     errors: list[Trouble] = field(default_factory=list)
     ended_by: EndedBy | None = None

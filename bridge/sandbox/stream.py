@@ -1,8 +1,9 @@
 """The carrier's end of a media stream: the socket, the 20 ms clock, the playback buffer, the caller.
 
-Four tasks live as long as the socket: the pump sends a frame every 20 ms by an absolute clock (late frames
+Five tasks live as long as the socket: the pump sends a frame every 20 ms by an absolute clock (late frames
 catch up, nothing drifts), the reader obeys the server's messages, the echo returns marks when they are due,
-and the caller does its script. The stream is over when the reader or the caller is done.
+and the caller does its script. The stream is over when the reader or the caller is done,
+or when the carrier has an order to obey.
 
 `CarrierDials` make the carrier misbehave, as networks and strangers do.
 """
@@ -47,11 +48,18 @@ class CarrierDials:
     # Where the two above apply.
     signature_faults: Literal["everywhere", "webhooks", "stream"] = "everywhere"
     dial_status: str = "completed"  # DialCallStatus
+    dial_s: float = 0.0  # how long the person who was dialled talks
 
 
 class MediaStream:
     def __init__(
-        self, ws: ClientConnection, record: CallRecord, voice: Voice, dials: CarrierDials, tell: Tell
+        self,
+        ws: ClientConnection,
+        record: CallRecord,
+        voice: Voice,
+        dials: CarrierDials,
+        tell: Tell,
+        ordered: asyncio.Event,
     ) -> None:
         self.record = record
         self.voice = voice
@@ -64,6 +72,7 @@ class MediaStream:
         self._seq = 0
         self._stream_sid = record.stream_sid = "MZ" + uuid.uuid4().hex
         self._marks_changed = asyncio.Event()
+        self._ordered = ordered  # set when the carrier is to end the stream
         self._silent = False  # nothing more is said into the socket
         self._vanished = False  # nor read from it
         self._ended_at: float | None = None  # when the caller hung up; closing takes its time
@@ -80,16 +89,21 @@ class MediaStream:
             if not self._dials.no_start:
                 await self._start()
             caller = asyncio.create_task(self._perform(script))
-            tasks += [caller, *(asyncio.create_task(fate) for fate in self._fates())]
+            ordered = asyncio.create_task(self._until_ordered())
+            tasks += [caller, ordered, *(asyncio.create_task(fate) for fate in self._fates())]
             async with asyncio.timeout(limit_s):
-                await _first_of({reader, caller}, tasks)
+                await _first_of({reader, caller, ordered}, tasks)
             if not reader.done():
+                by_order = not caller.done()
+                if not by_order:
+                    self._tell("hung-up", {})
                 await self._hang_up()
-                return "caller"
+                return "carrier" if by_order else "caller"
         except ConnectionClosed:
             pass
         except TimeoutError:
             self.record.trouble(0, f"the call reached its limit of {limit_s:.0f} s")
+            self._tell("hung-up", {})
             await self._hang_up()
             return "caller"
         finally:
@@ -97,6 +111,9 @@ class MediaStream:
             self._finish(monotonic())
             self._ws.transport.abort()
         return "server" if self._ws.protocol.close_rcvd is not None else "lost"
+
+    async def _until_ordered(self) -> None:
+        await self._ordered.wait()
 
     async def _perform(self, script: Sequence[Step]) -> None:
         if self._dials.no_start:
@@ -235,7 +252,6 @@ class MediaStream:
 
     async def _hang_up(self) -> None:
         self._ended_at = monotonic()
-        self._tell("hung-up", {})
         if self._vanished:
             return
         self._silent = True

@@ -43,6 +43,7 @@ class DialVerb:
     number: str
     action: str = ""
     method: str = "POST"
+    whisper: str = ""  # what the person hears first: a document for their leg
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,9 @@ ATTRIBUTES = {
         "ringTone", "trim", "recordingStatusCallback", "recordingStatusCallbackMethod",
         "recordingStatusCallbackEvent", "sequential",
     },
+    "Number": {
+        "url", "method", "sendDigits", "statusCallback", "statusCallbackEvent", "statusCallbackMethod",
+    },
 }  # fmt: skip
 
 
@@ -109,7 +113,11 @@ def _verb(element: ElementTree.Element, warnings: list[TwimlError]) -> Verb | No
         case "Say":
             return SayVerb(text)
         case "Dial":
-            return DialVerb(text, element.get("action", ""), method)
+            noun = element.find("Number")
+            if noun is not None:
+                _check_attributes(noun, warnings)
+            whisper = "" if noun is None else noun.get("url", "")
+            return DialVerb(text, element.get("action", ""), method, whisper)
         case "Pause":
             try:
                 return PauseVerb(float(element.get("length", "1")))

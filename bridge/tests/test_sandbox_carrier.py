@@ -629,6 +629,17 @@ async def test_it_follows_redirects_of_twiml_by_get_too_but_not_for_ever(far_sid
     assert record.error_codes == [11215] and len(record.twiml) == 10
 
 
+async def test_it_knows_what_was_said_before_the_stream(far_side: FarSide) -> None:
+    async def close(socket: Socket) -> None:
+        await socket.next("start")
+
+    far_side.handler = close
+    far_side.documents["/twilio/voice"] = STREAM.replace("<Response>", "<Response><Say>First.</Say>")
+    far_side.documents["/twilio/after"] = "<Response><Say>Sorry.</Say></Response>"
+    record = await far_side.call(StayOnTheLine(3))
+    assert record.spoken_by_twilio == ["First.", "Sorry."] and record.said_before_stream == 1
+
+
 @pytest.mark.parametrize(
     ("url", "code"),
     [
