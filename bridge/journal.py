@@ -36,6 +36,7 @@ class CallOffered:
     refused: str = ""
     simulated: bool = False
     caller_name: str = ""
+    answered_by: str = ""  # on calls that we placed with machine detection
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,11 @@ class StreamEnded:
 
 @dataclass(frozen=True, slots=True)
 class CarrierReported:
-    """A status or stream callback from Twilio. Arrives late, twice, and in any order."""
+    """A status or stream callback from Twilio. Arrives late, twice, and in any order.
+
+    Also what Twilio says when it is asked about a call (`asked`), which is when it names the price: dollars
+    as text, below zero, exactly as sent.
+    """
 
     call_sid: str
     at: float
@@ -141,11 +146,17 @@ class CarrierReported:
     duration_seconds: int | None = None
     stream_event: str = ""
     detail: str = ""
+    answered_by: str = ""  # of calls that we placed: human, machine_start, ...
+    asked: bool = False
+    price: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class AssistantReported:
-    """A server message from Vapi. `call_sid` may be empty: then `vapi_call_id` finds the call."""
+    """A server message from Vapi. `call_sid` may be empty: then `vapi_call_id` finds the call.
+
+    `kept` are further parts of the report, as sent and bounded by whoever read them.
+    """
 
     call_sid: str
     at: float
@@ -156,6 +167,21 @@ class AssistantReported:
     cost: float | None = None
     summary: str = ""
     turn_latencies: tuple[Mapping[str, Any], ...] = ()
+    kept: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EndRequested:
+    """Somebody other than the caller asked for the call's end, just now; `withdrawn` when it was refused.
+
+    What the stream then says of its end is less than what was asked for.
+    """
+
+    call_sid: str
+    at: float
+    end_reason: str
+    ended_by: str
+    withdrawn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +209,7 @@ Entry: TypeAlias = (
     | StreamEnded
     | CarrierReported
     | AssistantReported
+    | EndRequested
     | LiveNote
 )
 
@@ -191,7 +218,7 @@ _KINDS: dict[str, type[Entry]] = {
     kind.__name__: kind
     for kind in (
         CallOffered, StreamStarted, StreamRefused, AssistantAnswered, UtteranceSpoken,
-        TurnTaken, Happened, StreamEnded, CarrierReported, AssistantReported,
+        TurnTaken, Happened, StreamEnded, CarrierReported, AssistantReported, EndRequested,
     )
 }  # fmt: skip
 

@@ -19,11 +19,13 @@ the stream's start.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from enum import Enum
 from typing import Any, Final, Literal, assert_never
 
 from bridge import endings
 from bridge.arrivals import Arrivals
+from bridge.audio import dtmf
 from bridge.barge_in import BargeIn
 from bridge.deadlines import NEVER, Deadlines
 from bridge.events import (
@@ -59,6 +61,7 @@ from bridge.keypad import Keypad
 from bridge.live_note import LiveNotes
 from bridge.playout import BYTES_PER_SECOND, Playout
 from bridge.report import CallReport
+from bridge.tool_calls import SEND_DTMF, ToolCall, keys_of
 from bridge.turns import Turns
 from bridge.utterances import Utterances
 from bridge.wire import twilio, vapi
@@ -70,6 +73,7 @@ MEDIA_SECONDS = 8.0
 STALL_SECONDS = 12.0
 GOODBYE_SECONDS = 2.0  # beyond what is left to play
 QUIET_SECONDS = 0.2  # assistant audio that pauses this long gets a mark behind it
+KEYS_CHUNK_BYTES = 800  # 100 ms of tones in a message
 AHEAD_SECONDS = 30.0  # how far the assistant may run ahead of real time
 
 
@@ -124,6 +128,7 @@ class CallSession:
         self._live = LiveNotes(now)
         # Assistant leg
         self._last_from_assistant = now
+        self._tools_called: deque[str] = deque(maxlen=100)
         self._local_barge_in = local_barge_in  # the socket dialect: we decide, Vapi sends no word
         self._goodbye_mark = ""
 
@@ -188,6 +193,7 @@ class CallSession:
                 | vapi.Transcript()
                 | vapi.UserInterrupted()
                 | vapi.Hang()
+                | vapi.ToolCalls()
                 | vapi.Noted()
             ):
                 self._vapi(event, now)
@@ -373,6 +379,7 @@ class CallSession:
         | vapi.Transcript
         | vapi.UserInterrupted
         | vapi.Hang
+        | vapi.ToolCalls
         | vapi.Noted,
         now: float,
     ) -> None:
@@ -403,12 +410,38 @@ class CallSession:
             case vapi.Hang():
                 self.counters["hangs"] += 1
                 self._happened("hang", now)
+            case vapi.ToolCalls(calls):
+                for call in calls:
+                    self._tool_called(call, now)
             case vapi.Noted(kind, known):
                 self._report.count(f"vapi_{kind}" if known else "vapi_unknown")
                 if not known:
                     self._report.count(f"vapi_unknown_{kind}")
             case _:
                 assert_never(event)
+
+    def _tool_called(self, call: ToolCall, now: float) -> None:
+        """Tools are run and answered elsewhere; the line itself is played to here, where it is held."""
+        if call.id in self._tools_called:
+            return
+        self._tools_called.append(call.id)
+        self._happened("tool-called", now, tool=call.name)
+        if call.name == SEND_DTMF:
+            self._play_keys(call, now)
+
+    def _play_keys(self, call: ToolCall, now: float) -> None:
+        try:
+            keys = keys_of(call)
+        except ValueError:
+            self.counters["keys_refused"] += 1
+            return
+        ulaw = dtmf.tones(keys)
+        for start in range(0, len(ulaw), KEYS_CHUNK_BYTES):
+            chunk = ulaw[start : start + KEYS_CHUNK_BYTES]
+            self._playout.queue(len(chunk), now)
+            self._do(SendToCaller(chunk, False, None))
+        self.counters["keys_played"] += len(keys)
+        self._happened("keys-played", now, keys=keys)
 
     def _speech_update(self, speaker: vapi.Speaker, started: bool, now: float) -> None:
         self._happened(f"{speaker}-{'started' if started else 'stopped'}", now)
@@ -496,6 +529,8 @@ class CallSession:
         counts["keys_dropped"] += self._keypad.dropped
         counts["marks_overdue"] += self._playout.overdue
         counts["frames_unsent"] += len(self._hold)
+        if (jitter := self._arrivals.jitter_p95_ms) is not None:
+            counts["jitter_p95_ms"] = jitter
         self._happened("stream-ended", now, reason=self.end_reason)
         self._live.over(now)
         self._write(self._report.live(self._live, self._turns.latest, now))

@@ -235,6 +235,7 @@ class VapiClient:
             assistant_id=self._assistant_id(whom),
             call_sid=whom.call_sid,
             caller=whom.caller,
+            route_id=route.id,
             audio_format=config.vapi_audio_format,
             max_call_seconds=config.max_call_seconds if limit is None else limit,
             endpointing_ms=config.vapi_endpointing_ms if endpointing is None else endpointing,

@@ -7,7 +7,6 @@ value. Children are told apart by their index, and of one index the later entry 
 
 from __future__ import annotations
 
-import math
 from binascii import crc32
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, assert_never
 
+from django.conf import settings
 from django.db import models
 
 from bridge import journal
@@ -26,18 +26,20 @@ from bridge.endings import (
     DRAINING,
     ENDED_BY,
     HUNG_UP_BY_STAFF,
+    MACHINE_ANSWERED,
+    OUT_OF_HOURS,
     STREAM_LOST,
     TICKET_REFUSED,
     WORKER_LOST,
 )
-from calls import derived
+from calls import bills, derived
 from calls.clean import clean_json, clean_text
 from calls.hours import HourKey, key_of
 from calls.models import TERMINAL_STATUSES, Call, CallEvent, Turn, Utterance, later_status
 
 LEASE = timedelta(seconds=15)
 # Reasons of a call that had no stream. A stream of the same call proves them wrong.
-NEVER_STARTED = (TICKET_REFUSED, AT_CAPACITY, DRAINING)
+NEVER_STARTED = (TICKET_REFUSED, AT_CAPACITY, DRAINING, OUT_OF_HOURS, MACHINE_ANSWERED)
 # After these nothing follows at Twilio. (A caller who was transferred is still on the line.)
 ENDED_IN_BRIDGE = (CALLER_HUNG_UP, ASSISTANT_ENDED, HUNG_UP_BY_STAFF)
 # What staff asked for looks like one of these to the stream, which knows no better.
@@ -126,6 +128,8 @@ class Changes:
                 self._carrier(call, entry)
             case journal.AssistantReported():
                 self._vapi(call, entry)
+            case journal.EndRequested():
+                self._end_requested(call, entry)
             case journal.LiveNote():
                 raise ValueError("a note of the moment is no row")
             case _:
@@ -138,6 +142,7 @@ class Changes:
             to_number=clean_text(entry.to_number, 64) or call.to_number,
             caller_name=clean_text(entry.caller_name, 255) or call.caller_name,
             direction=clean_text(entry.direction, 16) or call.direction,
+            answered_by=clean_text(entry.answered_by, 32) or call.answered_by,
             simulated=entry.simulated or call.simulated,
         )
         if entry.refused and not call.end_reason and not call.stream_sid:
@@ -149,8 +154,9 @@ class Changes:
 
     def _stream_ended(self, call: Call, entry: journal.StreamEnded) -> None:
         reason, ended_by = clean_text(entry.end_reason, 64), clean_text(entry.ended_by, 16)
-        if _was_asked_for(call, entry):
-            reason, ended_by = call.end_requested, ENDED_BY.get(call.end_requested, "staff")
+        if _was_asked_for(call, reason, moment(entry.at)):
+            reason = call.end_requested
+            ended_by = call.ended_by or ENDED_BY.get(reason, "staff")
         # The stream's own account outranks a refusal and the reaper's guess.
         if call.end_reason in ("", *NEVER_STARTED, WORKER_LOST):
             self.set(call, end_reason=reason, ended_by=ended_by, ended_at=moment(entry.at))
@@ -166,8 +172,22 @@ class Changes:
             barge_ins=entry.barge_ins,
             counters=clean_json(entry.counters),
         )
+        self.set(call, stream_price=_stream_price(entry.at_ms))
         if reason in ENDED_IN_BRIDGE:
             self.set(call, status=later_status(call.status, "completed"))
+
+    def _end_requested(self, call: Call, entry: journal.EndRequested) -> None:
+        if entry.withdrawn:
+            if call.end_requested_at == moment(entry.at):
+                self.set(call, end_requested="", end_requested_at=None)
+                self.set(call, ended_by=call.ended_by if call.end_reason else "")
+            return
+        self.set(call, end_requested=clean_text(entry.end_reason, 64), end_requested_at=moment(entry.at))
+        # The stream may have told its end first: it was carried, perhaps, by another process.
+        if call.ended_at is not None and _was_asked_for(call, call.end_reason, call.ended_at):
+            self.set(call, end_reason=call.end_requested, ended_by=entry.ended_by)
+        elif not call.end_reason:
+            self.set(call, ended_by=clean_text(entry.ended_by, 16))
 
     def _carrier(self, call: Call, entry: journal.CarrierReported) -> None:
         status = entry.status.strip().lower()
@@ -180,26 +200,41 @@ class Changes:
         if entry.duration_seconds is not None:
             longest = max(entry.duration_seconds, call.duration_seconds or 0)
             self.set(call, duration_seconds=min(longest, 2**31 - 1))
+        if entry.answered_by:
+            self.set(call, answered_by=clean_text(entry.answered_by, 32))
+        if (price := bills.amount(entry.price)) is not None:  # it comes late, and a later word is no nothing
+            self.set(call, twilio_price=price)
+        if entry.asked and entry.duration_seconds and call.stream_sid and call.stream_price is None:
+            # Its server died with it: it has lasted no longer than the call.
+            self.set(call, stream_price=_stream_price(entry.duration_seconds * 1000))
         kind = clean_text(entry.stream_event or f"call-{status or 'unknown'}", 64)
         data = {"sequence": entry.sequence, "detail": entry.detail}
+        if entry.asked:  # not one more callback
+            kind = "call-looked-up"
+            data |= {"status": status, "duration": entry.duration_seconds, "price": entry.price}
         known = {name: value for name, value in data.items() if value not in (None, "")}
         self._event(call, "carrier", _index(kind, entry.sequence), kind, None, known)
 
     def _vapi(self, call: Call, entry: journal.AssistantReported) -> None:
-        reason = clean_text(entry.ended_reason, 255)
-        self.set(
-            call,
-            vapi_call_id=call.vapi_call_id or clean_text(entry.vapi_call_id, 64),
-            vapi_ended_reason=reason or call.vapi_ended_reason,
-            summary=clean_text(entry.summary) or call.summary,
-        )
-        if entry.kind == "end-of-call-report" and call.reported_at is None:
-            self.set(call, reported_at=moment(entry.at))
-        if entry.cost is not None and math.isfinite(entry.cost) and 0 <= entry.cost < 10_000:
-            self.set(call, vapi_cost=Decimal(str(round(entry.cost, 5))))
-        if entry.turn_latencies:
-            self.set(call, vapi_report={"turn_latencies": clean_json(entry.turn_latencies)})
-            self._to_split[call.pk] = call
+        """The report outranks any status, whichever came first, and of two reports the later stands."""
+        reason, at = clean_text(entry.ended_reason, 255), moment(entry.at)
+        self.set(call, vapi_call_id=call.vapi_call_id or clean_text(entry.vapi_call_id, 64))
+        final = entry.kind == "end-of-call-report"
+        if call.reported_at is None or (final and at >= call.reported_at):
+            self.set(
+                call,
+                vapi_ended_reason=reason or call.vapi_ended_reason,
+                summary=clean_text(entry.summary) or call.summary,
+            )
+            if final:
+                self.set(call, reported_at=at)
+            if (cost := bills.amount(entry.cost)) is not None and cost >= 0:
+                self.set(call, vapi_cost=cost)
+            kept = clean_json(entry.kept)
+            if entry.turn_latencies:
+                kept["turn_latencies"] = clean_json(entry.turn_latencies)
+                self._to_split[call.pk] = call
+            self.set(call, vapi_report={**call.vapi_report, **kept})
         data = {"status": entry.status, "reason": reason}
         known = {name: value for name, value in data.items() if value}
         self._event(call, "vapi", _index(entry.kind, entry.status), entry.kind, None, known)
@@ -246,13 +281,17 @@ class Changes:
         Turn.objects.bulk_update(changed, list(_VENDOR_PARTS))
 
 
-def _was_asked_for(call: Call, entry: journal.StreamEnded) -> bool:
+def _stream_price(ms: int) -> Decimal:
+    return bills.stream_price(ms, settings.TWILIO_STREAM_PRICE_PER_MINUTE)
+
+
+def _was_asked_for(call: Call, reason: str, ended_at: datetime) -> bool:
     """Whether the stream ended because staff, or a tool of ours, had just asked for it."""
     asked_at = call.end_requested_at
-    if not call.end_requested or asked_at is None or entry.end_reason not in LOOKS_LIKE:
+    if not call.end_requested or asked_at is None or reason not in LOOKS_LIKE:
         return False
     # Page and stream may run on two machines, whose clocks differ by a little.
-    return -CLOCKS_APART <= moment(entry.at) - asked_at <= ASKED_WITHIN
+    return -CLOCKS_APART <= ended_at - asked_at <= ASKED_WITHIN
 
 
 def _take_parts(turn: Turn, part: Any) -> bool:

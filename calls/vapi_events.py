@@ -7,27 +7,35 @@ for in the places where it has been seen, and a strange one is left out rather t
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import math
 import time
 from collections import Counter
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from django.http import HttpResponse, JsonResponse
 
 from bridge.journal import AssistantReported
+from bridge.tool_calls import tool_calls
+from calls import tools
+from calls.clean import clean_json
 from calls.decorators import SID, VapiRequest, refuse, vapi_authenticated
 from calls.masking import short_sid
 
 logger = logging.getLogger(__name__)
 
 MAX_TURNS = 500
-MAX_TOOL_CALLS = 100
 MAX_SUMMARY = 10_000
+MAX_KEPT = 8_000  # characters of JSON, for each part of a report that is kept as sent
+MAX_COSTS = 100
 LATENCIES = ("modelLatency", "voiceLatency", "transcriberLatency", "endpointingLatency", "turnLatency")
-REPORTS = ("end-of-call-report", "status-update")
+END_OF_CALL = "end-of-call-report"
+REPORTS = (END_OF_CALL, "status-update")
+PLACES: tuple[tuple[str, ...], ...] = ((), ("artifact",), ("call",))  # where parts of a report have been seen
 
 # Messages since the process started that we had no use for, by kind; bounded by the known kinds.
 unread: Counter[str] = Counter()
@@ -45,7 +53,7 @@ async def events(request: VapiRequest) -> HttpResponse:
 
     kind = text_at(message, "type", limit=64)
     if kind == "tool-calls":
-        return JsonResponse({"results": tool_results(message)})
+        return JsonResponse({"results": await tool_results(message, request)})
     if kind in REPORTS:
         report = read_report(message, kind, request.query.get("callSid", ""), time.time())
         if report.call_sid or report.vapi_call_id:
@@ -62,31 +70,63 @@ async def events(request: VapiRequest) -> HttpResponse:
 
 def read_report(message: Mapping[str, Any], kind: str, call_sid: str, now: float) -> AssistantReported:
     """The entry for a status update or an end-of-call report."""
-    places = (
-        (call_sid,),
-        (value_at(message, "call", "assistantOverrides", "metadata", "callSid"),),
-        (value_at(message, "call", "metadata", "callSid"),),
-        (value_at(message, "assistant", "metadata", "callSid"),),
-    )
-    sids = (sid for (sid,) in places if isinstance(sid, str) and SID.fullmatch(sid))
-    costs = (
-        value_at(message, "cost"),
-        value_at(message, "artifact", "cost"),
-        value_at(message, "call", "cost"),
-    )
+    final = kind == END_OF_CALL  # a cost that is told before is what it came to so far, often 0
     return AssistantReported(
-        call_sid=next(sids, ""),
+        call_sid=call_sid_of(message, call_sid),
         at=now,
         kind=kind,
         vapi_call_id=text_at(message, "call", "id", limit=64),
         status=text_at(message, "status", limit=32),
         ended_reason=text_at(message, "endedReason", limit=255)
         or text_at(message, "call", "endedReason", limit=255),
-        cost=next((float(cost) for cost in costs if is_amount(cost)), None),
-        summary=text_at(message, "analysis", "summary", limit=MAX_SUMMARY)
+        cost=cost_of(message) if final else None,
+        summary=text_at(first_at(message, "analysis"), "summary", limit=MAX_SUMMARY)
         or text_at(message, "summary", limit=MAX_SUMMARY),
         turn_latencies=tuple(turn_latencies(message)),
+        kept=kept_of(message) if final else {},
     )
+
+
+def cost_of(message: Mapping[str, Any]) -> float | None:
+    """What the vendor's side cost in dollars: as named, else as broken down, else added up.
+
+    A total settles after its parts, and until then it is 0: a later place that knows more is believed.
+    """
+    found: list[Decimal] = []
+    for path in PLACES:
+        totals = (value_at(message, *path, "cost"), value_at(message, *path, "costBreakdown", "total"))
+        found += [Decimal(str(total)) for total in totals if is_amount(total)]
+        items = value_at(message, *path, "costs")
+        parts = [value_at(item, "cost") for item in items[:MAX_COSTS]] if isinstance(items, list) else []
+        if amounts := [Decimal(str(part)) for part in parts if is_amount(part)]:
+            found.append(sum(amounts, Decimal()))
+    return next((float(cost) for cost in found if cost), 0.0 if found else None)
+
+
+def kept_of(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Parts of the report that are kept as sent; one that is too long is left out, not cut."""
+    analysis = first_at(message, "analysis")
+    breakdown, costs = first_at(message, "costBreakdown"), first_at(message, "costs")
+    parts = {
+        # A string by the schema ("true", "8", "Good"), by its rubric; older ones sent true and numbers.
+        "success": _as_text(value_at(analysis, "successEvaluation")),
+        "structured_data": value_at(analysis, "structuredData"),
+        "cost_breakdown": breakdown if isinstance(breakdown, dict) else None,
+        "costs": costs[:MAX_COSTS] if isinstance(costs, list) else None,
+    }
+    known = {name: clean_json(part) for name, part in parts.items() if part}
+    return {name: part for name, part in known.items() if len(json.dumps(part)) <= MAX_KEPT}
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)[:64] if isinstance(value, str | int | float) else ""
+
+
+def first_at(message: Mapping[str, Any], name: str) -> Any:
+    """One part of a report, wherever this version of it stands."""
+    return next((found for path in PLACES if (found := value_at(message, *path, name))), None)
 
 
 def turn_latencies(message: Mapping[str, Any]) -> list[dict[str, float]]:
@@ -103,20 +143,28 @@ def turn_latencies(message: Mapping[str, Any]) -> list[dict[str, float]]:
     ]
 
 
-def tool_results(message: Mapping[str, Any]) -> list[dict[str, str]]:
-    """An answer to each tool call. We offer no tools, and the model must hear that rather than wait."""
-    asked = value_at(message, "toolCallList") or value_at(message, "toolCalls")
-    if not isinstance(asked, list):
-        together = value_at(message, "toolWithToolCallList")
-        asked = [value_at(each, "toolCall") for each in together] if isinstance(together, list) else []
-    return [
-        {
-            "toolCallId": text_at(each, "id", limit=128),
-            "name": text_at(each, "name", limit=128) or text_at(each, "function", "name", limit=128),
-            "error": "no such tool",
-        }
-        for each in asked[:MAX_TOOL_CALLS]
-    ]
+async def tool_results(message: Mapping[str, Any], request: VapiRequest) -> list[dict[str, str]]:
+    """An answer to each tool call, all run at once."""
+    call_sid, vapi_call_id = (
+        call_sid_of(message, request.query.get("callSid", "")),
+        text_at(message, "call", "id", limit=64),
+    )
+    route_id = text_at(message, "call", "assistantOverrides", "metadata", "route", limit=64)
+    route = request.bridge.admission.route(route_id)
+    return await asyncio.gather(
+        *(tools.answer(asked, call_sid, vapi_call_id, route, request.bridge) for asked in tool_calls(message))
+    )
+
+
+def call_sid_of(message: Mapping[str, Any], call_sid: str) -> str:
+    """Whose message it is: from its address, or wherever we put it into the call's own facts."""
+    places = (
+        call_sid,
+        value_at(message, "call", "assistantOverrides", "metadata", "callSid"),
+        value_at(message, "call", "metadata", "callSid"),
+        value_at(message, "assistant", "metadata", "callSid"),
+    )
+    return next((sid for sid in places if isinstance(sid, str) and SID.fullmatch(sid)), "")
 
 
 def value_at(value: Any, *path: str) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from bridge.audio.dtmf import tones
 from bridge.events import (
     Aborted,
     Action,
@@ -40,6 +41,7 @@ from bridge.journal import (
 from bridge.report import MAX_HAPPENED, MAX_KINDS
 from bridge.session import IllegalStep, State
 from bridge.tests.stories import CALL, LOUD, SILENCE, START, STREAM, WALL, Story, connecting, live, waiting
+from bridge.tool_calls import ToolCall
 from bridge.wire import twilio, vapi
 
 STOP = twilio.Stop(STREAM, CALL)
@@ -955,3 +957,40 @@ def test_changes_of_state_are_one_log_line_each(caplog: pytest.LogCaptureFixture
         "CA00..01 = LIVE after 0 ms",
         "CA00..01 = ENDED after 0 ms (caller-hung-up, by caller)",
     ]
+
+
+# Tools
+
+
+def happened(call: Story, kind: str) -> list[Happened]:
+    return [event for event in call.written(Happened) if event.kind == kind]
+
+
+def keys(digits: str, number: str = "t1") -> vapi.ToolCalls:
+    return vapi.ToolCalls((ToolCall(number, "send_dtmf", {"digits": digits}),))
+
+
+def test_keys_that_the_assistant_presses_are_played_to_the_line_once() -> None:
+    call = live()
+    call.tell(keys("42#"))
+    call.tell(keys("42#"))  # told again
+    played = b"".join(action.ulaw for action in call.done(SendToCaller))
+    assert played == tones("42#")
+    assert max(len(action.ulaw) for action in call.done(SendToCaller)) <= 800
+    assert [event.data for event in happened(call, "keys-played")] == [{"keys": "42#"}]
+    assert call.session.counters["keys_played"] == 3
+
+
+def test_keys_that_are_none_are_counted_and_not_played() -> None:
+    call = live()
+    call.tell(keys("call the police"))
+    assert not call.done(SendToCaller)
+    assert call.session.counters["keys_refused"] == 1
+
+
+def test_other_tools_are_noted_and_left_to_the_webhook() -> None:
+    call = live()
+    call.tell(vapi.ToolCalls((ToolCall("t1", "transfer_call", {}), ToolCall("t2", "book", {}))))
+    told = [event.data["tool"] for event in happened(call, "tool-called")]
+    assert told == ["transfer_call", "book"]
+    assert not call.done(SendToCaller)

@@ -78,7 +78,7 @@ async def test_it_asks_as_documented(make_client: MakeClient, vapi: Vapi) -> Non
     assert headers["Authorization"] == "Bearer key-canary"
     assert headers["User-Agent"].startswith("voiceai/"), "without one Vapi's front door answers 403"
     overrides = vapi.bodies[0]["assistantOverrides"]
-    assert overrides["metadata"] == {"callSid": CALL}
+    assert overrides["metadata"] == {"callSid": CALL, "route": "default"}
     assert overrides["server"]["url"] == f"https://bridge.example.com/vapi/events?callSid={CALL}"
     assert overrides["server"]["headers"] == {"X-Vapi-Secret": "webhook-canary"}
     assert vapi.bodies[0]["assistantId"] == "assistant-1"
@@ -94,6 +94,7 @@ async def test_a_route_has_its_own_assistant_and_limits(make_client: MakeClient,
     assert overrides["startSpeakingPlan"] == {"waitSeconds": 0.35}
     assert overrides["artifactPlan"] == {"recordingEnabled": True}
     assert overrides["firstMessage"] == "Hi"
+    assert overrides["variableValues"]["twilioCallSid"] == CALL
     await link.hang_up("close")
 
 

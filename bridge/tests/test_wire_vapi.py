@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.tests.samples import sample
+from bridge.tool_calls import ToolCall
 from bridge.wire import MalformedMessage, vapi
 
 CALL = "CA00000000000000000000000000000001"
@@ -37,13 +38,33 @@ SECRET_URL = "wss://api.vapi.ai/0198c5d1-7777-7000-8000-000000000001/transport"
         ("conversation_update", vapi.Noted("conversation-update")),
         ("model_output", vapi.Noted("model-output")),
         ("voice_input", vapi.Noted("voice-input")),
-        ("tool_calls", vapi.Noted("tool-calls")),
         ("assistant_started", vapi.Noted("assistant.started")),
         ("audio", vapi.Audio(b"\xff\xfe\xfe\xfe\xff")),
     ],
 )
 def test_it_reads_every_documented_event(name: str, event: vapi.Event) -> None:
     assert vapi.parse(sample(f"vapi/{name}")) == event
+
+
+ASKED = {"id": "t1", "type": "function", "function": {"name": "send_dtmf", "arguments": {"digits": "42#"}}}
+
+
+@pytest.mark.parametrize(
+    ("message", "calls"),
+    [
+        ({"toolCallList": [ASKED]}, [("t1", "send_dtmf", {"digits": "42#"})]),
+        ({"toolCalls": [ASKED | {"function": {"name": "send_dtmf", "arguments": '{"digits": "42#"}'}}]},
+         [("t1", "send_dtmf", {"digits": "42#"})]),
+        ({"toolWithToolCallList": [{"toolCall": ASKED}, 3]}, [("t1", "send_dtmf", {"digits": "42#"})]),
+        ({"toolCallList": [{"id": 7, "name": "book", "arguments": "[1"}, None]}, [("", "book", {})]),
+        ({"toolCallList": [{"function": "?", "arguments": [1]}]}, [("", "", {})]),
+        ({"toolCallList": {}}, []),
+        ({"toolCallList": [ASKED] * 500}, [("t1", "send_dtmf", {"digits": "42#"})] * 100),
+    ],
+)  # fmt: skip
+def test_it_reads_the_tools_called_wherever_they_stand(message: Any, calls: list[Any]) -> None:
+    event = vapi.parse(json.dumps({"type": "tool-calls"} | message))
+    assert event == vapi.ToolCalls(tuple(ToolCall(*each) for each in calls))
 
 
 def test_an_event_it_never_heard_of_is_noted_by_a_bounded_name() -> None:
@@ -163,6 +184,7 @@ REQUEST = vapi.CallRequest(
     assistant_id=ASSISTANT,
     call_sid=CALL,
     caller="+15551230000",
+    route_id="default",
     audio_format="pcm_s16le",
     max_call_seconds=1800,
     endpointing_ms=300,
@@ -193,12 +215,25 @@ def test_the_longest_call_stays_in_vapis_range(asked: int, sent: int) -> None:
     assert replace(REQUEST, max_call_seconds=asked).body()["assistantOverrides"]["maxDurationSeconds"] == sent
 
 
+def test_a_numbers_overrides_are_added_to_what_ours_only_begin() -> None:
+    overrides = {
+        "variableValues": {"shop": "Main Street"},
+        "startSpeakingPlan": {"smartEndpointingPlan": {"provider": "livekit"}},
+        "artifactPlan": None,
+    }
+    sent = replace(REQUEST, overrides=overrides).body()["assistantOverrides"]
+    ours = REQUEST.body()["assistantOverrides"]
+    assert sent["variableValues"] == {**ours["variableValues"], "shop": "Main Street"}
+    assert sent["startSpeakingPlan"] == {**ours["startSpeakingPlan"], **overrides["startSpeakingPlan"]}  # type: ignore[dict-item]
+    assert sent["artifactPlan"] is None
+
+
 def test_a_numbers_overrides_win_but_for_what_the_bridge_lives_on() -> None:
     overrides = {"firstMessage": "Hi", "backgroundSound": "office", "clientMessages": [], "metadata": {}}
     sent = replace(REQUEST, overrides=overrides).body()["assistantOverrides"]
     assert (sent["firstMessage"], sent["backgroundSound"]) == ("Hi", "office")
     assert "user-interrupted" in sent["clientMessages"]
-    assert sent["metadata"] == {"callSid": CALL}
+    assert sent["metadata"] == {"callSid": CALL, "route": "default"}
 
 
 def test_it_reads_where_the_created_call_is_to_be_reached() -> None:

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, assert_never
 
+from bridge.tool_calls import ToolCall, tool_calls
 from bridge.wire import MalformedMessage
 
 MAX_TRANSCRIPT = 16_000  # characters; hours of speech
@@ -71,6 +72,13 @@ class Hang:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCalls:
+    """The model called tools. Their results go to Vapi by its webhook, never over this socket."""
+
+    calls: tuple[ToolCall, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Noted:
     """An event that changes nothing for the call; counted under its name."""
 
@@ -78,11 +86,13 @@ class Noted:
     known: bool = True
 
 
-Event: TypeAlias = Audio | StatusUpdate | SpeechUpdate | Transcript | UserInterrupted | Hang | Noted
+Event: TypeAlias = (
+    Audio | StatusUpdate | SpeechUpdate | Transcript | UserInterrupted | Hang | ToolCalls | Noted
+)
 
-# Documented, and of no consequence for a bridge: the words come as transcripts, the tools by webhook.
+# Documented, and of no consequence for a bridge: the words come as transcripts.
 _NOTED = frozenset({
-    "conversation-update", "model-output", "voice-input", "tool-calls", "tool-calls-result",
+    "conversation-update", "model-output", "voice-input", "tool-calls-result",
     "tool.completed", "function-call", "function-call-result", "transfer-update", "assistant.started",
     "assistant.speechStarted", "metadata", "language-changed", "language-change-detected",
     "workflow.node.started", "session.created", "session.updated", "session.deleted",
@@ -91,6 +101,7 @@ _NOTED = frozenset({
 # What we ask Vapi to tell us, explicitly: an assistant's own list would replace it.
 CLIENT_MESSAGES = (
     "status-update", "transcript", "speech-update", "user-interrupted", "hang", "assistant.started",
+    "tool-calls",
 )  # fmt: skip
 SERVER_MESSAGES = ("status-update", "end-of-call-report", "hang", "tool-calls")
 
@@ -131,6 +142,8 @@ def parse(text: str) -> Event:
             return UserInterrupted(str(message.get("turnId") or ""))
         case "hang":
             return Hang()
+        case "tool-calls":
+            return ToolCalls(tool_calls(message))
         case _:
             return Noted(kind[:64], known=kind in _NOTED)
 
@@ -232,6 +245,7 @@ class CallRequest:
     assistant_id: str
     call_sid: str
     caller: str
+    route_id: str
     audio_format: str
     max_call_seconds: int
     endpointing_ms: int
@@ -241,11 +255,12 @@ class CallRequest:
     overrides: Mapping[str, Any]
 
     def body(self) -> dict[str, Any]:
-        """The JSON body. A number's own overrides win over ours, field by field."""
+        """The JSON body. A number's own overrides win over ours, field by field; those of what we only
+        add to are put together, so that a variable more does not cost the caller's number."""
         rate = 8000 if self.audio_format == "mulaw" else 16000
         ours: dict[str, Any] = {
             "variableValues": {"caller": self.caller, "twilioCallSid": self.call_sid},
-            "metadata": {"callSid": self.call_sid},
+            "metadata": {"callSid": self.call_sid, "route": self.route_id},
             # Phone calls get office noise by default: the line would never go silent.
             "backgroundSound": "off",
             "clientMessages": list(CLIENT_MESSAGES),
@@ -264,10 +279,15 @@ class CallRequest:
                 "backoffPlan": {"type": "exponential", "maxRetries": 3, "baseDelaySeconds": 1},
             }
         protected = {name: ours[name] for name in ("clientMessages", "metadata")}
+        together = {
+            name: {**ours[name], **theirs}
+            for name in ("variableValues", "startSpeakingPlan", "artifactPlan")
+            if isinstance(theirs := self.overrides.get(name), Mapping)
+        }
         return {
             "name": f"twilio-{self.call_sid}"[:40],
             "assistantId": self.assistant_id,
-            "assistantOverrides": {**ours, **self.overrides, **protected},
+            "assistantOverrides": {**ours, **self.overrides, **together, **protected},
             "transport": {
                 "provider": "vapi.websocket",
                 "audioFormat": {"format": self.audio_format, "container": "raw", "sampleRate": rate},

@@ -24,6 +24,7 @@ from bridge.journal import (
     AssistantReported,
     CallOffered,
     CarrierReported,
+    EndRequested,
     Entry,
     Happened,
     StreamEnded,
@@ -70,7 +71,9 @@ def whole_call(sid: str = SID) -> list[Entry]:
         CarrierReported(sid, T + 61, "completed", 2, 60),
         CarrierReported(sid, T + 61.1, stream_event="stream-stopped"),
         AssistantReported("", T + 70, "end-of-call-report", vapi, "", "customer-ended-call", 0.19, "A table.",
-                          ({"modelLatency": 400, "voiceLatency": 120.6}, {"modelLatency": 500, "other": 1})),
+                          ({"modelLatency": 400, "voiceLatency": 120.6}, {"modelLatency": 500, "other": 1}),
+                          {"success": "true", "costs": [{"cost": 0.19}]}),
+        CarrierReported(sid, T + 900, "completed", None, 61, asked=True, price="-0.01700"),
     ]  # fmt: skip
 
 
@@ -123,7 +126,10 @@ class WholeCallTests(TestCase):
         self.assertEqual((call.started_at, call.answered_at, call.ended_at), (at(0), at(2.4), at(60)))
         self.assertEqual((call.stream_sid, call.worker, call.lease_until), ("MZ1", "worker-1", at(17)))
         self.assertEqual((call.connect_ms, call.frames_held, call.barge_ins), (412, 20, 1))
-        self.assertEqual((call.duration_seconds, call.vapi_cost), (60, Decimal("0.19")))
+        self.assertEqual(
+            (call.duration_seconds, call.twilio_price, call.stream_price, call.vapi_cost),
+            (61, Decimal("-0.01700"), Decimal("0.00400"), Decimal("0.19000")),
+        )
         self.assertEqual((call.summary, call.vapi_ended_reason), ("A table.", "customer-ended-call"))
         self.assertEqual(call.counters, {"hangs": 1})
         self.assertEqual(
@@ -135,7 +141,8 @@ class WholeCallTests(TestCase):
         )
         self.assertEqual(
             sorted(call.events.values_list("source", "kind")),
-            [("carrier", "call-completed"), ("carrier", "call-in-progress"), ("carrier", "call-ringing"),
+            [("carrier", "call-completed"), ("carrier", "call-in-progress"),
+             ("carrier", "call-looked-up"), ("carrier", "call-ringing"),
              ("carrier", "stream-started"), ("carrier", "stream-stopped"), ("stream", "dtmf"),
              ("stream", "stream-started"), ("vapi", "end-of-call-report"), ("vapi", "status-update")],
         )  # fmt: skip
@@ -196,6 +203,28 @@ class EndTests(TestCase):
         self.assertEqual(
             (call.end_reason, call.ended_by, call.ended_at), ("assistant-failed", "assistant", at(5))
         )
+
+    def test_what_a_tool_asked_for_names_the_end_whichever_was_told_first(self) -> None:
+        asked = EndRequested(SID, T + 4, "transferred", "assistant")
+        ended = StreamEnded(SID, T + 5, 5000, "caller-hung-up", "caller")
+        for sid, story in (
+            ("CA1", (asked, ended)),
+            ("CA2", (ended, asked)),
+            ("CA3", (asked, ended, asked, ended)),
+        ):
+            with self.subTest(sid):
+                call = kept(StreamStarted(sid, T, "MZ1"), *(replace(each, call_sid=sid) for each in story))
+                self.assertEqual((call.end_reason, call.ended_by), ("transferred", "assistant"))
+
+    def test_what_was_asked_for_in_vain_names_nothing(self) -> None:
+        asked = EndRequested(SID, T + 4, "transferred", "assistant")
+        call = kept(StreamStarted(SID, T, "MZ1"), asked, replace(asked, withdrawn=True))
+        self.assertEqual((call.end_requested, call.end_requested_at, call.ended_by), ("", None, ""))
+        call = kept(StreamEnded(SID, T + 5, 5000, "caller-hung-up", "caller"))
+        self.assertEqual((call.end_reason, call.ended_by), ("caller-hung-up", "caller"))
+        # A later wish is not taken back with an earlier one.
+        call = kept(replace(asked, call_sid="CA9", at=T + 8), replace(asked, call_sid="CA9", withdrawn=True))
+        self.assertEqual(call.end_requested, "transferred")
 
     def test_twilio_goes_on_with_a_call_whose_assistant_failed(self) -> None:
         call = kept(
