@@ -6,7 +6,7 @@ an audit entry. Staff's own words on the call (outcome, note, needs review) are 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
 from itertools import groupby
 from typing import Any, cast
@@ -20,10 +20,11 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
-from calls import audit, latency
+from calls import audit, bills, latency
 from calls.live_board import fallback_number, our_number, their_number
 from calls.models import CALLER, Call, CallEvent, PhoneNumber, Utterance
 from calls.pages import page_context, staff_page
+from calls.timeline import Said, timeline
 from calls.viewer import Viewer
 from calls.waterfall import Waterfall, side_by_side
 
@@ -41,16 +42,6 @@ class NoteForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = Call
         fields = ("outcome", "note", "needs_review")
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One utterance of the transcript, with the turn that it ended, if it did."""
-
-    utterance: Utterance
-    waterfall: Waterfall | None
-    heard: str
-    unheard: str  # said, and by the share of audio that was played never heard
 
 
 @staff_page
@@ -112,9 +103,10 @@ def call_page(call: Call, viewer: Viewer) -> dict[str, Any]:
         "times": latency.Summary.of([turn.response_latency_ms or 0 for turn in answered]),
         "slowest": max(answered, key=lambda turn: turn.response_latency_ms or 0, default=None),
         "target_ms": settings.LATENCY_TARGET_MS,
-        "lines": _lines(utterances, waterfalls),
+        "lines": timeline(_said(utterances, waterfalls), events[:MAX_EVENTS]),
+        "said": bool(utterances),
         "waterfalls": waterfalls,
-        "timeline": _by_source(events[:MAX_EVENTS]),
+        "sources": _by_source(events[:MAX_EVENTS]),
         "event_count": min(len(events), MAX_EVENTS),
         "more_events": len(events) > MAX_EVENTS,
         "counters": sorted(call.counters.items()) if isinstance(call.counters, dict) else [],
@@ -123,13 +115,14 @@ def call_page(call: Call, viewer: Viewer) -> dict[str, Any]:
 
 
 def _per_minute(call: Call) -> Decimal | None:
+    """What a minute of talk cost (`Figures.cost_per_minute`); nothing as long as a bill is to come."""
     cost, length = call.cost(), call.length()
-    if cost is None or length is None or length.total_seconds() < 1:
+    if cost is None or length is None or call.bills_to_come():
         return None
-    return cost * 60 / Decimal(length.total_seconds())
+    return bills.per_minute(cost, length // timedelta(microseconds=1))
 
 
-def _lines(utterances: list[Utterance], waterfalls: list[Waterfall]) -> list[Line]:
+def _said(utterances: list[Utterance], waterfalls: list[Waterfall]) -> list[Said]:
     """Each turn stands beside the caller's last utterance that had begun before the turn's end of speech."""
     beside: dict[int, Waterfall] = {}
     for waterfall in waterfalls:
@@ -142,7 +135,7 @@ def _lines(utterances: list[Utterance], waterfalls: list[Waterfall]) -> list[Lin
         ]
         if begun:
             beside[begun[-1]] = waterfall
-    return [Line(each, beside.get(each.index), *heard_and_not(each)) for each in utterances]
+    return [Said(each, beside.get(each.index), *heard_and_not(each)) for each in utterances]
 
 
 def heard_and_not(utterance: Utterance) -> tuple[str, str]:

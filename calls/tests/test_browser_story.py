@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 
 import pytest
 import pytest_asyncio
@@ -26,8 +26,8 @@ SCRIPT = (
     CutIn("talk_to_person", after_ms=900), Listen(), HangUp(),
 )  # fmt: skip
 CALL = (
-    "SELECT id, call_sid, end_reason, turn_count, p50_latency_ms, worst_latency_ms, vapi_cost, from_number"
-    " FROM calls_call"
+    "SELECT id, call_sid, end_reason, turn_count, p50_latency_ms, worst_latency_ms,"
+    " vapi_cost + stream_price, from_number FROM calls_call"
 )
 
 
@@ -70,7 +70,7 @@ async def test_one_click_leads_to_what_was_said(desk: Office) -> None:
     ((pk, sid, *_),) = desk.database.select(CALL)
     async with desk.window(path="/") as window:
         await clicked_from_dashboard(window.page, pk)
-        shown = window.page.locator("ol.transcript li")
+        shown = window.page.locator("ol.transcript li.line")
         spoken = desk.database.utterances(sid)
         assert len(spoken) >= 6
         await expect(shown).to_have_count(len(spoken))
@@ -110,7 +110,9 @@ async def test_one_click_leads_to_the_cost(desk: Office) -> None:
     async with desk.window(path="/") as window:
         await clicked_from_dashboard(window.page, pk)
         await expect(window.page.locator(".cost")).to_have_text(dollars(cost))
-        await expect(window.page.locator(".head")).to_contain_text(f"Vapi {dollars(cost)}")
+        ((stream, vapi),) = desk.database.select("SELECT stream_price, vapi_cost FROM calls_call")
+        bills = f"media stream {dollars(stream)}, Vapi {dollars(vapi)}"
+        await expect(window.page.locator(".head")).to_contain_text(bills)
 
 
 async def test_the_pages_stay_true_when_a_note_is_written(desk: Office) -> None:
@@ -127,6 +129,7 @@ async def test_the_pages_stay_true_when_a_note_is_written(desk: Office) -> None:
 
 
 def dollars(amount: object) -> str:
-    """As a bill is written: three decimals under ten cents."""
-    found = Decimal(str(amount))
-    return f"${found:.3f}" if 0 < found < Decimal("0.1") else f"${found:.2f}"
+    """As a bill of a cent or more is written: three decimals under ten cents, a half rounded up."""
+    found = Decimal(str(amount)).quantize(Decimal("0.00001"))
+    exact = Decimal("0.001") if 0 < found < Decimal("0.1") else Decimal("0.01")
+    return f"${found.quantize(exact, ROUND_HALF_UP)}"
