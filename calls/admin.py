@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
-from django.contrib import admin, messages
-from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
@@ -28,7 +27,9 @@ from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
+from calls import admin_numbers as admin_numbers  # registers its own
 from calls import audit, export, search
+from calls.admin_actions import CallActions
 from calls.admin_columns import columns_for
 from calls.admin_filters import (
     EndedFilter,
@@ -41,7 +42,7 @@ from calls.admin_filters import (
     WhenFilter,
 )
 from calls.hours import key_of, mark
-from calls.models import AuditEntry, Call, CallEvent, CallQuerySet, PhoneNumber, Turn, Utterance
+from calls.models import AuditEntry, Call, CallEvent, CallQuerySet, Turn, Utterance
 from calls.paging import CappedPaginator
 from calls.viewer import Viewer
 
@@ -107,7 +108,7 @@ def _by_beginning(term: str) -> str:
 
 
 @admin.register(Call)
-class CallAdmin(ModelAdmin):  # type: ignore[misc]
+class CallAdmin(CallActions, ModelAdmin):  # type: ignore[misc]
     list_filter = (
         WhenFilter,
         FromFilter,
@@ -125,7 +126,6 @@ class CallAdmin(ModelAdmin):  # type: ignore[misc]
     list_per_page = 50
     list_max_show_all = 0
     inlines = (UtteranceInline, TurnInline)
-    actions = ("needs_review", "needs_no_review")
     list_after_template = "calls/_list_foot.html"
 
     STAFF_FIELDS = ("outcome", "note", "needs_review")
@@ -205,7 +205,7 @@ class CallAdmin(ModelAdmin):  # type: ignore[misc]
                         ("started_at", "answered_at"),
                         ("ended_at", "duration_seconds"),
                         ("vapi_ended_reason", "vapi_close_code"),
-                        ("twilio_price", "vapi_cost"),
+                        ("twilio_price", "stream_price", "vapi_cost"),
                         ("reported_at", "end_requested"),
                         "summary",
                     )
@@ -239,27 +239,6 @@ class CallAdmin(ModelAdmin):  # type: ignore[misc]
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Call]) -> None:
         mark({key_of(call) for call in queryset})
         super().delete_queryset(request, queryset)
-
-    # Many calls
-
-    @admin.action(description="Mark as needing review", permissions=["change"])
-    def needs_review(self, request: HttpRequest, queryset: QuerySet[Call]) -> None:
-        self._review(request, queryset, True)
-
-    @admin.action(description="Mark as reviewed", permissions=["change"])
-    def needs_no_review(self, request: HttpRequest, queryset: QuerySet[Call]) -> None:
-        self._review(request, queryset, False)
-
-    def _review(self, request: HttpRequest, queryset: QuerySet[Call], needed: bool) -> None:
-        calls = list(
-            Call.objects.filter(pk__in=queryset.order_by().values("pk")).exclude(needs_review=needed)
-        )
-        Call.objects.filter(pk__in=[call.pk for call in calls]).update(needs_review=needed)
-        said = "Needs review." if needed else "Reviewed."
-        if calls:
-            LogEntry.objects.log_actions(cast(int, request.user.pk), calls, CHANGE, change_message=said)
-            audit.note(request.user, "note", detail=f"{said} {len(calls)} calls")
-        messages.success(request, f"{said} {len(calls)} changed.")
 
     def get_urls(self) -> list[URLPattern]:
         own = path("export/", self.admin_site.admin_view(self.export_view), name="calls_call_export")
@@ -323,14 +302,6 @@ class TurnAdmin(ChildAdmin):
 @admin.register(CallEvent)
 class CallEventAdmin(ChildAdmin):
     list_display = ("call", "source", "index", "kind", "at_ms")
-
-
-@admin.register(PhoneNumber)
-class PhoneNumberAdmin(ModelAdmin):  # type: ignore[misc]
-    list_display = ("number", "label", "assistant_id", "fallback_number", "active")
-    list_filter = ("active",)
-    search_fields = ("number__startswith", "label__istartswith")
-    show_full_result_count = False
 
 
 admin.site.unregister(User)

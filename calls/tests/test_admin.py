@@ -84,6 +84,18 @@ class ListTests(TestCase):
         self.client.post(reverse(LIST), data | {"action": "needs_no_review"})
         self.assertFalse(Call.objects.filter(needs_review=True).exists())
 
+    def test_many_calls_get_an_outcome_at_once(self) -> None:
+        self.client.force_login(make_staff(*SEES_ALL))
+        calls = [make_call(), make_call(outcome="booked"), make_call()]
+        data = {"action": "set_outcome", "_selected_action": [call.pk for call in calls[:2]]}
+        self.client.post(reverse(LIST), data | {"outcome": " booked "})
+        self.assertEqual([call.outcome for call in Call.objects.order_by("pk")], ["booked", "booked", ""])
+        (entry,) = LogEntry.objects.all()
+        self.assertEqual((entry.object_id, entry.change_message), (str(calls[0].pk), "Outcome “booked”."))
+        response = self.client.post(reverse(LIST), data, follow=True)
+        self.assertContains(response, "Write the outcome beside the action.")
+        self.assertEqual(Call.objects.filter(outcome="booked").count(), 2)
+
     def test_who_may_only_look_cannot_mark(self) -> None:
         call = make_call()
         self.client.force_login(make_staff("view_call"))

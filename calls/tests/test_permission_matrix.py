@@ -8,17 +8,27 @@ sends neither, and finds no bridge, so they are only listed.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from io import StringIO
 from typing import Any
+from unittest import mock
 
+from asgiref.sync import async_to_sync
+from channels.layers import InMemoryChannelLayer
+from channels.sessions import CookieMiddleware
+from channels.testing import WebsocketCommunicator
 from django.apps import apps
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
-from django.test import TestCase
+from django.test import Client, TestCase, TransactionTestCase
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
-from calls import derived, place_test_call
+from calls import derived, live, place_test_call
 from calls.models import AuditEntry, Call, PhoneNumber
 from calls.tests.builders import make_call, make_event, make_staff, make_turn, make_utterance
 
@@ -28,6 +38,7 @@ WEBHOOKS = {
     "twilio_voice",
     "twilio_after",
     "twilio_status",
+    "twilio_whisper",
     "twilio_stream",
     "vapi_events",
     "healthz",
@@ -57,6 +68,8 @@ PAGES: dict[str, tuple[str, str]] = {
     "admin:view_on_site": ("302 404 404 404 404", "302 404 404 404 404"),
     "admin:calls_call_export": ("302 403 403 200 200", "302 403 403 200 200"),
 }
+# Websockets by their pattern: who is let in. Twilio signs the handshake of the media stream.
+SOCKETS = {"live": "viewer operator admin", "^media-stream/?$": ""}
 # Rows of the admin by model: who may list and open them, add them, change them, delete them.
 MODELS: dict[str, dict[str, str]] = {
     "calls_call": {"view": "viewer operator admin", "change": "operator admin", "delete": "admin"},
@@ -182,3 +195,46 @@ class PermissionMatrixTests(TestCase):
             self.client.post(reverse("admin:calls_call_delete", args=[call.pk]), {"post": "yes"})
             gone = not Call.objects.filter(pk=call.pk).exists()
             self.assertEqual(gone, who == "admin", who)
+
+
+LIST_SOCKETS = (
+    "from voiceai.asgi import sockets; print(*(route.pattern for route in sockets.routes), sep='\\n')"
+)
+
+
+class SocketMatrixTests(TransactionTestCase):
+    """The sockets of the same table."""
+
+    def setUp(self) -> None:
+        self.enterContext(mock.patch.object(live, "get_channel_layer", return_value=InMemoryChannelLayer()))
+
+    def test_every_socket_is_in_the_table(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            own = {"DATABASE_URL": "", "REDIS_URL": "", "JOURNAL_DIR": folder, "DJANGO_DEBUG": "on"}
+            told = subprocess.run(
+                [sys.executable, "-c", LIST_SOCKETS],
+                cwd=settings.BASE_DIR, env=os.environ | own, capture_output=True, text=True, timeout=60,
+            )  # fmt: skip
+        self.assertEqual(set(told.stdout.split()), SOCKETS.keys(), told.stderr)
+
+    async def opens(self, client: Client, path: str) -> bool:
+        cookies = "; ".join(f"{name}={morsel.value}" for name, morsel in client.cookies.items())
+        headers = {"host": "127.0.0.1", "origin": "http://127.0.0.1", "cookie": cookies}
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        socket = WebsocketCommunicator(CookieMiddleware(live.LiveConsumer.as_asgi()), path, raw)
+        opened, _ = await socket.connect(timeout=5)
+        await socket.disconnect()
+        return bool(opened)
+
+    def test_the_live_socket(self) -> None:
+        call = make_call(status="in-progress", end_reason="")
+        for who in WHO:
+            client = Client()
+            if who != "anonymous":
+                user = make_staff()
+                if who != "no role":
+                    call_command("create_roles", user=user.username, role=who, stdout=StringIO())
+                client.force_login(user)
+            for path in ("/live", f"/live?call={call.pk}"):
+                opened = async_to_sync(self.opens)(client, path)
+                self.assertEqual(opened, who in SOCKETS["live"].split(), f"{who}: {path}")
