@@ -18,6 +18,8 @@ TICKET_REFUSED = "ticket-refused"
 NO_START = "no-start"
 AT_CAPACITY = "at-capacity"
 DRAINING = "draining"
+OUT_OF_HOURS = "out-of-hours"
+MACHINE_ANSWERED = "machine-answered"
 LIMIT_REACHED = "limit-reached"
 PROTOCOL_ABUSE = "protocol-abuse"
 WORKER_LOST = "worker-lost"
@@ -35,6 +37,8 @@ ENDED_BY = MappingProxyType({
     NO_START: "us",
     AT_CAPACITY: "us",
     DRAINING: "us",
+    OUT_OF_HOURS: "us",
+    MACHINE_ANSWERED: "caller",
     LIMIT_REACHED: "us",
     PROTOCOL_ABUSE: "us",
     WORKER_LOST: "us",

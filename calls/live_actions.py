@@ -30,13 +30,12 @@ from calls.live_board import fallback_number, our_number
 from calls.masking import mask_number, short_sid
 from calls.models import Call, PhoneNumber
 from calls.pages import staff_page
-from calls.twilio_rest import NotDone
+from calls.twilio_rest import TWILIO, NotDone
 from calls.viewer import Viewer
 
 log = logging.getLogger(__name__)
 
 MAX_WORDS = 500  # characters; half a minute of speech
-TWILIO = "https://api.twilio.com"
 OVER = "The call is already over."
 
 

@@ -12,17 +12,21 @@ Lists that grow (end reasons, event kinds) are plain strings; `words.py` explain
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Self
 
 from django.conf import settings
 from django.db import connections, models
 from django.db.models import F, Q
+from django.db.models.functions import Substr
 from django.urls import reverse
 from django.utils import timezone
 
-from calls import words
+from calls import bills, words
 from calls.masking import mask_number, short_sid
 
 if TYPE_CHECKING:
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 TERMINAL_STATUSES = ("completed", "busy", "failed", "no-answer", "canceled")
 OPEN_STATUSES = ("queued", "initiated", "ringing", "in-progress")
 CALLER, ASSISTANT = "caller", "assistant"
+MANY = 5_000  # calls
 
 
 def later_status(old: str, new: str) -> str:
@@ -42,6 +47,11 @@ def later_status(old: str, new: str) -> str:
     if new not in OPEN_STATUSES:
         return old
     return max(old, new, key=OPEN_STATUSES.index)
+
+
+def _any(names: Iterable[str], asked: Callable[[str], dict[str, str]]) -> Q:
+    """What is asked of each column holds for one of them."""
+    return reduce(or_, (Q(**asked(name)) for name in names))
 
 
 class CallQuerySet(models.QuerySet["Call"]):
@@ -85,16 +95,18 @@ class CallQuerySet(models.QuerySet["Call"]):
     def found_by(self, beginning: str, *, numbers_too: bool = True) -> Self:
         """Calls whose sid or one of whose numbers begins so; from an index, however many calls there are."""
         names = ("call_sid", "vapi_call_id", *(("from_number", "to_number") if numbers_too else ()))
-        wanted = Q()
         # SQLite's LIKE ignores case and therefore the index; PostgreSQL's ranges follow the locale
         # and therefore miss it. Each gets the question that its index answers.
-        by_range = connections[self.db].vendor == "sqlite"
-        for name in names:
-            if by_range:
-                wanted |= Q(**{f"{name}__gte": beginning, f"{name}__lt": f"{beginning}\U0010ffff"})
-            else:
-                wanted |= Q(**{f"{name}__startswith": beginning})
-        return self.filter(wanted)
+        if connections[self.db].vendor != "sqlite":
+            return self.filter(_any(names, lambda name: {f"{name}__startswith": beginning}))
+        in_range = _any(
+            names, lambda name: {f"{name}__gte": beginning, f"{name}__lt": f"{beginning}\U0010ffff"}
+        )
+        if self.model._default_manager.filter(in_range).order_by()[:MANY].count() < MANY:
+            return self.filter(in_range)
+        # SQLite would sort them all to find the newest: walking along these is faster, where many fit.
+        begins = {f"begins_{name}": Substr(name, 1, len(beginning)) for name in names}
+        return self.alias(**begins).filter(_any(begins, lambda name: {name: beginning}))
 
     def advance(self, call_sid: str, status: str) -> bool:
         """Move one call on to `status`; a step back, or out of a terminal status, changes nothing.
@@ -147,9 +159,13 @@ class Call(models.Model):
 
     twilio_price = models.DecimalField(max_digits=10, decimal_places=5, null=True, blank=True)
     vapi_cost = models.DecimalField(max_digits=10, decimal_places=5, null=True, blank=True)
+    # Twilio bills media streams apart from the call, by the started minute, and names no price for one call.
+    stream_price = models.DecimalField(max_digits=10, decimal_places=5, null=True, blank=True)
     reported_at = models.DateTimeField(null=True, blank=True)  # Vapi's end-of-call report came
     summary = models.TextField(blank=True)
     vapi_report = models.JSONField(default=dict, blank=True)  # parts of the vendor's report, as sent
+
+    answered_by = models.CharField(max_length=32, blank=True)  # Twilio's word, on calls that we placed
 
     simulated = models.BooleanField(default=False)
     outcome = models.CharField(max_length=64, blank=True)
@@ -191,6 +207,7 @@ class Call(models.Model):
             ("export_call", "Can export calls"),
             ("act_on_call", "Can hang up, speak into and transfer live calls"),
             ("place_test_call", "Can place a test call"),
+            ("place_call", "Can have the assistant call somebody"),
         ]
 
     def __str__(self) -> str:
@@ -228,8 +245,18 @@ class Call(models.Model):
 
     def cost(self) -> Decimal | None:
         """What the call cost in dollars, as far as the bills have come. Twilio's are negative."""
-        bills = [abs(bill) for bill in (self.twilio_price, self.vapi_cost) if bill is not None]
-        return sum(bills, Decimal()) if bills else None
+        found = (self.twilio_price, self.stream_price, self.vapi_cost)
+        come = [abs(bill) for bill in found if bill is not None]
+        return sum(come, Decimal()) if come else None
+
+    def bills_to_come(self) -> list[str]:
+        """Whose are missing: then `cost` is what it came to so far."""
+        return bills.to_come(self)
+
+    def success(self) -> str:
+        """Whether it reached its aim by the assistant's own rubric: a word of the vendor's, or empty."""
+        found = self.vapi_report.get("success", "") if isinstance(self.vapi_report, dict) else ""
+        return found if isinstance(found, str) else ""
 
     def length(self) -> timedelta | None:
         """How long it lasted: Twilio's word, else our own clock, else None."""
@@ -401,9 +428,21 @@ class PhoneNumber(models.Model):
     assistant_id = models.CharField(max_length=64, blank=True, help_text="Blank: the one of the settings.")
     overrides = models.JSONField(default=dict, blank=True, help_text="Sent to Vapi as assistantOverrides.")
     endpointing_ms = models.PositiveIntegerField(null=True, blank=True)
+    discloses_ai = models.BooleanField(
+        "says that it is an AI", default=True, help_text="The first thing that a caller hears."
+    )
+    disclosure = models.TextField(blank=True, help_text="In other words than those of the settings.")
     greeting = models.TextField(
         blank=True, help_text="Spoken before the assistant is connected, such as a consent text."
     )
+    hours = models.TextField(
+        blank=True,
+        help_text="When the assistant answers, such as Mon-Fri 08:00-18:00, Sat 09:00-12:00. Blank: always.",
+    )
+    time_zone = models.CharField(
+        max_length=64, blank=True, help_text="Of the hours, such as Europe/Berlin. Blank: UTC."
+    )
+    closed_message = models.TextField(blank=True, help_text="Spoken outside the hours, where no person is.")
     fallback_number = models.CharField(
         max_length=64, blank=True, help_text="A person's number, dialled when the assistant fails."
     )

@@ -181,6 +181,8 @@ class MadeUp:
         call.ended_at = call.started_at + timedelta(seconds=seconds)
         if random.random() < 0.999:
             call.twilio_price = Decimal(-850 * math.ceil(seconds / 60)).scaleb(-5)
+        if call.stream_sid:
+            call.stream_price = Decimal(400 * math.ceil(seconds / 60)).scaleb(-5)
         if call.reported_at is not None:
             call.reported_at = call.ended_at + timedelta(seconds=5 + 40 * random.random())
             per_minute = random.lognormvariate(math.log(11_000), 0.5)

@@ -10,6 +10,7 @@ from calls.place_test_call import place_test_call
 urlpatterns = [
     re_path(r"^twilio/voice/?$", webhooks.voice, name="twilio_voice"),
     re_path(r"^twilio/after/?$", webhooks.after, name="twilio_after"),
+    re_path(r"^twilio/whisper/?$", webhooks.whisper, name="twilio_whisper"),
     re_path(r"^twilio/status/?$", webhooks.status, name="twilio_status"),
     re_path(r"^twilio/stream/?$", webhooks.stream, name="twilio_stream"),
     re_path(r"^vapi/events/?$", vapi_events.events, name="vapi_events"),

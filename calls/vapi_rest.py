@@ -11,6 +11,8 @@ import asyncio
 import json
 import logging
 import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -24,31 +26,51 @@ from calls.twilio_rest import NotDone
 log = logging.getLogger(__name__)
 
 SECONDS = 5.0
-MAX_ANSWER_BYTES = 1 << 20
+MAX_ANSWER_BYTES = 1 << 23  # a long call's every message is in it, more than once
 USER_AGENT = "voiceai/0.1 (+staff)"  # without one Vapi's front door answers 403
 _SCHEMES = frozenset({"http", "https"})
 
 
-async def say(vapi_call_id: str, words: str) -> None:
-    """Have the assistant speak these words. Raises `NotDone`."""
+async def say(vapi_call_id: str, words: str, *, then_end: bool = False) -> None:
+    """Have the assistant speak these words, and end the call behind them if asked. Raises `NotDone`."""
     if settings.VAPI_SOCKET_URL:
         raise NotDone("The assistant's socket server takes no words from us: only Vapi itself does.")
     if not vapi_call_id:
         raise NotDone("The assistant has not answered this call yet.")
+    async with _told():
+        said = {"type": "say", "content": words} | ({"endCallAfterSpoken": True} if then_end else {})
+        await _post(_control_url(await _call(vapi_call_id)), said)
+
+
+async def fetch_call(vapi_call_id: str) -> dict[str, Any]:
+    """What Vapi knows of a call; once it is over, all that its report held. Raises `NotDone`."""
+    async with _told():
+        return await _call(vapi_call_id)
+
+
+async def end_call(call: Mapping[str, Any]) -> None:
+    """End a call that `fetch_call` found still running. Raises `NotDone`."""
+    async with _told():
+        await _post(_control_url(call), {"type": "end-call"})
+
+
+@asynccontextmanager
+async def _told() -> AsyncIterator[None]:
+    """A deadline, and a sentence for whatever goes wrong."""
     try:
         async with asyncio.timeout(SECONDS):
-            await _post(await _control_url(vapi_call_id), {"type": "say", "content": words})
+            yield
     except TimeoutError:
         raise NotDone(f"Vapi did not answer within {SECONDS:.0f} seconds.", maybe=True) from None
     except ForbiddenUrl as refusal:
         log.warning("vapi: control URL not followed: %s", refusal)
-        raise NotDone("Vapi named a control address that is not in VAPI_ALLOWED_HOSTS.") from None
+        raise NotDone("Vapi named a control address that is not in VAPI_ALLOWED_HOSTS.", status=400) from None
     except (aiohttp.ClientError, OSError) as error:
         log.warning("vapi: no connection: %s", type(error).__name__)
         raise NotDone("Vapi cannot be reached from here.") from None
 
 
-async def _control_url(vapi_call_id: str) -> str:
+async def _call(vapi_call_id: str) -> dict[str, Any]:
     url = f"{settings.VAPI_BASE_URL}/call/{quote(vapi_call_id, safe='')}"
     headers = {"Authorization": f"Bearer {settings.VAPI_API_KEY}"}
     async with _session() as http, http.get(url, headers=headers, allow_redirects=False) as answer:
@@ -57,15 +79,23 @@ async def _control_url(vapi_call_id: str) -> str:
         while len(body) <= MAX_ANSWER_BYTES and (more := await answer.content.read(MAX_ANSWER_BYTES)):
             body += more
     try:
-        found = json.loads(body)["monitor"]["controlUrl"]
-    except (ValueError, LookupError, TypeError, RecursionError):
+        found = json.loads(body)
+    except (ValueError, RecursionError):
         found = None
+    return found if isinstance(found, dict) else {}
+
+
+def _control_url(call: Mapping[str, Any]) -> str:
+    monitor = call.get("monitor")
+    found = monitor.get("controlUrl") if isinstance(monitor, dict) else None
     if not isinstance(found, str) or not found:
-        raise NotDone("Vapi offers no control over this call: it is over, or control is switched off.")
+        raise NotDone(
+            "Vapi offers no control over this call: it is over, or control is switched off.", status=400
+        )
     return found
 
 
-async def _post(url: str, message: dict[str, str]) -> None:
+async def _post(url: str, message: Mapping[str, Any]) -> None:
     must_be_public = AllowedHosts(settings.VAPI_ALLOWED_HOSTS).check(url, _SCHEMES)
     address = await public_address(urlsplit(url).hostname or "", 443) if must_be_public else None
     async with _session(address) as http, http.post(url, json=message, allow_redirects=False) as answer:
@@ -85,7 +115,7 @@ def _must_be_well(status: int) -> None:
             sentence = "Vapi is asked too often at the moment. Try again in a few seconds."
         case _:
             sentence = f"Vapi has trouble of its own ({status}). Try again."
-    raise NotDone(sentence)
+    raise NotDone(sentence, status=status)
 
 
 class _Pinned(AbstractResolver):

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import re
 import time
+from binascii import crc32
 from concurrent.futures import ThreadPoolExecutor
 
 from django.conf import settings
@@ -19,8 +20,10 @@ from django.db import DatabaseError, InterfaceError, connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from twilio.twiml.voice_response import VoiceResponse
 
+from bridge.admission import Offer
 from bridge.context import BridgeContext
-from bridge.journal import CallOffered, CarrierReported
+from bridge.endings import MACHINE_ANSWERED
+from bridge.journal import CallOffered, CarrierReported, Happened
 from calls import words
 from calls.decorators import TwilioRequest, bridge_of, twilio_signed
 from calls.masking import mask_number, short_sid
@@ -31,7 +34,12 @@ logger = logging.getLogger(__name__)
 UNAVAILABLE = "We are sorry, our assistant is not available at the moment. Please call again later."
 BUSY = "All our lines are busy at the moment. Please call again in a few minutes."
 GOODBYE = "We have to end this call here. Thank you for calling. Goodbye."
+CLOSED = "We are closed at the moment. Please call again during our opening hours."
+WHISPER = "This is a call that was handed over to you."
 NOBODY_THERE = "We are sorry, nobody can take your call right now. Please call again later."
+
+# What detection says at once. One that waits for the beep, to leave a message, says something else.
+MACHINES = ("machine_start", "fax")
 
 DIAL_SECONDS = 20
 FIND_SECONDS = 0.5
@@ -49,8 +57,15 @@ async def voice(call: TwilioRequest) -> HttpResponse:
     """A call has come (or one that we placed was picked up): connect it to a media stream."""
     from_number, to_number = call.text("From"), call.text("To")
     direction = call.text("Direction", 16) or "inbound"
-    ours = from_number if direction.startswith("outbound") else to_number
-    offer = call.bridge.admission.offer(call.call_sid, call.text("AccountSid"), ours, from_number)
+    inbound = not direction.startswith("outbound")
+    ours = to_number if inbound else from_number
+    answered_by = call.text("AnsweredBy", 32)
+    if answered_by in MACHINES:
+        offer = Offer(refused=MACHINE_ANSWERED)
+    else:
+        offer = call.bridge.admission.offer(
+            call.call_sid, call.text("AccountSid"), ours, from_number, inbound=inbound
+        )
     call.bridge.journal.write(
         CallOffered(
             call_sid=call.call_sid,
@@ -61,6 +76,7 @@ async def voice(call: TwilioRequest) -> HttpResponse:
             refused=offer.refused,
             simulated="VoiceaiSimulated" in call.form,
             caller_name=call.text("CallerName", 255),
+            answered_by=answered_by,
         )
     )
     logger.info(
@@ -70,12 +86,16 @@ async def voice(call: TwilioRequest) -> HttpResponse:
         mask_number(to_number) or "unknown",
         f", refused: {offer.refused}" if offer.refused else "",
     )
+    if offer.refused == MACHINE_ANSWERED:
+        return hang_up()
     if offer.refused:
-        return twiml(human_or(BUSY, call.bridge, ours))
+        return twiml(human_or(polite_line(offer.refused, call.bridge, ours), call.bridge, ours))
 
     public = call.bridge.config.public_url
     response = VoiceResponse()
     route = call.bridge.admission.route(offer.route_id)
+    if disclosure := settings.AI_DISCLOSURE if route.disclosure is None else route.disclosure:
+        response.say(speakable(disclosure))  # before all else
     if route.greeting:
         response.say(speakable(route.greeting))
     connect = response.connect(action=f"{public}/twilio/after")
@@ -90,7 +110,13 @@ async def voice(call: TwilioRequest) -> HttpResponse:
 async def after(call: TwilioRequest) -> HttpResponse:
     """The stream is over, or the human whom we dialled is: what does the caller hear now?"""
     if call.query.get("dialed"):
-        met = call.text("DialCallStatus") in ("completed", "answered")
+        dial_status = call.text("DialCallStatus", 16)
+        met = dial_status in ("completed", "answered")
+        kind = "person-answered" if met else "person-not-reached"
+        facts = {"status": dial_status, "seconds": call.whole_number("DialCallDuration")}
+        call.bridge.journal.write(
+            Happened(call.call_sid, crc32(kind.encode()) >> 1, kind, data=facts, source="carrier")
+        )
         response = VoiceResponse()
         if not met:
             response.say(NOBODY_THERE)
@@ -102,13 +128,20 @@ async def after(call: TwilioRequest) -> HttpResponse:
     answer = words.ending(reason).answer
     logger.info("%s = after %s: %s", short_sid(call.call_sid), reason or "an unknown end", answer)
     if answer == words.Answer.HANG_UP:
-        response = VoiceResponse()
-        response.hangup()
-        return twiml(response)
+        return hang_up()
     direction = call.text("Direction", 16)
     ours = call.text("From") if direction.startswith("outbound") else call.text("To")
-    line = GOODBYE if reason == "limit-reached" else BUSY if answer == words.Answer.POLITE else UNAVAILABLE
+    line = polite_line(reason, call.bridge, ours) if answer == words.Answer.POLITE else UNAVAILABLE
     return twiml(human_or(line, call.bridge, ours))
+
+
+@twilio_signed
+async def whisper(call: TwilioRequest) -> HttpResponse:
+    """A person has picked up: what they hear before the caller is put through."""
+    about = speakable(call.query.get("about", ""))
+    response = VoiceResponse()
+    response.say(f"{WHISPER} {about}".strip())
+    return twiml(response)
 
 
 @twilio_signed
@@ -122,6 +155,7 @@ async def status(call: TwilioRequest) -> HttpResponse:
             sequence=call.whole_number("SequenceNumber"),
             duration_seconds=call.whole_number("CallDuration"),
             detail=call.text("ErrorCode"),
+            answered_by=call.text("AnsweredBy", 32),
         )
     )
     return HttpResponse(status=204)
@@ -182,6 +216,23 @@ def _end_reason_in_row(call_sid: str) -> str:
         connections.close_all()
 
 
+def hang_up() -> HttpResponse:
+    response = VoiceResponse()
+    response.hangup()
+    return twiml(response)
+
+
+def polite_line(reason: str | None, bridge: BridgeContext, our_number: str) -> str:
+    """What is said where nothing broke and the call still does not go on."""
+    match reason:
+        case "limit-reached":
+            return GOODBYE
+        case "out-of-hours":
+            return bridge.admission.route_for(our_number).closed_message or CLOSED
+        case _:
+            return BUSY
+
+
 def human_or(line: str, bridge: BridgeContext, our_number: str) -> VoiceResponse:
     """Dial the person who stands in, or say `line` where nobody does."""
     response = VoiceResponse()
@@ -193,7 +244,7 @@ def human_or(line: str, bridge: BridgeContext, our_number: str) -> VoiceResponse
             timeout=DIAL_SECONDS,
         )
     else:
-        response.say(line)
+        response.say(speakable(line))
         response.hangup()
     return response
 

@@ -94,6 +94,18 @@ ENDINGS: dict[str, Ending] = {
         Answer.POLITE,
         failed=True,
     ),
+    "machine-answered": Ending(
+        "An answering machine took the call that we placed, so we hung up.",
+        "caller",
+        "Call again at another time, or let the assistant leave a message.",
+        Answer.HANG_UP,
+    ),
+    "out-of-hours": Ending(
+        "The call came outside the number's opening hours.",
+        "us",
+        "Nothing to do; the hours stand in the number's settings.",
+        Answer.POLITE,
+    ),
     "limit-reached": Ending(
         "The call reached our time limit and was ended by us.",
         "us",
@@ -116,7 +128,10 @@ ENDINGS: dict[str, Ending] = {
     ),
     "hung-up-by-staff": Ending("Staff ended the call.", "staff", "Nothing to do.", Answer.HANG_UP),
     "transferred": Ending(
-        "Staff handed the caller over to a person.", "staff", "Nothing to do.", Answer.HUMAN_OR_APOLOGY
+        "The caller was handed over to a person, as asked.",
+        "staff",
+        "Nothing to do.",
+        Answer.HUMAN_OR_APOLOGY,
     ),
 }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -53,6 +54,17 @@ def number(name: str, default: int, *, least: int = 0) -> int:
         raise ImproperlyConfigured(f"{name} must be a whole number, not {text!r}.") from None
     if value < least:
         raise ImproperlyConfigured(f"{name} must be at least {least}, not {value}.")
+    return value
+
+
+def price(name: str, default: str) -> Decimal:
+    text = env.ENVIRON.get(name, default)
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        raise ImproperlyConfigured(f"{name} must be an amount such as {default}, not {text!r}.") from None
+    if not value.is_finite() or not 0 <= value < 100:
+        raise ImproperlyConfigured(f"{name} must be between 0 and 100 dollars, not {text}.")
     return value
 
 
@@ -240,6 +252,10 @@ STORAGES = {
 TWILIO_ACCOUNT_SID = secret("TWILIO_ACCOUNT_SID")
 TWILIO_BASE_URL = env.ENVIRON.get("TWILIO_BASE_URL", "https://api.twilio.com").rstrip("/")  # a stand-in's
 TWILIO_AUTH_TOKENS = words("TWILIO_AUTH_TOKEN")  # more than one while a token is being rotated
+TWILIO_PHONE_NUMBER = env.ENVIRON.get("TWILIO_PHONE_NUMBER", "")  # ours, and shown to whom we call
+# Dollars. Twilio bills media streams apart and names no price for one: check your account's price list.
+TWILIO_STREAM_PRICE_PER_MINUTE = price("TWILIO_STREAM_PRICE_PER_MINUTE", "0.004")
+OUTBOUND_ALLOWED = words("OUTBOUND_ALLOWED")  # numbers, or their beginnings; none: nobody is called
 
 VAPI_API_KEY = secret("VAPI_API_KEY")
 VAPI_ASSISTANT_ID = secret("VAPI_ASSISTANT_ID")
@@ -260,6 +276,10 @@ HOLD_BUFFER_MS = number("HOLD_BUFFER_MS", 7000)
 LATENCY_TARGET_MS = number("LATENCY_TARGET_MS", 1200, least=1)
 RECORD_CALLS = env.bool("RECORD_CALLS", default=False)  # by Vapi; announce it where the law asks for it
 FALLBACK_NUMBER = env.ENVIRON.get("FALLBACK_NUMBER", "")
+AI_DISCLOSURE_LINE = "You are speaking with an AI assistant."
+AI_DISCLOSURE = env.ENVIRON.get("AI_DISCLOSURE", AI_DISCLOSURE_LINE)  # spoken before all else
+if AI_DISCLOSURE.lower() == "off":  # for numbers without a row; a row says it for itself
+    AI_DISCLOSURE = ""
 JOURNAL_DIR = BASE_DIR / env.ENVIRON.get("JOURNAL_DIR", "var/journal")
 
 # --- Logs: one line a record -------------------------------------------------------------------------

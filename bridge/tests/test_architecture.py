@@ -25,9 +25,11 @@ PURE_FILES = (
     "journal",
     "keypad",
     "live_note",
+    "opening_hours",
     "playout",
     "report",
     "session",
+    "tool_calls",
     "turns",
     "utterances",
 )
@@ -68,6 +70,8 @@ OPEN_TO_CALLS = {
     "bridge.admission",
     "bridge.config",
     "bridge.context",
+    "bridge.opening_hours",
+    "bridge.tool_calls",
 }
 # The far ends are a product of their own, for whatever places a simulated call.
 OPEN_TO_COMMANDS = OPEN_TO_CALLS | {"bridge.sandbox"}

@@ -34,6 +34,8 @@ ENTRIES: list[Entry] = [
     Happened("CA1", 3, "dtmf", 2000, {"digit": "5"}),
     StreamEnded("CA1", 60.0, 58_000, "caller-hung-up", "caller", counters={"hangs": 1}),
     CarrierReported("CA1", 61.0, "completed", 3, 58),
+    CarrierReported("CA1", 361.0, "completed", duration_seconds=58, asked=True, price="-0.00850"),
+    AssistantReported("CA1", 62.0, "end-of-call-report", kept={"success": "true", "costs": [{"cost": 0.19}]}),
     AssistantReported("CA1", 62.0, "end-of-call-report", cost=0.19, turn_latencies=({"turnLatency": 1200},)),
 ]
 

@@ -755,6 +755,7 @@ async def test_the_command_serves_until_it_is_interrupted() -> None:
         async with asyncio.timeout(30):
             printed = (await process.stdout.readuntil(b"/socket\n")).decode()
             base_url = next(word for word in printed.split() if word.startswith("VAPI_BASE_URL="))
+            assert "TWILIO_BASE_URL=http://127.0.0.1:" in printed and "TWILIO_PHONE_NUMBER=+1" in printed
             headers = {"Authorization": "Bearer sandbox-key"}
             url = base_url.partition("=")[2] + "/call"
             async with (

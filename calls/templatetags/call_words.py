@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from django import template
@@ -15,6 +15,7 @@ from django.utils.safestring import SafeString
 
 from calls.latency import bucket
 from calls.masking import mask_number
+from calls.models import Call
 from calls.viewer import Viewer
 
 register = template.Library()
@@ -84,11 +85,23 @@ def bill(amount: Decimal | None) -> str:
 
 
 @register.filter
+def cost(call: Call) -> str:
+    """What a call cost, and whether that is all yet."""
+    found = call.cost()
+    return dollars(found) + (" so far" if found is not None and call.bills_to_come() else "")
+
+
+@register.filter
 def dollars(amount: Decimal | None) -> str:
-    """`0.1634` -> `$0.16`; under ten cents three decimals, so that a short call does not cost nothing."""
+    """`0.1634` -> `$0.16`, a half rounded up, as bills are; under ten cents three decimals, so that a short
+    call does not cost nothing, and under a cent a fourth where there is one: $0.0085 is a price a minute."""
     if amount is None:
         return "–"
-    return f"${amount:.3f}" if 0 < amount < Decimal("0.1") else f"${amount:,.2f}"
+    if 0 < amount < Decimal("0.1"):
+        exact = Decimal("0.0001") if amount < Decimal("0.01") else Decimal("0.001")
+        shown = f"{amount.quantize(exact, ROUND_HALF_UP)}"
+        return f"${shown[:-1] if len(shown) > 5 and shown.endswith('0') else shown}"
+    return f"${amount.quantize(Decimal('0.01'), ROUND_HALF_UP):,}"
 
 
 @register.filter

@@ -105,7 +105,15 @@ def live_server(vapi_url: str, database_url: str, journal: Path, **more: str) ->
         "LOG_FORMAT": "console",
         # A blank variable counts as not set, and one that is there is not taken from `.env`.
         **dict.fromkeys(
-            ("VAPI_SOCKET_URL", "FALLBACK_NUMBER", "SENTRY_DSN", "HOLD_BUFFER_MS", "MAX_CALL_SECONDS"), ""
+            (
+                "VAPI_SOCKET_URL",
+                "AI_DISCLOSURE",
+                "FALLBACK_NUMBER",
+                "SENTRY_DSN",
+                "HOLD_BUFFER_MS",
+                "MAX_CALL_SECONDS",
+            ),
+            "",
         ),
         **more,
     }

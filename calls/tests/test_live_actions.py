@@ -242,7 +242,8 @@ class TransferTests(ActionTests):
         self.assertEqual(
             self.form()["Twiml"],
             '<?xml version="1.0" encoding="UTF-8"?><Response>'
-            '<Dial action="https://voice.example.com/twilio/after?dialed=1" timeout="20">+15550107777</Dial>'
+            '<Dial action="https://voice.example.com/twilio/after?dialed=1" timeout="20">'
+            '<Number url="https://voice.example.com/twilio/whisper?about=">+15550107777</Number></Dial>'
             "</Response>",
         )
         self.assertEqual(self.requested(), ("transferred", True))

@@ -14,9 +14,17 @@ from playwright.async_api import ConsoleMessage, Page, WebSocketRoute, async_pla
 
 from bridge.sandbox.assistant import Assistant
 from bridge.sandbox.carrier import Listen, Pause, Say, Step
-from bridge.sandbox.faults import AssistantDials
-from calls.tests.live_server import Database, LiveServer, eventually, live_server, own_database
-from calls.tests.test_live_actions import FarEnd
+from bridge.sandbox.carrier_api import CarrierApi
+from bridge.sandbox.faults import AssistantDials, CarrierApiDials
+from calls.tests.live_server import (
+    ACCOUNT_SID,
+    AUTH_TOKEN,
+    Database,
+    LiveServer,
+    eventually,
+    live_server,
+    own_database,
+)
 from calls.tests.watching import WAIT_SECONDS, log_in
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -37,7 +45,7 @@ class Desk:
     server: LiveServer
     assistant: Assistant
     database: Database
-    twilio: FarEnd
+    twilio: CarrierApi
     socket_is_down: bool = False
     complaints: list[str] = field(default_factory=list)
 
@@ -60,7 +68,7 @@ class Desk:
             calling.cancel()
 
     async def _call(self) -> object:
-        return await self.server.carrier().place_call(SCRIPT, call_sid=SID)
+        return await self.server.carrier(exchange=self.twilio).place_call(SCRIPT, call_sid=SID)
 
     async def state(self, word: str) -> None:
         await expect(self.page.locator("[data-live-word]")).to_have_text(word, timeout=HASTE_MS)
@@ -73,19 +81,18 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 @pytest.fixture
-def twilio() -> Iterator[FarEnd]:
-    far_end = FarEnd()
-    yield far_end
-    far_end.stop()
+async def twilio() -> AsyncIterator[CarrierApi]:
+    async with CarrierApi(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as api:
+        yield api
 
 
 @pytest.fixture
-async def desk(database: Database, twilio: FarEnd, tmp_path: Path) -> AsyncIterator[Desk]:
+async def desk(database: Database, twilio: CarrierApi, tmp_path: Path) -> AsyncIterator[Desk]:
     dials = AssistantDials(delay_ms=(200, 300))
     async with Assistant(dials=dials, listen="energy", script=WORDS) as assistant:
         server = await asyncio.to_thread(
             live_server, assistant.base_url, database.url, tmp_path / "journal",
-            REDIS_URL="", VAPI_AUDIO_FORMAT="mulaw", TWILIO_BASE_URL=twilio.url, FALLBACK_NUMBER=PERSON,
+            REDIS_URL="", VAPI_AUDIO_FORMAT="mulaw", TWILIO_BASE_URL=twilio.base_url, FALLBACK_NUMBER=PERSON,
         )  # fmt: skip
         async with server, async_playwright() as playwright:
             key = await asyncio.to_thread(log_in, server, "staff", "view_call", "act_on_call")
@@ -135,16 +142,16 @@ async def test_staff_watch_a_call_speak_into_it_and_end_it(desk: Desk) -> None:
         # A refusal is told, and changes nothing.
         await row.locator("summary").first.click()
         await row.get_by_text("Send to a human").click()
-        desk.twilio.status = 500
+        desk.twilio.dials = CarrierApiDials(rest_status=500)
         await row.get_by_role("button", name="Send to").click()
         await expect(result).to_contain_text("Twilio has trouble of its own", timeout=HASTE_MS)
         desk.complaints.clear()  # the browser's own line about the 502
 
-        desk.twilio.status = 200
+        desk.twilio.dials = CarrierApiDials()
         await row.get_by_text("Hang up", exact=True).click()
         await row.get_by_role("button", name="Hang up now").click()
         await expect(result).to_contain_text("The call was hung up.", timeout=HASTE_MS)
-        calling.cancel()  # as the carrier does then
+        await asyncio.wait_for(calling, WAIT_SECONDS)  # the line is dead
         await expect(page.get_by_text("Nobody is on the line.")).to_be_visible(timeout=HASTE_MS)
         rows = await eventually(
             lambda: desk.database.select("SELECT end_reason FROM calls_call WHERE call_sid = %s", SID),

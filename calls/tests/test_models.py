@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from datetime import timedelta
+from unittest import mock
 
 from django.db import IntegrityError, transaction
 from django.test import TestCase
@@ -120,6 +121,15 @@ class QuestionTests(TestCase):
         for beginning in ("+4420", "0198c", call.call_sid, "+155598"):
             self.assertEqual(list(Call.objects.found_by(beginning)), [call], beginning)
         self.assertFalse(Call.objects.found_by("%").exists())
+
+    def test_it_finds_what_many_begin_with_newest_first(self) -> None:
+        calls = [make_call(from_number=f"+4420794600{n}", started_at=timezone.now()) for n in range(3)]
+        make_call(from_number="+4930", call_sid="CB" + "0" * 32)
+        with mock.patch("calls.models.MANY", 2):
+            for beginning in ("+44", "CA"):
+                found = Call.objects.found_by(beginning).newest_first()
+                self.assertEqual(list(found), calls[::-1], beginning)
+            self.assertFalse(Call.objects.found_by("%").exists())
 
     def test_it_orders_the_newest_first(self) -> None:
         moment = timezone.now()

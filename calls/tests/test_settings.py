@@ -21,7 +21,7 @@ SHOW = """
 import json, voiceai.settings as s
 names = ("DEBUG", "SECRET_KEY", "SECRET_KEY_IS_SET", "PUBLIC_URL", "ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS")
 names += ("VAPI_AUDIO_FORMAT", "TWILIO_AUTH_TOKENS", "DATABASES", "CHANNEL_LAYERS", "CACHES")
-names += ("SESSION_COOKIE_SECURE",)
+names += ("SESSION_COOKIE_SECURE", "AI_DISCLOSURE", "AI_DISCLOSURE_LINE")
 print(json.dumps({name: getattr(s, name) for name in names}))
 """
 
@@ -48,6 +48,21 @@ def test_it_runs_without_any_variable() -> None:
     assert "InMemory" in found["CHANNEL_LAYERS"]["default"]["BACKEND"]
     assert found["VAPI_AUDIO_FORMAT"] == "pcm_s16le"
     assert found["SESSION_COOKIE_SECURE"] is False
+
+
+@pytest.mark.parametrize(
+    ("value", "heard"),
+    [("", "You are speaking with an AI assistant."), ("A machine.", "A machine."), ("Off", ""), ("off", "")],
+)
+def test_callers_are_told_of_the_ai_unless_it_is_off(value: str, heard: str) -> None:
+    found = read(AI_DISCLOSURE=value)
+    assert found["AI_DISCLOSURE"] == heard
+    assert found["AI_DISCLOSURE_LINE"] == "You are speaking with an AI assistant."
+
+
+@pytest.mark.parametrize("value", ["free", "NaN", "-0.004", "100", "0,004"])
+def test_a_price_that_is_none_stops_the_process_by_name(value: str) -> None:
+    assert "TWILIO_STREAM_PRICE_PER_MINUTE" in read(TWILIO_STREAM_PRICE_PER_MINUTE=value)
 
 
 def test_it_reads_a_whole_production() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
+from datetime import UTC
 from hashlib import sha256
 from typing import Any
 from urllib.parse import urlencode
@@ -15,6 +16,7 @@ from twilio.request_validator import RequestValidator
 from bridge.admission import Route
 from bridge.journal import CallOffered, CarrierReported
 from bridge.known_ends import KnownEnds
+from bridge.opening_hours import OpeningHours
 from calls import webhooks
 from calls.models import Call
 from calls.tests.builders import make_call
@@ -24,6 +26,7 @@ from calls.tests.test_words import ANSWERS, HANG_UP
 ENDPOINTS = ["/twilio/voice", "/twilio/after", "/twilio/status", "/twilio/stream"]
 FORM = "application/x-www-form-urlencoded"
 PERSON = "+15557770000"
+AN_AI = "You are speaking with an AI assistant."
 WITH_PERSON = Route(
     id="desk", number=OURS, fallback_number=PERSON, greeting="This call is recorded. \x0b <ok>"
 )
@@ -117,8 +120,8 @@ async def test_it_reads_no_json_for_a_form() -> None:
 async def test_it_connects_a_call_to_the_media_stream() -> None:
     caller = Caller()
     response = await caller.twilio("/twilio/voice")
-    assert verbs(response) == ["Connect", "Say"]
-    connect = ElementTree.fromstring(response.content)[0]
+    assert verbs(response) == ["Say", "Connect", "Say"]
+    connect = ElementTree.fromstring(response.content)[1]
     assert connect.attrib == {"action": f"{PUBLIC}/twilio/after"}
     stream = connect[0]
     assert stream.attrib == {
@@ -142,16 +145,84 @@ async def test_it_tells_the_journal_who_called() -> None:
     assert abs(offered.at - time.time()) < 60
 
 
-async def test_it_speaks_the_greeting_first_in_proper_xml() -> None:
+def said_before_the_stream(response: Any) -> list[str | None]:
+    heard: list[str | None] = []
+    for verb in ElementTree.fromstring(response.content):
+        if verb.tag == "Connect":
+            return heard
+        assert verb.tag == "Say"
+        heard.append(verb.text)
+    raise AssertionError("there is no stream")
+
+
+async def test_it_speaks_the_disclosure_then_the_greeting_in_proper_xml() -> None:
     response = await Caller(make_bridge([WITH_PERSON])).twilio("/twilio/voice")
-    assert verbs(response) == ["Say", "Connect", "Say"]
-    assert ElementTree.fromstring(response.content)[0].text == "This call is recorded.   <ok>"
+    assert said_before_the_stream(response) == [AN_AI, "This call is recorded.   <ok>"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "disclosure", "heard"),
+    [
+        ("An AI.", None, ["An AI."]),
+        ("An AI.", "A \x0b machine & <more>", ["A   machine & <more>"]),
+        ("An AI.", "", []),
+        ("", None, []),
+        ("", "A machine.", ["A machine."]),
+    ],
+)
+async def test_the_caller_hears_first_that_an_ai_answers_unless_told_otherwise(
+    setting: str, disclosure: str | None, heard: list[str]
+) -> None:
+    route = Route(id="desk", number=OURS, disclosure=disclosure)
+    with override_settings(AI_DISCLOSURE=setting):
+        response = await Caller(make_bridge([route])).twilio("/twilio/voice")
+    assert said_before_the_stream(response) == heard
+
+
+async def test_a_number_without_a_row_discloses_the_ai() -> None:
+    assert said_before_the_stream(await Caller().twilio("/twilio/voice")) == [AN_AI]
+
+
+CLOSED = Route(id="desk", number=OURS, hours=OpeningHours((), UTC))
+
+
+@pytest.mark.parametrize(
+    ("message", "said"), [("", webhooks.CLOSED), ("Back on \x0b Monday.", "Back on   Monday.")]
+)
+async def test_outside_its_hours_a_number_says_that_it_is_closed(message: str, said: str) -> None:
+    caller = Caller(make_bridge([replace(CLOSED, closed_message=message)]))
+    response = await caller.twilio("/twilio/voice")
+    assert verbs(response) == ["Say", "Hangup"]
+    assert ElementTree.fromstring(response.content)[0].text == said
+    assert isinstance(caller.notes[-1], CallOffered)
+    assert caller.notes[-1].refused == "out-of-hours"
+
+
+async def test_outside_its_hours_a_person_answers_where_there_is_one() -> None:
+    caller = Caller(make_bridge([replace(CLOSED, fallback_number=PERSON)]))
+    assert verbs(await caller.twilio("/twilio/voice")) == ["Dial"]
+
+
+async def test_hours_are_not_for_calls_that_we_place() -> None:
+    caller = Caller(make_bridge([CLOSED]))
+    placed = await caller.twilio("/twilio/voice", Direction="outbound-api", From=OURS, To="+15550100134")
+    assert verbs(placed) == ["Say", "Connect", "Say"]
+
+
+async def test_it_says_that_a_number_is_busy_when_its_own_lines_are() -> None:
+    caller = Caller(make_bridge([Route(id="desk", number=OURS, max_concurrent_calls=1)]))
+    await caller.twilio("/twilio/voice")
+    assert verbs(await caller.twilio("/twilio/voice", CallSid="CA" + "2" * 32)) == ["Say", "Hangup"]
+    assert isinstance(caller.notes[-1], CallOffered)
+    assert caller.notes[-1].refused == "at-capacity"
+    elsewhere = await caller.twilio("/twilio/voice", CallSid="CA" + "3" * 32, To="+15559870009")
+    assert "Connect" in verbs(elsewhere)
 
 
 async def test_it_takes_our_own_number_for_the_route_of_a_call_that_we_placed() -> None:
     caller = Caller(make_bridge([WITH_PERSON]))
     placed = await caller.twilio("/twilio/voice", Direction="outbound-api", From=OURS, To="+15550100134")
-    assert verbs(placed) == ["Say", "Connect", "Say"]
+    assert said_before_the_stream(placed)[1:] == ["This call is recorded.   <ok>"]
 
 
 async def test_asking_again_for_the_same_call_takes_no_second_place() -> None:

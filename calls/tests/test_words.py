@@ -18,6 +18,8 @@ ANSWERS = {
     "no-start": HANG_UP,
     "at-capacity": POLITE,
     "draining": POLITE,
+    "out-of-hours": POLITE,
+    "machine-answered": HANG_UP,
     "limit-reached": POLITE,
     "protocol-abuse": HUMAN,
     "worker-lost": HUMAN,

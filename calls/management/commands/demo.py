@@ -176,7 +176,8 @@ class Run:
         say("Another call, from a second terminal:")
         say(
             f"  PUBLIC_URL={on.server.url} TWILIO_ACCOUNT_SID={on.account_sid}"
-            f" TWILIO_AUTH_TOKEN={on.auth_token} {sys.executable} manage.py simulate_call"
+            f" TWILIO_AUTH_TOKEN={on.auth_token} TWILIO_BASE_URL={on.carrier_api.base_url}"
+            f" {sys.executable} manage.py simulate_call"
         )
         say(f"The server's log: {self._log.name}")
         say("Ctrl-C stops.")
