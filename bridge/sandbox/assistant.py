@@ -26,6 +26,7 @@ from bridge.sandbox import sound
 from bridge.sandbox.assistant_api import Api
 from bridge.sandbox.assistant_record import AssistantCall
 from bridge.sandbox.assistant_report import Reporter
+from bridge.sandbox.assistant_store import Store
 from bridge.sandbox.assistant_talk import Conversation
 from bridge.sandbox.faults import AssistantDials
 from bridge.sandbox.recogniser import Recogniser, can_recognise
@@ -60,6 +61,7 @@ class Assistant:
         self.seed = seed
         self.dials = dials or AssistantDials()
         self.script = list(script) if script is not None else caller_sentences()
+        self.store = Store()  # of assistants
         self.calls: deque[AssistantCall] = deque(maxlen=CALLS_KEPT)
         self.created = 0  # calls ever, kept or not
         self.refused: deque[tuple[float, int, str]] = deque(
@@ -149,6 +151,7 @@ class Assistant:
         call = AssistantCall(str(uuid.uuid4()), dialect, body, time.monotonic(), on_change=self._changed)
         call.token = secrets.token_urlsafe(24)
         call.number = self.created
+        call.tools = self.store.tools_of(body.get("assistantId"))
         if isinstance(metadata, dict):
             call.call_sid = str(metadata.get("callSid") or metadata.get("call_sid") or "")
         self.created += 1
@@ -193,6 +196,13 @@ class Assistant:
             self.spawn(conversation.finish(reason))
         if self._reporter is not None and not self.dials.no_reports:
             self.spawn(self._reporter.post_end_of_call(call, self.dials.report_after_s))
+
+    async def use_tool(self, call: AssistantCall, asked: dict[str, Any]) -> None:
+        """Ask the server for a tool's result."""
+        if self._reporter is not None:
+            said = await self._reporter.post(call, "tool-calls", toolCallList=[asked])
+            call.tool_results.append(said)
+            call.note(f"= tool {asked['function']['name']}")
 
     def told(self, call: AssistantCall, message: Any) -> bool:
         """A message from the control URL. An orphan has nobody left to speak, but it can be ended."""

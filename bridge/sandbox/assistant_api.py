@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import WSMsgType, web
 
-from bridge.sandbox import assistant_report
+from bridge.sandbox import assistant_report, assistant_store
 from bridge.sandbox.assistant_lines import NO_CLOSE_FRAME, NO_CODE, CallLine, SocketLine
 from bridge.sandbox.assistant_record import AssistantCall
 from bridge.sandbox.assistant_request import CLIENT_MESSAGES_DEFAULT, audio_format, complaints
@@ -37,7 +37,12 @@ class Api:
     def application(self) -> web.Application:
         application = web.Application(client_max_size=MESSAGE_BYTES)
         application.router.add_post("/call", self._create)
+        application.router.add_get("/call", self._list)
         application.router.add_get("/call/{id}", self._show)
+        application.router.add_post("/assistant", self._make_assistant)
+        application.router.add_get("/assistant", self._assistants)
+        application.router.add_get("/assistant/{id}", self._assistant_of)
+        application.router.add_patch("/assistant/{id}", self._change_assistant)
         application.router.add_post("/{id}/control", self._control)
         application.router.add_get("/{id}/transport", self._transport)
         application.router.add_get("/socket", self._socket)
@@ -91,6 +96,55 @@ class Api:
         if call is None or call.dialect != "call":
             return _error(404, "no such call")
         return web.json_response(self._shown(request, call))
+
+    async def _list(self, request: web.Request) -> web.Response:
+        if (refusal := self._refusal(request)) is not None:
+            return refusal
+        wanted = request.query.get("assistantId", "")
+        found = [
+            self._shown(request, call)
+            for call in reversed(self._assistant.calls)
+            if call.dialect == "call" and wanted in ("", call.body.get("assistantId"))
+        ]
+        return web.json_response(found[: _limit(request)])
+
+    async def _make_assistant(self, request: web.Request) -> web.Response:
+        return await self._keep_assistant(request, "")
+
+    async def _change_assistant(self, request: web.Request) -> web.Response:
+        return await self._keep_assistant(request, request.match_info["id"])
+
+    async def _keep_assistant(self, request: web.Request, assistant_id: str) -> web.Response:
+        if (refusal := self._failure(request)) is not None:
+            return refusal
+        store = self._assistant.store
+        if assistant_id and store.get(assistant_id) is None:
+            return _error(404, f"assistant {assistant_id} not found")
+        try:
+            body = await request.json()
+        except ValueError:
+            return _error(400, "body is not JSON")
+        if wrong := assistant_store.complaints(body):
+            return _error(400, wrong)
+        return web.json_response(store.put(body, assistant_id), status=200 if assistant_id else 201)
+
+    async def _assistants(self, request: web.Request) -> web.Response:
+        if (refusal := self._failure(request)) is not None:
+            return refusal
+        return web.json_response(self._assistant.store.newest(_limit(request)))
+
+    async def _assistant_of(self, request: web.Request) -> web.Response:
+        if (refusal := self._failure(request)) is not None:
+            return refusal
+        found = self._assistant.store.get(request.match_info["id"])
+        return _error(404, "no such assistant") if found is None else web.json_response(found)
+
+    def _failure(self, request: web.Request) -> web.Response | None:
+        """Who may not ask, or a fault that was ordered."""
+        if (refusal := self._refusal(request)) is not None:
+            return refusal
+        dials = self._assistant.dials
+        return _error(dials.rest_status, "the stand-in was told to fail") if dials.rest_status else None
 
     async def _control(self, request: web.Request) -> web.Response:
         call = self._of(request)
@@ -184,6 +238,7 @@ class Api:
             understand=assistant.understand,
             end=lambda reason: assistant.end(call, reason),
             overrides=call.body.get("assistantOverrides"),
+            call_tool=lambda asked: assistant.use_tool(call, asked),
         )
 
     async def _talk(self, ws: web.WebSocketResponse, call: AssistantCall, conversation: Conversation) -> None:
@@ -252,6 +307,11 @@ async def _hello(ws: web.WebSocketResponse) -> dict[str, Any] | None:
 def _websocket() -> web.WebSocketResponse:
     # Pings are answered by hand, to count them.
     return web.WebSocketResponse(autoping=False, compress=False, timeout=2.0, max_msg_size=MESSAGE_BYTES)
+
+
+def _limit(request: web.Request) -> int:
+    asked = request.query.get("limit", "")
+    return min(int(asked), 1000) if asked.isdecimal() else 100
 
 
 def _error(status: int, message: str | list[str]) -> web.Response:

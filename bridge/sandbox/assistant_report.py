@@ -5,6 +5,7 @@ delay of each answer, split the way the real service splits it.
 """
 
 import asyncio
+import json
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -25,17 +26,18 @@ class Reporter:
     def __init__(self, http: aiohttp.ClientSession) -> None:
         self._http = http
 
-    async def post(self, call: AssistantCall, kind: str, **facts: Any) -> None:
+    async def post(self, call: AssistantCall, kind: str, **facts: Any) -> Any:
+        """The answer's JSON, None when there is none."""
         overrides = call.body.get("assistantOverrides") or {}
         server = overrides.get("server") or {}
         if not server.get("url") or kind not in overrides.get("serverMessages", SERVER_MESSAGES_DEFAULT):
-            return
+            return None
         message = {"type": kind, "timestamp": _epoch_ms(time.monotonic()), **facts, "call": summary_of(call)}
         headers = {"x-call-id": call.id, **(server.get("headers") or {})}
         if server.get("secret"):
             headers["X-Vapi-Secret"] = server["secret"]
         timeout = aiohttp.ClientTimeout(total=min(POST_WITHIN_S, server.get("timeoutSeconds", POST_WITHIN_S)))
-        status = 0
+        status, said = 0, None
         try:
             async with self._http.post(
                 server["url"],
@@ -45,10 +47,12 @@ class Reporter:
                 allow_redirects=False,
             ) as response:
                 status = response.status
+                said = json.loads(await response.read())
         except (aiohttp.ClientError, TimeoutError, ValueError):
             pass  # status 0 in the record says so
         call.webhooks_posted.append((time.monotonic(), kind, status))
         call.note(f"> webhook {kind} {status}")
+        return said
 
     async def post_end_of_call(self, call: AssistantCall, after_s: float) -> None:
         await self.post(call, "status-update", status="ended", endedReason=call.ended_reason)

@@ -66,7 +66,7 @@ def complaints(body: Any) -> list[str]:
         *(f"property {key} should not exist" for key in body if key not in TOP_LEVEL),
         *_about_the_call(body),
         *_about_transport(body.get("transport")),
-        *_about_overrides(body.get("assistantOverrides", {})),
+        *about_overrides(body.get("assistantOverrides", {})),
     ]
 
 
@@ -136,24 +136,25 @@ def _about_transport(transport: Any) -> Iterator[str]:
         yield f"transport.audioFormat.sampleRate must be one of {', '.join(map(str, rates))}"
 
 
-def _about_overrides(overrides: Any) -> Iterator[str]:
+def about_overrides(overrides: Any, place: str = "assistantOverrides.") -> Iterator[str]:
+    """Also what is wrong with an assistant itself, whose fields are the same."""
     if not isinstance(overrides, dict):
-        yield "assistantOverrides must be an object"
+        yield f"{place.rstrip('.') or 'body'} must be an object"
         return
     for key in overrides.keys() - OVERRIDES:
-        yield f"assistantOverrides.property {key} should not exist"
+        yield f"{place}property {key} should not exist"
     for key in OBJECTS:
         if not isinstance(overrides.get(key, {}), dict):
-            yield f"assistantOverrides.{key} must be an object"
+            yield f"{place}{key} must be an object"
     for key, known in (("clientMessages", CLIENT_MESSAGES), ("serverMessages", SERVER_MESSAGES)):
         listed = overrides.get(key, [])
         if not isinstance(listed, list):
-            yield f"assistantOverrides.{key} must be an array"
+            yield f"{place}{key} must be an array"
         elif unknown := [item for item in listed if item not in (*known, FINALS_ONLY)]:
-            yield f"each value in assistantOverrides.{key} must be a known message, not {unknown[0]!r}"
+            yield f"each value in {place}{key} must be a known message, not {unknown[0]!r}"
     transcriber = overrides.get("transcriber")
     if isinstance(transcriber, dict) and not transcriber.get("provider"):
-        yield "assistantOverrides.transcriber.provider must be given, since the whole object is replaced"
+        yield f"{place}transcriber.provider must be given, since the whole object is replaced"
     for path, (lowest, highest) in RANGES.items():
         value: Any = overrides
         for key in path.split("."):
@@ -161,4 +162,4 @@ def _about_overrides(overrides: Any) -> Iterator[str]:
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not lowest <= value <= highest:
-            yield f"assistantOverrides.{path} must be a number from {lowest} to {highest}"
+            yield f"{place}{path} must be a number from {lowest} to {highest}"

@@ -12,6 +12,7 @@ cuts the speech between two chunks, then the interruption is told, then the word
 import asyncio
 import random
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -20,7 +21,7 @@ from bridge.sandbox.assistant_record import AssistantCall, Reply
 from bridge.sandbox.ears import Ears, SpeechBegan, SpeechEnded
 from bridge.sandbox.faults import AssistantDials
 from bridge.sandbox.mouth import Unpacker, plan_clip
-from bridge.sandbox.repertoire import FAREWELL, Repertoire
+from bridge.sandbox.repertoire import FAREWELL, STAND_IN, Repertoire
 from bridge.sandbox.sound import Clip, Pcm
 from bridge.sandbox.voice import Voice
 
@@ -31,8 +32,10 @@ STARTED_EARLY_S = 0.15
 ASSISTANT_FINAL_LATE_S = 0.16
 BARGE_IN_MS = 200
 TASKS_LIMIT = 100
+HAND_OVER = "transfer_call"  # the tool that is called when the caller asks for a person
 
 Understand = Callable[[int, Pcm, int], Awaitable[str]]
+CallTool = Callable[[dict[str, Any]], Awaitable[None]]  # asks the server for its result
 
 
 class Conversation:
@@ -48,6 +51,7 @@ class Conversation:
         understand: Understand,
         end: Callable[[str], None],
         overrides: dict[str, Any] | None = None,
+        call_tool: CallTool | None = None,
     ) -> None:
         self.call = call
         self._line = line
@@ -56,6 +60,7 @@ class Conversation:
         self._chunks = random.Random(f"{seed}/chunks")
         self._understand = understand
         self._end = end
+        self._call_tool = call_tool
         self._waits = (overrides or {}).get("firstMessageMode") == "assistant-waits-for-user"
         self._repertoire = Repertoire()
         self._unpack = Unpacker(line.audio_format)
@@ -163,12 +168,12 @@ class Conversation:
 
     # What it does
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         if len(self._tasks) >= TASKS_LIMIT:
             work.close()
             self.call.note("! too much to do at once")
             return
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(_done(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -198,7 +203,7 @@ class Conversation:
             )
         await self._junk()
         clip = self._repertoire.for_words(words)
-        await self._speak(
+        spoke = await self._speak(
             clip,
             clip.text,
             delay_ms=delay_ms,
@@ -206,6 +211,17 @@ class Conversation:
             utterance=number,
             then="assistant-ended-call" if clip.name == FAREWELL else "",
         )
+        if spoke and clip.name == STAND_IN and HAND_OVER in self.call.tools:
+            await self._use_tool(HAND_OVER, {"reason": words})
+
+    async def _use_tool(self, name: str, arguments: dict[str, Any]) -> None:
+        """As Vapi does: told on the socket, and asked of the server."""
+        function = {"name": name, "arguments": arguments}
+        asked = {"id": f"call_{uuid.uuid4().hex}", "type": "function", "function": function}
+        self.call.tool_calls.append(asked)
+        await self._event({"type": "tool-calls", "toolCallList": [asked]})
+        if self._call_tool is not None:
+            await self._call_tool(asked)
 
     async def _speak(
         self,
@@ -217,7 +233,8 @@ class Conversation:
         utterance: int | None = None,
         interruptible: bool = True,
         then: str = "",
-    ) -> None:
+    ) -> bool:
+        """Whether all of it was spoken."""
         audio_format = self._line.audio_format
         plan = plan_clip(
             clip, audio_format, self._chunks, burst=self._dials.burst, odd=self._dials.odd_chunks
@@ -228,9 +245,9 @@ class Conversation:
                 start = max(start, caller_ended_at + delay_ms / 1000 - plan.audible_due_s)
                 await _until(start - STARTED_EARLY_S)
             if utterance is not None and (utterance != self._heard or self._ears.speech_ms >= BARGE_IN_MS):
-                return  # the caller went on talking: only the last utterance is answered
+                return False  # the caller went on talking: only the last utterance is answered
             if self._stalled or "assistant" in self._muted:
-                return
+                return False
             reply = Reply(clip.name, text, delay_ms, caller_ended_at)
             voice = self._voice = Voice(reply, plan, interruptible=interruptible, start=start)
             self.call.replies.append(reply)
@@ -242,6 +259,7 @@ class Conversation:
             await self._conclude(voice)
             if then and reply.cut_at is None:
                 self._end(then)
+            return reply.cut_at is None
 
     async def _announce(self, voice: Voice) -> None:
         self._turn += 1
@@ -312,3 +330,7 @@ class Conversation:
 
 async def _until(at: float) -> None:
     await asyncio.sleep(max(0.0, at - time.monotonic()))
+
+
+async def _done(work: Coroutine[Any, Any, object]) -> None:
+    await work

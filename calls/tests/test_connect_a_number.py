@@ -1,0 +1,79 @@
+"""What the README says of connecting a number, step by step, against the stand-ins."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+from bridge.sandbox.assistant import Assistant
+from bridge.sandbox.caller import HangUp, Listen, Say, StayOnTheLine
+from bridge.sandbox.carrier import CarrierDials
+from bridge.sandbox.carrier_api import NUMBER, CarrierApi
+from bridge.sandbox.faults import AssistantDials, CarrierApiDials
+from calls.tests.commands import manage
+from calls.tests.live_server import ACCOUNT_SID, AUTH_TOKEN, eventually, live_server, own_database
+
+PERSON, CALLEE = "+15550107777", "+442079460018"
+SECONDS = 20.0
+
+
+async def test_from_an_empty_database_to_calls_in_both_directions_and_their_bills(tmp_path: Path) -> None:
+    words = ["I want to talk to a person."]
+    async with (
+        Assistant(dials=AssistantDials(delay_ms=(200, 300)), listen="energy", script=words) as vapi,
+        CarrierApi(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as twilio,
+    ):
+        with own_database(tmp_path / "rows") as database:
+            settings = {
+                "TWILIO_BASE_URL": twilio.base_url, "TWILIO_PHONE_NUMBER": NUMBER, "FALLBACK_NUMBER": PERSON,
+                "OUTBOUND_ALLOWED": "+4420", "VAPI_AUDIO_FORMAT": "mulaw", "REDIS_URL": "",
+                "AI_DISCLOSURE": "An AI speaks.",
+            }  # fmt: skip
+            server = await asyncio.to_thread(
+                live_server, vapi.base_url, database.url, tmp_path / "journal", **settings
+            )
+            made = await manage(server, "configure_assistant", VAPI_ASSISTANT_ID="")
+            assert made.code == 0, made
+            (assistant_id,) = re.findall(r"VAPI_ASSISTANT_ID=(\S+)", made.out)
+            server.environment["VAPI_ASSISTANT_ID"] = assistant_id
+
+            set_up = await manage(server, "configure_number")
+            assert set_up.code == 0, set_up
+            assert twilio.numbers[NUMBER].voice_url == f"{server.url}/twilio/voice"
+
+            async with server:
+                # Somebody calls, asks for a person, and the assistant's tool hands them over.
+                carrier = server.carrier(exchange=twilio)
+                script = (Listen(), Say("talk_to_person"), StayOnTheLine(30))
+                record = await carrier.place_call(script, dials=CarrierDials(dial_status="completed"))
+                assert record.spoken_by_twilio == ["An AI speaks."]
+                assert record.dialed == [PERSON] and words[0] in record.whispered[0]
+                row = "SELECT end_reason, ended_by, status FROM calls_call WHERE call_sid = %s"
+                ended = await eventually(
+                    lambda: database.select(row, record.call_sid), lambda rows: rows[0][0], SECONDS
+                )
+                assert ended[0][:2] == ("transferred", "assistant")
+                kinds = "SELECT e.kind FROM calls_callevent e JOIN calls_call c ON c.id = e.call_id"
+                happened = await eventually(
+                    lambda: {kind for (kind,) in database.select(kinds)},
+                    {"tool-called", "tool-done", "person-answered"}.issubset,
+                    SECONDS,
+                )
+                assert {"tool-called", "tool-done", "person-answered"} <= happened
+                (call,) = vapi.calls
+                assert call.tool_results[0]["results"][0]["result"] == "The caller is being connected."
+
+                # We call somebody.
+                twilio.dials, twilio.script = CarrierApiDials(ring_s=0.1), [Listen(), HangUp()]
+                placed = await manage(server, "place_call", CALLEE, "--wait")
+                assert placed.code == 0, placed
+
+                # The bills come later, and only when asked for.
+                for sid in list(twilio.calls):
+                    twilio.bill(sid, "-0.01700")
+                synced = await manage(server, "sync_calls", "--after", "0")
+                assert synced.code == 0, synced
+                prices = database.select("SELECT twilio_price FROM calls_call")
+                assert [f"{price:.5f}" for (price,) in prices] == ["-0.01700", "-0.01700"]
+                await server.stop()
