@@ -24,7 +24,7 @@ from bridge.admission import Offer
 from bridge.context import BridgeContext
 from bridge.endings import MACHINE_ANSWERED
 from bridge.journal import CallOffered, CarrierReported, Happened
-from calls import words
+from calls import twilio_rest, words
 from calls.decorators import TwilioRequest, bridge_of, twilio_signed
 from calls.masking import mask_number, short_sid
 from calls.models import Call
@@ -138,7 +138,7 @@ async def after(call: TwilioRequest) -> HttpResponse:
 @twilio_signed
 async def whisper(call: TwilioRequest) -> HttpResponse:
     """A person has picked up: what they hear before the caller is put through."""
-    about = speakable(call.query.get("about", ""))
+    about = speakable(twilio_rest.unwrap(call.query.get("about", "")))
     response = VoiceResponse()
     response.say(f"{WHISPER} {about}".strip())
     return twiml(response)

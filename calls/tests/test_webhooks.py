@@ -17,7 +17,7 @@ from bridge.admission import Route
 from bridge.journal import CallOffered, CarrierReported
 from bridge.known_ends import KnownEnds
 from bridge.opening_hours import OpeningHours
-from calls import webhooks
+from calls import twilio_rest, webhooks
 from calls.models import Call
 from calls.tests.builders import make_call
 from calls.tests.door import ACCOUNT, OURS, PUBLIC, SID, TOKEN, Caller, make_bridge
@@ -347,3 +347,16 @@ async def test_it_says_whether_it_takes_calls() -> None:
     caller.bridge.admission.draining = True
     assert (await caller.get("/readyz/")).status_code == 503
     assert (await caller.get("/healthz")).content == b"ok\n"
+
+
+@pytest.mark.parametrize(
+    ("about", "heard"),
+    [
+        (twilio_rest.wrap("a crown fell out \u2603"), "a crown fell out \u2603"), (twilio_rest.wrap(""), ""),
+        ("%%%", ""), ("a", ""), ("_w", ""), ("", ""),
+    ],
+)  # fmt: skip
+async def test_whoever_picks_up_is_told_what_it_is_about(about: str, heard: str) -> None:
+    answer = await Caller().twilio(f"/twilio/whisper?{urlencode({'about': about})}")
+    (said,) = ElementTree.fromstring(answer.content)
+    assert said.text == f"{webhooks.WHISPER} {heard}".strip()
