@@ -10,6 +10,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
+# What we ask Vapi to tell us, explicitly: an assistant's own list would replace it. On the socket ...
+CLIENT_MESSAGES = (
+    "status-update", "transcript", "speech-update", "user-interrupted", "hang", "assistant.started",
+    "tool-calls",
+)  # fmt: skip
+# ... and by its webhook.
+SERVER_MESSAGES = ("status-update", "end-of-call-report", "hang", "tool-calls")
+
 
 class AudioFormat(StrEnum):
     """How audio crosses the assistant leg. The caller leg is always mu-law at 8 kHz."""

@@ -1,8 +1,8 @@
 """A Vapi assistant that answers fast on a telephone: what it must say, and what of it is not so yet.
 
 Vapi replaces an object whole when one field of it is sent, so each is sent as it is with ours put in; what
-somebody chose in Vapi's own pages (a voice, a prompt) stays unless it is asked for here. What every call
-brings along itself (which messages we hear, the call's own limit, its metadata) is left out.
+somebody chose in Vapi's own pages (a voice, a prompt) stays unless it is asked for here. A call of ours
+brings its limit and its lists of messages along; the assistant has them too, for calls begun at Vapi.
 
 Pure: settings and wishes in, objects out.
 """
@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from bridge.config import CLIENT_MESSAGES, SERVER_MESSAGES
 
 ENDPOINTING = (300, 400)  # ms: below, callers are cut off in mid-sentence; above, they wait
 DEFAULT_ENDPOINTING = 300
@@ -98,14 +100,17 @@ def wanted(current: Mapping[str, Any], wishes: Wishes, house: House) -> dict[str
         },
         "backgroundSound": "off",
         "maxDurationSeconds": min(max(house.max_call_seconds, VAPI_SECONDS[0]), VAPI_SECONDS[1]),
+        "clientMessages": list(CLIENT_MESSAGES),
+        "serverMessages": list(SERVER_MESSAGES),
         "artifactPlan": {**_object(current, "artifactPlan"), "recordingEnabled": house.record},
     }  # fmt: skip
     if house.secret:
+        server = _object(current, "server")
         fields["server"] = {
-            **_object(current, "server"),
+            **server,
             "url": house.server_url,
             "timeoutSeconds": 10,
-            "headers": {"X-Vapi-Secret": house.secret},
+            "headers": {**_object(server, "headers"), "X-Vapi-Secret": house.secret},
             "backoffPlan": {"type": "exponential", "maxRetries": 3, "baseDelaySeconds": 1},
         }
     return fields
@@ -152,6 +157,10 @@ def _within(value: Any, bounds: tuple[int, int]) -> int | None:
     return value if isinstance(value, int) and bounds[0] <= value <= bounds[1] else None
 
 
+def _content(message: Mapping[str, Any]) -> str:
+    return str(message.get("content") or message.get("role") or "")
+
+
 # What is not so yet
 
 
@@ -165,8 +174,13 @@ def changes(current: Mapping[str, Any], fields: Mapping[str, Any]) -> list[Chang
     found = []
     for path, after in _values(fields):
         before = _value_at(current, path)
-        if before != after:
-            found.append(Change(".".join(path), _shown(path, before), _shown(path, after)))
+        if before == after:
+            continue
+        if any(name in SECRET_FIELDS for name in path):
+            shown = ("-", "(set)") if before is None else ("(set)", "(changed)")
+        else:
+            shown = (_shown(before), _shown(after))
+        found.append(Change(".".join(path), *shown))
     return found
 
 
@@ -184,12 +198,10 @@ def _value_at(value: Any, path: Sequence[str]) -> Any:
     return value
 
 
-def _shown(path: Sequence[str], value: Any) -> str:
+def _shown(value: Any) -> str:
     if value is None:
         return "-"
-    if any(name in SECRET_FIELDS for name in path):
-        return "(set)"
     if isinstance(value, list):
-        names = [_name(each) or str(each.get("role", "")) for each in value if isinstance(each, Mapping)]
+        names = [_name(each) or _content(each) if isinstance(each, Mapping) else str(each) for each in value]
         return ", ".join(filter(None, names)) or f"{len(value)} items"
     return str(value)

@@ -152,6 +152,7 @@ class Assistant:
         call.token = secrets.token_urlsafe(24)
         call.number = self.created
         call.tools = self.store.tools_of(body.get("assistantId"))
+        call.first_message = self.store.first_message_of(body.get("assistantId"))
         if isinstance(metadata, dict):
             call.call_sid = str(metadata.get("callSid") or metadata.get("call_sid") or "")
         self.created += 1

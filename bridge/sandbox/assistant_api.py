@@ -10,6 +10,7 @@ import binascii
 import hmac
 import json
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import WSMsgType, web
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 MESSAGE_BYTES = 1 << 20
 HELLO_WITHIN_S = 5.0
 HUGE_BYTES = 8 << 20
+FILTERS = frozenset({"id", "assistantId", "limit", "createdAtGt", "createdAtLt"})  # of the list of calls
 WRONG_KEY = "Invalid key. It may be the public key where the private one is needed, or the other way round."
 
 
@@ -100,11 +102,21 @@ class Api:
     async def _list(self, request: web.Request) -> web.Response:
         if (refusal := self._refusal(request)) is not None:
             return refusal
-        wanted = request.query.get("assistantId", "")
+        asked = request.query
+        if unknown := asked.keys() - FILTERS:
+            return _error(400, [f"property {name} should not exist" for name in sorted(unknown)])
+        try:
+            after, before = _moment(asked.get("createdAtGt")), _moment(asked.get("createdAtLt"))
+        except ValueError:
+            return _error(400, ["createdAtGt and createdAtLt must be valid ISO 8601 date strings"])
         found = [
-            self._shown(request, call)
+            shown
             for call in reversed(self._assistant.calls)
-            if call.dialect == "call" and wanted in ("", call.body.get("assistantId"))
+            if call.dialect == "call"
+            and (shown := self._shown(request, call))
+            and all(shown[name] == asked[name] for name in ("id", "assistantId") if name in asked)
+            and (after is None or after < datetime.fromisoformat(shown["createdAt"]))
+            and (before is None or datetime.fromisoformat(shown["createdAt"]) < before)
         ]
         return web.json_response(found[: _limit(request)])
 
@@ -307,6 +319,14 @@ async def _hello(ws: web.WebSocketResponse) -> dict[str, Any] | None:
 def _websocket() -> web.WebSocketResponse:
     # Pings are answered by hand, to count them.
     return web.WebSocketResponse(autoping=False, compress=False, timeout=2.0, max_msg_size=MESSAGE_BYTES)
+
+
+def _moment(text: str | None) -> datetime | None:
+    """Raises `ValueError` for what is no time."""
+    if text is None:
+        return None
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _limit(request: web.Request) -> int:

@@ -74,6 +74,7 @@ class AssistantCall:
     call_sid: str = ""
     number: int = 0  # how many calls the stand-in had before
     tools: frozenset[str] = frozenset()  # that the assistant may call
+    first_message: str = ""  # of a stored assistant
     tool_calls: Kept[dict[str, Any]] = field(default_factory=Kept)
     tool_results: Kept[Any] = field(default_factory=Kept)  # what the server answered
     token: str = ""  # makes its URLs unguessable

@@ -78,17 +78,20 @@ def summary_of(call: AssistantCall) -> dict[str, Any]:
 def report_of(call: AssistantCall) -> dict[str, Any]:
     """The facts of an end-of-call report, also part of the finished call object."""
     costs = _costs(call)
+    messages = [_message(call, at, speaker, words) for at, speaker, words in call.said]
     return {
         "endedReason": call.ended_reason,
         "startedAt": _iso(call.opened_at),
         "endedAt": _iso(call.ended_at),
         "cost": round(sum(item["cost"] for item in costs), 4),
         "costs": costs,
+        "costBreakdown": _breakdown(costs),
         "durationSeconds": round(_seconds(call), 3),
+        "messages": messages,
         "analysis": {"summary": _summary(call), "successEvaluation": "true", "structuredData": {}},
         "artifact": {
             "transcript": "".join(f"{_who(speaker)}: {words}\n" for _, speaker, words in call.said),
-            "messages": [_message(call, at, speaker, words) for at, speaker, words in call.said],
+            "messages": messages,
             "variableValues": (call.body.get("assistantOverrides") or {}).get("variableValues", {}),
             "performanceMetrics": _metrics(call),
         },
@@ -117,6 +120,13 @@ def _costs(call: AssistantCall) -> list[dict[str, Any]]:
     ]
     costs[0]["provider"] = "vapi.websocket"
     return costs
+
+
+def _breakdown(costs: list[dict[str, Any]]) -> dict[str, float]:
+    """The same money under the older names."""
+    older = {"model": "llm", "voice": "tts"}
+    parts: dict[str, float] = {older.get(item["type"], item["type"]): item["cost"] for item in costs}
+    return {**parts, "total": round(sum(parts.values()), 4)}
 
 
 def _summary(call: AssistantCall) -> str:

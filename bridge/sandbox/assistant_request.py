@@ -50,11 +50,17 @@ OBJECTS = _names("server metadata variableValues startSpeakingPlan stopSpeakingP
 RANGES = {
     "maxDurationSeconds": (10, 43_200),
     "server.timeoutSeconds": (1, 300),
+    "server.backoffPlan.maxRetries": (0, 10),
+    "server.backoffPlan.baseDelaySeconds": (0, 10),
     "startSpeakingPlan.waitSeconds": (0, 5),
+    "startSpeakingPlan.transcriptionEndpointingPlan.onPunctuationSeconds": (0, 3),
+    "startSpeakingPlan.transcriptionEndpointingPlan.onNoPunctuationSeconds": (0, 3),
+    "startSpeakingPlan.transcriptionEndpointingPlan.onNumberSeconds": (0, 3),
     "stopSpeakingPlan.numWords": (0, 10),
     "stopSpeakingPlan.voiceSeconds": (0, 0.5),
     "stopSpeakingPlan.backoffSeconds": (0, 10),
     "transcriber.endpointing": (10, 500),
+    "transcriber.confidenceThreshold": (0, 1),
 }
 
 

@@ -45,6 +45,11 @@ class Store:
         functions = (each.get("function") for each in tools or () if isinstance(each, dict))
         return frozenset(str(each.get("name")) for each in functions if isinstance(each, dict))
 
+    def first_message_of(self, assistant_id: Any) -> str:
+        """What an assistant says when it answers; empty when nothing is known of it."""
+        said = (self._kept.get(str(assistant_id)) or {}).get("firstMessage")
+        return said if isinstance(said, str) else ""
+
 
 def complaints(body: Any) -> list[str]:
     """What Vapi would say of an assistant; empty when it would take it."""

@@ -63,6 +63,8 @@ class Conversation:
         self._call_tool = call_tool
         self._waits = (overrides or {}).get("firstMessageMode") == "assistant-waits-for-user"
         self._repertoire = Repertoire()
+        first = (overrides or {}).get("firstMessage", call.first_message)
+        self._greeting = self._repertoire.greeting_for(first)
         self._unpack = Unpacker(line.audio_format)
         self._ears = Ears(line.audio_format.rate)
         self._floor = asyncio.Lock()
@@ -160,7 +162,7 @@ class Conversation:
         elif verb == "unmute":
             self._muted.discard(whom)
         elif control == "say-first-message":
-            self._spawn(self._speak(self._repertoire.greeting, self._repertoire.greeting.text))
+            self._spawn(self._speak(self._greeting, self._greeting.text))
 
     def _silence(self) -> None:
         if self._voice is not None:
@@ -185,7 +187,7 @@ class Conversation:
         await self._junk()
         await _until(opened_at + self._dials.first_audio_delay_s - STARTED_EARLY_S)
         if self._dials.greets and not self._waits:
-            greeting = self._repertoire.greeting
+            greeting = self._greeting
             await self._speak(greeting, greeting.text, interruptible=self._dials.greeting_interruptible)
 
     async def _answer(self, heard: SpeechEnded, number: int) -> None:

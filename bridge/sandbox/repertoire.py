@@ -26,6 +26,11 @@ class Repertoire:
     def greeting(self) -> Clip:
         return self._clips[GREETING]
 
+    def greeting_for(self, first_message: str) -> Clip:
+        """The clip that says this; the usual greeting when there is none."""
+        clip = self.for_text(first_message)
+        return clip if clip.text == first_message else self.greeting
+
     def for_words(self, words: str) -> Clip:
         """The answer to the caller's words: sorry to none, one after the other to unknown ones."""
         if not words:

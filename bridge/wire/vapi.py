@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, assert_never
 
+from bridge.config import CLIENT_MESSAGES, SERVER_MESSAGES
 from bridge.tool_calls import ToolCall, tool_calls
 from bridge.wire import MalformedMessage
 
@@ -97,13 +98,6 @@ _NOTED = frozenset({
     "assistant.speechStarted", "metadata", "language-changed", "language-change-detected",
     "workflow.node.started", "session.created", "session.updated", "session.deleted",
 })  # fmt: skip
-
-# What we ask Vapi to tell us, explicitly: an assistant's own list would replace it.
-CLIENT_MESSAGES = (
-    "status-update", "transcript", "speech-update", "user-interrupted", "hang", "assistant.started",
-    "tool-calls",
-)  # fmt: skip
-SERVER_MESSAGES = ("status-update", "end-of-call-report", "hang", "tool-calls")
 
 _SPEAKERS: dict[str, Speaker] = {
     "user": "caller",

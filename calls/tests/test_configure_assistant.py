@@ -64,6 +64,7 @@ async def test_it_makes_an_assistant_that_answers_fast_and_has_our_tools(desk: D
     assert found["server"]["headers"] == {"X-Vapi-Secret": SECRET}
     assert {tool["function"]["name"] for tool in found["model"]["tools"]} >= {"transfer_call", "end_call"}
     assert (found["maxDurationSeconds"], found["artifactPlan"]) == (1800, {"recordingEnabled": False})
+    assert "tool-calls" in found["serverMessages"] and "tool-calls" in found["clientMessages"]
     again = await desk.configure(VAPI_ASSISTANT_ID=name)
     assert again.code == 0 and again.says("nothing to change"), again
 
@@ -130,6 +131,17 @@ async def test_trouble_at_vapi_is_said(desk: Desk) -> None:
         assert refused.code == 1 and refused.says(words), refused
 
 
+async def test_a_new_secret_is_told_but_never_shown_and_other_headers_stay(desk: Desk) -> None:
+    await desk.configure()
+    (made,) = desk.vapi.store.newest(9)
+    server = {**made["server"], "headers": {"X-Vapi-Secret": SECRET, "X-Theirs": "kept"}}
+    mine = desk.vapi.store.put({"server": server}, made["id"])["id"]
+    changed = await desk.configure(VAPI_ASSISTANT_ID=mine, VAPI_WEBHOOK_SECRET="another-secret")
+    assert changed.code == 0 and changed.says("(changed)"), changed
+    assert not any(secret in changed.out + changed.err for secret in (SECRET, "another-secret"))
+    assert desk.kept(mine)["server"]["headers"] == {"X-Vapi-Secret": "another-secret", "X-Theirs": "kept"}
+
+
 def test_without_a_secret_the_assistant_gets_no_address_of_ours() -> None:
     house = House(server_url=PUBLIC, secret="", max_call_seconds=5, record=True)
     fields = assistant_plan.wanted({}, Wishes(), house)
@@ -138,7 +150,7 @@ def test_without_a_secret_the_assistant_gets_no_address_of_ours() -> None:
 
 
 def test_strange_answers_of_vapis_are_put_right() -> None:
-    strange = {
+    strange: dict[str, Any] = {
         "model": None,
         "voice": [],
         "transcriber": {"provider": "other", "endpointing": "?"},

@@ -81,12 +81,13 @@ class Command(BaseCommand):
             self.stdout.write(f"{title} is set up already; nothing to change.")
             return
         title += ", not changed (--dry-run)" if dry_run else ""
-        table = Table(title=title, title_justify="left")
+        table = Table()
         for column in ("", "before", "after") if assistant_id else ("", "set to"):
             table.add_column(column, overflow="fold")
         for change in to_do:
             table.add_row(change.path, *((change.before,) if assistant_id else ()), change.after)
         console = Console(width=WIDTH)
         with console.capture() as printed:
+            console.print(title, soft_wrap=True, highlight=False, markup=False)
             console.print(table)
         self.stdout.write(printed.get())
