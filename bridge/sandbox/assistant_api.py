@@ -250,7 +250,8 @@ class Api:
             understand=assistant.understand,
             end=lambda reason: assistant.end(call, reason),
             overrides=call.body.get("assistantOverrides"),
-            call_tool=lambda asked: assistant.use_tool(call, asked),
+            # Not the conversation's own: the answer may come when the line is gone.
+            call_tool=lambda asked: assistant.spawn(assistant.use_tool(call, asked)),
         )
 
     async def _talk(self, ws: web.WebSocketResponse, call: AssistantCall, conversation: Conversation) -> None:

@@ -35,7 +35,7 @@ TASKS_LIMIT = 100
 HAND_OVER = "transfer_call"  # the tool that is called when the caller asks for a person
 
 Understand = Callable[[int, Pcm, int], Awaitable[str]]
-CallTool = Callable[[dict[str, Any]], Awaitable[None]]  # asks the server for its result
+CallTool = Callable[[dict[str, Any]], None]  # asks the server for its result
 
 
 class Conversation:
@@ -223,7 +223,7 @@ class Conversation:
         self.call.tool_calls.append(asked)
         await self._event({"type": "tool-calls", "toolCallList": [asked]})
         if self._call_tool is not None:
-            await self._call_tool(asked)
+            self._call_tool(asked)
 
     async def _speak(
         self,

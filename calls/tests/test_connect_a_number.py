@@ -62,6 +62,7 @@ async def test_from_an_empty_database_to_calls_in_both_directions_and_their_bill
                 )
                 assert {"tool-called", "tool-done", "person-answered"} <= happened
                 (call,) = vapi.calls
+                await vapi.until(lambda: call.tool_results, SECONDS)
                 assert call.tool_results[0]["results"][0]["result"] == "The caller is being connected."
 
                 # We call somebody.
