@@ -68,6 +68,8 @@ def timeline(said: Sequence[Said], events: Iterable[CallEvent]) -> list[Line]:
 def _happenings(events: list[CallEvent], *, tells_cuts: bool) -> list[Happening]:
     results = _results_of_tools(events)
     untold = {*UNTOLD, *TOOL_RESULTS, *(() if tells_cuts else ("barge-in",))}
+    if any(event.kind in ASSISTANT_LEFT for event in events):
+        untold.add("stream-ended")  # which says the same once more
     found: list[Happening] = []
     keys: list[CallEvent] = []  # pressed in a row, up to now
     for event in sorted(events, key=lambda event: (_at(event), event.source, event.index)):
@@ -185,6 +187,7 @@ WORDS: dict[str, Callable[[Mapping[str, Any]], Told]] = {
     "person-not-reached": _not_reached,
 }
 
+ASSISTANT_LEFT = ("assistant-ended", "assistant-unreachable", "assistant-lost")
 TOOL_RESULTS = ("tool-done", "tool-failed")
 # What explains nothing to a reader: beginnings and ends of speech, statuses, the carrier's own bookkeeping.
 UNTOLD = frozenset({

@@ -114,6 +114,14 @@ def test_each_kind_has_its_words(happened: CallEvent, words: str, is_alarm: bool
     assert words in line.words and line.is_alarm is is_alarm
 
 
+def test_an_end_that_the_assistant_made_is_told_once() -> None:
+    ended = event("stream-ended", 9000, reason="assistant-ended")
+    assert told(event("assistant-ended", 8000, reason="assistant-ended-call"), ended) == [
+        "The assistant ended the call as it was told to."
+    ]
+    assert told(ended) == ["The assistant said goodbye and ended the call."]
+
+
 @pytest.mark.parametrize("kind", sorted(UNTOLD))
 def test_what_explains_nothing_is_left_to_the_list_below(kind: str) -> None:
     assert told(event(kind, 5)) == []
