@@ -32,7 +32,7 @@ class WebhookDoor:
     sync_capable = False
     async_capable = True
 
-    PREFIXES = ("/twilio/", "/vapi/", "/healthz", "/readyz")
+    PREFIXES = ("/twilio/", "/vapi/", "/healthz", "/readyz", "/doctor/")
 
     def __init__(self, get_response: Callable[[HttpRequest], Answer]) -> None:
         self.get_response = get_response

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import path, re_path
 
 from calls import call_page, dashboard, live, live_actions, vapi_events, webhooks
+from calls.doctor import echo, page
 from calls.place_test_call import place_test_call
 
 urlpatterns = [
@@ -16,6 +17,8 @@ urlpatterns = [
     re_path(r"^vapi/events/?$", vapi_events.events, name="vapi_events"),
     re_path(r"^healthz/?$", webhooks.healthz, name="healthz"),
     re_path(r"^readyz/?$", webhooks.readyz, name="readyz"),
+    re_path(r"^doctor/echo/?$", echo.echo, name="doctor_echo"),
+    path("set-up", page.set_up, name="set_up"),
     path("", dashboard.dashboard, name="dashboard"),
     path("calls/<int:call_id>/", call_page.call_detail, name="call_detail"),
     path("calls/<int:call_id>/note", call_page.call_note, name="call_note"),

@@ -340,6 +340,7 @@ UNFOLD = {
                         "icon": "dialpad",
                         "link": reverse_lazy("admin:calls_phonenumber_changelist"),
                     },
+                    {"title": "Set-up", "icon": "stethoscope", "link": reverse_lazy("set_up")},
                     {"title": "Staff", "icon": "group", "link": reverse_lazy("admin:auth_user_changelist")},
                 ],
             },

@@ -43,7 +43,7 @@ def every_path(ids: dict[str, int]) -> list[str]:
         f"/admin/calls/phonenumber/{ids['number']}/change/", "/admin/calls/phonenumber/add/",
         f"/admin/auth/user/{ids['user']}/change/", "/admin/auth/user/add/",
     ]  # fmt: skip
-    return [*dashboards, *calls, "/admin/", "/admin/password_change/", *lists, *searched, *rows]
+    return [*dashboards, *calls, "/set-up", "/admin/", "/admin/password_change/", *lists, *searched, *rows]
 
 
 @pytest.mark.parametrize("look", LOOKS, ids=[look.name for look in LOOKS])

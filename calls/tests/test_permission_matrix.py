@@ -25,7 +25,7 @@ from django.apps import apps
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
-from django.test import Client, TestCase, TransactionTestCase
+from django.test import Client, TestCase, TransactionTestCase, override_settings
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
 from calls import derived, live, place_test_call
@@ -43,6 +43,7 @@ WEBHOOKS = {
     "vapi_events",
     "healthz",
     "readyz",
+    "doctor_echo",
 }
 
 # name: what GET answers to each of WHO, then what POST does (None: see the change forms of the admin).
@@ -55,6 +56,7 @@ PAGES: dict[str, tuple[str, str]] = {
     "call_hang_up": ("302 403 405 405 405", "302 403 403 302 302"),
     "call_say": ("302 403 405 405 405", "302 403 403 302 302"),
     "call_transfer": ("302 403 405 405 405", "302 403 403 302 302"),
+    "set_up": ("302 403 200 200 200", "302 403 200 200 200"),
     "test_call": ("302 403 405 405 405", "302 403 403 302 302"),
     "admin:index": ("302 200 200 200 200", "302 200 200 200 200"),
     "admin:login": ("200 302 302 302 302", "200 200 200 200 200"),
@@ -143,6 +145,10 @@ class PermissionMatrixTests(TestCase):
         self.assertEqual(names - known, set(), "addresses without a row")
         self.assertEqual(known - names, set(), "rows without an address")
 
+    # The doctor asks whoever the settings name: here nobody, at once.
+    @override_settings(
+        TWILIO_BASE_URL="http://127.0.0.1:9", VAPI_BASE_URL="http://127.0.0.1:9", PUBLIC_URL=""
+    )
     def test_the_pages(self) -> None:
         # No place for a test call, so that none is placed.
         for _ in range(place_test_call.AT_ONCE):

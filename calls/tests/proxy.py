@@ -1,0 +1,165 @@
+"""A TLS proxy before a server, as a tunnel is one, and all that such a thing does wrong.
+
+Its certificate is of an authority that is made here and trusted by whoever is told so (`SSL_CERT_FILE`).
+One request to a connection: that is how the doctor asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+Fault = Literal[
+    "", "redirects", "elsewhere", "strips-signature", "decodes-query", "drops-body", "no-upgrade",
+]  # fmt: skip
+HEAD_BYTES = 1 << 16
+ELSEWHERE = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"
+END = b"Content-Length: 0\r\nConnection: close\r\n\r\n"
+MOVED = b"HTTP/1.1 301 Moved\r\nLocation: https://other.example/\r\n" + END
+
+
+class Authority:
+    """Signs certificates for localhost."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"test {folder.name}")])
+        made = self._signed(self._name, self._key.public_key(), is_authority=True)
+        self.file = folder / "authority.pem"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+
+    def context(self) -> ssl.SSLContext:
+        """A server's, with a certificate of its own."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+        made = self._signed(name, key.public_key(), is_authority=False)
+        file = self._folder / "server.pem"
+        file.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+            + made.public_bytes(serialization.Encoding.PEM)
+        )
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(file)
+        return context
+
+    def _signed(self, name: x509.Name, key: Any, *, is_authority: bool) -> x509.Certificate:
+        now = datetime.now(UTC)
+        hosts = x509.SubjectAlternativeName(
+            [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        )
+        return (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(self._name)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(days=90))
+            .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+            .add_extension(hosts, critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
+            )
+            .sign(self._key, hashes.SHA256())
+        )
+
+
+class Proxy:
+    """Passes on what it gets, but for its fault. Two ports: one has a certificate that nobody trusts."""
+
+    def __init__(self) -> None:
+        self.target = 0  # port of the server
+        self.fault: Fault = ""
+        self.port = self.untrusted_port = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        theirs = None
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if self.fault in ("redirects", "elsewhere"):
+                writer.write(MOVED if self.fault == "redirects" else ELSEWHERE)
+                await writer.drain()
+                return
+            ours, theirs = await asyncio.open_connection("127.0.0.1", self.target)
+            theirs.write(self._bent(head))
+            drops = self.fault == "drops-body" and head.startswith(b"POST")
+            there = asyncio.ensure_future(_nothing() if drops else _pipe(reader, theirs))
+            try:
+                await _pipe(ours, writer)
+            finally:
+                there.cancel()
+                await asyncio.gather(there, return_exceptions=True)
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # whoever asked has gone
+        finally:
+            self._tasks.discard(task)
+            for each in (theirs, writer):
+                if each is not None:
+                    each.close()
+                    with contextlib.suppress(OSError):
+                        await each.wait_closed()
+
+    async def stop(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _bent(self, head: bytes) -> bytes:
+        first, *lines = head.split(b"\r\n")
+        name = {
+            "strips-signature": b"x-twilio-signature:", "no-upgrade": b"upgrade:",
+            "drops-body": b"content-length:",
+        }.get(self.fault)  # fmt: skip
+        if name is not None:
+            lines = [line for line in lines if not line.lower().startswith(name)]
+        if self.fault == "drops-body" and head.startswith(b"POST"):
+            lines.insert(0, b"Content-Length: 0")
+        if self.fault == "decodes-query":
+            first = first.replace(b"%2B", b"+")
+        return b"\r\n".join([first, *lines])
+
+
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(HEAD_BYTES):
+        writer.write(data)
+        await writer.drain()
+
+
+async def _nothing() -> None:
+    """Nothing is passed on."""
+
+
+@asynccontextmanager
+async def tls_proxy(authority: Authority, stranger: Authority) -> AsyncIterator[Proxy]:
+    proxy = Proxy()
+    server = await asyncio.start_server(proxy._serve, "127.0.0.1", 0, ssl=authority.context())
+    other = await asyncio.start_server(proxy._serve, "127.0.0.1", 0, ssl=stranger.context())
+    proxy.port = server.sockets[0].getsockname()[1]
+    proxy.untrusted_port = other.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        server.close()
+        other.close()
+        await proxy.stop()
