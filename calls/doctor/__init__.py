@@ -18,6 +18,7 @@ from calls.doctor.check import Answer, Check, Finding, amber, red
 log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 9.0
+NOT_LOOKED = "Not looked at"
 RUN_SECONDS = 18.0
 CHECKS: tuple[Check, ...] = (
     *configured.CHECKS, *door.CHECKS, *carrier.CHECKS, *assistant.CHECKS, *machine.CHECKS,
@@ -47,9 +48,7 @@ async def examine(only: Iterable[str] = ()) -> list[Answer]:
         found = red("No answer came in time.", "Ask for this check alone.") if tasks[name] in late else (
             tasks[name].result()
         )  # fmt: skip
-        answers.append(
-            Answer(by_name[name], found, symptoms.of_check(name) if found.level != "green" else ())
-        )
+        answers.append(Answer(by_name[name], found, symptoms.of_check(name) if _explains(found) else ()))
     return answers
 
 
@@ -58,9 +57,9 @@ async def _ask(check: Check, before: list[asyncio.Task[Finding]]) -> Finding:
     levels = [each.level for each in found]
     if "red" in levels:
         first = check.after[levels.index("red")]
-        return amber(f"Not looked at: {first} is red.", f"Put {first} right first.")
-    if any(each.seen.startswith("Not looked at") for each in found):
-        return amber("Not looked at: what it builds on was not.", "Put the red ones right first.")
+        return amber(f"{NOT_LOOKED}: {first} is red.", f"Put {first} right first.")
+    if any(each.seen.startswith(NOT_LOOKED) for each in found):
+        return amber(f"{NOT_LOOKED}: what it builds on was not.", "Put the red ones right first.")
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             return await check.run()
@@ -70,3 +69,8 @@ async def _ask(check: Check, before: list[asyncio.Task[Finding]]) -> Finding:
         # One broken question must not cost the answers to all others.
         log.exception("doctor: %s broke", check.name)
         return red("The check itself broke; the log says how.", "Report it, with the log.")
+
+
+def _explains(found: Finding) -> bool:
+    """Whether somebody may notice what was found: not of what nobody looked at."""
+    return found.level != "green" and not found.seen.startswith(NOT_LOOKED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from pathlib import Path
 
@@ -43,6 +44,11 @@ async def test_from_an_empty_database_to_calls_in_both_directions_and_their_bill
             assert twilio.numbers[NUMBER].voice_url == f"{server.url}/twilio/voice"
 
             async with server:
+                # All is well but the address, which is not https here.
+                looked = await manage(server, "doctor", "--json")
+                reds = [check["name"] for check in json.loads(looked.out)["checks"] if check["level"] == "red"]
+                assert reds == ["public-url"], looked
+
                 # Somebody calls, asks for a person, and the assistant's tool hands them over.
                 carrier = server.carrier(exchange=twilio)
                 script = (Listen(), Say("talk_to_person"), StayOnTheLine(30))
