@@ -46,7 +46,8 @@ async def test_from_an_empty_database_to_calls_in_both_directions_and_their_bill
             async with server:
                 # All is well but the address, which is not https here.
                 looked = await manage(server, "doctor", "--json")
-                reds = [check["name"] for check in json.loads(looked.out)["checks"] if check["level"] == "red"]
+                checks = json.loads(looked.out)["checks"]
+                reds = [check["name"] for check in checks if check["level"] == "red"]
                 assert reds == ["public-url"], looked
 
                 # Somebody calls, asks for a person, and the assistant's tool hands them over.
