@@ -43,7 +43,12 @@ async def number() -> Finding:
             f"The number is not set up for us: {'; '.join(each.title for each in changes)}.",
             "Run `manage.py configure_number`, which shows each change before it makes it.",
         )
-    return green("The number's calls come to this server.")
+    if not found.voice_fallback_url:
+        return amber(
+            "The number's calls come to this server, and nowhere else when it is gone.",
+            "Run `manage.py configure_number --fallback-url` with the address of a TwiML bin.",
+        )
+    return green("The number's calls come to this server, and to a fallback when it is gone.")
 
 
 CHECKS = (

@@ -23,12 +23,13 @@ from calls.doctor.check import Check, Finding, amber, green, red
 from calls.doctor.door import SECONDS
 
 FULL_BYTES, LOW_BYTES = 20 << 20, 500 << 20
+POOL_SIZE = 10  # connections of one worker, at most; see DATABASES
 SKEW_SECONDS, DRIFT_SECONDS = 60, 5
 
 
 async def database() -> Finding:
     try:
-        await sync_to_async(_select)()
+        room = await sync_to_async(_room)()
     except (DatabaseError, InterfaceError, OSError):
         return red(
             "The database does not answer.",
@@ -36,13 +37,23 @@ async def database() -> Finding:
         )
     if settings.DATABASES["default"]["ENGINE"].endswith("sqlite3") and _workers() > 1:
         return amber("Several workers share one SQLite file.", "Set DATABASE_URL to a PostgreSQL.")
+    if room is not None and room < (wanted := _workers() * POOL_SIZE):
+        return amber(
+            f"{_workers()} workers may want {wanted} connections; the database has {room}.",
+            "Raise max_connections of PostgreSQL, or run fewer workers.",
+        )
     return green("The database answers.")
 
 
-def _select() -> None:
+def _room() -> int | None:
+    """How many connections the database allows; None where that is no question."""
     try:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
+            if connection.vendor != "postgresql":
+                cursor.execute("SELECT 1")
+                return None
+            cursor.execute("SELECT current_setting('max_connections')::int")
+            return int(cursor.fetchone()[0])
     finally:
         _leave()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -76,6 +77,7 @@ async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
             made = vapi.store.put(assistant_plan.wanted({}, Wishes(), house))
             for name, value in wanted(public).items():
                 setattr(twilio.numbers[NUMBER], name, value)
+            twilio.numbers[NUMBER].voice_fallback_url = "https://handler.twilio.com/twiml/EH1"
             async with server:
                 desk = Desk(server, proxy, twilio, vapi, authority, clock, str(made["id"]), folder)
                 yield desk
@@ -238,6 +240,11 @@ async def test_what_builds_on_a_red_is_not_looked_at(desk: Desk) -> None:
             "trial",
         ),
         ("twilio-number", Red("", variables=variables(TWILIO_PHONE_NUMBER="")), "is not set"),
+        (
+            "twilio-number",
+            Red("", broken=changed(lambda desk: desk.twilio.numbers[NUMBER], "voice_fallback_url", "")),
+            "nowhere else when it is gone",
+        ),
         ("assistant-parts", Red("", broken=assistant_with(firstMessage="")), "no first message"),
         ("assistant-limits", Red("", broken=assistant_with(maxDurationSeconds=600)), "own limit is 600"),
         ("secret-key", Red("", variables=variables(DJANGO_DEBUG="on")), "DJANGO_DEBUG is on"),
@@ -264,3 +271,13 @@ async def test_symptoms_are_printed(desk: Desk) -> None:
     printed = await desk.doctor("--symptoms")
     assert printed.code == 0
     assert all(row.noticed in printed.out for row in SYMPTOMS)
+
+
+async def test_more_workers_than_the_database_has_room_for_are_seen(desk: Desk) -> None:
+    url = os.environ.get("TEST_POSTGRES_URL")
+    if not url:
+        pytest.skip("needs PostgreSQL: set TEST_POSTGRES_URL")
+    settings = {"DATABASE_URL": url, "WEB_CONCURRENCY": "1000"}
+    found = await desk.doctor("--only", "database", "--json", **settings)
+    (check,) = json.loads(found.out)["checks"]
+    assert check["level"] == "amber" and "may want 10000 connections" in check["seen"], check
