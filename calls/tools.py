@@ -8,9 +8,9 @@ function below, say what it does to the model, and run that command again:
     async def opening_hours(use: ToolUse) -> str:
         return "Closed." if use.text("day") in ("Saturday", "Sunday") else "From eight to six."
 
-What it returns is read by the model; `CannotDo` is too, as an error. Every tool has `SECONDS`, and a process runs
-it once for each call of it, however often Vapi asks. Nothing here queries the database: rows follow through the
-journal, as everywhere on a webhook's path.
+What it returns is read by the model; `CannotDo` is too, as an error. Every tool has `SECONDS`, and a process
+runs it once for each call of it, however often Vapi asks. Nothing here queries the database: rows follow
+through the journal, as everywhere on a webhook's path.
 """
 
 from __future__ import annotations
