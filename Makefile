@@ -30,7 +30,7 @@ test: $(VENV)/.installed-dev ## the tests (ARGS= goes to pytest)
 check: $(VENV)/.installed-dev ## lint, format, types, system checks, migrations
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy bridge calls voiceai bench manage.py conftest.py
+	$(BIN)/mypy bridge calls sandbox voiceai bench manage.py conftest.py
 	DJANGO_DEBUG=on $(MANAGE) check --fail-level WARNING
 	DJANGO_DEBUG=on $(MANAGE) makemigrations --check --dry-run
 

@@ -119,6 +119,7 @@ INSTALLED_APPS = [
     "channels",
     "calls",
     "bridge",
+    "sandbox",
 ]
 
 MIDDLEWARE = [
@@ -299,6 +300,7 @@ LOGGING = {
     "loggers": {
         "bridge": {"level": "INFO"},
         "calls": {"level": "INFO"},
+        "sandbox": {"level": "INFO"},
         "voiceai": {"level": "INFO"},
         # Django's own handlers would say everything twice.
         "django": {"handlers": [], "level": "INFO", "propagate": True},

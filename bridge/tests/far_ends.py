@@ -1,7 +1,7 @@
 """The two far ends of one call, on strings: Twilio as ASGI messages, Vapi as a real server on loopback.
 
 Whatever they notice goes up on one noticeboard, and a test waits there for what it expects, never by the
-clock. `bridge.sandbox` holds far ends that behave; these do what a test tells them.
+clock. `sandbox` holds far ends that behave; these do what a test tells them.
 """
 
 from __future__ import annotations

@@ -73,8 +73,6 @@ OPEN_TO_CALLS = {
     "bridge.opening_hours",
     "bridge.tool_calls",
 }
-# The far ends are a product of their own, for whatever places a simulated call.
-OPEN_TO_COMMANDS = OPEN_TO_CALLS | {"bridge.sandbox"}
 
 
 def sources(folder: str) -> list[Path]:
@@ -129,7 +127,7 @@ def test_it_looks_at_the_whole_house() -> None:
     assert [name for name in MEDIA_PATH if not (ROOT / "bridge" / f"{name}.py").is_file()] == []
     wire_and_audio = {path.stem for path in pure_modules()}
     assert {"twilio", "vapi", "g711", "resample", "transcode", "energy"} <= wire_and_audio
-    assert len(sources("calls")) > 5 and len(sources("bridge/sandbox")) > 3
+    assert len(sources("calls")) > 5 and len(sources("sandbox")) > 3
 
 
 @pytest.mark.parametrize("path", pure_modules(), ids=named)
@@ -180,8 +178,18 @@ def test_calls_knows_only_what_the_bridge_shows() -> None:
         f"{named(path)} imports {name}"
         for path in sources("calls")
         for name in imports(path)
-        if within(name, {"bridge"})
-        and not within(name, OPEN_TO_COMMANDS if _places_calls(path) else OPEN_TO_CALLS)
+        if within(name, {"bridge"}) and not within(name, OPEN_TO_CALLS)
+    }
+    assert found == set()
+
+
+def test_the_sandbox_is_for_what_places_simulated_calls() -> None:
+    found = {
+        f"{named(path)} imports {name}"
+        for folder in ("bridge", "calls", "voiceai")
+        for path in sources(folder)
+        for name in imports(path)
+        if within(name, {"sandbox"}) and not _places_calls(path)
     }
     assert found == set()
 
@@ -194,8 +202,8 @@ def test_the_sandbox_is_no_mirror() -> None:
     """A far end that shares the bridge's code would agree with its mistakes."""
     found = {
         f"{named(path)} imports {name}"
-        for path in sources("bridge/sandbox")
+        for path in sources("sandbox")
         for name in imports(path)
-        if within(name, {"bridge", "calls", "voiceai"}) and not within(name, {"bridge.sandbox"})
+        if within(name, {"bridge", "calls", "voiceai"})
     }
     assert found == set()

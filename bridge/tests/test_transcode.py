@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import measure_audio as measure
+from bench import measure_audio
 from bridge.audio import g711
 from bridge.audio.resample import DELAY
 from bridge.audio.transcode import PassThrough, Pcm16k, transcoder_for
 from bridge.config import AudioFormat
 
-SPEECHLIKE = g711.encode(measure.multi_tone(8000))
+SPEECHLIKE = g711.encode(measure_audio.multi_tone(8000))
 
 
 def cut(data: bytes, sizes: list[int]) -> list[bytes]:
@@ -75,7 +75,7 @@ def test_it_forgets_half_a_sample_when_the_assistant_was_cut_off() -> None:
     door, fresh = Pcm16k(), Pcm16k()
     door.to_caller(b"\x01")
     door.cut_off()
-    answer = measure.multi_tone(16000, 0.25).astype("<i2").tobytes()
+    answer = measure_audio.multi_tone(16000, 0.25).astype("<i2").tobytes()
     assert door.to_caller(answer) == fresh.to_caller(answer)
 
 
@@ -93,7 +93,7 @@ def test_it_keeps_the_phase_after_an_odd_sample() -> None:
 @settings(deadline=None, max_examples=60)
 @given(sizes=st.lists(st.integers(0, 700), max_size=12))
 def test_it_does_not_show_how_the_assistants_audio_was_cut(sizes: list[int]) -> None:
-    chunk = measure.multi_tone(16000, 0.25).astype("<i2").tobytes()
+    chunk = measure_audio.multi_tone(16000, 0.25).astype("<i2").tobytes()
     door = Pcm16k()
     assert b"".join(map(door.to_caller, cut(chunk, sizes))) == Pcm16k().to_caller(chunk)
 
@@ -110,7 +110,7 @@ def test_it_brings_a_voice_there_and_back() -> None:
     back = door.to_caller(door.to_assistant(SPEECHLIKE))
     assert len(back) == len(SPEECHLIKE)
     # Both filters together delay by DELAY samples at 8 kHz; what differs is one more quantisation.
-    assert measure.snr_db(g711.decode(back), g711.decode(SPEECHLIKE), DELAY) > 30
+    assert measure_audio.snr_db(g711.decode(back), g711.decode(SPEECHLIKE), DELAY) > 30
 
 
 def test_it_keeps_calls_apart() -> None:

@@ -6,10 +6,10 @@ import statistics
 from bisect import bisect_left
 from itertools import accumulate
 
-from bridge.sandbox.assistant_record import Reply
 from calls.demo import sound_check
 from calls.demo.case import CLEAR_WITHIN_MS, Case, require
 from calls.demo.sound_check import Match
+from sandbox.vapi.record import Reply
 
 TRANSIT_MEDIAN_MS = 20
 TRANSIT_P95_MS = 60

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bridge.sandbox.assistant_record import AssistantCall
-from bridge.sandbox.carrier import CallRecord
 from calls.demo.evidence import Rows
+from sandbox.twilio.carrier import CallRecord
+from sandbox.vapi.record import AssistantCall
 
 CLEAR_WITHIN_MS = 20
 

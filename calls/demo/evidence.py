@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from django.db import connections
 
-from bridge.sandbox.assistant_record import AssistantCall
-from bridge.sandbox.carrier import CallRecord
 from calls.models import Call
+from sandbox.twilio.carrier import CallRecord
+from sandbox.vapi.record import AssistantCall
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,14 +17,14 @@ from typing import Literal, TypeAlias
 
 from django.conf import settings
 
-from bridge.sandbox import sound
-from bridge.sandbox.assistant import Assistant
-from bridge.sandbox.assistant_record import AssistantCall
-from bridge.sandbox.carrier import Carrier, CutIn, Listen, Press, Say, StayOnTheLine, Step
-from bridge.sandbox.carrier_api import NUMBER, CarrierApi
-from bridge.sandbox.faults import AssistantDials
 from calls.demo.evidence import Evidence, Rows, read_rows
 from calls.demo.server import HOST, Server
+from sandbox.faults import AssistantDials
+from sandbox.speech import audio
+from sandbox.twilio.carrier import Carrier, CutIn, Listen, Press, Say, StayOnTheLine, Step
+from sandbox.twilio.rest_server import NUMBER, CarrierApi
+from sandbox.vapi.record import AssistantCall
+from sandbox.vapi.server import Assistant
 
 Listening: TypeAlias = Literal["auto", "energy", "speech"]
 
@@ -171,7 +171,7 @@ async def stage(wishes: Wishes, port: int, audience: Audience) -> AsyncIterator[
 
 def words_of(script: Sequence[Step]) -> list[str]:
     """What the caller will say, utterance by utterance."""
-    clips = sound.load_clips()
+    clips = audio.load_clips()
     named = [step.clip for step in script if isinstance(step, Say | CutIn)]
     return [clips[clip].text for clip in named if isinstance(clip, str)]
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from bridge.sandbox import sound
 from calls.demo.case import truths_ms
 from calls.demo.evidence import Evidence
 from calls.demo.play import Wishes
 from calls.demo.sound_check import reference_name
 from calls.demo.verdict import Check
+from sandbox.speech import audio as sound
 
 
 def as_json(

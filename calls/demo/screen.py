@@ -16,9 +16,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from bridge.sandbox.assistant_record import AssistantCall
 from calls.demo.evidence import Evidence
 from calls.demo.verdict import Check
+from sandbox.vapi.record import AssistantCall
 
 SIGNS = ("webhook 200", "media socket up", "assistant up", "audio to the assistant", "audio to the caller")
 SAYS = {"caller": "cyan", "assistant": "magenta"}

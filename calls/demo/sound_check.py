@@ -18,8 +18,8 @@ from itertools import zip_longest
 import numpy as np
 from numpy.typing import NDArray
 
-from bridge.sandbox import sound
-from bridge.sandbox.sound import Pcm
+from sandbox.speech import audio as sound
+from sandbox.speech.audio import Pcm
 
 RATE = 16_000
 FRAME = RATE // 50

@@ -29,9 +29,9 @@ from playwright.async_api import (
     async_playwright,
 )
 
-from bridge.sandbox.assistant import Assistant
-from bridge.sandbox.faults import AssistantDials
 from calls.tests.live_server import Database, LiveServer, live_server, own_database
+from sandbox.faults import AssistantDials
+from sandbox.vapi.server import Assistant
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")

@@ -29,8 +29,8 @@ import psycopg
 from django.conf import settings
 from psycopg import sql
 
-from bridge.sandbox.carrier import Carrier
 from calls.demo.server import HOST, ROOT, Server, free_port
+from sandbox.twilio.carrier import Carrier
 
 ACCOUNT_SID = "AC" + "7" * 32
 AUTH_TOKEN = "the-token-of-a-test"

@@ -14,11 +14,11 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from bridge.sandbox.caller import CutIn, HangUp, Listen, Press, Say, StayOnTheLine, Step
-from bridge.sandbox.faults import AssistantDials
 from calls.demo.server import ROOT
 from calls.tests.browser import CHROMIUM, LOOKS, Look, Office, office
 from calls.tests.live_server import eventually
+from sandbox.faults import AssistantDials
+from sandbox.twilio.caller import CutIn, HangUp, Listen, Press, Say, StayOnTheLine, Step
 
 FOLDER = ROOT / "docs" / "shots"
 MADE_UP = ("--calls", "9000", "--days", "30", "--numbers", "3", "--force")

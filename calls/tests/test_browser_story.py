@@ -15,9 +15,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
 
-from bridge.sandbox.caller import CutIn, HangUp, Listen, Press, Say
 from calls.tests.browser import Office, needs_chromium, office
 from calls.tests.live_server import eventually
+from sandbox.twilio.caller import CutIn, HangUp, Listen, Press, Say
 
 pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from bridge.sandbox.assistant import Assistant
-from bridge.sandbox.faults import AssistantDials
 from calls import assistant_plan
 from calls.assistant_plan import House, Wishes
 from calls.tests.commands import Printed, manage
 from calls.tests.live_server import LiveServer, live_server, own_database
+from sandbox.faults import AssistantDials
+from sandbox.vapi.server import Assistant
 
 SECRET = "a-webhook-secret"
 PUBLIC = "https://voice.example.com"

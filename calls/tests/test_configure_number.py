@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from bridge.sandbox.carrier_api import NUMBER, CarrierApi
-from bridge.sandbox.carrier_resources import DEMO_URL, Number
-from bridge.sandbox.faults import CarrierApiDials
 from calls.tests.commands import Printed, manage
 from calls.tests.live_server import ACCOUNT_SID, AUTH_TOKEN, Database, LiveServer, live_server, own_database
+from sandbox.faults import CarrierApiDials
+from sandbox.twilio.resources import DEMO_URL, Number
+from sandbox.twilio.rest_server import NUMBER, CarrierApi
 
 PUBLIC = "https://voice.example.com"
 

@@ -7,13 +7,13 @@ import json
 import re
 from pathlib import Path
 
-from bridge.sandbox.assistant import Assistant
-from bridge.sandbox.caller import HangUp, Listen, Say, StayOnTheLine
-from bridge.sandbox.carrier import CarrierDials
-from bridge.sandbox.carrier_api import NUMBER, CarrierApi
-from bridge.sandbox.faults import AssistantDials, CarrierApiDials
 from calls.tests.commands import manage
 from calls.tests.live_server import ACCOUNT_SID, AUTH_TOKEN, eventually, live_server, own_database
+from sandbox.faults import AssistantDials, CarrierApiDials
+from sandbox.twilio.caller import HangUp, Listen, Say, StayOnTheLine
+from sandbox.twilio.carrier import CarrierDials
+from sandbox.twilio.rest_server import NUMBER, CarrierApi
+from sandbox.vapi.server import Assistant
 
 PERSON, CALLEE = "+15550107777", "+442079460018"
 SECONDS = 20.0

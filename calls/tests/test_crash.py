@@ -13,11 +13,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridge.sandbox import sound
-from bridge.sandbox.assistant import Assistant
-from bridge.sandbox.carrier import CutIn, Say, Step
-from bridge.sandbox.faults import AssistantDials
 from calls.tests.live_server import Database, LiveServer, eventually, live_server, own_database
+from sandbox.faults import AssistantDials
+from sandbox.speech import audio
+from sandbox.twilio.carrier import CutIn, Say, Step
+from sandbox.vapi.server import Assistant
 
 GRACE_SECONDS = 1.0  # between a word and the kill, for the word to reach the server and its journal
 BEFORE_THE_KILL = (1.2, 2.8)  # seconds after the call's first final
@@ -54,7 +54,7 @@ class Killed:
 
 def chatter() -> list[Step]:
     """Caller and assistant fall into each other's word, so that there are finals of both all the time."""
-    yes = sound.load_clips()["correct"].pcm_8k[:YES_SAMPLES]
+    yes = audio.load_clips()["correct"].pcm_8k[:YES_SAMPLES]
     return [Say(yes), *(CutIn(yes, after_ms=350) for _ in range(20))]
 
 

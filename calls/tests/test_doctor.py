@@ -18,8 +18,6 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from bridge.sandbox.assistant import Assistant
-from bridge.sandbox.carrier_api import NUMBER, CarrierApi
 from calls import assistant_plan, tools
 from calls.assistant_plan import House, Wishes
 from calls.demo.server import free_port
@@ -29,6 +27,8 @@ from calls.number_setup import wanted
 from calls.tests.commands import Printed, manage
 from calls.tests.live_server import ACCOUNT_SID, AUTH_TOKEN, LiveServer, live_server, own_database
 from calls.tests.proxy import END, Authority, Fault, Proxy, tls_proxy
+from sandbox.twilio.rest_server import NUMBER, CarrierApi
+from sandbox.vapi.server import Assistant
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -15,11 +15,6 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from bridge.sandbox.assistant import Assistant
-from bridge.sandbox.assistant_record import AssistantCall
-from bridge.sandbox.carrier import Listen, Say, Step
-from bridge.sandbox.faults import AssistantDials
-from bridge.sandbox.webhooks import Addresses, Answer, Webhooks
 from calls.tests.live_server import (
     ACCOUNT_SID,
     AUTH_TOKEN,
@@ -30,6 +25,11 @@ from calls.tests.live_server import (
     live_server,
     postgres_programs,
 )
+from sandbox.faults import AssistantDials
+from sandbox.twilio.carrier import Listen, Say, Step
+from sandbox.twilio.webhooks import Addresses, Answer, Webhooks
+from sandbox.vapi.record import AssistantCall
+from sandbox.vapi.server import Assistant
 
 PROGRAMS = postgres_programs()
 POSTGRES = os.environ.get("TEST_POSTGRES_URL") or os.environ.get("DATABASE_URL", "").startswith("postgres")

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from bridge.sandbox import sound
-from bridge.sandbox.assistant import Assistant
-from bridge.sandbox.carrier import HangUp, Listen, Pause, Say, StayOnTheLine, Step
-from bridge.sandbox.faults import AssistantDials
-from bridge.sandbox.recogniser import can_recognise
 from calls.tests.live_server import Database, eventually, live_server, own_database
+from sandbox.faults import AssistantDials
+from sandbox.speech import audio
+from sandbox.twilio.carrier import HangUp, Listen, Pause, Say, StayOnTheLine, Step
+from sandbox.vapi.recognizer import can_recognise
+from sandbox.vapi.server import Assistant
 
 pytestmark = [
     pytest.mark.speech,
@@ -52,7 +52,7 @@ class Story:
         return [name for name in self.names if name != self.silent]
 
     def script(self) -> list[Step]:
-        clips = sound.load_clips()
+        clips = audio.load_clips()
         steps: list[Step] = []
         for name in self.names:
             if name == self.silent:
@@ -102,6 +102,6 @@ async def test_the_callers_rows_are_the_sentences_that_crossed_in_their_order(tm
                 work = caller_rows(seeds[audio_format], story, audio_format, database, folder)
                 calls[audio_format] = both.create_task(work)
 
-    clips = sound.load_clips()
+    clips = audio.load_clips()
     for audio_format, story in stories.items():
         assert calls[audio_format].result() == [clips[name].text for name in story.said], audio_format

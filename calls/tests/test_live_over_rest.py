@@ -12,11 +12,6 @@ from typing import Any
 import aiohttp
 import pytest
 
-from bridge.sandbox.assistant import Assistant
-from bridge.sandbox.carrier import CallRecord, CarrierDials, StayOnTheLine
-from bridge.sandbox.carrier_api import CarrierApi
-from bridge.sandbox.carrier_relay import RemoteExchange
-from bridge.sandbox.faults import AssistantDials, CarrierApiDials
 from calls.tests.live_server import (
     ACCOUNT_SID,
     AUTH_TOKEN,
@@ -27,6 +22,11 @@ from calls.tests.live_server import (
     own_database,
 )
 from calls.tests.watching import WAIT_SECONDS, log_in
+from sandbox.faults import AssistantDials, CarrierApiDials
+from sandbox.twilio.carrier import CallRecord, CarrierDials, StayOnTheLine
+from sandbox.twilio.relay import RemoteExchange
+from sandbox.twilio.rest_server import CarrierApi
+from sandbox.vapi.server import Assistant
 
 PERSON = "+15550107777"
 SID = "CA" + "e" * 32

@@ -12,10 +12,6 @@ from pathlib import Path
 import pytest
 from playwright.async_api import ConsoleMessage, Page, WebSocketRoute, async_playwright, expect
 
-from bridge.sandbox.assistant import Assistant
-from bridge.sandbox.carrier import Listen, Pause, Say, Step
-from bridge.sandbox.carrier_api import CarrierApi
-from bridge.sandbox.faults import AssistantDials, CarrierApiDials
 from calls.tests.live_server import (
     ACCOUNT_SID,
     AUTH_TOKEN,
@@ -26,6 +22,10 @@ from calls.tests.live_server import (
     own_database,
 )
 from calls.tests.watching import WAIT_SECONDS, log_in
+from sandbox.faults import AssistantDials, CarrierApiDials
+from sandbox.twilio.carrier import Listen, Pause, Say, Step
+from sandbox.twilio.rest_server import CarrierApi
+from sandbox.vapi.server import Assistant
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from bridge.sandbox.assistant import Assistant
-from bridge.sandbox.carrier import Listen, Pause, Say, Step
-from bridge.sandbox.faults import AssistantDials
 from calls import live
 from calls.tests.live_server import Database, LiveServer, eventually, live_server, own_database
 from calls.tests.watching import WAIT_SECONDS, Tap, log_in, watching
+from sandbox.faults import AssistantDials
+from sandbox.twilio.carrier import Listen, Pause, Say, Step
+from sandbox.vapi.server import Assistant
 
 SID = "CA" + "e" * 32
 WORDS = [f"these are words number {number}" for number in range(1, 50)]

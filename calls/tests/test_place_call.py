@@ -12,16 +12,16 @@ import pytest_asyncio
 from django.test import TestCase, override_settings
 from django.urls import reverse
 
-from bridge.sandbox.assistant import Assistant
-from bridge.sandbox.caller import HangUp, Listen
-from bridge.sandbox.carrier_api import NUMBER, CarrierApi
-from bridge.sandbox.faults import AssistantDials, CarrierApiDials
 from calls.models import AuditEntry, Call
 from calls.phone_numbers import is_allowed
 from calls.tests.builders import make_call, make_staff
 from calls.tests.commands import Printed, manage
 from calls.tests.live_server import ACCOUNT_SID, AUTH_TOKEN, Database, LiveServer, live_server, own_database
 from calls.tests.test_live_actions import FarEnd
+from sandbox.faults import AssistantDials, CarrierApiDials
+from sandbox.twilio.caller import HangUp, Listen
+from sandbox.twilio.rest_server import NUMBER, CarrierApi
+from sandbox.vapi.server import Assistant
 
 CALLEE = "+442079460018"
 LOOP = pytest.mark.asyncio(loop_scope="module")

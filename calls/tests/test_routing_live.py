@@ -20,9 +20,6 @@ from xml.etree import ElementTree
 import aiohttp
 import pytest
 
-from bridge.sandbox.assistant import Assistant
-from bridge.sandbox.carrier import Listen, Say, Step
-from bridge.sandbox.webhooks import Addresses, Answer, Webhooks
 from calls import webhooks as spoken
 from calls.tests.live_server import (
     ACCOUNT_SID,
@@ -34,6 +31,9 @@ from calls.tests.live_server import (
     postgres_programs,
 )
 from calls.tests.watching import log_in
+from sandbox.twilio.carrier import Listen, Say, Step
+from sandbox.twilio.webhooks import Addresses, Answer, Webhooks
+from sandbox.vapi.server import Assistant
 
 PROGRAMS = postgres_programs()
 POSTGRES = os.environ.get("TEST_POSTGRES_URL") or os.environ.get("DATABASE_URL", "").startswith("postgres")

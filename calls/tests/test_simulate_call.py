@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from bridge.sandbox import sound
-from bridge.sandbox.carrier import CallRecord
-from bridge.sandbox.record import HeardSegment
 from calls.demo.play import Audience, Stage, Wishes, stage
 from calls.demo.server import free_port
 from calls.management.commands.simulate_call import failures
 from calls.tests.demo_runs import Ran, manage_async
+from sandbox.speech import audio
+from sandbox.twilio.carrier import CallRecord
+from sandbox.twilio.record import HeardSegment
 
 QUIET = Audience(lambda kind, data: None, lambda call, what: None, lambda line: None)
 
@@ -45,8 +45,8 @@ async def simulate(on: Stage, *arguments: str, **variables: str) -> Ran:
 def question(tmp_path: Path) -> Path:
     """A short question, at a rate that no telephone has."""
     path = tmp_path / "question.wav"
-    clip = sound.load_clips()["correct"].pcm_8k
-    sound.write_wav(path, sound.resample(clip, 8_000, 22_050), 22_050)
+    clip = audio.load_clips()["correct"].pcm_8k
+    audio.write_wav(path, audio.resample(clip, 8_000, 22_050), 22_050)
     return path
 
 
@@ -64,8 +64,8 @@ async def test_it_plays_a_wav_file_listens_and_keeps_what_it_heard(
     assert "webhook /twilio/voice 200" in ran.stdout and "media socket up" in ran.stdout
     assert "“question.wav”: answered after" in ran.stdout, ran.stdout
     assert str(heard) in ran.stdout
-    pcm, rate = sound.read_wav(heard)
-    assert rate == 8_000 and len(sound.loud_windows(pcm)) > 100
+    pcm, rate = audio.read_wav(heard)
+    assert rate == 8_000 and len(audio.loud_windows(pcm)) > 100
     call = running.assistant.calls[-1]
     assert len(call.utterances) == 1 and call.ended_at is not None
 
@@ -87,7 +87,7 @@ async def test_it_says_what_is_wrong_with_a_file(tmp_path: Path) -> None:
     missing = await manage_async("simulate_call", "--wav", str(tmp_path / "none.wav"))
     assert missing.code == 1 and "none.wav" in missing.stderr
     empty = tmp_path / "empty.wav"
-    sound.write_wav(empty, sound.line_noise(1, 0), 8_000)
+    audio.write_wav(empty, audio.line_noise(1, 0), 8_000)
     ran = await manage_async("simulate_call", "--wav", str(empty))
     assert ran.code == 1 and "is empty" in ran.stderr
 

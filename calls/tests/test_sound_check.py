@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from bridge.audio.transcode import PassThrough, Pcm16k
-from bridge.sandbox import sound
 from calls.demo.sound_check import downsampled, resampled, same_bytes, upsampled, without_cut_tail
+from sandbox.speech import audio as sound
 
 REFERENCES = ["soxr", "FFT"]
 FRAMES = 500

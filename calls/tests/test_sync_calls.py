@@ -17,11 +17,6 @@ from django.core.management import CommandError, call_command
 from django.test import TestCase, override_settings
 
 from bridge.journal import CarrierReported, StreamEnded
-from bridge.sandbox.assistant import Assistant
-from bridge.sandbox.carrier import HangUp, Listen, Say
-from bridge.sandbox.carrier_api import CarrierApi
-from bridge.sandbox.carrier_resources import Call as CarrierCall
-from bridge.sandbox.faults import AssistantDials
 from calls import rows, sync, twilio_rest
 from calls.demo.server import ROOT
 from calls.models import Call
@@ -36,6 +31,11 @@ from calls.tests.live_server import (
     live_server,
     own_database,
 )
+from sandbox.faults import AssistantDials
+from sandbox.twilio.carrier import HangUp, Listen, Say
+from sandbox.twilio.resources import Call as CarrierCall
+from sandbox.twilio.rest_server import CarrierApi
+from sandbox.vapi.server import Assistant
 
 NOW = datetime(2026, 11, 18, 12, 0, tzinfo=UTC)
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)

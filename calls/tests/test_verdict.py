@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from bridge.audio.transcode import PassThrough, Pcm16k
-from bridge.sandbox import sound
-from bridge.sandbox.assistant_record import AssistantCall, Reply
-from bridge.sandbox.carrier import CallRecord
-from bridge.sandbox.record import ReceivedAudio, SentFrame, Spoken
 from calls.demo import sound_check
 from calls.demo.evidence import Evidence, Rows, TurnRow, UtteranceRow
 from calls.demo.verdict import CHECKS, judge
 from calls.tests.test_sound_check import noise_frames
+from sandbox.speech import audio as sound
+from sandbox.twilio.carrier import CallRecord
+from sandbox.twilio.record import ReceivedAudio, SentFrame, Spoken
+from sandbox.vapi.record import AssistantCall, Reply
 
 # The checks
 

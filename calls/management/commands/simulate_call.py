@@ -18,8 +18,10 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 
-from bridge.sandbox import sound
-from bridge.sandbox.carrier import (
+from calls.demo.screen import Screen
+from calls.twilio_rest import TWILIO
+from sandbox.speech import audio
+from sandbox.twilio.carrier import (
     CallRecord,
     Carrier,
     CarrierDials,
@@ -31,9 +33,7 @@ from bridge.sandbox.carrier import (
     Say,
     Step,
 )
-from bridge.sandbox.carrier_relay import RemoteExchange
-from calls.demo.screen import Screen
-from calls.twilio_rest import TWILIO
+from sandbox.twilio.relay import RemoteExchange
 
 ACCOUNT_SID = "AC" + "0" * 32  # where none is configured
 GREETING_SECONDS = 8.0
@@ -105,7 +105,7 @@ class Command(BaseCommand):
             path = options["save_heard"] or settings.VAR_DIR / "heard.wav"
             with contextlib.suppress(FileExistsError):
                 path.parent.mkdir(parents=True)
-            sound.write_wav(path, sound.ulaw_decode(record.heard), sound.LINE_RATE)
+            audio.write_wav(path, audio.ulaw_decode(record.heard), audio.LINE_RATE)
             screen.say(f"What the caller heard: {path}")
         if troubles := failures(record):
             raise CommandError("\n".join(troubles))
@@ -125,15 +125,15 @@ def _script(wav: Path | None, listen_seconds: float) -> tuple[Sequence[Step], fl
     if wav is None:
         return (*CLIPS_SCRIPT, *last), listen_seconds
     try:
-        pcm = sound.read_wav_8k(wav)
+        pcm = audio.read_wav_8k(wav)
     except (OSError, ValueError) as problem:
         raise CommandError(f"--wav: {problem}") from None
-    if not 0 < len(pcm) <= LONGEST_CLIP_SECONDS * sound.LINE_RATE:
+    if not 0 < len(pcm) <= LONGEST_CLIP_SECONDS * audio.LINE_RATE:
         raise CommandError(f"--wav: {wav} is empty, or longer than {LONGEST_CLIP_SECONDS // 60} minutes")
-    clip = sound.as_clip(pcm, wav.name)
+    clip = audio.as_clip(pcm, wav.name)
     # An assistant may wait for the caller to speak first: no greeting is no failure.
     said = (Listen(timeout=GREETING_SECONDS), Say(clip))
-    return (*said, *last), listen_seconds + len(pcm) / sound.LINE_RATE
+    return (*said, *last), listen_seconds + len(pcm) / audio.LINE_RATE
 
 
 def _tell(screen: Screen, record: CallRecord) -> None:
