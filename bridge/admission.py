@@ -25,9 +25,9 @@ from urllib.parse import urlsplit
 
 from twilio.request_validator import RequestValidator
 
-from bridge import endings
+from bridge import end_reasons
 from bridge.config import BridgeConfig
-from bridge.known_ends import KnownEnds
+from bridge.end_reason_cache import KnownEnds
 from bridge.opening_hours import OpeningHours
 
 log = logging.getLogger(__name__)
@@ -179,12 +179,12 @@ class Admission:
         Opening hours are for those who call us; a call that we placed is answered whenever it is."""
         route = self.route_for(our_number)
         if inbound and route.hours is not None and not route.hours.is_open(self._wall()):
-            return Offer(route_id=route.id, refused=endings.OUT_OF_HOURS)
+            return Offer(route_id=route.id, refused=end_reasons.OUT_OF_HOURS)
         if self.draining:
-            return Offer(route_id=route.id, refused=endings.DRAINING)
+            return Offer(route_id=route.id, refused=end_reasons.DRAINING)
         self._promised.pop(call_sid, None)
         if self._room_of(route) <= 0 and call_sid not in self._live:
-            return Offer(route_id=route.id, refused=endings.AT_CAPACITY)
+            return Offer(route_id=route.id, refused=end_reasons.AT_CAPACITY)
         self._promised[call_sid] = (self._clock() + TICKET_SECONDS, route.id)
         facts = {
             "id": secrets.token_urlsafe(12), "call": call_sid, "account": account_sid,

@@ -8,8 +8,8 @@ from typing import Any
 
 from bridge.admission import Admission
 from bridge.config import BridgeConfig
+from bridge.end_reason_cache import KnownEnds
 from bridge.journal import Journal
-from bridge.known_ends import KnownEnds
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_POST
 
-from bridge.endings import HUNG_UP_BY_STAFF, TRANSFERRED
+from bridge.end_reasons import HUNG_UP_BY_STAFF, TRANSFERRED
 from calls import audit, twilio_rest, vapi_rest
 from calls.clean import clean_text
 from calls.live_board import fallback_number, our_number

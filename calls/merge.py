@@ -18,7 +18,7 @@ from django.conf import settings
 from django.db import models
 
 from bridge import journal
-from bridge.endings import (
+from bridge.end_reasons import (
     ASSISTANT_ENDED,
     ASSISTANT_FAILED,
     AT_CAPACITY,

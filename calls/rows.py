@@ -15,7 +15,7 @@ from django.db import connection
 from django.db.models import QuerySet
 
 from bridge import journal
-from bridge.endings import ENDED_BY, WORKER_LOST
+from bridge.end_reasons import ENDED_BY, WORKER_LOST
 from calls import derived
 from calls.clean import clean_text
 from calls.merge import LEASE, Changes, moment

@@ -28,7 +28,7 @@ from django.conf import settings
 
 from bridge.admission import Route
 from bridge.context import BridgeContext
-from bridge.endings import TRANSFERRED
+from bridge.end_reasons import TRANSFERRED
 from bridge.journal import EndRequested, Happened
 from bridge.tool_calls import MAX_KEYS, ToolCall, keys_of
 from calls import twilio_rest, vapi_rest

@@ -22,7 +22,7 @@ from twilio.twiml.voice_response import VoiceResponse
 
 from bridge.admission import Offer
 from bridge.context import BridgeContext
-from bridge.endings import MACHINE_ANSWERED
+from bridge.end_reasons import MACHINE_ANSWERED
 from bridge.journal import CallOffered, CarrierReported, Happened
 from calls import twilio_rest, words
 from calls.decorators import TwilioRequest, bridge_of, twilio_signed

@@ -31,10 +31,10 @@ from django.urls import path, re_path
 from redis.asyncio import Redis
 
 from bridge.admission import Admission, Route
-from bridge.consumer import MediaStreamConsumer
 from bridge.context import BridgeContext
-from bridge.known_ends import KnownEnds
-from bridge.vapi_link import VapiClient
+from bridge.end_reason_cache import KnownEnds
+from bridge.io.consumer import MediaStreamConsumer
+from bridge.io.vapi_link import VapiClient
 from calls.journal_writer import JournalWriter, SpoolJournal
 from calls.live import LiveConsumer
 from calls.publisher import Publisher

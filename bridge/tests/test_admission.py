@@ -16,7 +16,7 @@ from twilio.request_validator import RequestValidator
 from bridge import admission as door
 from bridge.admission import TICKET_SECONDS, Admission, Offer, Route, TicketError
 from bridge.config import BridgeConfig
-from bridge.known_ends import KnownEnds
+from bridge.end_reason_cache import KnownEnds
 from bridge.opening_hours import OpeningHours, parse_hours
 
 CALL, ACCOUNT = "CA00000000000000000000000000000001", "AC00000000000000000000000000000001"

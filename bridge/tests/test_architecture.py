@@ -1,39 +1,23 @@
-"""The house rules about who may import whom, read from the source itself.
+"""Who may import whom, read from the source itself, folder by folder.
 
-`bridge/` is what must happen within 20 ms, `calls/` is what outlives the call. Imports point down only,
-the inner modules know neither sockets nor clocks, and nothing in the bridge can wait for a database.
+`bridge/` is what must happen within 20 ms, `calls/` is what outlives the call. Imports point one way: calls
+to the top level of the bridge, and nothing back. Inside the bridge `call`, `wire` and `audio` are pure, and
+nothing anywhere in it can wait for a database, a cache of Django's, the channel layer or another thread.
 """
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("bridge", "calls", "sandbox", "voiceai")
 
-PURE_FILES = (
-    "arrivals",
-    "barge_in",
-    "config",
-    "deadlines",
-    "endings",
-    "events",
-    "hold",
-    "journal",
-    "keypad",
-    "live_note",
-    "opening_hours",
-    "playout",
-    "report",
-    "session",
-    "tool_calls",
-    "turns",
-    "utterances",
-)
-PURE_PACKAGES = ("wire", "audio")
+PURE_FOLDERS = ("bridge/call", "bridge/wire", "bridge/audio")
 NOT_PURE = {
     "aiohttp",
     "asgiref",
@@ -50,7 +34,7 @@ NOT_PURE = {
     "websockets",
 }
 
-MEDIA_PATH = ("consumer", "runner", "outbox", "vapi_link")
+# Ways to wait for a thread, and what waits for a database or a channel layer.
 HOPS = {
     "async_to_sync",
     "channel_layer",
@@ -60,53 +44,70 @@ HOPS = {
     "sync_to_async",
     "to_thread",
 }
+WAITS_FOR_ROWS = {"asgiref", "channels.db", "channels.layers", "django"}
 
-# What of the bridge the other app may know: what a call reports and the words it uses for its end, who may
-# come in, where Vapi's answers may lead, and how it is set up.
-OPEN_TO_CALLS = {
-    "bridge.allowed_hosts",
-    "bridge.journal",
-    "bridge.endings",
-    "bridge.admission",
-    "bridge.config",
-    "bridge.context",
-    "bridge.opening_hours",
-    "bridge.tool_calls",
-}
+MOST_MODULES = 20  # of one package
+MOST_LINES = 450  # of one module
+MOST_AT_TOP = {"calls": 22, "bridge": 14}
 
 
-def sources(folder: str) -> list[Path]:
-    """The product's modules: tests wire the real parts together and are free to."""
-    return sorted(path for path in (ROOT / folder).rglob("*.py") if "tests" not in path.parts)
+@cache
+def modules() -> dict[str, Path]:
+    """The product's modules by their dotted names. Tests wire the real parts together and are free to."""
+    return {
+        module_name(path): path
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if "tests" not in path.parts
+    }
 
 
-def pure_modules() -> list[Path]:
-    bridge = ROOT / "bridge"
-    return [bridge / f"{name}.py" for name in PURE_FILES] + [
-        path for package in PURE_PACKAGES for path in sorted((bridge / package).glob("*.py"))
-    ]
+def below(*folders: str) -> list[Path]:
+    """The product's modules in these folders."""
+    return [path for path in modules().values() if any((ROOT / each) in path.parents for each in folders)]
 
 
-def imports(path: Path) -> set[str]:
-    """Everything that a module imports, in full: `from bridge.wire import vapi` is `bridge.wire.vapi`."""
+@cache
+def imports(path: Path, *, at_start: bool = False) -> frozenset[str]:
+    """Everything that a module imports, in full: `from bridge.wire import vapi` is `bridge.wire.vapi`.
+
+    `at_start`: what is imported when the module is, without what functions and type checkers import.
+    """
     package = path.relative_to(ROOT).parent.parts
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+    nodes: list[ast.AST] = [ast.parse(path.read_text(), str(path))]
+    while nodes:
+        node = nodes.pop()
+        if at_start and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if at_start and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        nodes += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else ()
             base = ".".join((*above, *filter(None, [node.module])))
             found |= {f"{base}.{alias.name}" for alias in node.names}
+    return frozenset(found)
+
+
+def modules_imported(path: Path, *, at_start: bool = False) -> set[str]:
+    """Those of our own modules that a module imports."""
+    found = set()
+    for name in imports(path, at_start=at_start):
+        module = name if name in modules() else name.rpartition(".")[0]
+        if module in modules():
+            found.add(module)
     return found
 
 
-def within(name: str, modules: Iterable[str]) -> bool:
+def within(name: str, those: Iterable[str]) -> bool:
     """Whether `bridge.journal.Entry` lies in one of these modules."""
-    return any(name == module or name.startswith(f"{module}.") for module in modules)
+    return any(name == module or name.startswith(f"{module}.") for module in those)
 
 
-def words(path: Path) -> set[str]:
+def identifiers(path: Path) -> set[str]:
     """Every name and attribute that a module speaks of."""
     tree = ast.parse(path.read_text(), str(path))
     return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} | {
@@ -122,24 +123,28 @@ def named(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def test_it_looks_at_the_whole_house() -> None:
-    assert [path for path in pure_modules() if not path.is_file()] == []
-    assert [name for name in MEDIA_PATH if not (ROOT / "bridge" / f"{name}.py").is_file()] == []
-    wire_and_audio = {path.stem for path in pure_modules()}
-    assert {"twilio", "vapi", "g711", "resample", "transcode", "energy"} <= wire_and_audio
-    assert len(sources("calls")) > 5 and len(sources("sandbox")) > 3
+def everything_under(paths: Iterable[Path]) -> list[Path]:
+    """These modules, and all of ours that they import, however far down."""
+    found: dict[str, Path] = {}
+    waiting = [module_name(path) for path in paths]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = modules()[name]
+            waiting += modules_imported(found[name])
+    return list(found.values())
 
 
-@pytest.mark.parametrize("path", pure_modules(), ids=named)
-def test_a_pure_module_knows_no_socket_no_clock_and_no_chance(path: Path) -> None:
+def test_it_looks_at_the_whole_product() -> None:
+    for folder in (*PURE_FOLDERS, "bridge/io", "calls/management/commands", "sandbox/twilio", "sandbox/vapi"):
+        assert len(below(folder)) > 2, folder
+    assert {"bridge.call.session", "bridge.io.vapi_socket", "calls.models"} <= modules().keys()
+
+
+@pytest.mark.parametrize("path", everything_under(below(*PURE_FOLDERS)), ids=named)
+def test_a_pure_module_and_all_it_imports_know_no_socket_no_clock_and_no_chance(path: Path) -> None:
     assert {name for name in imports(path) if within(name, NOT_PURE)} == set()
-
-
-@pytest.mark.parametrize("path", pure_modules(), ids=named)
-def test_a_pure_module_stands_on_pure_modules(path: Path) -> None:
-    pure = {module_name(each) for each in pure_modules()} - {"bridge"}
-    ours = {name for name in imports(path) if within(name, {"bridge", "calls", "voiceai"})}
-    assert {name for name in ours if not within(name, pure)} == set()
+    assert path in below("bridge")
 
 
 def test_the_bridge_knows_nothing_above_it() -> None:
@@ -147,38 +152,30 @@ def test_the_bridge_knows_nothing_above_it() -> None:
         f"{named(path)} imports {name}"
         for path in (ROOT / "bridge").rglob("*.py")
         for name in imports(path)
-        if within(name, {"calls"}) or (within(name, {"voiceai", "bench"}) and "tests" not in path.parts)
+        if within(name, {"calls"})
+        or (within(name, {"voiceai", "bench", "sandbox"}) and "tests" not in path.parts)
     }
     assert above == set()
 
 
-def test_the_bridge_meets_its_frameworks_at_the_edge_only() -> None:
-    """Django in the commands, Channels in the consumer: the rest runs in any event loop."""
+def test_only_the_consumer_knows_channels() -> None:
+    """The rest of the bridge runs in any event loop."""
+    found = {named(path) for path in below("bridge") for name in imports(path) if within(name, {"channels"})}
+    assert found == {"bridge/io/consumer.py"}
+
+
+@pytest.mark.parametrize("path", below("bridge"), ids=named)
+def test_the_media_path_touches_no_database_no_layer_and_no_thread(path: Path) -> None:
+    assert {name for name in imports(path) if within(name, WAITS_FOR_ROWS)} == set()
+    assert identifiers(path) & HOPS == set()
+
+
+def test_calls_knows_only_the_top_level_of_the_bridge() -> None:
     found = {
         f"{named(path)} imports {name}"
-        for path in sources("bridge")
-        for name in imports(path)
-        if (within(name, {"django"}) and "management" not in path.parts)
-        or (within(name, {"channels"}) and path.name != "consumer.py")
-    }
-    assert found == set()
-
-
-@pytest.mark.parametrize("name", MEDIA_PATH)
-def test_the_media_path_touches_no_database_no_layer_and_no_thread(name: str) -> None:
-    path = ROOT / "bridge" / f"{name}.py"
-    assert {
-        each for each in imports(path) if within(each, {"asgiref", "channels.db", "channels.layers"})
-    } == set()
-    assert words(path) & HOPS == set()
-
-
-def test_calls_knows_only_what_the_bridge_shows() -> None:
-    found = {
-        f"{named(path)} imports {name}"
-        for path in sources("calls")
-        for name in imports(path)
-        if within(name, {"bridge"}) and not within(name, OPEN_TO_CALLS)
+        for path in below("calls")
+        for name in modules_imported(path)
+        if within(name, {"bridge"}) and name.count(".") > 1
     }
     assert found == set()
 
@@ -186,23 +183,18 @@ def test_calls_knows_only_what_the_bridge_shows() -> None:
 def test_the_sandbox_is_for_what_places_simulated_calls() -> None:
     found = {
         f"{named(path)} imports {name}"
-        for folder in ("bridge", "calls", "voiceai")
-        for path in sources(folder)
+        for path in below("bridge", "calls", "voiceai")
         for name in imports(path)
-        if within(name, {"sandbox"}) and not _places_calls(path)
+        if within(name, {"sandbox"}) and not {"management", "demo"} & set(path.parts)
     }
     assert found == set()
 
 
-def _places_calls(path: Path) -> bool:
-    return "management" in path.parts or "demo" in path.parts
-
-
-def test_the_sandbox_is_no_mirror() -> None:
-    """A far end that shares the bridge's code would agree with its mistakes."""
+def test_the_sandbox_shares_no_code_with_the_product() -> None:
+    """A simulator that shared the bridge's code would agree with its mistakes."""
     found = {
         f"{named(path)} imports {name}"
-        for path in sources("sandbox")
+        for path in below("sandbox")
         for name in imports(path)
         if within(name, {"bridge", "calls", "voiceai"})
     }

@@ -12,8 +12,8 @@ from twilio.request_validator import RequestValidator
 from bridge.admission import Admission, Route
 from bridge.config import BridgeConfig
 from bridge.context import BridgeContext
+from bridge.end_reason_cache import KnownEnds
 from bridge.journal import Entry
-from bridge.known_ends import KnownEnds
 
 ACCOUNT = "AC" + "0" * 32
 SID = "CA" + "1" * 32

@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bridge import runner, session, vapi_link
 from bridge.audio import resample, transcode
 from bridge.audio.transcode import Transcoder
-from bridge.events import ClearPlayout
+from bridge.call import session
+from bridge.call.events import ClearPlayout
+from bridge.call.turns import Turn, Turns
+from bridge.io import runner, vapi_link
+from bridge.io.runner import CallRunner
+from bridge.io.vapi_link import AssistantLink, LinkEvent
 from bridge.journal import Entry, UtteranceSpoken
-from bridge.runner import CallRunner
-from bridge.turns import Turn, Turns
-from bridge.vapi_link import AssistantLink, LinkEvent
 from bridge.wire import twilio
 
 EVERY = 500  # frames

@@ -16,7 +16,7 @@ from django.contrib.messages import get_messages
 from django.test import Client, TestCase, override_settings
 
 from bridge.allowed_hosts import AllowedHosts
-from bridge.endings import ENDED_BY
+from bridge.end_reasons import ENDED_BY
 from bridge.journal import CallOffered, CarrierReported, LiveNote, StreamEnded
 from calls import rows, twilio_rest, vapi_rest
 from calls.journal_writer import SpoolJournal

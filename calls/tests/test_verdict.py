@@ -27,10 +27,10 @@ SHORT = "CA11..11"
 DISCLOSURE = "An AI speaks."
 LOG = [
     f"12:00:00.000 I calls.webhooks {SHORT} = webhook 200, a calls b",
-    "12:00:00.001 I bridge.consumer media socket up",
-    f"12:00:00.002 I bridge.session {SHORT} = LIVE after 100 ms",
-    f"12:00:00.003 I bridge.session {SHORT} > first caller audio to the assistant",
-    f"12:00:00.004 I bridge.session {SHORT} < first assistant audio to the caller",
+    "12:00:00.001 I bridge.io.consumer media socket up",
+    f"12:00:00.002 I bridge.call.session {SHORT} = LIVE after 100 ms",
+    f"12:00:00.003 I bridge.call.session {SHORT} > first caller audio to the assistant",
+    f"12:00:00.004 I bridge.call.session {SHORT} < first assistant audio to the caller",
 ]
 
 
@@ -149,7 +149,7 @@ def trouble(evidence: Evidence) -> Evidence:
 
 
 def error_in_the_log(evidence: Evidence) -> Evidence:
-    return replace(evidence, log=[*LOG, "12:00:01.000 E bridge.runner CA11..11 ! our own error"])
+    return replace(evidence, log=[*LOG, "12:00:01.000 E bridge.io.runner CA11..11 ! our own error"])
 
 
 def traceback_in_the_log(evidence: Evidence) -> Evidence:

@@ -14,8 +14,8 @@ from django.test import override_settings
 from twilio.request_validator import RequestValidator
 
 from bridge.admission import Route
+from bridge.end_reason_cache import KnownEnds
 from bridge.journal import CallOffered, CarrierReported
-from bridge.known_ends import KnownEnds
 from bridge.opening_hours import OpeningHours
 from calls import twilio_rest, webhooks
 from calls.models import Call

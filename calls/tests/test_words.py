@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge import endings
+from bridge import end_reasons
 from calls import words
 from calls.masking import mask_number, short_sid
 
@@ -29,14 +29,14 @@ ANSWERS = {
 
 
 def test_it_has_words_for_every_reason_that_the_bridge_can_give() -> None:
-    assert set(words.ENDINGS) == set(endings.ENDED_BY)
+    assert set(words.ENDINGS) == set(end_reasons.ENDED_BY)
 
 
 @pytest.mark.parametrize("reason", words.ENDINGS)
 def test_it_says_a_sentence_a_side_and_a_next_step(reason: str) -> None:
     ending = words.ending(reason)
     assert ending.sentence.endswith(".") and ending.next_step.endswith(".")
-    assert ending.side == endings.ENDED_BY[reason]
+    assert ending.side == end_reasons.ENDED_BY[reason]
 
 
 def test_it_answers_every_reason_as_the_table_says() -> None:

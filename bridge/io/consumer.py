@@ -1,0 +1,103 @@
+"""`/media-stream`: Twilio's socket, one call each.
+
+A Channels consumer for its routing and its `as_asgi`, with a receive loop of its own: Channels' dispatch
+hops to the process's one database thread before every message, and waits on the channel layer, so that
+one slow query would stall every call and a dead Redis end them. Nothing here touches a database, a
+cache, the channel layer or a thread.
+
+Daphne sends and receives without back-pressure, skips `disconnect()` on SIGTERM, and lets an app close
+only with 1000 or 3000 to 4999; so clean-up stands in `finally` round the whole call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from channels.consumer import AsyncConsumer
+
+from bridge.call.events import BadMessage, CallerLegClosed, Event, OversizeMessage
+from bridge.context import context_of
+from bridge.io.runner import CallRunner
+from bridge.io.vapi_link import VapiClient
+from bridge.wire import MAX_MESSAGE_BYTES, MalformedMessage, twilio
+
+log = logging.getLogger(__name__)
+
+CLOSE_SECONDS = 2.0
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class MediaStreamConsumer(AsyncConsumer):
+    """One media stream."""
+
+    # No such layer is configured: this consumer must never get one.
+    channel_layer_alias = "none: audio never crosses a channel layer"
+
+    def __init__(self, *, client: VapiClient, worker: str = "") -> None:
+        self._client = client
+        self._worker = worker
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        context = context_of(scope)
+        opening = await receive()
+        if opening["type"] != "websocket.connect":
+            return
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        signature = headers.get(b"x-twilio-signature", b"").decode("latin-1")
+        if not context.admission.verify_handshake(scope["path"], signature):
+            log.warning("media socket refused: bad or missing signature")
+            await send({"type": "websocket.close"})  # before accept: HTTP 403
+            return
+        await send({"type": "websocket.accept"})
+        log.info("media socket up")
+
+        async def send_text(text: str) -> None:
+            await send({"type": "websocket.send", "text": text})
+
+        async def close(code: int) -> None:
+            await send({"type": "websocket.close", "code": code})
+
+        runner = CallRunner(context, self._client, send_text, close, worker=self._worker)
+        try:
+            await self._receive(runner, receive)
+        finally:
+            await asyncio.shield(asyncio.ensure_future(runner.finish()))
+
+    async def _receive(self, runner: CallRunner, receive: Receive) -> None:
+        """Until Twilio is gone, or for two seconds after we closed."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(None) as limit:
+                runner.when_closed = lambda: limit.reschedule(loop.time() + CLOSE_SECONDS)
+                while (message := await receive())["type"] == "websocket.receive":
+                    event = self._event(message)
+                    if type(event) is twilio.Start:
+                        await runner.start(event)
+                    else:
+                        runner.feed(event)
+                runner.feed(CallerLegClosed(message.get("code", 1006)))
+        except TimeoutError:
+            log.debug("%s ! the peer did not answer our close", runner.session)
+        finally:
+            runner.when_closed = None
+
+    @staticmethod
+    def _event(message: dict[str, Any]) -> Event:
+        """One message of Twilio's, or what is wrong with it."""
+        text = message.get("text")
+        if text is None:
+            oversize = len(message.get("bytes") or b"") > MAX_MESSAGE_BYTES
+            return OversizeMessage() if oversize else BadMessage("caller", "binary-frame")
+        if len(text) > MAX_MESSAGE_BYTES or (
+            not text.isascii() and len(text.encode("utf-8", "replace")) > MAX_MESSAGE_BYTES
+        ):
+            return OversizeMessage()
+        try:
+            return twilio.parse(text)
+        except MalformedMessage as problem:
+            return BadMessage("caller", problem.kind)
