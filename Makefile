@@ -42,7 +42,7 @@ bench: $(VENV)/.installed-dev ## measure audio quality, journal cost and load
 	$(BIN)/python -m bench $(ARGS)
 
 shots: $(VENV)/.installed-dev ## pictures of the staff pages, into docs/shots (needs chromium)
-	DJANGO_SETTINGS_MODULE=voiceai.settings $(BIN)/python -m calls.tests.shots
+	DJANGO_SETTINGS_MODULE=voiceai.settings $(BIN)/python -m calls.tests.browser.shots
 
 speech: $(VENV)/.installed-speech ## add real speech recognition to the stand-in assistant
 

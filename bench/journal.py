@@ -69,7 +69,7 @@ def run(folder: Path) -> dict[str, Any]:
     from django.core.management import call_command
     from django.db import connection
 
-    from calls.journal_writer import JournalWriter, SpoolJournal
+    from calls.ingest.writer import JournalWriter, SpoolJournal
 
     call_command("migrate", verbosity=0)
     results: dict[str, Any] = {"database": connection.vendor}

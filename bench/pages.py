@@ -55,8 +55,8 @@ class Measured:
 def pages() -> list[Page]:
     """What is looked for comes from the middle of what was seeded."""
     from calls.models import Call, PhoneNumber
-    from calls.seeding import SEEDED_SID
-    from calls.small_talk import COMMON, MIDDLING, RARE
+    from calls.seed.calls import SEEDED_SID
+    from calls.seed.dialogue import COMMON, MIDDLING, RARE
 
     seeded = Call.objects.filter(call_sid__startswith=SEEDED_SID)
     first, last = seeded.order_by("pk").first(), seeded.order_by("-pk").first()

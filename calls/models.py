@@ -26,7 +26,8 @@ from django.db.models.functions import Substr
 from django.urls import reverse
 from django.utils import timezone
 
-from calls import bills, words
+from calls import costs as bills
+from calls import end_reasons
 from calls.masking import mask_number, short_sid
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class CallQuerySet(models.QuerySet["Call"]):
 
     def failed(self) -> Self:
         """The caller did not get what they called for, through no wish of theirs."""
-        return self.filter(Q(end_reason__in=words.FAILED_REASONS) | Q(status="failed", end_reason=""))
+        return self.filter(Q(end_reason__in=end_reasons.FAILED_REASONS) | Q(status="failed", end_reason=""))
 
     def real(self) -> Self:
         """Calls of the telephone network, without the simulated ones."""
@@ -226,22 +227,22 @@ class Call(models.Model):
 
     @property
     def is_failed(self) -> bool:
-        return words.ending(self.end_reason).failed or (self.status == "failed" and not self.end_reason)
+        return end_reasons.ending(self.end_reason).failed or (self.status == "failed" and not self.end_reason)
 
     @property
-    def ending(self) -> words.Ending:
-        return words.ending(self.end_reason)
+    def ending(self) -> end_reasons.Ending:
+        return end_reasons.ending(self.end_reason)
 
     def ended_in_words(self) -> str:
         """How it ended, or what it is doing, in one sentence."""
-        if self.end_reason in words.ENDINGS:
+        if self.end_reason in end_reasons.ENDINGS:
             return self.ending.sentence
         if self.end_reason:
             return f"It ended for a reason this version has no words for: {self.end_reason}."
-        return words.STATUS_SENTENCES.get(self.status, "")
+        return end_reasons.STATUS_SENTENCES.get(self.status, "")
 
-    def vendor_reason(self) -> words.VendorReason | None:
-        return words.vendor_reason(self.vapi_ended_reason)
+    def vendor_reason(self) -> end_reasons.VendorReason | None:
+        return end_reasons.vendor_reason(self.vapi_ended_reason)
 
     def cost(self) -> Decimal | None:
         """What the call cost in dollars, as far as the bills have come. Twilio's are negative."""

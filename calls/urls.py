@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from calls import call_page, dashboard, live, live_actions, vapi_events, webhooks
 from calls.doctor import echo, page
-from calls.place_test_call import place_test_call
+from calls.staff import call_detail, dashboard
+from calls.staff.live import actions as live_actions
+from calls.staff.live import consumer as live
+from calls.staff.place_test_call import place_test_call
+from calls.twilio import webhooks as twilio_webhooks
+from calls.vapi import webhooks as vapi_webhooks
 
 urlpatterns = [
-    re_path(r"^twilio/voice/?$", webhooks.voice, name="twilio_voice"),
-    re_path(r"^twilio/after/?$", webhooks.after, name="twilio_after"),
-    re_path(r"^twilio/whisper/?$", webhooks.whisper, name="twilio_whisper"),
-    re_path(r"^twilio/status/?$", webhooks.status, name="twilio_status"),
-    re_path(r"^twilio/stream/?$", webhooks.stream, name="twilio_stream"),
-    re_path(r"^vapi/events/?$", vapi_events.events, name="vapi_events"),
-    re_path(r"^healthz/?$", webhooks.healthz, name="healthz"),
-    re_path(r"^readyz/?$", webhooks.readyz, name="readyz"),
+    re_path(r"^twilio/voice/?$", twilio_webhooks.voice, name="twilio_voice"),
+    re_path(r"^twilio/after/?$", twilio_webhooks.after, name="twilio_after"),
+    re_path(r"^twilio/whisper/?$", twilio_webhooks.whisper, name="twilio_whisper"),
+    re_path(r"^twilio/status/?$", twilio_webhooks.status, name="twilio_status"),
+    re_path(r"^twilio/stream/?$", twilio_webhooks.stream, name="twilio_stream"),
+    re_path(r"^vapi/events/?$", vapi_webhooks.events, name="vapi_events"),
+    re_path(r"^healthz/?$", twilio_webhooks.healthz, name="healthz"),
+    re_path(r"^readyz/?$", twilio_webhooks.readyz, name="readyz"),
     re_path(r"^doctor/echo/?$", echo.echo, name="doctor_echo"),
     path("set-up", page.set_up, name="set_up"),
     path("", dashboard.dashboard, name="dashboard"),
-    path("calls/<int:call_id>/", call_page.call_detail, name="call_detail"),
-    path("calls/<int:call_id>/note", call_page.call_note, name="call_note"),
+    path("calls/<int:call_id>/", call_detail.call_detail, name="call_detail"),
+    path("calls/<int:call_id>/note", call_detail.call_note, name="call_note"),
     path("calls/<int:call_id>/hang-up", live_actions.hang_up, name="call_hang_up"),
     path("calls/<int:call_id>/say", live_actions.say, name="call_say"),
     path("calls/<int:call_id>/transfer", live_actions.transfer, name="call_transfer"),

@@ -35,9 +35,9 @@ from bridge.context import BridgeContext
 from bridge.end_reason_cache import KnownEnds
 from bridge.io.consumer import MediaStreamConsumer
 from bridge.io.vapi_link import VapiClient
-from calls.journal_writer import JournalWriter, SpoolJournal
-from calls.live import LiveConsumer
-from calls.publisher import Publisher
+from calls.ingest.writer import JournalWriter, SpoolJournal
+from calls.staff.live.consumer import LiveConsumer
+from calls.staff.live.publisher import Publisher
 from voiceai.bridge_settings import bridge_config
 
 

@@ -19,7 +19,7 @@ def printable(text: str) -> str:
 
 
 class ConsoleLine(logging.Formatter):
-    """`12:04:31.204 I calls.webhooks CA12..ef = webhook 200`"""
+    """`12:04:31.204 I calls.twilio.webhooks CA12..ef = webhook 200`"""
 
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))

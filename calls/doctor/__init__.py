@@ -12,7 +12,24 @@ from collections.abc import Iterable
 
 import aiohttp
 
-from calls.doctor import assistant, carrier, configured, door, machine, symptoms
+from calls.doctor import (
+    host as machine,
+)
+from calls.doctor import (
+    public_url as door,
+)
+from calls.doctor import (
+    settings as configured,
+)
+from calls.doctor import (
+    symptoms,
+)
+from calls.doctor import (
+    twilio as carrier,
+)
+from calls.doctor import (
+    vapi as vapi,
+)
 from calls.doctor.check import Answer, Check, Finding, amber, red
 
 log = logging.getLogger(__name__)
@@ -21,7 +38,7 @@ CHECK_SECONDS = 9.0
 NOT_LOOKED = "Not looked at"
 RUN_SECONDS = 18.0
 CHECKS: tuple[Check, ...] = (
-    *configured.CHECKS, *door.CHECKS, *carrier.CHECKS, *assistant.CHECKS, *machine.CHECKS,
+    *configured.CHECKS, *door.CHECKS, *carrier.CHECKS, *vapi.CHECKS, *machine.CHECKS,
 )  # fmt: skip
 NAMES = tuple(check.name for check in CHECKS)
 

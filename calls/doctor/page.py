@@ -8,9 +8,9 @@ from django.shortcuts import render
 from django.views.decorators.http import require_http_methods
 
 from calls import doctor
-from calls.doctor.configured import CHECKS as CONFIGURED
+from calls.doctor.settings import CHECKS as CONFIGURED
 from calls.doctor.symptoms import SYMPTOMS
-from calls.pages import page_context, staff_page
+from calls.staff.pages import page_context, staff_page
 
 
 @require_http_methods(["GET", "POST"])

@@ -13,9 +13,9 @@ from django.utils import dateformat, timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from calls.latency import bucket
 from calls.masking import mask_number
 from calls.models import Call
+from calls.stats.percentiles import bucket
 from calls.viewer import Viewer
 
 register = template.Library()

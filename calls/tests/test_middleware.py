@@ -16,7 +16,7 @@ from django.urls import include, path
 from twilio.request_validator import RequestValidator
 
 from bridge.context import BridgeContext
-from calls.tests.door import ACCOUNT, PUBLIC, SID, TOKEN, make_bridge
+from calls.tests.webhook_client import ACCOUNT, PUBLIC, SID, TOKEN, make_bridge
 
 entered = threading.Event()
 release = threading.Event()

@@ -10,9 +10,11 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 from rich.table import Table
 
-from calls import assistant_plan, tools, vapi_rest
-from calls.assistant_plan import House, Wishes
-from calls.twilio_rest import NotDone
+from calls.twilio.client import NotDone
+from calls.vapi import assistant_config as assistant_config
+from calls.vapi import client as vapi_client
+from calls.vapi import tools
+from calls.vapi.assistant_config import House, Wishes
 
 WIDTH = 110
 
@@ -60,22 +62,22 @@ class Command(BaseCommand):
             raise CommandError(str(failure)) from None
 
     def _configure(self, assistant_id: str, wishes: Wishes, house: House, *, dry_run: bool) -> None:
-        current = async_to_sync(vapi_rest.fetch_assistant)(assistant_id) if assistant_id else {}
-        fields = assistant_plan.wanted(current, wishes, house)
-        self._show(assistant_id, assistant_plan.changes(current, fields), dry_run=dry_run)
+        current = async_to_sync(vapi_client.fetch_assistant)(assistant_id) if assistant_id else {}
+        fields = assistant_config.wanted(current, wishes, house)
+        self._show(assistant_id, assistant_config.changes(current, fields), dry_run=dry_run)
         if not house.secret:
             self.stdout.write("Without VAPI_WEBHOOK_SECRET it gets no address of ours: no reports, no tools.")
-        to_send = assistant_plan.to_send(current, fields)
+        to_send = assistant_config.to_send(current, fields)
         if dry_run or not to_send:
             return
         if assistant_id:
-            async_to_sync(vapi_rest.update_assistant)(assistant_id, to_send)
+            async_to_sync(vapi_client.update_assistant)(assistant_id, to_send)
         else:
-            made = async_to_sync(vapi_rest.create_assistant)(to_send)
+            made = async_to_sync(vapi_client.create_assistant)(to_send)
             assistant_id = str(made.get("id", ""))
             self.stdout.write(f"Put this into .env:\n\n    VAPI_ASSISTANT_ID={assistant_id}\n")
 
-    def _show(self, assistant_id: str, to_do: list[assistant_plan.Change], *, dry_run: bool) -> None:
+    def _show(self, assistant_id: str, to_do: list[assistant_config.Change], *, dry_run: bool) -> None:
         title = f"assistant {assistant_id}" if assistant_id else "a new assistant"
         if not to_do:
             self.stdout.write(f"{title} is set up already; nothing to change.")

@@ -12,11 +12,11 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 from rich.table import Table
 
-from calls import twilio_rest
 from calls.models import PhoneNumber
-from calls.number_setup import Change, Kept, changes, settings_of, wanted
 from calls.phone_numbers import e164
-from calls.twilio_rest import TWILIO, NotDone
+from calls.twilio import client as twilio_client
+from calls.twilio.client import TWILIO, NotDone
+from calls.twilio.number_config import Change, Kept, changes, settings_of, wanted
 
 WIDTH = 110
 
@@ -52,7 +52,7 @@ class Command(BaseCommand):
             raise CommandError(str(failure)) from None
 
     def _configure(self, number: str, options: dict[str, Any]) -> None:
-        found = async_to_sync(twilio_rest.find_number)(number)
+        found = async_to_sync(twilio_client.find_number)(number)
         if found is None:
             raise CommandError(f"The account has no number {number}. Its numbers are in Twilio's console.")
         if found.trunk_sid:
@@ -66,7 +66,7 @@ class Command(BaseCommand):
         if to_do and not options["dry_run"]:
             if not options["undo"]:
                 kept.keep(before)
-            changed = async_to_sync(twilio_rest.change_number)(
+            changed = async_to_sync(twilio_client.change_number)(
                 str(found.sid), **{change.field: change.after for change in to_do}
             )
             if left := changes(settings_of(changed), after):

@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from calls.roles import ROLES, create_roles, give_role
+from calls.staff.roles import ROLES, create_roles, give_role
 
 
 class Command(BaseCommand):

@@ -27,12 +27,12 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 from rich.console import Console
 
+from calls.demo.artifacts import as_json, write_wavs
+from calls.demo.assertions import judge
 from calls.demo.case import truths_ms
-from calls.demo.play import Audience, Stage, Wishes, play, stage
-from calls.demo.report import as_json, write_wavs
-from calls.demo.screen import Screen
+from calls.demo.console import Screen
+from calls.demo.runner import Audience, Stage, Wishes, play, stage
 from calls.demo.server import ServerFailed, free_port
-from calls.demo.verdict import judge
 
 DEFAULT_PORT = 8000
 LOGIN = "demo"

@@ -13,8 +13,9 @@ from typing import Any, TextIO
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from calls import export, progress
+from calls.management import progress
 from calls.models import AuditEntry, Call, CallQuerySet
+from calls.staff import export
 from calls.viewer import Viewer
 
 AT_ONCE = 200  # calls, with all that was said in them

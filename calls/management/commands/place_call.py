@@ -10,10 +10,10 @@ from asgiref.sync import async_to_sync
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 
-from calls import outbound
 from calls.models import Call
-from calls.outbound import MACHINES, RING_SECONDS
-from calls.twilio_rest import NotDone
+from calls.twilio import outbound
+from calls.twilio.client import NotDone
+from calls.twilio.outbound import MACHINES, RING_SECONDS
 
 LOOK_SECONDS = 0.5
 

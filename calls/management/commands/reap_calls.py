@@ -6,8 +6,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from calls import rows
-from calls.rounds import bounded_transaction, now_utc
+from calls.ingest import upsert
+from calls.ingest.housekeeping import bounded_transaction, now_utc
 
 
 class Command(BaseCommand):
@@ -15,5 +15,5 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         with bounded_transaction():
-            ended = len(rows.reap(now_utc()))
+            ended = len(upsert.reap(now_utc()))
         self.stdout.write(f"{ended} call{'' if ended == 1 else 's'} ended")

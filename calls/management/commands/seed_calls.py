@@ -27,9 +27,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from calls import hours, seeding
 from calls.models import Call, CallFlag, CallHour, PhoneNumber, Turn, Utterance
-from calls.seeding import SEEDED_SID
+from calls.seed import calls as seeding
+from calls.seed.calls import SEEDED_SID
+from calls.stats import hourly
 
 BATCH = 4_000  # calls; with all that is theirs some 70,000 rows
 REMOVED_AT_ONCE = 1_000
@@ -102,7 +103,7 @@ def _seed(wanted: seeding.Wanted) -> str:
                 _write(Turn, seeding.TURN_COLUMNS, batch.turns)
                 _write(Utterance, seeding.UTTERANCE_COLUMNS, batch.utterances)
                 CallFlag.objects.bulk_create(batch.flags)
-                hours.mark(hours.key_of(call) for call in batch.calls)
+                hourly.mark(hourly.key_of(call) for call in batch.calls)
             turns += len(batch.turns)
             utterances += len(batch.utterances)
             advance(len(batch.calls))
@@ -117,7 +118,7 @@ def _remove() -> int:
         while calls := list(seeded.filter(pk__gt=last).only("started_at", "simulated")[:REMOVED_AT_ONCE]):
             with transaction.atomic():
                 Call.objects.filter(pk__in=[call.pk for call in calls]).delete()
-                hours.mark(hours.key_of(call) for call in calls)
+                hourly.mark(hourly.key_of(call) for call in calls)
             last = calls[-1].pk
             removed += len(calls)
             advance(len(calls))
@@ -164,7 +165,7 @@ def _tidy_up() -> None:
     """Sum up the hours, and tell the database what it has, which it would find out by itself in time."""
     console = Console(stderr=True)
     with console.status("summing up the hours"):
-        hours.sum_up_all()
+        hourly.sum_up_all()
     with console.status("analysing the tables"), connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             tables = ", ".join(model._meta.db_table for model in TABLES)

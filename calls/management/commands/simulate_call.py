@@ -18,8 +18,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 
-from calls.demo.screen import Screen
-from calls.twilio_rest import TWILIO
+from calls.demo.console import Screen
+from calls.twilio.client import TWILIO
 from sandbox.speech import audio
 from sandbox.twilio.carrier import (
     CallRecord,

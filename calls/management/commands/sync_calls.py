@@ -14,8 +14,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, close_old_connections
 
-from calls import progress, sync
-from calls.rounds import now_utc
+from calls import reconcile
+from calls.ingest.housekeeping import now_utc
+from calls.management import progress
 
 log = logging.getLogger(__name__)
 
@@ -63,10 +64,10 @@ class Command(BaseCommand):
             close_old_connections()
             stop.wait(options["every"])
 
-    def _run(self, options: dict[str, Any], *, quiet: bool = False) -> sync.Tally:
+    def _run(self, options: dict[str, Any], *, quiet: bool = False) -> reconcile.Tally:
         began = time.monotonic()
         with progress.shown("asking") as bar:
-            tally = sync.sync(
+            tally = reconcile.sync(
                 now=now_utc(),
                 days=options["days"],
                 limit=options["limit"],

@@ -1,0 +1,205 @@
+"""Rows for a browser to look at, made by a process of its own in the database of the server that shows them.
+
+    python -m calls.tests.browser.staging people|pages|injection|listed|as_real
+
+Prints what it made as one JSON object: names and ids, or for people roles and the keys of their sessions.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import django
+
+django.setup()
+
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.auth.models import User
+from django.test import Client
+from django.utils import timezone
+
+from calls.models import Call, CallEvent, PhoneNumber, Turn, Utterance
+from calls.staff import audit
+from calls.staff.roles import ROLES, create_roles, give_role
+from calls.stats import call_summary
+from calls.tests.browser.injection import STRINGS, TAG
+from calls.tests.builders import make_call, make_event, make_turn, make_utterance
+
+PASSWORD = "a password"
+OURS = "+15559870000"
+
+
+def people() -> dict[str, str]:
+    """Somebody of each role, named like it, and the key of their session."""
+    create_roles()
+    keys = {}
+    for role in ROLES:
+        user = User.objects.create_user(role, password=PASSWORD)
+        give_role(user, role)
+        client = Client()
+        client.force_login(user)
+        keys[role] = client.cookies["sessionid"].value
+    return keys
+
+
+def pages() -> dict[str, int]:
+    """Calls of every kind, and a row for every list of the admin."""
+    PhoneNumber.objects.create(number=OURS, label="Front desk")
+    now = timezone.now()
+    good = _talk(
+        caller_name="Ann Example",
+        started_at=now - timedelta(minutes=50),
+        answered_at=now - timedelta(minutes=50),
+        duration_seconds=128,
+        connect_ms=412,
+        time_to_first_audio_ms=900,
+        twilio_price=Decimal("-0.03"),
+        vapi_cost=Decimal("0.13"),
+        reported_at=now,
+        summary="Moved the appointment.\nTo Thursday.",
+        counters={"frames_late": 3, "jitter_p95_ms": 4},
+        barge_ins=1,
+    )
+    failed = _talk(
+        end_reason="assistant-unreachable",
+        ended_by="assistant",
+        started_at=now - timedelta(minutes=40),
+        duration_seconds=6,
+        vapi_ended_reason="call.start.error-get-assistant",
+        answered=False,
+    )
+    live = _talk(
+        status="in-progress",
+        end_reason="",
+        ended_by="",
+        started_at=now - timedelta(seconds=70),
+        answered_at=now - timedelta(seconds=69),
+        vapi_call_id="019829a0-0000-7000-8000-000000000000",
+        worker="somebody",
+        lease_until=now + timedelta(hours=1),
+    )
+    empty = make_call(
+        status="ringing", end_reason="", ended_by="", from_number="", to_number="", started_at=now
+    )
+    call_summary.refresh([good, failed])
+    admin = User.objects.get(username="admin")
+    LogEntry.objects.log_actions(admin.pk, [good], CHANGE, change_message="Changed note.")
+    audit.note(admin, "note", good, "outcome")
+    return {
+        "good": good.pk,
+        "failed": failed.pk,
+        "live": live.pk,
+        "empty": empty.pk,
+        "number": PhoneNumber.objects.get().pk,
+        "user": admin.pk,
+        "utterance": Utterance.objects.latest("pk").pk,
+        "turn": Turn.objects.latest("pk").pk,
+        "event": CallEvent.objects.latest("pk").pk,
+    }
+
+
+def _talk(answered: bool = True, **changes: Any) -> Call:
+    call = make_call(**changes)
+    make_utterance(call)
+    if answered:
+        make_utterance(
+            call,
+            speaker="assistant",
+            text="Of course. I have you on Tuesday at ten, would you like me to move it to another day?",
+            started_ms=5880,
+            ended_ms=8000,
+            interrupted=True,
+            unheard_ms=2500,
+        )
+        make_turn(call)
+        make_utterance(call, text="Thursday. Thursday afternoon.", started_ms=8100, ended_ms=9000)
+        make_turn(
+            call, end_of_speech_ms=9000, endpointed_ms=9700, first_audio_ms=11410, sent_ms=11412,
+            heard_ms=11450, response_latency_ms=2410, model_ms=1600, interrupted=True,
+        )  # fmt: skip
+    make_turn(
+        call, end_of_speech_ms=20_000, endpointed_ms=None, first_audio_ms=None, sent_ms=None, heard_ms=None,
+        response_latency_ms=None, bridge_overhead_us=None,
+    )  # fmt: skip
+    make_event(call)
+    make_event(call, kind="assistant-answered", at_ms=412, data={"ms": 412, "held": 21})
+    make_event(call, source="carrier", kind="call-completed", at_ms=None, data={"CallDuration": "128"})
+    return call
+
+
+def injection() -> dict[str, int]:
+    """Each string wherever somebody else's words may come to stand; one call for each, one with all."""
+    found: dict[str, int] = {}
+    for number, text in enumerate(STRINGS):
+        short = text[:64]
+        PhoneNumber.objects.create(
+            number=f"+1555987{number:04d}", label=text[:128], greeting=text, fallback_number=short
+        )
+        call = make_call(
+            from_number=short,
+            to_number=f"+1555987{number:04d}",
+            caller_name=text,
+            vapi_call_id=short,
+            vapi_ended_reason=text,
+            summary=text,
+            note=text,
+            outcome=short,
+            counters={text: text},
+            vapi_report={text: text},
+            answered_at=timezone.now(),
+            duration_seconds=5,
+            vapi_cost=Decimal("0.01"),
+            # A few are on the line, for the board.
+            **(_ON_THE_LINE if number % 2 else {}),
+        )
+        make_utterance(call, text=f"{TAG} {text}")
+        make_utterance(call, speaker="assistant", text=text, interrupted=True, unheard_ms=1500)
+        make_turn(call)
+        make_event(call, kind=short, data={text: text})
+        make_event(call, kind="list", data=[text, text])
+        audit.note(User.objects.get(username="admin"), "say", call, text)
+        found[str(number)] = call.pk
+    call_summary.refresh(list(Call.objects.all()))
+    # What a newer or an older version may have written: a reason that nobody knows.
+    strange = make_call(end_reason=STRINGS[0][:64], ended_by=STRINGS[0][:16], call_sid=STRINGS[0][:64])
+    admin = User.objects.get(username="admin")
+    LogEntry.objects.log_actions(admin.pk, [strange], CHANGE, change_message=STRINGS[0])
+    return found | {"strange": strange.pk}
+
+
+def listed() -> dict[str, int]:
+    """More calls than a page of the list holds, and one that stands out in every way."""
+    now = timezone.now()
+    for number in range(59):
+        make_utterance(make_call(started_at=now - timedelta(minutes=number), duration_seconds=60))
+    rare = make_call(
+        from_number="+442079460018", started_at=now - timedelta(hours=2), end_reason="assistant-failed",
+        ended_by="assistant", note="=cmd|' /C calc'!A0",
+    )  # fmt: skip
+    make_utterance(rare, text="Hello, I am the lighthouse keeper.")
+    call_summary.refresh(list(Call.objects.all()))
+    return {"calls": 60, "rare": rare.pk}
+
+
+def as_real() -> dict[str, int]:
+    """Calls of the simulator as if the telephone network had brought them: for pictures of the pages."""
+    simulated = list(Call.objects.filter(simulated=True))
+    Call.objects.filter(simulated=True).update(simulated=False)
+    call_summary.refresh(list(Call.objects.filter(pk__in=[call.pk for call in simulated])))
+    return {"calls": len(simulated)}
+
+
+_ON_THE_LINE = {"status": "in-progress", "end_reason": "", "ended_by": ""}
+
+STAGES: dict[str, Callable[[], object]] = {
+    "people": people, "pages": pages, "injection": injection, "listed": listed,
+    "as_real": as_real,
+}  # fmt: skip
+
+if __name__ == "__main__":
+    print(json.dumps(STAGES[sys.argv[1]]()))

@@ -1,0 +1,175 @@
+"""Every page of staff in a real browser: light, dark and on a phone, and nothing to complain of."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from functools import partial
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import expect
+
+from calls.tests.browser.harness import LOOKS, NARROW, Look, Office, Window, needs_chromium, office
+from calls.tests.browser.staging import PASSWORD
+
+pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module")]
+
+CALL_PAGES = ("good", "failed", "live", "empty")
+LISTS = (
+    "calls/call", "calls/utterance", "calls/turn", "calls/callevent", "calls/phonenumber",
+    "calls/auditentry", "auth/user", "auth/group",
+)  # fmt: skip
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Office, dict[str, int]]]:
+    async with office(tmp_path_factory.mktemp("pages")) as desk:
+        yield desk, await desk.stage("pages")
+
+
+def every_path(ids: dict[str, int]) -> list[str]:
+    dashboards = ["/", "/?range=7d", "/?range=30d", "/?since=2026-01-01&until=2026-02-01", "/?since=nonsense"]
+    calls = [f"/calls/{ids[name]}/" for name in CALL_PAGES]
+    lists = [f"/admin/{name}/" for name in LISTS]
+    searched = [
+        "/admin/calls/call/?q=thursday",
+        "/admin/calls/call/?ended=failed",
+        "/admin/calls/call/?q=nobody",
+    ]
+    rows = [
+        f"/admin/calls/call/{ids['good']}/change/", f"/admin/calls/call/{ids['good']}/history/",
+        f"/admin/calls/call/{ids['good']}/delete/", f"/admin/calls/utterance/{ids['utterance']}/change/",
+        f"/admin/calls/turn/{ids['turn']}/change/", f"/admin/calls/callevent/{ids['event']}/change/",
+        f"/admin/calls/phonenumber/{ids['number']}/change/", "/admin/calls/phonenumber/add/",
+        f"/admin/auth/user/{ids['user']}/change/", "/admin/auth/user/add/",
+    ]  # fmt: skip
+    return [*dashboards, *calls, "/set-up", "/admin/", "/admin/password_change/", *lists, *searched, *rows]
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=[look.name for look in LOOKS])
+async def test_every_page_opens_and_nothing_is_wrong(desk: tuple[Office, dict[str, int]], look: Look) -> None:
+    room, ids = desk
+    wide = {}
+    async with room.window(look) as window:
+        for path in every_path(ids):
+            await window.open(path)
+            if sticking_out := await window.too_wide():
+                wide[path] = sticking_out
+    if look is NARROW:
+        assert wide == {}
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=[look.name for look in LOOKS])
+async def test_refusals_and_what_is_not_there_are_pages_too(
+    desk: tuple[Office, dict[str, int]], look: Look
+) -> None:
+    room, ids = desk
+    async with room.window(look, "viewer") as window:
+        for path, status in (("/calls/999999/", 404), ("/nowhere/", 404), ("/admin/auth/user/", 403)):
+            await window.open(path, status)
+            assert await window.too_wide() == ""
+            await expect(window.page.get_by_role("link", name="Dashboard").first).to_be_attached()
+
+
+async def test_a_typed_password_opens_the_door_and_the_page_that_was_asked_for(
+    desk: tuple[Office, dict[str, int]],
+) -> None:
+    room, ids = desk
+    async with room.window(NARROW, None) as window:
+        page = window.page
+        await window.open(f"/calls/{ids['good']}/")
+        assert await window.too_wide() == ""
+        await page.get_by_label("Username").fill("viewer")
+        await page.get_by_label("Password").fill("not the password")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_text("Please enter the correct username and password")).to_be_visible()
+        await page.get_by_label("Password").fill(PASSWORD)
+        await page.keyboard.press("Enter")
+        await page.wait_for_url(f"**/calls/{ids['good']}/")
+        await expect(page.get_by_text("Thursday afternoon.")).to_be_visible()
+
+
+@pytest.mark.parametrize("look", LOOKS[:2], ids=[look.name for look in LOOKS[:2]])
+async def test_every_text_can_be_read(desk: tuple[Office, dict[str, int]], look: Look) -> None:
+    """WCAG AA: 4.5 to 1, or 3 to 1 for large text."""
+    room, ids = desk
+    found: dict[str, list[str]] = {}
+    async with room.window(look) as window:
+        for path in ("/", *(f"/calls/{ids[name]}/" for name in CALL_PAGES), "/admin/calls/call/?q=thursday"):
+            await window.open(path)
+            await window.page.evaluate(
+                "document.querySelectorAll('.calls details').forEach(each => each.open = true)"
+            )
+            if pale := await window.page.evaluate(CONTRAST):
+                found[path] = pale
+    assert found == {}
+
+
+# Colours may be written in any way: a canvas turns them into numbers.
+CONTRAST = """() => {
+  const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  const rgba = colour => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data;
+    return [r, g, b, a / 255];
+  };
+  const over = (top, below) => top.slice(0, 3).map((value, i) => value * top[3] + below[i] * (1 - top[3]));
+  const behind = element => {
+    const layers = [];
+    for (let each = element; each; each = each.parentElement) {
+      layers.push(rgba(getComputedStyle(each).backgroundColor));
+      if (layers.at(-1)[3] === 1) break;
+    }
+    return layers.reverse().reduce((below, layer) => over(layer, below), [255, 255, 255]);
+  };
+  const light = colour => {
+    const [r, g, b] = colour.map(value => value / 255).map(
+      value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const pale = new Set();
+  for (const element of document.querySelectorAll(".calls *, #result_list *, .list-foot *")) {
+    const own = [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
+    if (!own || !element.checkVisibility({ visibilityProperty: true, opacityProperty: true })) continue;
+    const style = getComputedStyle(element), back = behind(element);
+    const [a, b] = [light(over(rgba(style.color), back)), light(back)];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    const size = parseFloat(style.fontSize);
+    const large = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
+    if (ratio < (large ? 3 : 4.5))
+      pale.add(`${ratio.toFixed(2)} ${element.tagName}.${element.className} `
+        + element.textContent.trim().slice(0, 40));
+  }
+  return [...pale].slice(0, 20);
+}"""
+
+
+BREACHES = {
+    "console: look here": "console.error('look here')",
+    "exception: on purpose": "setTimeout(() => { throw new Error('on purpose') })",
+    "dialog: hello": "setTimeout(() => alert('hello'))",
+    "policy: script-src-elem inline": "document.body.append(Object.assign(document.createElement('script'),"
+    " {textContent: '1'}))",
+    "policy: connect-src http://elsewhere.invalid/": "fetch('http://elsewhere.invalid/').catch(() => 0)",
+    "404: ": "fetch('/nowhere').catch(() => 0)",
+}
+
+
+def heard(window: Window, what: str) -> bool:
+    return any(what in each for each in window.complaints)
+
+
+async def test_whatever_goes_wrong_is_noticed(desk: tuple[Office, dict[str, int]]) -> None:
+    room, _ = desk
+    async with room.window(NARROW, path="/") as window:
+        for what, breach in BREACHES.items():
+            await window.page.evaluate(f"() => {{ {breach} }}")
+            await window.until(partial(heard, window, what))
+            window.complaints.clear()
+        await window.page.evaluate("document.querySelector('.calls h2').style.minWidth = '900px'")
+        assert "H2" in await window.too_wide()
+        await window.page.evaluate("document.querySelector('.calls h2').style.color = '#999'")
+        assert any("H2" in each for each in await window.page.evaluate(CONTRAST))
+        window.complaints.clear()

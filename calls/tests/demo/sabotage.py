@@ -1,0 +1,154 @@
+"""One thing broken on purpose: what a verdict is worth shows when it must say no.
+
+Each function replaces one part of the bridge in its process, for good. The product has no such switch:
+only `sabotaged_asgi.py` calls these, in a server that only the tests start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridge.audio import resample, transcode
+from bridge.audio.transcode import Transcoder
+from bridge.call import session
+from bridge.call.events import ClearPlayout
+from bridge.call.turns import Turn, Turns
+from bridge.io import runner, vapi_link
+from bridge.io.runner import CallRunner
+from bridge.io.vapi_link import AssistantLink, LinkEvent
+from bridge.journal import Entry, UtteranceSpoken
+from bridge.wire import twilio
+
+EVERY = 500  # frames
+LATE_SECONDS = 0.1
+WRONG_SID = "MZ" + "0" * 32
+
+
+class Tampering:
+    """A transcoder of which, in every 500 caller frames, the last two become something else."""
+
+    def __init__(self, door: Transcoder, tamper: Callable[[list[bytes]], list[bytes]]) -> None:
+        self._door = door
+        self._tamper = tamper
+        self._count = 0
+        self._kept: list[bytes] = []
+
+    def to_assistant(self, ulaw: bytes) -> bytes:
+        self._count += 1
+        self._kept.append(ulaw)
+        if self._count % EVERY == EVERY - 1:
+            return b""
+        frames = self._kept if self._count % EVERY else self._tamper(self._kept)
+        self._kept = []
+        return b"".join(map(self._door.to_assistant, frames))
+
+    def to_caller(self, chunk: bytes) -> bytes:
+        return self._door.to_caller(chunk)
+
+    def cut_off(self) -> None:
+        self._door.cut_off()
+
+
+def frames_tampered(tamper: Callable[[list[bytes]], list[bytes]]) -> None:
+    vapi_link.transcoder_for = lambda audio_format: Tampering(  # type: ignore[attr-defined]
+        transcode.transcoder_for(audio_format), tamper
+    )
+
+
+def drop() -> None:
+    frames_tampered(lambda pair: pair[1:])
+
+
+def swap() -> None:
+    frames_tampered(lambda pair: pair[::-1])
+
+
+def repeat() -> None:
+    frames_tampered(lambda pair: [pair[0], *pair])
+
+
+def wrong_stream_sid() -> None:
+    class Writer(twilio.Writer):
+        def __init__(self, stream_sid: str) -> None:
+            super().__init__(WRONG_SID if stream_sid else "")
+
+    runner.twilio.Writer = Writer  # type: ignore[attr-defined]
+
+
+def no_clear() -> None:
+    perform = CallRunner._perform
+
+    def without_clear(self: CallRunner, action: Any) -> None:
+        if not isinstance(action, ClearPlayout):
+            perform(self, action)
+
+    CallRunner._perform = without_clear  # type: ignore[method-assign]
+
+
+def late_audio() -> None:
+    """Everything from the assistant reaches the session a tenth of a second late."""
+    listen = AssistantLink.listen
+
+    async def late(self: AssistantLink, hear: Callable[[LinkEvent], None]) -> None:
+        loop = asyncio.get_running_loop()
+
+        def hear_later(event: LinkEvent) -> None:
+            loop.call_later(LATE_SECONDS, hear, event)
+
+        await listen(self, hear_later)
+        await asyncio.sleep(LATE_SECONDS)
+
+    AssistantLink.listen = late  # type: ignore[method-assign]
+
+
+def noise_for_speech() -> None:
+    """The resampler towards the assistant gives the right number of samples, of the same loudness."""
+
+    class Upsampler(resample.Upsampler):
+        def feed(self, pcm_8k: NDArray[np.int16]) -> NDArray[np.int16]:
+            pcm_16k = super().feed(pcm_8k)
+            level = float(np.std(pcm_16k))
+            noise = np.random.default_rng(1).standard_normal(len(pcm_16k)) * level
+            return np.clip(noise, -32_768, 32_767).astype(np.int16)
+
+    transcode.Upsampler = Upsampler  # type: ignore[attr-defined]
+
+
+def lost_transcript() -> None:
+    from calls.ingest.writer import SpoolJournal  # knows models: not before Django is set up
+
+    write = SpoolJournal.write
+
+    def forgetful(self: SpoolJournal, entry: Entry) -> None:
+        if not (isinstance(entry, UtteranceSpoken) and entry.index == 1):
+            write(self, entry)
+
+    SpoolJournal.write = forgetful  # type: ignore[method-assign]
+
+
+def turns_by_vapi() -> None:
+    """An answer is timed by Vapi's word that the assistant began, which is not when it was heard."""
+
+    class Believing(Turns):
+        def assistant_audible(self, *args: Any, **kwargs: Any) -> Turn | None:
+            told = self._started_at
+            turn = super().assistant_audible(*args, **kwargs)
+            if turn is not None and told is not None:
+                turn.first_audio = max(told, turn.end_of_speech)
+            return turn
+
+    session.Turns = Believing  # type: ignore[attr-defined]
+
+
+SABOTAGES: dict[str, Callable[[], None]] = {
+    breakage.__name__: breakage
+    for breakage in (
+        drop, swap, repeat, wrong_stream_sid, no_clear, late_audio, noise_for_speech, lost_transcript,
+        turns_by_vapi,
+    )
+}  # fmt: skip

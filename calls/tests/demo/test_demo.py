@@ -1,0 +1,132 @@
+"""The demonstration, whole: both dialects, both formats, and how it comes and goes."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import wave
+from collections.abc import Iterator
+from http.cookiejar import CookieJar
+from pathlib import Path
+from urllib.parse import urlencode
+from urllib.request import HTTPCookieProcessor, ProxyHandler, build_opener
+
+import pytest
+
+from calls.demo.server import ServerFailed, free_port
+from calls.tests.demo.demo_runs import ROOT, Runs, environment, manage, two_at_a_time
+
+HEALTHY = {
+    "pcm": ({}, []),
+    "mulaw": ({"VAPI_AUDIO_FORMAT": "mulaw"}, ["--fast"]),
+    "socket": ({"VAPI_SOCKET_URL": "on"}, ["--fast"]),
+}
+ONCE_SECONDS = 45
+
+
+@pytest.fixture(scope="module")
+def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    chosen = [item.name for item in request.session.items if item.path == request.path]
+    with two_at_a_time() as runs:
+        for name, (variables, arguments) in HEALTHY.items():
+            if any(f"[{name}]" in each for each in chosen):
+                folder = str(tmp_path_factory.mktemp(name))
+                runs.begin(name, "demo", "--once", "--json", "--save", folder, *arguments, **variables)
+        yield runs
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("name", HEALTHY)
+def test_a_healthy_call_holds_in_every_check(runs: Runs, name: str) -> None:
+    ran = runs.ended(name)
+    assert ran.code == 0, str(ran)
+    report = ran.report
+    assert report["ok"] is True and report["failed"] == []
+    assert all(check["held"] for check in report["checks"].values())
+    assert report["dialect"] == ("socket" if name == "socket" else "call")
+    assert report["audio_format"] == ("pcm_s16le" if name == "pcm" else "mulaw")
+    assert len(report["turns"]) >= 3 and len(report["transcript"]) >= 6
+    assert report["barge_ins"] == 1 and report["frames"]["held"] > 0
+    assert report["took_s"] < ONCE_SECONDS
+    for path, rate in zip(report["wavs"], (8_000, 16_000 if name == "pcm" else 8_000), strict=True):
+        with wave.open(path) as file:
+            assert file.getframerate() == rate and file.getnframes() > 10 * rate
+
+
+def test_json_is_for_scripts_that_want_one_call() -> None:
+    ran = manage("demo", "--json")
+    assert ran.code != 0 and "--once" in ran.stderr and ran.stdout == ""
+
+
+def test_it_says_why_the_server_did_not_start(tmp_path: Path) -> None:
+    ran = manage("demo", "--once", "--json", "--asgi", "voiceai.nowhere:application")
+    assert ran.code != 0 and ran.stdout == ""
+    assert "The server did not start" in ran.stderr and "No module named" in ran.stderr
+
+
+def test_it_takes_the_next_port_when_one_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert free_port(port) > port
+    with pytest.raises(ServerFailed):
+        free_port(65_536)
+
+
+@pytest.mark.timeout(200)
+def test_it_stays_up_until_ctrl_c_and_goes_without_a_trace(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path / 'demo.sqlite3'}"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "manage.py", "demo", "--fast", "--listen", "energy"]
+        command += ["--port", str(port), "--save", str(tmp_path)]
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment({"DATABASE_URL": database, "PYTHONUNBUFFERED": "1"}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            assert process.stdout is not None
+            lines: list[str] = []
+            for line in process.stdout:
+                lines.append(line)
+                if "Ctrl-C stops" in line:
+                    break
+            shown = "".join(lines)
+            assert f"Port {port} is taken" in shown, shown
+            url = re.search(r"Calls: +(\S+)/", shown)
+            login = re.search(r"Log in as demo with (\S+)", shown)
+            assert url and login, shown
+            assert "/calls/1/" in _pages_after_log_in(url[1], login[1])
+            process.send_signal(signal.SIGINT)
+            rest, _ = process.communicate(timeout=30)
+        finally:
+            process.kill()
+            process.wait()
+    assert process.returncode == 0, shown + rest
+    assert "Traceback" not in shown + rest
+    assert not _is_listening(int(url[1].rpartition(":")[2]))
+    assert (tmp_path / "caller-heard.wav").stat().st_size > 0
+    assert "= webhook 200" in (tmp_path / "server.log").read_text()
+
+
+def _pages_after_log_in(url: str, password: str) -> str:
+    """The dashboard, as the demonstration's user sees it."""
+    cookies = CookieJar()
+    browser = build_opener(ProxyHandler({}), HTTPCookieProcessor(cookies))
+    browser.open(f"{url}/admin/login/", timeout=10).read()
+    token = next(cookie.value for cookie in cookies if cookie.name == "csrftoken")
+    form = {"username": "demo", "password": password, "csrfmiddlewaretoken": token or "", "next": "/"}
+    with browser.open(f"{url}/admin/login/", urlencode(form).encode(), timeout=10) as answer:
+        assert answer.url == f"{url}/"
+        return str(answer.read().decode())
+
+
+def _is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

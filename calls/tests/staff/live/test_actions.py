@@ -1,0 +1,471 @@
+"""What staff do to a live call: asked of Twilio and Vapi over real HTTP, and told truly what came of it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from unittest import mock
+from urllib.parse import parse_qs
+
+from django.contrib.auth.models import User
+from django.contrib.messages import get_messages
+from django.test import Client, TestCase, override_settings
+
+from bridge.allowed_hosts import AllowedHosts
+from bridge.end_reasons import ENDED_BY
+from bridge.journal import CallOffered, CarrierReported, LiveNote, StreamEnded
+from calls.ingest import upsert
+from calls.ingest.merge import moment
+from calls.ingest.writer import SpoolJournal
+from calls.models import AuditEntry, Call, PhoneNumber
+from calls.tests.builders import make_staff
+from calls.tests.staff.live.test_consumer import on_the_line
+from calls.twilio import client as twilio_client
+from calls.vapi import client as vapi_client
+
+ACCOUNT = "AC" + "1" * 32
+TOKEN = "a-token"
+KEY = "a-vapi-key"
+PERSON = "+15550107777"
+T = 1_700_000_000.0
+JS = {"HX-Request": "true"}
+
+
+class FarEnd(ThreadingHTTPServer):
+    """Twilio and Vapi on one port: it keeps what it was asked, and answers as it is told."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.asked: list[tuple[str, str, dict[str, str], bytes]] = []  # method, path, headers, body
+        self.status = 200
+        self.answer: Any = None  # None: what a good call looks like
+        self.control_url = f"{self.url}/vapi-1/control?secret=s"
+        self.control_status = 200
+        self.hold = threading.Event()
+        self.hold.set()
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def stop(self) -> None:
+        self.hold.set()
+        self.shutdown()
+        self.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: FarEnd
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nobody reads it."""
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        far = self.server
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        far.asked.append((self.command, self.path, dict(self.headers), body))
+        far.hold.wait(30)
+        status = far.control_status if "/control" in self.path else far.status
+        answer = far.answer
+        if answer is None:
+            answer = {"sid": "CA1", "status": "completed", "monitor": {"controlUrl": far.control_url}}
+        raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Location", f"{far.url}/elsewhere")
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+
+class ActionTests(TestCase):
+    far: FarEnd
+
+    def setUp(self) -> None:
+        self.far = FarEnd()
+        self.addCleanup(self.far.stop)
+        self.enterContext(
+            override_settings(
+                TWILIO_ACCOUNT_SID=ACCOUNT, TWILIO_AUTH_TOKENS=[TOKEN, "the-next"],
+                TWILIO_BASE_URL=self.far.url, PUBLIC_URL="https://voice.example.com",
+                VAPI_BASE_URL=self.far.url, VAPI_API_KEY=KEY, VAPI_SOCKET_URL="",
+                VAPI_ALLOWED_HOSTS=["127.0.0.1"], FALLBACK_NUMBER="",
+            )
+        )  # fmt: skip
+        self.user = make_staff("view_call", "act_on_call")
+        self.client.force_login(self.user)
+        self.call = on_the_line()
+
+    def act(self, action: str, status: int = 200, **form: str) -> str:
+        response = self.client.post(f"/calls/{self.call.pk}/{action}", form, headers=JS)
+        self.assertEqual(response.status_code, status, response.content.decode())
+        return str(response.content.decode())
+
+    def requested(self) -> tuple[str, bool]:
+        self.call.refresh_from_db()
+        return self.call.end_requested, self.call.end_requested_at is not None
+
+    def audited(self) -> list[tuple[str, str, str]]:
+        found = AuditEntry.objects.filter(call=self.call).order_by("pk")
+        return list(found.values_list("username", "action", "detail"))
+
+    def form(self) -> dict[str, str]:
+        """What Twilio was asked for last."""
+        (_, _, _, body) = self.far.asked[-1]
+        return {name: values[0] for name, values in parse_qs(body.decode()).items()}
+
+
+class HangUpTests(ActionTests):
+    def test_it_asks_twilio_to_complete_the_call_and_says_so(self) -> None:
+        self.assertIn("The call was hung up.", self.act("hang-up"))
+        ((method, path, headers, _),) = self.far.asked
+        self.assertEqual(
+            (method, path),
+            ("POST", f"/2010-04-01/Accounts/{ACCOUNT}/Calls/{self.call.call_sid}.json"),
+        )
+        self.assertEqual(base64.b64decode(headers["Authorization"].split()[1]).decode(), f"{ACCOUNT}:{TOKEN}")
+        self.assertEqual(self.form(), {"Status": "completed"})
+        self.assertEqual(self.requested(), ("hung-up-by-staff", True))
+        self.assertEqual(self.audited(), [(self.user.username, "hang-up", "")])
+
+    def test_the_row_says_so_before_twilio_is_asked(self) -> None:
+        seen: list[tuple[str, bool]] = []
+
+        def ask(call_sid: str) -> None:
+            seen.append(self.requested())
+
+        with mock.patch("calls.staff.live.actions.async_to_sync", return_value=ask):
+            self.act("hang-up")
+        self.assertEqual(seen, [("hung-up-by-staff", True)])
+
+    def test_what_twilio_refuses_is_taken_back_and_told_in_words(self) -> None:
+        for status, code, words in (
+            (404, 20404, "already over"),
+            (400, 21220, "already over"),
+            (401, 20003, "TWILIO_AUTH_TOKEN"),
+            (403, 20003, "TWILIO_AUTH_TOKEN"),
+            (429, 20429, "too often"),
+            (500, 20500, "trouble of its own (500)"),
+            (400, 21218, "Twilio refuses (21218)"),
+        ):
+            with self.subTest(code=code, status=status):
+                self.far.status = status
+                self.far.answer = {"code": code, "message": f"{ACCOUNT} is bad", "status": status}
+                with self.assertLogs("calls.twilio.client", "WARNING") as said:
+                    answer = self.act("hang-up", 502)
+                self.assertIn(words, answer)
+                self.assertNotIn(ACCOUNT, answer + "".join(said.output))
+                self.assertEqual(self.requested(), ("", False))
+
+    def test_nobody_there_is_told_and_taken_back(self) -> None:
+        with override_settings(TWILIO_BASE_URL="http://127.0.0.1:1"), self.assertLogs("calls.twilio.client"):
+            self.assertIn("cannot be reached", self.act("hang-up", 502))
+        self.assertEqual(self.requested(), ("", False))
+
+    def test_a_twilio_that_hangs_is_left_after_a_while_and_may_have_done_it(self) -> None:
+        self.far.hold.clear()
+        with mock.patch.object(twilio_client, "SECONDS", 0.2):
+            self.assertIn("may have been done", self.act("hang-up", 502))
+        self.assertEqual(self.requested(), ("hung-up-by-staff", True))
+
+    def test_an_unreadable_answer_may_mean_that_it_was_done(self) -> None:
+        self.far.answer = b"<html>"
+        with self.assertLogs("calls.twilio.client"):
+            self.assertIn("unreadable", self.act("hang-up", 502))
+        self.assertEqual(self.requested(), ("hung-up-by-staff", True))
+
+    def test_a_redirect_is_not_followed(self) -> None:
+        self.far.status = 307
+        with self.assertLogs("calls.twilio.client"):
+            self.act("hang-up", 502)
+        self.assertEqual(len(self.far.asked), 1)
+
+    def test_without_credentials_nobody_is_asked(self) -> None:
+        with override_settings(TWILIO_AUTH_TOKENS=[]):
+            self.assertIn("TWILIO_AUTH_TOKEN", self.act("hang-up", 502))
+        self.assertEqual((self.far.asked, self.requested()), ([], ("", False)))
+
+    def test_a_call_that_is_over_is_left_alone(self) -> None:
+        for changes in ({"status": "completed"}, {"end_reason": "assistant-failed"}):
+            self.call = on_the_line(**changes)
+            for action in ("hang-up", "say", "transfer"):
+                self.assertIn("already over", self.act(action, 409, words="Hello."))
+            self.assertEqual((self.requested(), self.audited()), (("", False), []))
+        self.assertEqual(self.far.asked, [])
+
+    def test_a_call_that_ends_at_this_moment_is_left_alone(self) -> None:
+        def end(*_: object) -> None:
+            Call.objects.update(status="completed", end_reason="caller-hung-up")
+
+        with mock.patch("calls.staff.live.actions.audit.note", side_effect=end):
+            self.assertIn("already over", self.act("hang-up", 409))
+        self.assertEqual((self.far.asked, self.requested()), ([], ("", False)))
+
+    def test_a_failure_takes_back_its_own_request_only(self) -> None:
+        self.far.status, self.far.answer = 500, {"code": 20500, "status": 500, "message": "no"}
+
+        def transferred_meanwhile(*given: Any) -> Any:
+            Call.objects.update(end_requested="transferred")
+            raise twilio_client.NotDone("no")
+
+        with mock.patch("calls.staff.live.actions.async_to_sync", return_value=transferred_meanwhile):
+            self.act("hang-up", 502)
+        self.assertEqual(self.requested(), ("transferred", True))
+
+    def test_without_scripts_it_is_a_message_on_the_page_that_the_form_was_on(self) -> None:
+        for back, path in (("call", self.call.get_absolute_url()), ("", "/"), ("//evil.example", "/")):
+            response = self.client.post(f"/calls/{self.call.pk}/hang-up", {"back": back})
+            self.assertRedirects(response, path, fetch_redirect_response=False)
+            (message, *_) = get_messages(response.wsgi_request)
+            self.assertEqual((message.level_tag, str(message)), ("success", "The call was hung up."))
+        self.call = on_the_line(status="completed")
+        response = self.client.post(f"/calls/{self.call.pk}/hang-up")
+        self.assertRedirects(response, "/", fetch_redirect_response=False)
+        self.assertIn("error", [each.level_tag for each in get_messages(response.wsgi_request)])
+
+
+class TransferTests(ActionTests):
+    def test_the_person_of_the_number_is_dialled_and_twilio_asks_us_afterwards(self) -> None:
+        PhoneNumber.objects.create(number=self.call.to_number, fallback_number=PERSON)
+        self.assertIn("connected to a person", self.act("transfer"))
+        self.assertEqual(
+            self.form()["Twiml"],
+            '<?xml version="1.0" encoding="UTF-8"?><Response>'
+            '<Dial action="https://voice.example.com/twilio/after?dialed=1" timeout="20">'
+            '<Number url="https://voice.example.com/twilio/whisper?about=">+15550107777</Number></Dial>'
+            "</Response>",
+        )
+        self.assertEqual(self.requested(), ("transferred", True))
+        self.assertEqual(self.audited(), [(self.user.username, "transfer", "to +1 555 …7777")])
+
+    def test_the_settings_person_stands_in(self) -> None:
+        with override_settings(FALLBACK_NUMBER=PERSON):
+            self.act("transfer")
+        self.assertIn(PERSON, self.form()["Twiml"])
+
+    def test_an_outbound_call_is_transferred_by_our_number_too(self) -> None:
+        PhoneNumber.objects.create(number="+15559870000", fallback_number=PERSON)
+        self.call = on_the_line(
+            direction="outbound-api", from_number="+15559870000", to_number="+15550100134"
+        )
+        self.act("transfer")
+        self.assertIn(PERSON, self.form()["Twiml"])
+
+    def test_without_a_person_nothing_is_asked(self) -> None:
+        self.assertIn("FALLBACK_NUMBER", self.act("transfer", 502))
+        self.assertEqual((self.far.asked, self.requested(), self.audited()), ([], ("", False), []))
+
+
+class SayTests(ActionTests):
+    def say(self, status: int = 200, words: str = "One moment please.") -> str:
+        return self.act("say", status, words=words)
+
+    def test_vapi_is_asked_where_and_told_what(self) -> None:
+        self.call = on_the_line(vapi_call_id="vapi/1")
+        self.assertIn("told to say it", self.say())
+        (look, control) = self.far.asked
+        self.assertEqual(look[:2], ("GET", "/call/vapi%2F1"))
+        self.assertEqual(look[2]["Authorization"], f"Bearer {KEY}")
+        self.assertEqual(control[:2], ("POST", "/vapi-1/control?secret=s"))
+        self.assertNotIn("Authorization", control[2])
+        self.assertEqual(json.loads(control[3]), {"type": "say", "content": "One moment please."})
+        self.assertEqual(self.requested(), ("", False))
+        self.assertEqual(self.audited(), [(self.user.username, "say", "One moment please.")])
+
+    def test_what_vapi_refuses_is_told_in_words(self) -> None:
+        for status, words in (
+            (401, "VAPI_API_KEY"),
+            (404, "already over at Vapi"),
+            (429, "too often"),
+            (503, "trouble of its own (503)"),
+        ):
+            for name in ("status", "control_status"):
+                with (
+                    self.subTest(name=name, status=status),
+                    mock.patch.object(self.far, name, status),
+                    self.assertLogs("calls.vapi.client", "WARNING"),
+                ):
+                    self.assertIn(words, self.say(502))
+
+    def test_a_control_url_that_leads_elsewhere_is_not_followed(self) -> None:
+        for url in ("http://evil.example/control", "file:///etc/passwd", "https://10.0.0.1/control"):
+            self.far.control_url = url
+            with self.assertLogs("calls.vapi.client", "WARNING") as said:
+                answer = self.say(502)
+            self.assertIn("VAPI_ALLOWED_HOSTS", answer)
+            self.assertNotIn("evil", answer + "".join(said.output))
+        self.assertEqual({path for _, path, _, _ in self.far.asked}, {"/call/vapi-1"})
+
+    def test_a_redirect_is_not_followed(self) -> None:
+        self.far.control_status = 307
+        with self.assertLogs("calls.vapi.client", "WARNING"):
+            self.say(502)
+        self.assertNotIn("/elsewhere", [path for _, path, _, _ in self.far.asked])
+
+    def test_a_public_host_is_reached_at_the_address_that_was_checked(self) -> None:
+        self.far.control_url = f"http://api.vapi.ai:{self.far.server_address[1]}/vapi-1/control"
+        with (
+            mock.patch.object(AllowedHosts, "check", return_value=True),
+            mock.patch.object(vapi_client, "public_address", return_value="127.0.0.1") as looked_up,
+        ):
+            self.say()
+        looked_up.assert_awaited_once_with("api.vapi.ai", 443)
+        self.assertEqual(self.far.asked[-1][2]["Host"], f"api.vapi.ai:{self.far.server_address[1]}")
+
+    def test_an_answer_without_control_is_told(self) -> None:
+        answers: tuple[Any, ...] = (
+            {},
+            {"monitor": {"controlUrl": 7}},
+            [],
+            b"<html>",
+            b"x" * (vapi_client.MAX_ANSWER_BYTES + 9),
+        )
+        for answer in answers:
+            self.far.answer = answer
+            self.assertIn("no control over this call", self.say(502))
+
+    def test_nobody_there_and_nobody_answering_are_told(self) -> None:
+        with override_settings(VAPI_BASE_URL="http://127.0.0.1:1"), self.assertLogs("calls.vapi.client"):
+            self.assertIn("cannot be reached", self.say(502))
+        self.far.hold.clear()
+        with mock.patch.object(vapi_client, "SECONDS", 0.2):
+            self.assertIn("did not answer", self.say(502))
+
+    def test_it_is_said_when_there_is_nobody_to_say_it(self) -> None:
+        self.call = on_the_line(vapi_call_id="")
+        self.assertIn("not answered this call yet", self.say(502))
+        with override_settings(VAPI_SOCKET_URL="ws://127.0.0.1:1"):
+            self.assertIn("takes no words from us", self.say(502))
+        self.assertEqual(self.far.asked, [])
+
+    def test_words_are_bounded_and_clean(self) -> None:
+        self.assertIn("no words", self.say(502, "  "))
+        self.assertIn("501 characters, 500 at most", self.say(502, "x" * 501))
+        self.assertEqual((self.far.asked, self.audited()), ([], []))
+        self.say(200, " Hello\x00 <b>\ud83d\ude00 ".encode("utf-16", "surrogatepass").decode("utf-16"))
+        self.assertEqual(json.loads(self.far.asked[-1][3])["content"], "Hello <b>😀")
+
+
+class DoorTests(ActionTests):
+    def test_only_staff_who_may_act_by_post_and_with_a_token(self) -> None:
+        for action in ("hang-up", "say", "transfer"):
+            path = f"/calls/{self.call.pk}/{action}"
+            self.assertEqual(self.client.get(path).status_code, 405)
+            self.assertEqual(self.client.post(f"/calls/999999/{action}").status_code, 404)
+            self.assertEqual(Client().post(path).status_code, 302)
+            for user, status in (
+                (make_staff("view_call"), 403),
+                (make_staff("act_on_call"), 403),
+                (User.objects.create_user(f"nobody-{action}"), 302),
+            ):
+                client = Client()
+                client.force_login(user)
+                self.assertEqual(client.post(path).status_code, status)
+            checked = Client(enforce_csrf_checks=True)
+            checked.force_login(self.user)
+            self.assertEqual(checked.post(path, headers=JS).status_code, 403)
+        self.assertEqual((self.far.asked, self.requested(), self.audited()), ([], ("", False), []))
+
+    def test_the_token_of_the_page_opens_the_door(self) -> None:
+        client = Client(enforce_csrf_checks=True)
+        client.force_login(self.user)
+        page = client.get("/").content.decode()
+        token = page.partition('data-csrf="')[2].partition('"')[0]
+        path = f"/calls/{self.call.pk}/hang-up"
+        self.assertEqual(client.post(path, headers=JS | {"X-CSRFToken": token}).status_code, 200)
+
+    def test_what_cannot_be_audited_is_not_done(self) -> None:
+        with (
+            mock.patch("calls.staff.audit.AuditEntry.objects.create", side_effect=RuntimeError),
+            self.assertRaises(RuntimeError),
+        ):
+            self.act("hang-up")
+        self.assertEqual((self.far.asked, self.requested()), ([], ("", False)))
+
+
+class SimulatedTests(ActionTests):
+    def test_a_simulated_call_is_no_business_of_the_real_twilio(self) -> None:
+        self.call = on_the_line(simulated=True)
+        with override_settings(TWILIO_BASE_URL="https://api.twilio.com"):
+            self.assertIn("simulated", self.act("hang-up", 502))
+        self.assertEqual(self.requested(), ("", False))
+        self.act("hang-up")  # a stand-in knows it
+
+
+class EndTests(TestCase):
+    """How the row tells a call whose end somebody asked for."""
+
+    def ended(self, requested: str, reason: str, after: float, **changes: Any) -> Call:
+        call = on_the_line(end_requested=requested, end_requested_at=moment(T), **changes)
+        ended_by = ENDED_BY[reason]
+        self.assertEqual(upsert.apply([StreamEnded(call.call_sid, T + after, 9000, reason, ended_by)]), [])
+        call.refresh_from_db()
+        return call
+
+    def test_what_was_asked_for_outranks_what_the_stream_could_see(self) -> None:
+        for seen in ("caller-hung-up", "stream-lost", "assistant-ended", "assistant-failed"):
+            call = self.ended("hung-up-by-staff", seen, 0.4)
+            self.assertEqual(
+                (call.end_reason, call.ended_by, call.status), ("hung-up-by-staff", "staff", "completed")
+            )
+            self.assertFalse(call.is_failed)
+
+    def test_a_call_that_was_handed_over_goes_on_at_twilio(self) -> None:
+        call = self.ended("transferred", "caller-hung-up", 0.4)
+        self.assertEqual(
+            (call.end_reason, call.ended_by, call.status), ("transferred", "staff", "in-progress")
+        )
+        upsert.apply([CarrierReported(call.call_sid, T + 60, status="completed", duration_seconds=61)])
+        call.refresh_from_db()
+        self.assertEqual((call.end_reason, call.status), ("transferred", "completed"))
+
+    def test_a_request_names_an_end_for_ten_seconds(self) -> None:
+        for after, reason in (
+            (-60.0, "caller-hung-up"),
+            (-1.0, "hung-up-by-staff"),  # another machine's clock
+            (10.0, "hung-up-by-staff"),
+            (10.5, "caller-hung-up"),
+        ):
+            self.assertEqual(self.ended("hung-up-by-staff", "caller-hung-up", after).end_reason, reason)
+
+    def test_an_end_of_our_own_keeps_its_name(self) -> None:
+        for reason in ("limit-reached", "protocol-abuse", "assistant-stalled", "worker-lost"):
+            self.assertEqual(self.ended("hung-up-by-staff", reason, 0.4).end_reason, reason)
+
+    def test_without_a_request_nothing_changes(self) -> None:
+        self.assertEqual(self.ended("", "caller-hung-up", 0.4).end_reason, "caller-hung-up")
+
+    def test_a_note_of_the_moment_becomes_no_row(self) -> None:
+        call = on_the_line()
+        with self.assertRaises(ValueError):
+            upsert.apply([LiveNote(call.call_sid, 1)])
+
+
+def test_a_note_is_passed_on_and_never_spooled(tmp_path: Path) -> None:
+    told: list[LiveNote] = []
+    journal = SpoolJournal(tmp_path, "1-abcd", on_note=told.append)
+    journal.write(LiveNote("CA1", 1))
+    assert (told, journal.spool.size, journal.wake.is_set()) == ([LiveNote("CA1", 1)], 0, False)
+    journal.write(CallOffered("CA1", T))
+    assert journal.spool.size and journal.wake.is_set()
+    journal.close()
+
+
+def test_a_note_that_nobody_takes_is_dropped(tmp_path: Path) -> None:
+    journal = SpoolJournal(tmp_path, "1-abcd")
+    journal.write(LiveNote("CA1", 1))
+    assert (journal.spool.size, journal.unwritable) == (0, 0)
+    journal.close()

@@ -1,0 +1,134 @@
+"""The live board of a real server, while real calls run: who gets in, how soon they see what is said, and
+what a Redis that stands still costs (the freshness of pages, and nothing else)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from calls.staff.live import consumer
+from calls.tests.live_server import Database, LiveServer, eventually, live_server, own_database
+from calls.tests.staff.live.watching import WAIT_SECONDS, Tap, log_in, watching
+from sandbox.faults import AssistantDials
+from sandbox.twilio.carrier import Listen, Pause, Say, Step
+from sandbox.vapi.server import Assistant
+
+SID = "CA" + "e" * 32
+WORDS = [f"these are words number {number}" for number in range(1, 50)]
+SCRIPT: list[Step] = [step for _ in range(12) for step in (Say("correct"), Listen(timeout=8), Pause(300))]
+REDIS = os.environ.get("TEST_REDIS_URL", "")
+FROZEN_SECONDS = 6.0
+TO_THE_PAGE_SECONDS = 1.0
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    with own_database(tmp_path / "rows") as database:
+        yield database
+
+
+async def serve(assistant: Assistant, database: Database, folder: Path, **more: str) -> LiveServer:
+    more = {"REDIS_URL": "", "VAPI_AUDIO_FORMAT": "mulaw"} | more
+    return await asyncio.to_thread(live_server, assistant.base_url, database.url, folder / "journal", **more)
+
+
+def an_assistant() -> Assistant:
+    return Assistant(dials=AssistantDials(delay_ms=(200, 300)), listen="energy", script=WORDS)
+
+
+async def refused(server: LiveServer, key: str, path: str = "/live", origin: str = "") -> int:
+    with pytest.raises(InvalidStatus) as refusal:
+        async with watching(server, key, path, origin):
+            pass
+    return refusal.value.response.status_code
+
+
+async def test_a_call_is_seen_while_it_happens_by_those_who_may(database: Database, tmp_path: Path) -> None:
+    async with an_assistant() as assistant, await serve(assistant, database, tmp_path) as server:
+        staff = await asyncio.to_thread(log_in, server, "staff", "view_call")
+        nobody = await asyncio.to_thread(log_in, server, "nobody")
+        assert await refused(server, "") == 403
+        assert await refused(server, "x" * 32) == 403
+        assert await refused(server, nobody) == 403
+        assert await refused(server, staff, origin="https://evil.example") == 403
+        assert await refused(server, staff, "/live?call=1") == 403
+
+        async with watching(server, staff) as page:
+            await page.until(lambda html: "Nobody is on the line." in html)
+            calling = asyncio.create_task(server.carrier().place_call(SCRIPT, call_sid=SID))
+            try:
+                seen = await page.until(lambda html: 'class="live-row"' in html)
+                assert "+15550100134" not in seen.html and "+1 555 …0134" in seen.html
+                for floor in ("assistant speaking", "caller speaking"):
+                    await page.until(lambda html, floor=floor: floor in html)  # type: ignore[misc]
+                call = await assistant.call_for(SID, WAIT_SECONDS)
+                for _ in range(3):
+                    known = len(call.transcripts)
+                    await assistant.until(lambda known=known: len(call.transcripts) > known, WAIT_SECONDS)  # type: ignore[misc]
+                    said_at, _, words = call.transcripts[-1]
+                    shown = await page.until(lambda html, words=words: words in html)  # type: ignore[misc]
+                    assert shown.at - said_at < TO_THE_PAGE_SECONDS + consumer.APART_SECONDS
+                answered = await page.until(lambda html: re.search(r"last answer.*\d\.\d\d s", html))
+                number = re.search(r'id="live-(\d+)"', answered.html)
+                assert number is not None
+                async with watching(server, staff, f"/live?call={number[1]}") as detail:
+                    body = await detail.until(lambda html: 'id="call-body"' in html)
+                    assert WORDS[0] in body.html
+                    before = body.html.count('class="said"')
+                    await detail.until(lambda html: html.count('class="said"') > before)
+            finally:
+                calling.cancel()
+            await page.until(lambda html: "Nobody is on the line." in html)
+
+
+@pytest.mark.skipif(not REDIS, reason="needs a Redis: set TEST_REDIS_URL")
+async def test_a_frozen_redis_costs_no_row_and_no_frame(database: Database, tmp_path: Path) -> None:
+    async with (
+        Tap(REDIS) as tap,
+        an_assistant() as assistant,
+        await serve(assistant, database, tmp_path, REDIS_URL=tap.url) as server,
+    ):
+        staff = await asyncio.to_thread(log_in, server, "staff", "view_call")
+        calling = asyncio.create_task(server.carrier().place_call(SCRIPT, call_sid=SID))
+        try:
+            call = await assistant.call_for(SID, WAIT_SECONDS)
+            async with watching(server, staff) as page:
+                await page.until(lambda html: WORDS[0] in html)
+                tap.freeze()
+                frozen_until = time.monotonic() + FROZEN_SECONDS
+                code = asyncio.create_task(page.sent_away())
+                while time.monotonic() < frozen_until:
+                    known = len(call.transcripts)
+                    await assistant.until(lambda known=known: len(call.transcripts) > known, WAIT_SECONDS)  # type: ignore[misc]
+                    sent = [(speaker, words) for _, speaker, words in call.transcripts]
+                    rows = await eventually(
+                        lambda: database.utterances(SID),
+                        lambda rows, sent=sent: len(rows) >= len(sent),  # type: ignore[misc]
+                        2.0,
+                    )
+                    assert rows[: len(sent)] == sent
+                assert await code == consumer.TRY_LATER, "the page was told to poll"
+            tap.thaw()
+            async with watching(server, staff) as page:
+                await page.until(lambda html: 'class="live-row"' in html)
+                known = len(call.transcripts)
+                await assistant.until(lambda: len(call.transcripts) > known, WAIT_SECONDS)
+                words = call.transcripts[-1][2]
+                await page.until(lambda html: words in html)
+        finally:
+            calling.cancel()
+        ((dropped, end_reason),) = await eventually(
+            lambda: database.select(
+                "SELECT frames_dropped, end_reason FROM calls_call WHERE call_sid = %s", SID
+            ),
+            lambda rows: rows[0][1],
+            WAIT_SECONDS,
+        )
+        assert (dropped, end_reason) == (0, "stream-lost")  # the test hung up without a word

@@ -1,0 +1,178 @@
+"""The list of calls: who may see what in it, and what can be done with many at once."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+from unittest.mock import patch
+
+from asgiref.sync import async_to_sync
+from django.contrib.admin.models import LogEntry
+from django.test import SimpleTestCase, TestCase
+from django.urls import reverse
+
+from calls.models import AuditEntry, Call, CallHour
+from calls.staff import export
+from calls.staff import paginator as paging
+from calls.staff.export import harmless
+from calls.stats import call_summary
+from calls.tests.builders import make_call, make_staff, make_utterance
+
+LIST = "admin:calls_call_changelist"
+SEES_ALL = ("view_call", "view_numbers", "export_call", "change_call")
+
+
+class ListTests(TestCase):
+    def get(self, query: str = "", *permissions: str) -> str:
+        self.client.force_login(make_staff(*(permissions or SEES_ALL)))
+        response = self.client.get(reverse(LIST) + query)
+        self.assertEqual(response.status_code, 200)
+        return response.content.decode()
+
+    def test_numbers_are_masked_for_those_who_may_not_see_them(self) -> None:
+        make_call(from_number="+15550100134", to_number="+15559870000")
+        page = self.get("", "view_call")
+        self.assertIn("+1 555 …0134", page)
+        self.assertNotIn("5550100134", page)
+        self.assertIn("+15550100134", self.get())
+
+    def test_nobody_finds_out_a_number_by_searching_for_its_beginning(self) -> None:
+        call = make_call(from_number="+15550100134")
+        self.assertNotIn(call.get_absolute_url(), self.get("?q=%2B15550100", "view_call"))
+        self.assertIn(call.get_absolute_url(), self.get("?q=%2B15550100"))
+        self.assertIn(call.get_absolute_url(), self.get(f"?q={call.call_sid[:20]}", "view_call"))
+
+    def test_a_search_for_words_shows_where_they_were_said(self) -> None:
+        call = make_call()
+        make_utterance(call, text="I look for the lighthouse <b>keeper</b>")
+        page = self.get("?q=lighthouse")
+        self.assertIn("<mark>lighthouse</mark>", page)
+        self.assertIn("&lt;b&gt;keeper", page)
+
+    def test_simulated_calls_are_shown_until_there_is_a_real_one(self) -> None:
+        simulated = make_call(simulated=True)
+        self.assertIn(simulated.get_absolute_url(), self.get())
+        make_call()
+        self.assertNotIn(simulated.get_absolute_url(), self.get())
+        self.assertIn(simulated.get_absolute_url(), self.get("?simulated=yes"))
+
+    def test_links_bring_bounds_of_time_that_can_be_taken_away(self) -> None:
+        page = self.get("?started_at__gte=2026-11-20T10:00:00%2B00:00")
+        self.assertIn("20 Nov 2026, 10:00", page)
+
+    def test_a_long_list_ends_and_says_so(self) -> None:
+        for _ in range(4):
+            make_call()
+        with patch.object(paging, "MOST", 3):
+            self.assertIn("The list ends at 3 calls", self.get())
+
+    def test_the_form_masks_numbers_too(self) -> None:
+        call = make_call(from_number="+15550100134")
+        self.client.force_login(make_staff("view_call"))
+        for name in ("admin:calls_call_change", "admin:calls_call_history"):
+            page = self.client.get(reverse(name, args=[call.pk])).content.decode()
+            self.assertNotIn("5550100134", page)
+
+    def test_many_calls_are_marked_for_review_at_once(self) -> None:
+        calls = [make_call(), make_call(), make_call(needs_review=True)]
+        self.client.force_login(make_staff(*SEES_ALL))
+        data: dict[str, Any] = {"action": "needs_review", "_selected_action": [call.pk for call in calls]}
+        self.client.post(reverse(LIST), data)
+        self.assertEqual(Call.objects.filter(needs_review=True).count(), 3)
+        self.assertEqual(LogEntry.objects.count(), 2, "the third needed it already")
+        self.assertEqual(AuditEntry.objects.get().detail, "Needs review. 2 calls")
+        self.client.post(reverse(LIST), data | {"action": "needs_no_review"})
+        self.assertFalse(Call.objects.filter(needs_review=True).exists())
+
+    def test_many_calls_get_an_outcome_at_once(self) -> None:
+        self.client.force_login(make_staff(*SEES_ALL))
+        calls = [make_call(), make_call(outcome="booked"), make_call()]
+        data = {"action": "set_outcome", "_selected_action": [call.pk for call in calls[:2]]}
+        self.client.post(reverse(LIST), data | {"outcome": " booked "})
+        self.assertEqual([call.outcome for call in Call.objects.order_by("pk")], ["booked", "booked", ""])
+        (entry,) = LogEntry.objects.all()
+        self.assertEqual((entry.object_id, entry.change_message), (str(calls[0].pk), "Outcome “booked”."))
+        response = self.client.post(reverse(LIST), data, follow=True)
+        self.assertContains(response, "Write the outcome beside the action.")
+        self.assertEqual(Call.objects.filter(outcome="booked").count(), 2)
+
+    def test_who_may_only_look_cannot_mark(self) -> None:
+        call = make_call()
+        self.client.force_login(make_staff("view_call"))
+        self.client.post(reverse(LIST), {"action": "needs_review", "_selected_action": [call.pk]})
+        self.assertFalse(Call.objects.filter(needs_review=True).exists())
+
+    def test_a_deleted_call_is_no_longer_in_the_sums(self) -> None:
+        call = make_call()
+        call_summary.refresh([call])
+        CallHour.objects.update(dirty=False)
+        self.client.force_login(make_staff("view_call", "delete_call", is_superuser=True))
+        data: dict[str, Any] = {"action": "delete_selected", "_selected_action": [call.pk], "post": "yes"}
+        self.client.post(reverse(LIST), data)
+        self.assertFalse(Call.objects.exists())
+        self.assertTrue(CallHour.objects.get().dirty)
+
+
+class ExportTests(TestCase):
+    URL = "/admin/calls/call/export/"
+
+    def export(self, query: str, *permissions: str) -> str:
+        self.client.force_login(make_staff(*(permissions or SEES_ALL)))
+        response = self.client.get(self.URL + query)
+        self.assertEqual(response.status_code, 200)
+
+        async def whole() -> bytes:
+            return b"".join([piece async for piece in response])  # type: ignore[attr-defined]
+
+        return async_to_sync(whole)().decode()
+
+    def test_csv_has_what_is_filtered_and_nothing_that_a_spreadsheet_would_run(self) -> None:
+        make_call(caller_name="=1+1", note="@SUM(A1)\n'quoted', \"twice\"", end_reason="assistant-failed")
+        make_call(end_reason="caller-hung-up")
+        rows = list(csv.DictReader(io.StringIO(self.export("?format=csv&ended=assistant-failed"))))
+        self.assertEqual(len(rows), 1)
+        self.assertEqual(rows[0]["caller_name"], "'=1+1")
+        self.assertEqual(rows[0]["note"], "'@SUM(A1)\n'quoted', \"twice\"")
+        self.assertEqual(rows[0]["from_number"], "'+15550100134")
+
+    def test_json_has_the_values_as_they_are(self) -> None:
+        make_call(caller_name="=1+1")
+        make_call()
+        calls = json.loads(self.export("?format=json"))["calls"]
+        self.assertEqual([call["caller_name"] for call in calls], ["", "=1+1"])
+        self.assertEqual(json.loads(self.export("?format=json&flag=over-cost")), {"calls": []})
+
+    def test_numbers_are_masked_for_those_who_may_not_see_them(self) -> None:
+        make_call()
+        self.assertNotIn("15550100134", self.export("?format=csv", "view_call", "export_call"))
+
+    def test_it_is_bounded_and_comes_in_pieces(self) -> None:
+        for _ in range(7):
+            make_call()
+        with patch.object(export, "MOST_ROWS", 5), patch.object(export, "AT_ONCE", 2):
+            self.assertEqual(len(self.export("?format=csv").strip().split("\n")), 6)
+
+    def test_it_leaves_an_audit_entry(self) -> None:
+        self.export("?format=csv&ended=failed")
+        entry = AuditEntry.objects.get()
+        self.assertEqual((entry.action, entry.detail), ("export", "csv ended=failed"))
+
+    def test_who_may_not_export_gets_nothing(self) -> None:
+        self.client.force_login(make_staff("view_call"))
+        self.assertEqual(self.client.get(self.URL).status_code, 403)
+
+    def test_there_is_no_third_format(self) -> None:
+        self.client.force_login(make_staff(*SEES_ALL))
+        self.assertEqual(self.client.get(self.URL + "?format=xls").status_code, 404)
+
+
+class HarmlessTests(SimpleTestCase):
+    def test_what_begins_like_a_formula_becomes_text(self) -> None:
+        for text in ("=1", "+1555", "-1", "@x", "\tx", "\rx", "\nx", "＝1", "＋1", "－1", "＠x"):  # noqa: RUF001
+            self.assertEqual(harmless(text), "'" + text)
+
+    def test_all_else_stays(self) -> None:
+        for value, text in ((None, ""), (12, "12"), ("a=b", "a=b"), ("", ""), (False, "False")):
+            self.assertEqual(harmless(value), text)

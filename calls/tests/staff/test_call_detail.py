@@ -1,0 +1,72 @@
+"""What the page of one call says beyond its rows."""
+
+from __future__ import annotations
+
+from django.contrib.admin.models import LogEntry
+from django.test import SimpleTestCase, TestCase
+from django.urls import reverse
+
+from calls.models import AuditEntry, Utterance
+from calls.staff.call_detail import heard_and_not
+from calls.tests.builders import make_call, make_staff, make_utterance
+
+
+class HeardTests(SimpleTestCase):
+    def words(self, **changes: object) -> tuple[str, str]:
+        facts = {"text": "one two three four", "started_ms": 1000, "ended_ms": 2000, "interrupted": True}
+        return heard_and_not(Utterance(**(facts | changes)))
+
+    def test_the_share_of_sound_that_was_played_parts_the_words(self) -> None:
+        self.assertEqual(self.words(unheard_ms=1000), ("one two", "three four"))
+        self.assertEqual(self.words(unheard_ms=3000), ("one", "two three four"))
+        self.assertEqual(self.words(unheard_ms=10), ("one two three four", ""))
+
+    def test_nothing_is_guessed(self) -> None:
+        whole = ("one two three four", "")
+        self.assertEqual(self.words(unheard_ms=None), whole)
+        self.assertEqual(self.words(unheard_ms=1000, interrupted=False), whole)
+        self.assertEqual(self.words(unheard_ms=1000, started_ms=None), whole)
+
+    def test_what_was_cut_before_its_first_sound_was_not_heard(self) -> None:
+        self.assertEqual(self.words(unheard_ms=1000, ended_ms=1000), ("", "one two three four"))
+
+
+class NoteTests(TestCase):
+    def setUp(self) -> None:
+        self.call = make_call()
+        self.url = reverse("call_note", args=[self.call.pk])
+        self.user = make_staff("view_call", "change_call")
+        self.client.force_login(self.user)
+
+    def test_staff_say_what_came_of_it_and_it_is_noted_who_did(self) -> None:
+        data = {"outcome": "booked", "note": "<b>Thursday</b>", "needs_review": "on"}
+        page = self.client.post(self.url, data, follow=True).content.decode()
+        self.assertIn("&lt;b&gt;Thursday", page)
+        self.assertIn("Saved.", page)
+        self.call.refresh_from_db()
+        self.assertEqual((self.call.outcome, self.call.needs_review), ("booked", True))
+        self.assertEqual(LogEntry.objects.get().object_id, str(self.call.pk))
+        entry = AuditEntry.objects.get(action="note")
+        self.assertEqual((entry.username, entry.detail), (self.user.username, "outcome, note, needs review"))
+
+    def test_saying_nothing_new_leaves_no_trace(self) -> None:
+        self.client.post(self.url, {"outcome": "", "note": ""})
+        self.assertFalse(LogEntry.objects.exists())
+
+    def test_an_outcome_that_is_too_long_is_refused_in_words(self) -> None:
+        page = self.client.post(self.url, {"outcome": "x" * 65, "note": ""}, follow=True).content.decode()
+        self.assertIn("Outcome: Ensure this value has at most 64 characters", page)
+
+
+class AuditTests(TestCase):
+    def test_a_look_is_noted_once_a_minute(self) -> None:
+        call = make_call()
+        make_utterance(call)
+        self.client.force_login(make_staff("view_call"))
+        for _ in range(3):
+            self.client.get(call.get_absolute_url())
+        self.assertEqual(AuditEntry.objects.get().action, "opened")
+        self.client.force_login(make_staff("view_call", "view_auditentry"))
+        page = self.client.get(call.get_absolute_url()).content.decode()
+        self.assertIn("Who looked", page)
+        self.assertEqual(AuditEntry.objects.count(), 2)

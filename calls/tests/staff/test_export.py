@@ -1,0 +1,167 @@
+"""Calls as a file from the shell: whole, in order, harmless to a spreadsheet, and never half written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from contextlib import redirect_stderr
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest import mock
+
+import pytest
+from django.conf import settings
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test import TestCase
+from django.test.utils import CaptureQueriesContext
+
+from calls.models import AuditEntry
+from calls.tests.builders import make_call, make_turn, make_utterance
+
+NOON = datetime(2026, 11, 18, 12, 0, tzinfo=UTC)
+
+
+def export(*arguments: str) -> str:
+    out = io.StringIO()
+    call_command("export_calls", *arguments, stdout=out, stderr=io.StringIO())
+    return out.getvalue()
+
+
+def lines(*arguments: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in export(*arguments).splitlines()]
+
+
+class ExportCallsTests(TestCase):
+    def test_a_line_holds_all_that_was_said_and_how_fast(self) -> None:
+        call = make_call(
+            started_at=NOON, vapi_cost="0.13", twilio_price="-0.017", stream_price="0.008",
+            vapi_report={"success": "true", "costs": [{"cost": 0.13}]},
+        )  # fmt: skip
+        make_utterance(call, text="Grüße 👋\nnext line")
+        make_utterance(call, speaker="assistant", text="Of course.", interrupted=True, unheard_ms=300)
+        make_turn(call, model_ms=420)
+        (line,) = lines()
+        self.assertEqual((line["call_sid"], line["from_number"]), (call.call_sid, "+15550100134"))
+        self.assertEqual((line["started_at"], line["cost"]), ("2026-11-18T12:00:00+00:00", "0.15500"))
+        self.assertEqual((line["twilio_price"], line["stream_price"]), ("-0.01700", "0.00800"))
+        self.assertEqual((line["success"], line["report"]["costs"]), ("true", [{"cost": 0.13}]))
+        self.assertEqual(
+            [(said["speaker"], said["text"], said["unheard_ms"]) for said in line["transcript"]],
+            [("caller", "Grüße 👋\nnext line", None), ("assistant", "Of course.", 300)],
+        )
+        (turn,) = line["turns"]
+        self.assertEqual((turn["number"], turn["response_latency_ms"], turn["model_ms"]), (1, 880, 420))
+
+    def test_days_are_whole_and_moments_are_exact(self) -> None:
+        for hours in (-36, -12, 0, 11, 12):
+            make_call(started_at=NOON + timedelta(hours=hours))
+        for arguments, count in (
+            ((), 5),
+            (("--since=2026-11-18",), 4),
+            (("--until=2026-11-17",), 1),
+            (("--since=2026-11-18", "--until=2026-11-18"), 3),
+            (("--since=2026-11-18T13:00+01:00", "--until=2026-11-18T23:00"), 1),
+            (("--since=2026-11-18T23:00", "--until=2026-11-19"), 2),
+        ):
+            found = [line["started_at"] for line in lines(*arguments)]
+            self.assertEqual(len(found), count, arguments)
+            self.assertEqual(found, sorted(found))
+
+    def test_csv_has_nothing_that_a_spreadsheet_would_run(self) -> None:
+        make_call(caller_name="=1+1", note="@SUM(A1)")
+        (row,) = csv.DictReader(io.StringIO(export("--format=csv")))
+        self.assertEqual((row["caller_name"], row["note"]), ("'=1+1", "'@SUM(A1)"))
+        self.assertEqual(row["from_number"], "'+15550100134")
+
+    def test_simulated_calls_are_left_out_once_there_is_a_real_one(self) -> None:
+        make_call(simulated=True)
+        self.assertEqual(len(lines()), 1)
+        make_call()
+        self.assertEqual([line["simulated"] for line in lines()], [False])
+        self.assertEqual(len(lines("--simulated")), 2)
+
+    def test_queries_do_not_grow_with_the_calls_of_one_piece(self) -> None:
+        counts = []
+        for more in (1, 40):
+            for _ in range(more):
+                make_utterance(make_call())
+            with CaptureQueriesContext(connection) as queries:
+                lines()
+            counts.append(len(queries))
+        self.assertEqual(counts[0], counts[1])
+
+    def test_a_file_is_there_whole_or_not_at_all(self) -> None:
+        make_call()
+        with TemporaryDirectory() as directory:
+            file = Path(directory) / "calls.csv"
+            self.assertEqual(export("--format=csv", f"--output={file}"), "")
+            self.assertEqual(len(file.read_text().splitlines()), 2)
+            self.assertEqual(file.stat().st_mode & 0o777, 0o600)
+            before = file.read_bytes()
+            with (
+                mock.patch("calls.staff.export.facts_of", side_effect=ZeroDivisionError),
+                pytest.raises(ZeroDivisionError),
+            ):
+                export("--format=csv", f"--output={file}")
+            self.assertEqual((file.read_bytes(), [*Path(directory).iterdir()]), (before, [file]))
+            with pytest.raises(CommandError, match="--output: No such file or directory"):
+                export(f"--output={directory}/none/calls.csv")
+
+    def test_what_is_no_day_is_refused(self) -> None:
+        for wrong in ("--since=soon", "--until=2026-13-01", "--format=xml"):
+            with pytest.raises(CommandError):
+                export(wrong)
+        with pytest.raises(CommandError, match="must lie before"):
+            export("--since=2026-11-19", "--until=2026-11-18")
+
+    def test_it_leaves_an_audit_entry(self) -> None:
+        export("--since=2026-11-18")
+        entry = AuditEntry.objects.get()
+        self.assertEqual((entry.username, entry.action), ("manage.py", "export"))
+        self.assertIn("jsonl 2026-11-18", entry.detail)
+
+
+def test_a_reader_who_has_enough_ends_it_quietly(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path / 'calls.sqlite3'}"
+    manage = [sys.executable, "manage.py"]
+    environment = {"DATABASE_URL": database, "PATH": "/usr/bin:/bin", "DJANGO_DEBUG": "on"}
+    fill = (
+        "from calls.models import Call\n"
+        "Call.objects.bulk_create(Call(call_sid=f'CA{n}', note='x' * 900) for n in range(1000))"
+    )
+    for arguments in (["migrate", "-v0"], ["shell", "-v0", "-c", fill]):
+        subprocess.run([*manage, *arguments], env=environment, cwd=settings.BASE_DIR, check=True, timeout=60)
+    process = subprocess.Popen(
+        [*manage, "export_calls"], env=environment, cwd=settings.BASE_DIR, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stderr is not None
+    assert json.loads(process.stdout.readline())["note"]
+    process.stdout.close()
+    assert process.wait(30) == 0
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+class ProgressTests(TestCase):
+    def test_a_bar_is_shown_where_somebody_watches_and_the_file_stays_clean(self) -> None:
+        make_call()
+        with (
+            mock.patch.dict("os.environ", {"FORCE_COLOR": "1", "TERM": "xterm"}),
+            redirect_stderr(io.StringIO()) as err,
+        ):
+            (line,) = lines()
+        self.assertEqual(line["direction"], "inbound")
+        self.assertRegex(err.getvalue(), r"exporting.*1/1")
+
+    def test_where_nobody_watches_nothing_is_shown(self) -> None:
+        make_call()
+        with redirect_stderr(io.StringIO()) as err:
+            lines()
+        self.assertEqual(err.getvalue(), "")

@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test import TestCase, override_settings
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from calls.models import Call, PhoneNumber
+from calls.stats import call_summary
+from calls.tests.builders import make_call, make_event, make_staff, make_turn, make_utterance
+
+XSS = "<script>alert('x')</script>"
+
+
+class PageTests(TestCase):
+    def setUp(self) -> None:
+        self.client.force_login(make_staff("view_call"))
+
+    def page(self, url: str, status: int = 200) -> str:
+        response = self.client.get(url)
+        self.assertEqual(response.status_code, status)
+        return response.content.decode()
+
+    def full_call(self, **changes: Any) -> Any:
+        call = make_call(answered_at=timezone.now(), **changes)
+        make_utterance(call)
+        make_utterance(call, speaker="assistant", text="Of course.", started_ms=5880, interrupted=True)
+        make_turn(call)
+        make_turn(call, end_of_speech_ms=9000, first_audio_ms=None, response_latency_ms=None)
+        make_event(call, data={"ms": 412})
+        make_event(call, source="carrier", kind="call-completed", at_ms=None)
+        return call
+
+
+class DashboardTests(PageTests):
+    def test_it_says_what_to_do_when_there_are_no_calls(self) -> None:
+        page = self.page("/")
+        self.assertIn("make demo", page)
+        self.assertIn("simulate_call", page)
+
+    def test_it_counts_the_last_day_and_links_to_the_calls(self) -> None:
+        call = self.full_call(barge_ins=2, twilio_price="-0.03", vapi_cost="0.13")
+        failed = make_call(end_reason="assistant-unreachable")
+        make_call(started_at=timezone.now() - timedelta(hours=25), end_reason="worker-lost")
+        call_summary.refresh(list(Call.objects.all()))
+        page = self.page("/")
+        self.assertIn(f'href="/calls/{call.pk}/"', page)
+        self.assertIn(failed.get_absolute_url(), page)
+        self.assertIn("The assistant could not be reached.", page)
+        self.assertIn("50.0 %", page)
+        self.assertIn("0.88 s", page)
+        self.assertIn("ended=assistant-unreachable", page)
+        self.assertNotIn("ended=worker-lost", page)
+
+    def test_it_masks_the_callers(self) -> None:
+        make_call(from_number="+15550100134")
+        page = self.page("/")
+        self.assertIn("+1 555 …0134", page)
+        self.assertNotIn("+15550100134", page)
+
+    def test_it_names_our_numbers(self) -> None:
+        PhoneNumber.objects.create(number="+15559870000", label="Front desk")
+        make_call(to_number="+15559870000")
+        self.assertIn("Front desk", self.page("/"))
+
+    def test_it_marks_simulated_calls_and_hides_them_behind_real_ones(self) -> None:
+        simulated = make_call(simulated=True)
+        self.assertIn("These are simulated calls", self.page("/"))
+        make_call()
+        self.assertNotIn(simulated.get_absolute_url(), self.page("/"))
+
+    @override_settings(LATENCY_TARGET_MS=800)
+    def test_it_shows_that_the_target_is_missed(self) -> None:
+        self.full_call()
+        self.assertIn("is-slow", self.page("/"))
+
+    def test_it_asks_the_same_number_of_queries_for_any_number_of_calls(self) -> None:
+        self.full_call()
+        self.page("/")
+        with CaptureQueriesContext(connection) as few:
+            self.page("/")
+        for _ in range(12):
+            self.full_call(end_reason="assistant-failed")
+        with self.assertNumQueries(len(few)):
+            self.page("/")
+
+    def test_it_comes_with_no_script_or_style_from_elsewhere(self) -> None:
+        self.full_call()
+        page = self.page("/")
+        self.assertNotIn('src="http', page)
+        self.assertNotIn('rel="stylesheet" href="http', page)
+        self.assertIn("calls/calls.css", page)
+
+
+class CallPageTests(PageTests):
+    def test_it_shows_what_was_said_and_how_fast(self) -> None:
+        call = self.full_call(
+            summary="Moved.\nTo Thursday.",
+            counters={"frames_late": 3},
+            end_reason="stream-lost",
+            duration_seconds=128,
+        )
+        page = self.page(call.get_absolute_url())
+        for words in (
+            "Hi, I need to move my appointment.",
+            "Of course.",
+            "the caller cut in",
+            "0.88 s",
+            "never answered",
+            "thought and voiced 580 ms",
+            "The connection that carries the sound broke.",
+            "stream started",
+            "2 min 08 s",
+            "call completed",
+            "ms 412",
+            "Frames late",
+            "Moved.<br>To Thursday.",
+            call.call_sid,
+        ):
+            self.assertIn(words, page)
+
+    def test_it_explains_the_vendors_reason(self) -> None:
+        call = make_call(vapi_ended_reason="call.start.error-get-assistant")
+        self.assertIn("Check VAPI_ASSISTANT_ID.", self.page(call.get_absolute_url()))
+
+    def test_it_opens_for_a_call_of_which_nothing_is_known(self) -> None:
+        call = make_call(status="ringing", end_reason="", from_number="", to_number="", counters=[])
+        page = self.page(call.get_absolute_url())
+        self.assertIn("No words were noted.", page)
+        self.assertIn("No turn was taken.", page)
+
+    def test_it_shows_foreign_text_as_text(self) -> None:
+        call = make_call(
+            from_number=XSS, to_number=XSS, summary=XSS, end_reason=XSS, vapi_ended_reason=XSS,
+            call_sid=XSS, vapi_call_id=XSS, counters={XSS: XSS},
+        )  # fmt: skip
+        make_utterance(call, text=XSS)
+        make_event(call, kind=XSS, data={XSS: XSS})
+        make_event(call, index=9, data=[XSS])
+        for url in (call.get_absolute_url(), "/"):
+            self.assertNotIn("<script>alert", self.page(url))
+
+    def test_it_asks_the_same_number_of_queries_for_any_number_of_turns(self) -> None:
+        call = self.full_call()
+        self.page(call.get_absolute_url())
+        with CaptureQueriesContext(connection) as few:
+            self.page(call.get_absolute_url())
+        for _ in range(30):
+            make_utterance(call)
+            make_turn(call)
+            make_event(call, index=call.events.count() + 1)
+        with self.assertNumQueries(len(few)):
+            self.page(call.get_absolute_url())
+
+    def test_it_bounds_the_timeline(self) -> None:
+        call = make_call()
+        for index in range(502):
+            make_event(call, index=index, kind=f"event-{index}")
+        page = self.page(call.get_absolute_url())
+        self.assertIn("500 of more", page)
+        self.assertNotIn("event 501", page)
+
+    def test_it_does_not_find_what_is_not_there(self) -> None:
+        self.page("/calls/999/", status=404)
+
+
+class DoorTests(TestCase):
+    def test_it_sends_strangers_to_the_log_in(self) -> None:
+        call = make_call()
+        for url in ("/", call.get_absolute_url()):
+            self.assertRedirects(self.client.get(url), f"/admin/login/?next={url}")
+
+    def test_it_wants_staff_with_the_permission_to_see_calls(self) -> None:
+        self.client.force_login(User.objects.create_user("guest"))
+        self.assertEqual(self.client.get("/").status_code, 302)
+        self.client.force_login(make_staff())
+        self.assertEqual(self.client.get("/").status_code, 403)
+
+
+class AdminTests(TestCase):
+    def setUp(self) -> None:
+        self.client.force_login(User.objects.create_superuser("root"))
+        self.call = make_call(end_reason="assistant-failed", ended_by="assistant")
+        make_utterance(self.call, text="I need a lighthouse keeper")
+        make_turn(self.call)
+        make_event(self.call)
+        self.number = PhoneNumber.objects.create(number="+15559870000", label="Front desk")
+        call_summary.refresh([self.call])
+
+    def test_every_list_and_row_opens(self) -> None:
+        for name in ("call", "utterance", "turn", "callevent", "phonenumber"):
+            response = self.client.get(reverse(f"admin:calls_{name}_changelist"))
+            self.assertEqual(response.status_code, 200, name)
+        for name, row in (
+            ("calls_call", self.call),
+            ("calls_utterance", self.call.utterances.get()),
+            ("calls_turn", self.call.turns.get()),
+            ("calls_callevent", self.call.events.get()),
+            ("calls_phonenumber", PhoneNumber.objects.get()),
+            ("auth_user", User.objects.get(username="root")),
+        ):
+            self.assertEqual(
+                self.client.get(reverse(f"admin:{name}_change", args=[row.pk])).status_code, 200, name
+            )
+        for url in (
+            "admin:index",
+            "admin:auth_user_changelist",
+            "admin:auth_user_add",
+            "admin:calls_phonenumber_add",
+        ):
+            self.assertEqual(self.client.get(reverse(url)).status_code, 200, url)
+
+    def test_it_finds_calls_by_words_and_by_beginnings(self) -> None:
+        url = reverse("admin:calls_call_changelist")
+        for query, found in (
+            ("?q=%2B155501", True), ("?q=00155501", True), ("?q=tel:%2B1 555-01", True), ("?q=%2B44", False),
+            (f"?q={self.call.call_sid[:30]}", True), ("?q=nobody", False), ("?q=keeper light", True),
+            ("?q=lighthouse 1234567", False),
+            ("?ended=failed", True), ("?ended=assistant-failed", True), ("?ended=caller-hung-up", False),
+            ("?flag=failed", True), ("?flag=over-cost", False), ("?flag=nonsense", False),
+            (f"?number={self.number.pk}", True), ("?number=99999", False), ("?number=x", False),
+            ("?review=yes", False), ("?simulated=yes", False), ("?simulated=all", True),
+            ("?simulated=no", True),
+            ("?when=today", True), ("?when=30d", True), ("?when=nonsense", True),
+            ("?started_at__gte=2020-01-01T00:00:00%2B00:00", True),
+            ("?started_at__gte=2020-01-01T00:00:00+00:00", True),
+            ("?started_at__gte=nonsense", True), ("?started_at__gte=9999-12-31T23:59:59-12:00", True),
+            ("?started_at__gte=2199-01-01T00:00:00Z", False), ("?started_at__lt=2020-01-01T00:00:00Z", False),
+        ):  # fmt: skip
+            page = self.client.get(url + query)
+            self.assertEqual(page.status_code, 200, query)
+            self.assertEqual(bool(page.context["cl"].result_count), found, query)
+
+    def test_it_lets_staff_say_what_is_theirs_to_say_and_no_more(self) -> None:
+        url = reverse("admin:calls_call_change", args=[self.call.pk])
+        empty = {
+            f"{name}-{field}": 0
+            for name in ("utterances", "turns")
+            for field in ("TOTAL_FORMS", "INITIAL_FORMS")
+        }
+        self.client.post(
+            url, empty | {"outcome": "moved", "note": "ok", "status": "busy", "call_sid": "other"}
+        )
+        self.call.refresh_from_db()
+        self.assertEqual((self.call.outcome, self.call.status), ("moved", "completed"))
+        self.assertEqual(self.client.get(reverse("admin:calls_call_add")).status_code, 403)
+
+    def test_the_list_of_calls_asks_the_same_number_of_queries_for_any_number(self) -> None:
+        url = reverse("admin:calls_call_changelist")
+        self.client.get(url)
+        with CaptureQueriesContext(connection) as few:
+            self.client.get(url)
+        for _ in range(12):
+            make_call()
+        with self.assertNumQueries(len(few)):
+            self.client.get(url)

@@ -1,0 +1,100 @@
+"""The button on the dashboard: a simulated caller rings this very server, and is seen live."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from django.test import RequestFactory, SimpleTestCase, override_settings
+
+from calls.demo.runner import Audience, Stage, Wishes, stage
+from calls.demo.server import free_port
+from calls.staff.place_test_call import _address, costs_money
+from calls.tests.demo.demo_runs import manage_async
+
+QUIET = Audience(lambda kind, data: None, lambda call, what: None, lambda line: None)
+PASSWORD = "correct-horse-battery"
+TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
+
+
+@pytest.fixture
+async def running(tmp_path: Path) -> AsyncIterator[Stage]:
+    """A real server with a stand-in for Vapi behind it, and a member of staff who may do everything."""
+    variables = {
+        "DATABASE_URL": f"sqlite:///{tmp_path / 'calls.sqlite3'}",
+        "JOURNAL_DIR": str(tmp_path / "journal"),
+    }
+    for command in (("migrate", "--verbosity", "0"), ("createsuperuser", "--noinput", "--username", "ops")):
+        more = {"DJANGO_SUPERUSER_PASSWORD": PASSWORD, "DJANGO_SUPERUSER_EMAIL": "ops@example.com"}
+        ran = await manage_async(*command, **variables, **more)
+        assert ran.code == 0, ran.stderr
+    wishes = Wishes(fast=True, listen="energy", environment=variables)
+    async with stage(wishes, free_port(), QUIET) as on:
+        yield on
+
+
+async def token_of(session: aiohttp.ClientSession, url: str) -> str:
+    async with session.get(url) as response:
+        found = TOKEN.search(await response.text())
+        assert response.status == 200 and found
+        return found[1]
+
+
+@pytest.mark.timeout(200)
+async def test_the_call_appears_on_the_live_board_and_its_words_follow(running: Stage) -> None:
+    url = running.server.url
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
+        form = {"username": "ops", "password": PASSWORD, "next": "/"}
+        form["csrfmiddlewaretoken"] = await token_of(session, f"{url}/admin/login/")
+        async with session.post(f"{url}/admin/login/", data=form) as response:
+            assert response.status == 200 and str(response.url) == f"{url}/"
+        token = await token_of(session, f"{url}/")
+        async with session.ws_connect(url.replace("http", "ws") + "/live", origin=url) as board:
+            first = await board.receive_str(timeout=10)
+            assert "Nobody is on the line" in first
+            async with session.post(f"{url}/test-call", data={"csrfmiddlewaretoken": token}) as response:
+                assert "A test call is on its way" in await response.text()
+            seen: set[str] = set()
+            wanted = {
+                "simulated",
+                "assistant speaking",
+                'id="said-',
+                "caller speaking",
+                "last answer",
+            }
+            html = ""
+            try:
+                async with asyncio.timeout(60):
+                    while seen != wanted:
+                        html = await board.receive_str()
+                        seen |= {words for words in wanted if words in html}
+            except TimeoutError:
+                pytest.fail(f"never seen: {wanted - seen}; at last: {html}")
+            async with asyncio.timeout(90):
+                while "Nobody is on the line" not in await board.receive_str():
+                    pass
+        async with session.get(f"{url}/") as response:
+            page = await response.text()
+    assert "These are simulated calls" in page and "simulated</span>" in page
+
+
+class AddressTests(SimpleTestCase):
+    def test_the_simulator_is_sent_to_where_this_server_listens(self) -> None:
+        request = RequestFactory().post("/test-call")
+        self.assertEqual(_address(request), "http://127.0.0.1:8000")
+        for server, address in (
+            (["127.0.0.1", 8123], "http://127.0.0.1:8123"),
+            (["0.0.0.0", 80], "http://127.0.0.1:80"),
+            (["::1", 8000], "http://[::1]:8000"),
+        ):
+            request.scope = {"server": server}  # type: ignore[attr-defined]
+            self.assertEqual(_address(request), address)
+
+    def test_only_the_vendors_own_assistant_costs_money(self) -> None:
+        for url, costs in (("https://api.vapi.ai", True), ("http://127.0.0.1:9100", False)):
+            with override_settings(VAPI_BASE_URL=url, VAPI_SOCKET_URL=""):
+                self.assertEqual(costs_money(), costs)

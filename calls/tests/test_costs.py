@@ -1,0 +1,359 @@
+"""Costs agree to the cent with bills that were added up by hand, on every page and in every file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.core.management import call_command
+from django.test import SimpleTestCase, TestCase, override_settings
+from django.utils import timezone
+
+from bridge.journal import (
+    AssistantAnswered,
+    AssistantReported,
+    CallOffered,
+    CarrierReported,
+    Entry,
+    StreamEnded,
+    StreamStarted,
+)
+from calls import costs as bills
+from calls import reconcile
+from calls.ingest import upsert as rows
+from calls.models import Call, CallHour
+from calls.stats import hourly as hours
+from calls.stats import queries as figures
+from calls.templatetags.call_words import cost as cost_shown
+from calls.templatetags.call_words import dollars
+from calls.tests import cost_fixtures as fixtures
+from calls.tests.builders import make_call, make_staff
+from calls.tests.canned_rest import FarRest
+from calls.tests.cost_fixtures import BILLED, Billed
+from calls.tests.webhook_client import Caller
+from calls.vapi.webhooks import MAX_KEPT, cost_of, kept_of
+
+NOW = datetime(2026, 11, 18, 12, 0, tzinfo=UTC)
+
+
+def told(billed: Billed) -> Iterator[Entry]:
+    """What the bridge and Twilio's callbacks say of a call, without a word of money."""
+    at = billed.started_at.timestamp()
+    yield CallOffered(billed.sid, at, "+15550100134", "+15559870000")
+    if billed.stream_ms is not None:
+        yield StreamStarted(billed.sid, at, "MZ1")
+        yield AssistantAnswered(billed.sid, at, 400, billed.vapi_id)
+        yield StreamEnded(
+            billed.sid, at + billed.stream_ms / 1000, billed.stream_ms, "caller-hung-up", "caller"
+        )
+    last = billed.twilio[-1]
+    yield CarrierReported(billed.sid, at + int(last["duration"]), last["status"], 0, int(last["duration"]))
+
+
+def reported(billed: Billed) -> list[Any]:
+    """The end-of-call report through the webhook's own door."""
+    caller = Caller()
+    message = {
+        "type": "end-of-call-report",
+        "endedReason": "customer-ended-call",
+        "call": {"id": billed.vapi_id, "assistantOverrides": {"metadata": {"callSid": billed.sid}}},
+        **billed.vapi,
+    }
+    send = async_to_sync(caller.post)
+    answer = send(
+        "/vapi/events", json.dumps({"message": message}), content_type="application/json",
+        headers={"X-Vapi-Secret": "topsecret"},
+    )  # fmt: skip
+    assert answer.status_code == 200
+    return list(caller.notes)
+
+
+@override_settings(TWILIO_STREAM_PRICE_PER_MINUTE=fixtures.STREAM_PRICE_PER_MINUTE)
+class BilledTests(TestCase):
+    """With all bills in that have come."""
+
+    def setUp(self) -> None:
+        self.far = FarRest()
+        self.addCleanup(self.far.stop)
+        self.enterContext(override_settings(**self.far.settings()))
+        for billed in BILLED:
+            self.assertEqual(rows.apply([*told(billed)]), [])
+            if billed.vapi_id:
+                self.assertEqual(rows.apply(reported(billed)), [])
+            self.far.twilio[billed.sid] = list(billed.twilio)
+        reconcile.sync(now=NOW)
+        self.first = {call.call_sid: call for call in Call.objects.all()}
+        hours.sum_up_all(fixtures.UNTIL)  # what changes behind it has to be noticed
+        reconcile.sync(now=NOW)
+        self.calls = {call.call_sid: call for call in Call.objects.all()}
+
+
+class CostTests(BilledTests):
+    def test_a_price_is_none_at_first_and_then_there(self) -> None:
+        sid = BILLED[0].sid
+        self.assertIsNone(self.first[sid].twilio_price)
+        self.assertEqual(self.first[sid].cost(), Decimal("0.13140"))
+        self.assertEqual(self.first[sid].bills_to_come(), ["Twilio"])
+        self.assertEqual(self.calls[sid].twilio_price, Decimal("-0.01700"))
+        self.assertEqual(self.calls[sid].bills_to_come(), [])
+
+    def test_each_call_costs_what_its_bills_say(self) -> None:
+        for billed in BILLED:
+            with self.subTest(billed.sid):
+                call = self.calls[billed.sid]
+                self.assertEqual(call.stream_price, billed.stream_price)
+                self.assertEqual(call.cost(), billed.cost)
+                self.assertEqual(cost_shown(call), billed.shown)
+
+    def test_all_calls_cost_what_they_cost_together(self) -> None:
+        for _ in range(2):
+            found = figures.figures(fixtures.SINCE, fixtures.UNTIL, simulated=False)
+            self.assertEqual(found.cost, fixtures.TOTAL)
+            self.assertEqual(found.awaited, fixtures.STILL_AWAITED)
+            self.assertEqual(found.settled_cost, fixtures.SETTLED)
+            self.assertEqual(found.settled_us, fixtures.SETTLED_SECONDS * 1_000_000)
+            assert found.cost_per_minute is not None
+            self.assertEqual(found.cost_per_minute.quantize(bills.EXACT), fixtures.A_MINUTE)
+            self.assertGreater(hours.sum_up_all(fixtures.UNTIL), 3)
+
+    def test_each_day_costs_what_its_calls_cost_in_the_zone_of_whoever_looks(self) -> None:
+        for summed_up in (False, True):
+            for zone, expected in fixtures.BY_DAY.items():
+                with self.subTest(zone, summed_up=summed_up), timezone.override(ZoneInfo(zone)):
+                    days = figures.by_day(fixtures.SINCE, fixtures.UNTIL, simulated=False)
+                    found = {f"{day:%Y-%m-%d}": part.cost for day, part in days if part.cost is not None}
+                    self.assertEqual(found, expected)
+            hours.sum_up_all(fixtures.UNTIL)
+
+    def test_hours_of_an_earlier_version_count_for_the_total_and_not_for_a_minute(self) -> None:
+        hours.sum_up_all(fixtures.UNTIL)
+        for row in CallHour.objects.all():
+            row.figures = {
+                name: value
+                for name, value in row.figures.items()
+                if name not in ("awaited", "settled_cost", "settled_us")
+            }
+            row.save()
+        found = figures.figures(fixtures.SINCE, fixtures.UNTIL, simulated=False)
+        self.assertEqual((found.cost, found.cost_per_minute), (fixtures.TOTAL, None))
+
+    def test_it_is_flagged_where_it_is_high(self) -> None:
+        self.assertEqual([call.call_sid for call in Call.objects.flagged("over-cost")], [BILLED[3].sid])
+
+    def test_queries_and_rows_agree_on_what_is_to_come(self) -> None:
+        self.assertEqual(
+            {call.call_sid for call in Call.objects.filter(bills.TO_COME)},
+            {call.call_sid for call in self.calls.values() if call.bills_to_come()},
+        )
+        self.assertEqual(Call.objects.filter(bills.TO_COME).count(), fixtures.STILL_AWAITED)
+
+
+class PageTests(BilledTests):
+    def setUp(self) -> None:
+        super().setUp()
+        self.client.force_login(make_staff("view_call", "view_numbers", "export_call"))
+
+    def page(self, url: str) -> str:
+        response = self.client.get(url)
+        self.assertEqual(response.status_code, 200)
+        return response.content.decode()
+
+    def test_the_call_page(self) -> None:
+        for billed in BILLED:
+            with self.subTest(billed.sid):
+                page = self.page(self.calls[billed.sid].get_absolute_url())
+                amount, _, so_far = billed.shown.partition(" ")
+                self.assertIn(f'<b class="cost">{amount}</b>', page)
+                a_minute = re.search(r"(\$[\d.]+) a minute", page)
+                self.assertEqual(a_minute[1] if a_minute else "", billed.a_minute)
+                self.assertEqual("so far (Twilio not yet" in page, bool(so_far))
+        page = self.page(self.calls[BILLED[0].sid].get_absolute_url())
+        self.assertIn("(Twilio $0.017, media stream $0.008, Vapi $0.12; $0.15 a minute)", page)
+
+    def test_the_list(self) -> None:
+        page = self.page("/admin/calls/call/?started_at__gte=2026-11-15T00:00:00%2B00:00")
+        shown = re.findall(r'<td class="[^"]*field-cost[^"]*"[^>]*>\s*([^<]*?)\s*</td>', page)
+        self.assertEqual(shown, [billed.shown for billed in reversed(BILLED)])
+
+    def test_the_dashboard(self) -> None:
+        for zone, days in fixtures.DAYS_SHOWN.items():
+            self.client.cookies["tz"] = zone
+            with self.subTest(zone):
+                page = self.page("/?since=2026-11-15&until=2026-11-18")
+                self.assertIn(f"<dt>Cost</dt><dd>{fixtures.TOTAL_SHOWN} <small>so far</small></dd>", page)
+                self.assertIn(f"{fixtures.A_MINUTE_SHOWN} a minute of talk", page)
+                self.assertIn("1 call with a bill to come", page)
+                table = page.partition("The same as a table")[2].partition("</table>")[0]
+                cells = [
+                    re.findall(r"<t[dh][^>]*>(?:<a[^>]*>)?([^<]*)", line) for line in table.split("<tr>")[2:]
+                ]
+                self.assertEqual({line[0]: (line[-2], line[-1]) for line in cells}, days)
+
+    def test_the_exported_list(self) -> None:
+        url = "/admin/calls/call/export/?started_at__gte=2026-11-15T00:00:00%2B00:00&format=csv"
+        response = self.client.get(url)
+
+        async def whole() -> bytes:
+            return b"".join([piece async for piece in response])  # type: ignore[attr-defined]
+
+        table = list(csv.DictReader(io.StringIO(async_to_sync(whole)().decode())))
+        self.agrees({line["call_sid"]: (line["cost"] or None, line["bills_to_come"]) for line in table})
+
+    def test_the_exported_lines(self) -> None:
+        out = io.StringIO()
+        call_command("export_calls", "--since=2026-11-15", stdout=out, stderr=io.StringIO())
+        lines = [json.loads(line) for line in out.getvalue().splitlines()]
+        self.agrees({line["call_sid"]: (line["cost"], line["bills_to_come"]) for line in lines})
+        self.assertEqual(sum(Decimal(line["cost"] or 0) for line in lines), fixtures.TOTAL)
+
+    def agrees(self, found: dict[str, Any]) -> None:
+        for billed in BILLED:
+            cost = None if billed.cost is None else str(billed.cost)
+            to_come = "Twilio" if billed.shown.endswith("so far") else ""
+            self.assertEqual(found[billed.sid], (cost, to_come))
+
+
+class StreamTests(TestCase):
+    def test_it_is_billed_when_it_ends_also_where_the_call_is_simulated(self) -> None:
+        for ms, price in ((1, "0.00400"), (60_000, "0.00400"), (60_001, "0.00800"), (61_000, "0.00800")):
+            call = make_call(simulated=True, status="in-progress", end_reason="", stream_sid="MZ1")
+            rows.apply([StreamEnded(call.call_sid, 0, ms, "caller-hung-up", "caller")])
+            call.refresh_from_db()
+            self.assertEqual((call.stream_price, call.cost()), (Decimal(price), Decimal(price)))
+            self.assertEqual(call.bills_to_come(), [])
+
+    @override_settings(TWILIO_STREAM_PRICE_PER_MINUTE=Decimal(0))
+    def test_an_account_that_pays_nothing_for_streams_says_so(self) -> None:
+        call = make_call(status="in-progress", end_reason="", stream_sid="MZ1")
+        rows.apply([StreamEnded(call.call_sid, 0, 61_000, "caller-hung-up", "caller")])
+        call.refresh_from_db()
+        self.assertEqual(call.stream_price, 0)
+
+    def test_a_stream_whose_server_died_is_billed_by_the_calls_length(self) -> None:
+        call = make_call(status="failed", end_reason="worker-lost", stream_sid="MZ1")
+        looked_up = CarrierReported(
+            call.call_sid, 0, "completed", duration_seconds=61, asked=True, price="-0.01700"
+        )
+        rows.apply([looked_up])
+        call.refresh_from_db()
+        self.assertEqual(call.stream_price, Decimal("0.00800"))
+        rows.apply([StreamEnded(call.call_sid, 0, 30_000, "caller-hung-up", "caller"), looked_up])
+        call.refresh_from_db()
+        self.assertEqual(call.stream_price, Decimal("0.00400"), "the stream's own word is better")
+
+
+class ReportTests(TestCase):
+    """Of what Vapi says more than once, in any order."""
+
+    def setUp(self) -> None:
+        self.call = make_call(vapi_call_id="v1")
+
+    def apply(self, *reports: AssistantReported) -> Call:
+        self.assertEqual(rows.apply(reports), [])
+        self.call.refresh_from_db()
+        return self.call
+
+    def report(self, at: float, **facts: Any) -> AssistantReported:
+        return AssistantReported(self.call.call_sid, at, "end-of-call-report", "v1", **facts)
+
+    def test_the_later_report_stands_whichever_comes_first(self) -> None:
+        early = self.report(100, cost=0.1, summary="Early.", kept={"success": "false"})
+        late = self.report(200, cost=0.3, summary="Late.", kept={"success": "true"})
+        for order in ((early, late), (late, early), (late, late, early, early)):
+            call = self.apply(*order)
+            self.assertEqual(
+                (call.vapi_cost, call.summary, call.success()), (Decimal("0.3"), "Late.", "true")
+            )
+
+    def test_what_a_later_report_leaves_out_stays(self) -> None:
+        first = self.report(100, cost=0.1, summary="Well.", kept={"success": "8", "costs": [{"cost": 0.1}]})
+        call = self.apply(first, self.report(200, kept={"structured_data": {"day": "Thursday"}}))
+        self.assertEqual((call.vapi_cost, call.summary, call.success()), (Decimal("0.1"), "Well.", "8"))
+        self.assertEqual(call.vapi_report["structured_data"], {"day": "Thursday"})
+        self.assertEqual(call.events.filter(kind="end-of-call-report").count(), 1)
+
+    def test_a_report_outranks_a_status_that_comes_behind_it(self) -> None:
+        status = AssistantReported(
+            self.call.call_sid, 300, "status-update", "v1", "ended", "assistant-ended-call"
+        )
+        report = self.report(200, ended_reason="customer-ended-call")
+        for order in ((report, status), (status, report)):
+            self.assertEqual(self.apply(*order).vapi_ended_reason, "customer-ended-call")
+
+    def test_a_success_that_is_no_word_is_no_success(self) -> None:
+        for odd in (7, None, ["true"], {"a": 1}):
+            self.call.vapi_report = {"success": odd}
+            self.assertEqual(self.call.success(), "")
+        self.call.vapi_report = []
+        self.assertEqual(self.call.success(), "")
+
+
+class AmountTests(SimpleTestCase):
+    def test_a_bill_is_kept_as_sent(self) -> None:
+        for text, kept in (
+            ("-0.01700", "-0.01700"), ("0", "0.00000"), (0.19, "0.19000"), ("0.000005", "0.00001"),
+            (None, None), ("", None), ("free", None), ("NaN", None), ("Infinity", None), ("-10000", None),
+            (float("nan"), None), (1e300, None),
+        ):  # fmt: skip
+            self.assertEqual(bills.amount(text), None if kept is None else Decimal(kept))
+
+    def test_a_started_minute_is_a_minute(self) -> None:
+        for ms, minutes in ((0, 1), (1, 1), (60_000, 1), (60_001, 2), (61_000, 2), (120_000, 2)):
+            self.assertEqual(bills.started_minutes(ms), minutes)
+
+    def test_a_half_cent_is_rounded_up(self) -> None:
+        for amount, shown in (
+            ("0.125", "$0.13"), ("0.135", "$0.14"), ("0.0125", "$0.013"), ("0", "$0.00"),
+            ("1234.5", "$1,234.50"), ("0.1", "$0.10"), ("0.09999", "$0.100"), ("0.0085", "$0.0085"),
+            ("0.004", "$0.004"), ("0.00999", "$0.010"), ("0.00996", "$0.010"), ("0.00001", "$0.000"),
+        ):  # fmt: skip
+            self.assertEqual(dollars(Decimal(amount)), shown)
+
+    def test_under_a_second_a_minute_costs_nothing_that_can_be_told(self) -> None:
+        self.assertIsNone(bills.per_minute(Decimal(1), 999_999))
+        self.assertEqual(bills.per_minute(Decimal(1), 30_000_000), 2)
+
+
+@pytest.mark.parametrize(
+    ("bill", "cost"),
+    [
+        ({"cost": 0.19}, 0.19),
+        ({"cost": 0.19, "costBreakdown": {"total": 0.5}}, 0.19),
+        ({"costBreakdown": {"total": 0.5}, "costs": [{"cost": 0.4}]}, 0.5),
+        ({"costs": [{"cost": 0.1}, {"cost": 0.2}, {"cost": "odd"}, 3]}, 0.3),
+        ({"cost": 0, "costs": [{"cost": 0.1}, {"cost": 0.2}]}, 0.3),
+        ({"cost": 0}, 0.0),
+        ({"call": {"cost": 0.07}}, 0.07),
+        ({"artifact": {"costBreakdown": {"total": 0.08}}}, 0.08),
+        ({"cost": True, "costBreakdown": 3, "costs": {"cost": 1}}, None),
+        ({"cost": -1, "costs": []}, None),
+        ({}, None),
+    ],
+)
+def test_the_cost_is_looked_for_where_it_may_stand(bill: dict[str, Any], cost: float | None) -> None:
+    assert cost_of(bill) == cost
+
+
+def test_parts_of_a_report_are_kept_as_sent_and_none_too_long() -> None:
+    analysis = {"successEvaluation": "true", "structuredData": {"day": "Thursday", "n": float("nan")}}
+    costs = [{"type": "vapi", "cost": 0.1}]
+    assert kept_of({"analysis": analysis, "costs": costs, "costBreakdown": {"total": 0.1}}) == {
+        "success": "true",
+        "structured_data": {"day": "Thursday", "n": None},
+        "costs": costs,
+        "cost_breakdown": {"total": 0.1},
+    }
+    many = {f"field {n}": "x" * 1000 for n in range(MAX_KEPT // 1000)}
+    assert kept_of({"call": {"analysis": {"successEvaluation": True, "structuredData": many}}}) == {
+        "success": "true"
+    }
+    assert kept_of({"analysis": {"successEvaluation": ["odd"]}, "costs": 3, "costBreakdown": "odd"}) == {}

@@ -1,0 +1,442 @@
+"""What never came is asked for over real HTTP, once where it is there, again where it is not."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.test import TestCase, override_settings
+
+from bridge.journal import CarrierReported, StreamEnded
+from calls import reconcile as sync
+from calls.demo.server import ROOT
+from calls.ingest import upsert
+from calls.models import Call
+from calls.reconcile import Patience, Tally
+from calls.tests.builders import make_call, make_turn
+from calls.tests.canned_rest import FarRest
+from calls.tests.live_server import (
+    ACCOUNT_SID,
+    AUTH_TOKEN,
+    Database,
+    eventually,
+    live_server,
+    own_database,
+)
+from calls.twilio import client as twilio_client
+from sandbox.faults import AssistantDials
+from sandbox.twilio.carrier import HangUp, Listen, Say
+from sandbox.twilio.resources import Call as CarrierCall
+from sandbox.twilio.rest_server import CarrierApi
+from sandbox.vapi.server import Assistant
+
+NOW = datetime(2026, 11, 18, 12, 0, tzinfo=UTC)
+HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
+IMPATIENT = Patience(first_s=0.01, longest_s=0.02, in_all_s=0.1)
+BILL = {"status": "completed", "duration": "61", "price": "-0.01700", "price_unit": "USD"}
+NO_PRICE = BILL | {"price": None}
+REPORT: dict[str, Any] = {
+    "status": "ended",
+    "endedReason": "customer-ended-call",
+    "cost": 0.19,
+    "costBreakdown": {"total": 0.19},
+    "analysis": {"summary": "Moved to Thursday.", "successEvaluation": "true"},
+    "artifact": {"performanceMetrics": {"turnLatencies": [{"modelLatency": 420, "voiceLatency": 180}]}},
+}
+ENDED = {"started_at": NOW - HOUR, "ended_at": NOW - HOUR + MINUTE}
+
+
+class SyncTests(TestCase):
+    def setUp(self) -> None:
+        self.far = FarRest()
+        self.addCleanup(self.far.stop)
+        self.enterContext(override_settings(**self.far.settings()))
+
+    def call(self, **changes: Any) -> Call:
+        return make_call(**(ENDED | changes))
+
+    def billed(self, **changes: Any) -> Call:
+        """A call that lacks nothing of Twilio's."""
+        return self.call(duration_seconds=61, twilio_price=Decimal("-0.017"), **changes)
+
+    def sync(self, **changes: Any) -> Tally:
+        return sync.sync(now=NOW, patience=IMPATIENT, **changes)
+
+    def asked(self) -> int:
+        return self.far.asked.total()
+
+
+class TwilioTests(SyncTests):
+    def test_a_price_is_asked_for_until_it_is_there_and_then_no_more(self) -> None:
+        call = self.call()
+        self.far.twilio[call.call_sid] = [NO_PRICE, NO_PRICE, BILL]
+        tally = self.sync()
+        self.assertEqual((dict(tally.filled), dict(tally.still_open)), ({"lengths": 1}, {"prices": 1}))
+        tally = self.sync()
+        self.assertEqual((dict(tally.filled), dict(tally.still_open)), ({}, {"prices": 1}))
+        tally = self.sync()
+        self.assertEqual((dict(tally.filled), dict(tally.still_open)), ({"prices": 1}, {}))
+        call.refresh_from_db()
+        self.assertEqual((call.twilio_price, call.duration_seconds), (Decimal("-0.01700"), 61))
+        self.assertEqual(self.sync(), Tally())
+        self.assertEqual(self.asked(), 3)
+        (event,) = call.events.all()
+        self.assertEqual(
+            (event.kind, event.data),
+            ("call-looked-up", {"status": "completed", "duration": 61, "price": "-0.01700"}),
+        )
+
+    def test_a_call_that_is_over_at_twilio_is_over_here(self) -> None:
+        lost = self.call(status="ringing", end_reason="", ended_by="", ended_at=None)
+        self.far.twilio[lost.call_sid] = [
+            BILL | {"end_time": "Wed, 18 Nov 2026 11:05:00 +0000", "answered_by": "human"}
+        ]
+        self.assertEqual(dict(self.sync().filled), {"ends": 1, "lengths": 1, "prices": 1})
+        lost.refresh_from_db()
+        self.assertEqual(
+            (lost.status, lost.ended_at, lost.answered_by),
+            ("completed", datetime(2026, 11, 18, 11, 5, tzinfo=UTC), "human"),
+        )
+
+    def test_an_end_does_not_come_before_the_beginning(self) -> None:
+        lost = self.call(status="ringing", end_reason="", ended_by="", ended_at=None)
+        self.far.twilio[lost.call_sid] = [BILL | {"end_time": "Wed, 18 Nov 2026 10:59:58 +0000"}]
+        self.sync()
+        lost.refresh_from_db()
+        self.assertEqual((lost.started_at, lost.ended_at), (NOW - HOUR, NOW - HOUR))
+
+    def test_a_call_that_nobody_answered_has_no_bill_to_wait_for(self) -> None:
+        for status in ("busy", "no-answer", "canceled", "failed"):
+            call = self.call(status="queued", end_reason="", ended_by="", ended_at=None)
+            self.far.twilio[call.call_sid] = [{"status": status, "duration": None, "price": None}]
+        self.assertEqual(dict(self.sync().filled), {"ends": 4, "lengths": 4})
+        self.assertEqual(self.sync().calls, 0)
+        self.assertFalse(any(call.bills_to_come() for call in Call.objects.all()))
+
+    def test_a_call_that_goes_on_is_left_alone(self) -> None:
+        carried = {"status": "in-progress", "end_reason": "", "ended_by": "", "ended_at": None}
+        self.call(**carried, lease_until=NOW + timedelta(seconds=10))
+        self.call(**carried, lease_until=NOW - timedelta(seconds=30))  # the reaper's, in a moment
+        self.call(**carried, started_at=NOW - timedelta(seconds=30))
+        self.call(started_at=NOW - MINUTE, ended_at=NOW - timedelta(seconds=50))  # callbacks are on their way
+        self.assertEqual((self.sync().calls, self.asked()), (0, 0))
+
+    def test_a_caller_who_was_handed_over_is_still_on_the_line(self) -> None:
+        call = self.call(status="in-progress", end_reason="transferred", ended_by="staff")
+        self.far.twilio[call.call_sid] = [NO_PRICE | {"status": "in-progress", "duration": None}, BILL]
+        self.assertEqual(dict(self.sync().still_open), {"calls": 1})
+        self.assertEqual(dict(self.sync().filled), {"ends": 1, "lengths": 1, "prices": 1})
+
+    def test_a_stream_whose_end_nobody_told_is_billed_by_the_call(self) -> None:
+        call = self.billed(status="failed", end_reason="worker-lost", stream_sid="MZ1")
+        self.far.twilio[call.call_sid] = [BILL]
+        self.assertEqual(dict(self.sync().filled), {"stream prices": 1})
+        call.refresh_from_db()
+        self.assertEqual(call.stream_price, Decimal("0.00800"))
+        self.assertEqual(self.sync().calls, 0)
+
+    def test_another_currency_is_not_added_to_dollars(self) -> None:
+        call = self.call()
+        self.far.twilio[call.call_sid] = [BILL | {"price_unit": "eur"}]
+        self.assertEqual(
+            dict(self.sync().failed), {"Twilio bills in EUR, which cannot be added to dollars": 1}
+        )
+        call.refresh_from_db()
+        self.assertEqual((call.twilio_price, call.duration_seconds), (None, 61))
+
+    def test_a_callback_that_comes_behind_changes_nothing(self) -> None:
+        call = self.call()
+        self.far.twilio[call.call_sid] = [BILL]
+        self.sync()
+        upsert.apply([CarrierReported(call.call_sid, NOW.timestamp(), "completed", 3, 61)])
+        upsert.apply([StreamEnded(call.call_sid, NOW.timestamp(), 60_400, "caller-hung-up", "caller")])
+        call.refresh_from_db()
+        self.assertEqual((call.twilio_price, call.duration_seconds), (Decimal("-0.01700"), 61))
+
+    def test_the_real_twilio_is_not_asked_about_simulated_calls(self) -> None:
+        self.call(simulated=True)
+        with override_settings(TWILIO_BASE_URL=twilio_client.TWILIO):
+            self.assertEqual(sync.missing(NOW), [])
+        self.assertEqual(len(sync.missing(NOW)), 1)  # a stand-in knows it
+
+
+class VapiTests(SyncTests):
+    def test_a_report_that_never_came_is_merged_as_if_it_had(self) -> None:
+        call = self.billed(vapi_call_id="v1")
+        make_turn(call)
+        self.far.vapi["v1"] = [REPORT]
+        self.assertEqual(dict(self.sync().filled), {"reports": 1})
+        call.refresh_from_db()
+        self.assertEqual(
+            (call.vapi_cost, call.summary, call.success(), call.vapi_ended_reason),
+            (Decimal("0.19"), "Moved to Thursday.", "true", "customer-ended-call"),
+        )
+        self.assertEqual((call.reported_at, call.turns.get().model_ms), (NOW, 420))
+        self.assertEqual([event.kind for event in call.events.all()], ["end-of-call-report"])
+        self.assertEqual((self.sync().calls, self.asked()), (0, 1))
+
+    def test_a_report_without_a_cost_is_asked_for_again(self) -> None:
+        call = self.billed(vapi_call_id="v1")
+        self.far.vapi["v1"] = [{**REPORT, "cost": None, "costBreakdown": None}] * 2 + [REPORT]
+        tallies = [self.sync() for _ in range(4)]
+        self.assertEqual(
+            [dict(tally.filled) for tally in tallies], [{"reports": 1}, {}, {"costs at Vapi": 1}, {}]
+        )
+        self.assertEqual(dict(tallies[1].still_open), {"costs at Vapi": 1})
+        call.refresh_from_db()
+        self.assertEqual(call.vapi_cost, Decimal("0.19"))
+
+    def test_an_assistant_that_still_runs_is_told_to_end(self) -> None:
+        call = self.billed(vapi_call_id="v1")
+        self.far.vapi["v1"] = [{"status": "in-progress"}, REPORT]
+        self.assertEqual(dict(self.sync().filled), {"ends at Vapi": 1})
+        self.assertEqual(self.far.told, [("/v1/control", {"type": "end-call"})])
+        self.assertEqual(dict(self.sync().filled), {"reports": 1})
+        call.refresh_from_db()
+        self.assertEqual(call.vapi_cost, Decimal("0.19"))
+
+    def test_an_assistant_is_left_alone_while_the_call_goes_on_at_twilio(self) -> None:
+        call = self.call(status="in-progress", end_reason="", ended_by="", ended_at=None, vapi_call_id="v1")
+        self.far.twilio[call.call_sid] = [{"status": "in-progress"}, BILL]
+        self.far.vapi["v1"] = [{"status": "in-progress"}]
+        self.sync()
+        self.assertEqual(self.far.told, [])
+        self.sync()
+        self.assertEqual(self.far.told, [("/v1/control", {"type": "end-call"})])
+
+    def test_a_control_address_elsewhere_is_not_followed(self) -> None:
+        self.billed(vapi_call_id="v1")
+        self.far.vapi["v1"] = [
+            {"status": "in-progress", "monitor": {"controlUrl": "https://evil.example.com/x"}}
+        ]
+        with self.assertLogs("calls.vapi.client"):
+            (reason,) = self.sync().failed
+        self.assertIn("VAPI_ALLOWED_HOSTS", reason)
+
+    def test_what_is_no_call_is_no_report(self) -> None:
+        self.billed(vapi_call_id="v1")
+        for answer in (b"<html>", b"[]", {"status": 7}):
+            self.far.vapi["v1"] = [answer]
+            self.assertEqual(
+                dict(self.sync().failed), {"Vapi: The answer was cut off or unreadable": 1}, answer
+            )
+
+
+class PatienceTests(SyncTests):
+    def test_it_asks_again_where_the_far_end_is_busy(self) -> None:
+        call = self.call(vapi_call_id="v1")
+        self.far.twilio[call.call_sid] = [429, 503, BILL]
+        self.far.vapi["v1"] = [502, 429, REPORT]
+        tally = sync.sync(now=NOW, patience=Patience(0.01, 0.02, 5))
+        self.assertEqual(dict(tally.filled), {"lengths": 1, "prices": 1, "reports": 1})
+        self.assertEqual((tally.failed.total(), tally.refused), (0, {}))
+        self.assertEqual(self.asked(), 6)
+
+    def test_it_gives_up_in_time_and_says_why(self) -> None:
+        call = self.call()
+        self.far.twilio[call.call_sid] = [503]
+        tally = self.sync()
+        ((reason, count),) = tally.failed.items()
+        self.assertEqual((count, tally.refused), (1, {}))
+        self.assertIn("trouble of its own (503)", reason)
+        self.assertGreater(self.asked(), 1)
+
+    def test_a_call_that_nobody_knows_is_told_once(self) -> None:
+        self.call(vapi_call_id="v1")
+        tally = self.sync()
+        self.assertEqual(
+            dict(tally.failed), {"Twilio: it knows no such call": 1, "Vapi: it knows no such call": 1}
+        )
+        self.assertEqual((self.asked(), tally.refused), (2, {}))
+
+    def test_a_wrong_key_ends_the_questions_to_that_far_end_alone(self) -> None:
+        self.far.token = "another"
+        for n in range(30):
+            self.call(vapi_call_id=f"v{n}")
+            self.far.vapi[f"v{n}"] = [REPORT]
+        tally = self.sync()
+        self.assertEqual(tally.refused.keys(), {"Twilio"})
+        self.assertIn("TWILIO_AUTH_TOKEN", tally.refused["Twilio"])
+        self.assertEqual(dict(tally.filled), {"reports": 30})
+        self.assertLessEqual(self.asked(), 30 + sync.AT_ONCE)
+
+    def test_a_far_end_that_is_away_is_asked_no_more(self) -> None:
+        for _ in range(30):
+            self.call()
+        with override_settings(TWILIO_BASE_URL="http://127.0.0.1:1"):
+            tally = self.sync()
+        self.assertEqual(tally.refused, {"Twilio": "Twilio cannot be reached from here."})
+        self.assertLessEqual(tally.failed.total(), sync.AT_ONCE)
+
+    @override_settings(TWILIO_AUTH_TOKENS=[], VAPI_API_KEY="")
+    def test_without_keys_nobody_is_asked(self) -> None:
+        self.call(vapi_call_id="v1")
+        self.assertEqual(self.sync().refused.keys(), {"Twilio", "Vapi"})
+        self.assertEqual(self.asked(), 0)
+
+    def test_a_run_is_bounded_in_days_calls_and_time_and_begins_with_the_newest(self) -> None:
+        old = self.call(started_at=NOW - timedelta(days=4))
+        calls = [self.call(started_at=NOW - n * HOUR) for n in (1, 2, 3)]
+        for call in (old, *calls):
+            self.far.twilio[call.call_sid] = [BILL]
+        self.assertEqual([job.call_sid for job in sync.missing(NOW, 3, 2)], [c.call_sid for c in calls[:2]])
+        self.assertEqual((self.sync(seconds=0).not_asked, self.asked()), (3, 0))
+        self.assertEqual(self.sync(limit=2).calls, 2)
+        self.assertEqual(self.sync().calls, 1)
+        self.assertEqual(self.sync(days=5).calls, 1)
+
+    def test_many_are_written_batch_by_batch(self) -> None:
+        calls = [self.call(started_at=NOW - HOUR - n * MINUTE) for n in range(sync.BATCH + 3)]
+        for call in calls:
+            self.far.twilio[call.call_sid] = [BILL]
+        done: list[int] = []
+        totals: list[int] = []
+        tally = self.sync(on_done=done.append, on_total=totals.append)
+        self.assertEqual(tally.filled["prices"], sync.BATCH + 3)
+        self.assertEqual((done, totals), ([sync.BATCH, 3], [sync.BATCH + 3]))
+
+
+class CommandTests(SyncTests):
+    def run_command(self, *arguments: str) -> tuple[str, str, int]:
+        out, err = io.StringIO(), io.StringIO()
+        try:
+            call_command("sync_calls", *arguments, stdout=out, stderr=err)
+        except SystemExit as end:
+            return out.getvalue(), err.getvalue(), int(str(end.code))
+        return out.getvalue(), err.getvalue(), 0
+
+    def recent(self, **changes: Any) -> Call:
+        began = datetime.now(UTC) - HOUR
+        return make_call(started_at=began, ended_at=began + MINUTE, **changes)
+
+    def test_it_says_in_one_line_what_came_of_it(self) -> None:
+        call = self.recent()
+        self.far.twilio[call.call_sid] = [BILL]
+        out, err, code = self.run_command()
+        self.assertRegex(
+            out,
+            r"^1 call with something missing; asked 1 \(Twilio 1\); filled 2 \(lengths 1, prices 1\); "
+            r"still open 0; failed 0; [\d.]+ s\n$",
+        )
+        self.assertEqual((err, code), ("", 0))
+        self.assertRegex(self.run_command()[0], r"^0 calls with something missing; [\d.]+ s\n$")
+
+    def test_it_says_it_as_json(self) -> None:
+        call = self.recent()
+        self.far.twilio[call.call_sid] = [NO_PRICE]
+        facts = json.loads(self.run_command("--json")[0])
+        self.assertGreaterEqual(facts.pop("seconds"), 0)
+        self.assertEqual(
+            facts,
+            {"calls": 1, "asked": {"Twilio": 1}, "filled": {"lengths": 1}, "still_open": {"prices": 1},
+             "failed": {}, "refused": {}, "not_asked": 0},
+        )  # fmt: skip
+
+    def test_it_fails_where_a_key_is_wrong(self) -> None:
+        self.recent()
+        self.far.token = "another"
+        out, err, code = self.run_command()
+        self.assertEqual(code, 1)
+        self.assertIn("Twilio refuses our credentials", err)
+        self.assertNotIn("another", out + err)
+
+    def test_its_bounds_are_bounded(self) -> None:
+        for wrong in ("--days=0", "--limit=0", "--seconds=99999", "--after=-1", "--every=-1"):
+            with pytest.raises(CommandError):
+                call_command("sync_calls", wrong)
+
+
+def test_a_tally_names_what_there_was_no_time_for() -> None:
+    tally = Tally(calls=2, not_asked=1)
+    tally.asked["Twilio"] += 1
+    assert tally.line().endswith("; not asked for want of time 1")
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    with own_database(tmp_path / "rows") as database:
+        yield database
+
+
+ROW = (
+    "SELECT status, duration_seconds, twilio_price, stream_price, vapi_cost, summary, reported_at"
+    " FROM calls_call WHERE call_sid = %s"
+)
+
+
+async def test_a_call_of_which_nobody_told_us_anything_is_whole_in_the_end(
+    database: Database, tmp_path: Path
+) -> None:
+    """Against the sandbox: a real server, no callback of Twilio's, no report of Vapi's, the price late."""
+    dials = AssistantDials(delay_ms=(200, 300), no_reports=True)
+    async with (
+        Assistant(dials=dials, listen="energy") as assistant,
+        CarrierApi(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as api,
+        await asyncio.to_thread(
+            live_server, assistant.base_url, database.url, tmp_path / "journal", REDIS_URL="",
+            TWILIO_BASE_URL=api.base_url,
+        ) as server,
+    ):  # fmt: skip
+        carrier = server.carrier(exchange=api, status_url=None)
+        record = await carrier.place_call((Listen(), Say("correct"), Listen(), HangUp()))
+        sid = record.call_sid
+        ended = "SELECT call_sid FROM calls_call WHERE ended_at IS NOT NULL"
+        assert await eventually(lambda: database.select(ended), bool, 20) == [(sid,)]
+        await assistant.until(lambda: not assistant.alive(), 10)
+
+        def synced() -> dict[str, Any]:
+            return dict(json.loads(server.run("manage.py", "sync_calls", "--after=0", "--json")))
+
+        first = await asyncio.to_thread(synced)
+        assert first["filled"] == {"lengths": 1, "reports": 1}
+        assert first["still_open"] == {"prices": 1}
+        api.bill(sid, "0.01700")
+        second = await asyncio.to_thread(synced)
+        assert (second["filled"], second["still_open"]) == ({"prices": 1}, {})
+        assert (await asyncio.to_thread(synced))["calls"] == 0
+
+        ((status, length, price, stream, cost, summary, reported_at),) = database.select(ROW, sid)
+        assert (status, length) == ("completed", api.call(sid).duration)
+        assert (round(float(price), 5), round(float(stream), 5)) == (-0.017, 0.004)
+        assert cost is not None and float(cost) > 0
+        assert summary.startswith("The caller said") and reported_at
+
+
+async def test_it_stays_and_asks_again_until_it_is_told_to_end(database: Database, tmp_path: Path) -> None:
+    async with CarrierApi(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as api:
+        server = await asyncio.to_thread(
+            live_server, "http://127.0.0.1:1", database.url, tmp_path / "journal", REDIS_URL="",
+            TWILIO_BASE_URL=api.base_url,
+        )  # fmt: skip
+        known = CarrierCall("CA1", ACCOUNT_SID, "+15550100134", "+15559870000")
+        known.status, known.duration = "completed", 61
+        api.enter(known)
+        fill = "from calls.models import Call; Call.objects.create(call_sid='CA1', status='completed')"
+        await asyncio.to_thread(server.run, "manage.py", "shell", "-v0", "-c", fill)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "manage.py", "sync_calls", "--after=0", "--every=1",
+            cwd=ROOT, env=server.environment, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            assert process.stdout is not None
+            first = (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
+            assert "filled 1 (lengths 1); still open 1 (prices 1)" in first
+            api.bill("CA1", "0.01700")
+            price = "SELECT twilio_price FROM calls_call WHERE twilio_price IS NOT NULL"
+            ((found,),) = await eventually(lambda: database.select(price), bool, 20)
+            assert round(float(found), 5) == -0.017
+            process.terminate()
+            assert await asyncio.wait_for(process.wait(), 10) == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()

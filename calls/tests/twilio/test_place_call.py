@@ -1,0 +1,185 @@
+"""`manage.py place_call`, and "call back" in the admin: whole calls outwards, by the stand-ins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from django.test import TestCase, override_settings
+from django.urls import reverse
+
+from calls.models import AuditEntry, Call
+from calls.phone_numbers import is_allowed
+from calls.tests.builders import make_call, make_staff
+from calls.tests.commands import Printed, manage
+from calls.tests.live_server import ACCOUNT_SID, AUTH_TOKEN, Database, LiveServer, live_server, own_database
+from calls.tests.staff.live.test_actions import FarEnd
+from sandbox.faults import AssistantDials, CarrierApiDials
+from sandbox.twilio.caller import HangUp, Listen
+from sandbox.twilio.rest_server import NUMBER, CarrierApi
+from sandbox.vapi.server import Assistant
+
+CALLEE = "+442079460018"
+LOOP = pytest.mark.asyncio(loop_scope="module")
+
+
+@dataclass(frozen=True)
+class Desk:
+    server: LiveServer
+    api: CarrierApi
+    assistant: Assistant
+    database: Database
+
+    async def place(self, *arguments: str, **variables: str) -> Printed:
+        return await manage(self.server, "place_call", *arguments, **variables)
+
+    def call(self) -> tuple[Any, ...]:
+        """The call placed last."""
+        (found,) = self.database.select(
+            "SELECT direction, from_number, to_number, status, end_reason, answered_by, frames_to_assistant"
+            " FROM calls_call ORDER BY id DESC LIMIT 1"
+        )
+        return found
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
+    folder = tmp_path_factory.mktemp("outbound")
+    dials = AssistantDials(delay_ms=(200, 300))
+    async with (
+        Assistant(dials=dials, listen="energy", script=["Good bye."]) as assistant,
+        CarrierApi(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as api,
+    ):
+        with own_database(folder / "rows") as database:
+            server = await asyncio.to_thread(
+                live_server, assistant.base_url, database.url, folder / "journal",
+                TWILIO_BASE_URL=api.base_url, TWILIO_PHONE_NUMBER=NUMBER, OUTBOUND_ALLOWED="+4420",
+                VAPI_AUDIO_FORMAT="mulaw", REDIS_URL="", AI_DISCLOSURE="An AI speaks.",
+            )  # fmt: skip
+            async with server:
+                yield Desk(server, api, assistant, database)
+                await server.stop()
+
+
+@LOOP
+async def test_whoever_is_called_hears_who_speaks_and_talks_to_the_assistant(desk: Desk) -> None:
+    desk.api.dials, desk.api.script = CarrierApiDials(ring_s=0.1), [Listen(), HangUp()]
+    placed = await desk.place(CALLEE, "--wait")
+    assert placed.code == 0, placed
+    assert placed.says(f"Calling {CALLEE} from {NUMBER}") and placed.says("The caller hung up.")
+    direction, ours, callee, status, reason, _, frames = desk.call()
+    assert (direction, ours, callee) == ("outbound-api", NUMBER, CALLEE)
+    assert (status, reason) == ("completed", "caller-hung-up") and frames > 20
+    record = desk.api.records[-1]
+    assert record.spoken_by_twilio == ["An AI speaks."] and record.heard_segments
+    form = next(each for each in reversed(desk.api.asked) if each.method == "POST").form
+    assert form["TimeLimit"] == "1800" and form["Timeout"] == "30"
+
+
+@LOOP
+@pytest.mark.parametrize(
+    ("machines", "answered_by", "reason"),
+    [
+        ("hang-up", "machine_start", "machine-answered"),
+        ("hang-up", "human", "caller-hung-up"),
+        ("leave-message", "machine_end_beep", "caller-hung-up"),
+    ],
+)
+async def test_a_machine_is_hung_up_on_or_spoken_to(
+    desk: Desk, machines: str, answered_by: str, reason: str
+) -> None:
+    desk.api.dials = CarrierApiDials(ring_s=0.1, detection_s=0.1, answered_by=answered_by)
+    desk.api.script = [Listen(), HangUp()]
+    placed = await desk.place(CALLEE, "--wait", "--machines", machines)
+    assert placed.code == (1 if reason == "machine-answered" else 0), placed
+    *_, ended, who, frames = desk.call()
+    assert (ended, who) == (reason, answered_by)
+    assert bool(frames) is (reason != "machine-answered")
+
+
+@LOOP
+@pytest.mark.parametrize(
+    ("outcome", "words"), [("busy", "The line was busy."), ("no-answer", "Nobody picked up.")]
+)
+async def test_whom_nobody_reaches(desk: Desk, outcome: str, words: str) -> None:
+    desk.api.dials = CarrierApiDials(ring_s=0.1, outcome=outcome)
+    placed = await desk.place(CALLEE, "--wait")
+    assert placed.code == 1 and placed.says(words), placed
+    assert desk.call()[3] == outcome
+
+
+@LOOP
+@pytest.mark.parametrize(
+    ("arguments", "variables", "words"),
+    [
+        (("+493012345678",), {}, "not among those of OUTBOUND_ALLOWED"),
+        ((CALLEE,), {"OUTBOUND_ALLOWED": ""}, "OUTBOUND_ALLOWED is not set"),
+        (("me",), {}, "Write the number with +"),
+        ((CALLEE, "--from", "+15550000000"), {}, "does not know the number that we would call from"),
+        ((CALLEE,), {"TWILIO_AUTH_TOKEN": "wrong"}, "check TWILIO_ACCOUNT_SID"),
+    ],
+)
+async def test_nobody_is_called_who_may_not_be(
+    desk: Desk, arguments: tuple[str, ...], variables: dict[str, str], words: str
+) -> None:
+    before = desk.api.placed
+    refused = await desk.place(*arguments, **variables)
+    assert refused.code == 1 and refused.says(words), refused
+    assert desk.api.placed == before
+
+
+@pytest.mark.parametrize(
+    ("allowed", "may"),
+    [
+        ([], False), (["+4420"], True), (["+442079460018"], True), (["+44 20 7946"], True),
+        (["+4421"], False), (["+"], False), (["4420"], False), (["", "+1", "+44"], True),
+    ],
+)  # fmt: skip
+def test_a_number_or_its_beginning_is_allowed(allowed: list[str], may: bool) -> None:
+    assert is_allowed(CALLEE, allowed) is may
+
+
+class CallBackTests(TestCase):
+    def setUp(self) -> None:
+        self.far = FarEnd()
+        self.addCleanup(self.far.stop)
+        self.far.answer = {"sid": "CA" + "9" * 32, "status": "queued"}
+        self.enterContext(
+            override_settings(
+                TWILIO_ACCOUNT_SID=ACCOUNT_SID, TWILIO_AUTH_TOKENS=[AUTH_TOKEN], TWILIO_BASE_URL=self.far.url,
+                OUTBOUND_ALLOWED=["+1555"],
+            )
+        )  # fmt: skip
+        self.call = make_call()
+
+    def call_back(self, *permissions: str, calls: int = 1) -> str:
+        self.client.force_login(make_staff("view_call", *permissions))
+        chosen = [self.call.pk, *(make_call().pk for _ in range(calls - 1))]
+        data = {"action": "call_back", "_selected_action": chosen}
+        return str(
+            self.client.post(reverse("admin:calls_call_changelist"), data, follow=True).content.decode()
+        )
+
+    def test_a_caller_is_called_back_from_the_number_they_called(self) -> None:
+        self.assertIn("They are being called", self.call_back("place_call"))
+        placed = Call.objects.get(call_sid="CA" + "9" * 32)
+        self.assertEqual(
+            (placed.direction, placed.from_number, placed.to_number),
+            ("outbound-api", self.call.to_number, self.call.from_number),
+        )
+        self.assertTrue(AuditEntry.objects.filter(action="call-back", call=self.call).exists())
+
+    def test_it_needs_the_permission_and_one_call(self) -> None:
+        self.call_back("change_call")
+        self.assertIn("one person is called at a time", self.call_back("place_call", calls=2))
+        self.assertFalse(self.far.asked)
+
+    def test_a_number_that_is_not_allowed_is_not_called(self) -> None:
+        with override_settings(OUTBOUND_ALLOWED=["+44"]):
+            self.assertIn("not among those of OUTBOUND_ALLOWED", self.call_back("place_call"))
+        self.assertFalse(self.far.asked)
+        self.assertFalse(AuditEntry.objects.filter(action="call-back").exists())

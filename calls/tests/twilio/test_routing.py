@@ -1,0 +1,250 @@
+"""A number's row, from the admin's form to the bridge's snapshot: what passes, what is refused and how."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from html import unescape
+from typing import Any
+
+from django.contrib.admin.models import LogEntry
+from django.db import OperationalError, connection
+from django.test import TestCase, TransactionTestCase, override_settings
+from django.urls import reverse
+
+from bridge.admission import Route
+from calls import routes
+from calls.ingest.housekeeping import Rounds
+from calls.models import PhoneNumber
+from calls.routes import active_routes
+from calls.staff.admin.numbers import LIVE, NumberForm
+from calls.tests.builders import make_staff
+
+NUMBER = "+15559870000"
+AN_AI = "You are speaking with an AI assistant."
+CHANGES = ("view_phonenumber", "add_phonenumber", "change_phonenumber")
+ROW = {"number": NUMBER, "overrides": "{}", "active": "on", "discloses_ai": "on"}
+LIST, ADD = "admin:calls_phonenumber_changelist", "admin:calls_phonenumber_add"
+
+
+def make_number(**changes: Any) -> PhoneNumber:
+    return PhoneNumber.objects.create(**({"number": NUMBER} | changes))
+
+
+def route() -> Route:
+    """The one number, as the bridge gets it."""
+    (row,) = active_routes()
+    return Route(**row)
+
+
+class FormTests(TestCase):
+    def form(self, **changes: str) -> NumberForm:
+        return NumberForm({**ROW, **changes})
+
+    def saved(self, **changes: str) -> PhoneNumber:
+        form = self.form(**changes)
+        self.assertEqual(form.errors, {})
+        number: PhoneNumber = form.save()
+        number.refresh_from_db()
+        return number
+
+    def refused(self, field: str, value: str) -> str:
+        errors = self.form(**{field: value}).errors
+        self.assertEqual(list(errors), [field], value)
+        return str(errors[field][0])
+
+    def test_numbers_are_kept_as_twilio_sends_them(self) -> None:
+        for text in (NUMBER, " +1 (555) 987-0000 ", "001.555.987.0000", "+1/555 987\u20110000"):
+            self.assertEqual(self.form(number=text).data["number"], text)
+            form = self.form(number=text, fallback_number="+44 20 7946 0011")
+            self.assertEqual(form.errors, {})
+            self.assertEqual(form.cleaned_data["number"], NUMBER)
+            self.assertEqual(form.cleaned_data["fallback_number"], "+442079460011")
+
+    def test_what_is_no_number_is_refused(self) -> None:
+        for text in ("5559870000", "+0555987000", "+1555", "+1555987000012345", "sip:a@b.c", "+١٥٥٥٩٨٧٠٠٠٠"):
+            self.assertIn("such as +15551234567", self.refused("number", text))
+            self.assertIn("such as +15551234567", self.refused("fallback_number", text))
+
+    def test_the_same_number_is_there_once_however_it_is_written(self) -> None:
+        make_number()
+        self.assertIn("already exists", self.refused("number", "+1 555 987 0000"))
+
+    def test_a_number_cannot_stand_in_for_itself(self) -> None:
+        self.assertIn("ring here again", self.refused("fallback_number", NUMBER))
+
+    def test_hours_are_refused_in_a_sentence(self) -> None:
+        self.assertIn("“Fry” is no day", self.refused("hours", "Mon-Fry 08:00-18:00"))
+        number = self.saved(hours=" Mon-Fri 08:00-18:00 ", time_zone="europe/berlin")
+        self.assertEqual((number.hours, number.time_zone), ("Mon-Fri 08:00-18:00", "Europe/Berlin"))
+
+    def test_a_time_zone_is_one_that_there_is(self) -> None:
+        self.assertEqual(
+            self.refused("time_zone", "Europe/Berln"),
+            "“Europe/Berln” is not the name of a time zone. Is it Europe/Berlin?",
+        )
+        for text in ("Mars", "../../etc/passwd", "Europe"):
+            self.assertIn("is not the name of a time zone.", self.refused("time_zone", text))
+        self.assertEqual(self.saved(time_zone=" America/New York ").time_zone, "America/New_York")
+
+    def test_overrides_are_an_object(self) -> None:
+        for text in ("[]", '"x"', "3", "true"):
+            self.assertIn("one JSON object", self.refused("overrides", text))
+        self.assertIn("valid JSON", self.refused("overrides", "{"))
+        for text in ('{"a": NaN}', '{"a": "\\u0000"}', '{"a": "\\ud800"}', '{"a": "' + "x" * 3000 + '"}'):
+            self.assertIn("too long, too deep", self.refused("overrides", text))
+        self.assertEqual(self.saved(overrides="").overrides, {})
+
+    def test_overrides_leave_alone_what_the_bridge_lives_on(self) -> None:
+        for text, says in (
+            ('{"clientMessages": []}', "clientMessages cannot be overridden"),
+            ('{"metadata": {}}', "metadata cannot be overridden"),
+            ('{"server": {"url": "https://evil.example"}}', "server cannot be overridden"),
+            ('{"maxDurationSeconds": 5}', "maxDurationSeconds cannot be overridden"),
+            ('{"startSpeakingPlan": {"waitSeconds": 1}}', "startSpeakingPlan.waitSeconds cannot"),
+            ('{"artifactPlan": {"recordingEnabled": true}}', "artifactPlan.recordingEnabled cannot"),
+            ('{"variableValues": {"caller": "x"}}', "variableValues.caller cannot"),
+        ):
+            self.assertIn(says, self.refused("overrides", text))
+        kept = '{"firstMessage": "Hello.", "variableValues": {"shop": "x"}, "startSpeakingPlan": null}'
+        self.assertEqual(self.saved(overrides=kept).overrides["variableValues"], {"shop": "x"})
+
+    def test_numbers_have_bounds(self) -> None:
+        for field, text in (
+            ("endpointing_ms", "5001"), ("max_concurrent_calls", "0"), ("max_call_seconds", "9"),
+            ("max_call_seconds", "14401"),
+        ):  # fmt: skip
+            self.assertIn("This must be from", self.refused(field, text))
+        for field in ("greeting", "disclosure", "closed_message"):
+            self.assertIn("more than 1000 characters", self.refused(field, "x" * 1001))
+        self.assertIn("letters, digits and hyphens", self.refused("assistant_id", "a/b"))
+
+
+class RouteTests(TestCase):
+    def test_a_row_becomes_a_route(self) -> None:
+        number = make_number(
+            assistant_id="a1", overrides={"firstMessage": "Hi"}, endpointing_ms=400, greeting="Hello.",
+            hours="Mon-Fri 08:00-18:00", time_zone="Europe/Berlin", closed_message="Later.",
+            fallback_number="+15550101111", record_calls=True, max_concurrent_calls=3, max_call_seconds=60,
+        )  # fmt: skip
+        hours = routes.opening_hours("Mon-Fri 08:00-18:00", "Europe/Berlin")
+        assert hours is not None and str(hours.zone) == "Europe/Berlin"
+        expected = Route(
+            id=str(number.pk), number=NUMBER, assistant_id="a1", overrides={"firstMessage": "Hi"},
+            endpointing_ms=400, greeting="Hello.", fallback_number="+15550101111", max_call_seconds=60,
+            record=True, disclosure=AN_AI, hours=hours, closed_message="Later.", max_concurrent_calls=3,
+        )  # fmt: skip
+        self.assertEqual(route(), expected)
+
+    def test_every_number_says_that_it_is_an_ai_unless_it_is_told_not_to(self) -> None:
+        number = make_number()
+        with override_settings(AI_DISCLOSURE="An AI."):
+            self.assertEqual(route().disclosure, "An AI.")
+        with override_settings(AI_DISCLOSURE=""):  # for numbers without a row
+            self.assertEqual(route().disclosure, AN_AI)
+        PhoneNumber.objects.update(disclosure=" A machine. ")
+        self.assertEqual(route().disclosure, "A machine.")
+        PhoneNumber.objects.filter(pk=number.pk).update(discloses_ai=False)
+        self.assertEqual(route().disclosure, "")
+
+    def test_a_number_that_is_not_active_is_answered_as_the_settings_say(self) -> None:
+        make_number(active=False)
+        self.assertEqual(active_routes(), [])
+
+    def test_hours_that_cannot_be_read_turn_nobody_away_and_are_told_once(self) -> None:
+        routes.opening_hours.cache_clear()
+        for hours, zone in (("always", ""), ("Mon 08:00-09:00", "Mars"), ("Mon 08:00-09:00", "../x")):
+            PhoneNumber.objects.all().delete()
+            make_number(hours=hours, time_zone=zone)
+            with self.assertLogs("calls.routes", "WARNING") as logs:
+                self.assertEqual([route().hours for _ in range(3)], [None] * 3)
+            self.assertEqual(len(logs.output), 1, logs.output)
+
+
+class DatabaseAwayTests(TransactionTestCase):
+    def test_a_database_that_is_away_leaves_the_old_routes_and_is_told_once(self) -> None:
+        make_number()
+        taken: list[list[Mapping[str, Any]]] = []
+
+        def take(found: Iterable[Mapping[str, Any]]) -> None:
+            taken.append(list(found))
+
+        rounds = Rounds(list, take, started_at=0.0)
+        rounds.refresh_routes()
+        away = connection.execute_wrapper(refuse)
+        with self.assertLogs("calls.ingest.housekeeping", "INFO") as logs:
+            with away:
+                for _ in range(3):
+                    rounds.refresh_routes()
+            self.assertEqual(len(taken), 1)
+            rounds.refresh_routes()
+        self.assertEqual(len(taken), 2)
+        self.assertEqual([record.levelname for record in logs.records], ["WARNING", "INFO"], logs.output)
+        self.assertIn("OperationalError", logs.output[0])
+
+
+def refuse(*_: Any) -> Any:
+    raise OperationalError("the server closed the connection unexpectedly")
+
+
+class NumbersInTheAdminTests(TestCase):
+    def page(self, url: str, *permissions: str) -> str:
+        self.client.force_login(make_staff(*permissions))
+        response = self.client.get(url)
+        self.assertEqual(response.status_code, 200)
+        return unescape(response.content.decode())
+
+    def change(self, number: PhoneNumber) -> str:
+        return reverse("admin:calls_phonenumber_change", args=[number.pk])
+
+    def test_it_says_when_a_change_counts(self) -> None:
+        for url in (reverse(ADD), self.change(make_number())):
+            self.assertIn(LIVE, self.page(url, *CHANGES, "view_numbers"))
+
+    def test_a_form_is_saved_and_noted(self) -> None:
+        self.client.force_login(make_staff(*CHANGES, "view_numbers"))
+        saved = self.client.post(
+            reverse(ADD), {**ROW, "number": "+1 555 987 0000", "hours": "Mon 08:00-9:00"}
+        )
+        self.assertRedirects(saved, reverse(LIST))
+        self.assertEqual(PhoneNumber.objects.get().number, NUMBER)
+        self.assertNotIn("9870000", LogEntry.objects.get().object_repr)
+        refused = self.client.post(reverse(ADD), {**ROW, "hours": "Mon"})
+        self.assertIn("Mon has no times.", unescape(refused.content.decode()))
+
+    def test_who_may_not_see_numbers_meets_them_masked(self) -> None:
+        number = make_number(label="Front desk", fallback_number="+15550101111")
+        for url in (reverse(LIST), self.change(number)):
+            for permissions in (CHANGES, CHANGES[:1]):
+                page = self.page(url, *permissions)
+                self.assertNotRegex(page, "5559870000|5550101111")
+                self.assertIn("+1 555 …0000", page)
+                self.assertIn("+1 555 …1111", page)
+            whole = self.page(url, *CHANGES, "view_numbers")
+            self.assertRegex(whole, re.escape(NUMBER))
+
+    def test_who_may_not_see_numbers_changes_the_rest(self) -> None:
+        number = make_number(fallback_number="+15550101111")
+        self.client.force_login(make_staff(*CHANGES))
+        form = {**ROW, "number": "+15550000000", "fallback_number": "", "greeting": "Hello."}
+        self.assertRedirects(self.client.post(self.change(number), form), reverse(LIST))
+        number.refresh_from_db()
+        self.assertEqual(
+            (number.number, number.fallback_number, number.greeting), (NUMBER, "+15550101111", "Hello.")
+        )
+
+    def test_nobody_finds_out_a_number_by_searching_for_its_beginning(self) -> None:
+        url = self.change(make_number(label="Front desk"))
+        for permissions, query, found in (
+            (CHANGES, "?q=%2B1555987", False),
+            (CHANGES, "?q=front", True),
+            ((*CHANGES, "view_numbers"), "?q=%2B1555987", True),
+        ):
+            self.assertEqual(url in self.page(reverse(LIST) + query, *permissions), found, query)
+
+    def test_the_list_says_what_is_open_now(self) -> None:
+        make_number()
+        make_number(number="+15559870001", hours="Mon 00:00-00:01", time_zone="", active=False)
+        page = self.page(reverse(LIST), *CHANGES)
+        self.assertRegex(page, r">\s*open\s*<")
+        self.assertRegex(page, r">\s*as the settings say\s*<")

@@ -1,0 +1,210 @@
+"""What staff change about a number counts for the next call, in whichever server process it comes in.
+
+Two servers on one PostgreSQL: the change is made in the admin of the one, and the other is rung. Then the
+database stands still, and the other answers as fast as ever: no webhook asks it anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from xml.etree import ElementTree
+
+import aiohttp
+import pytest
+
+from calls.tests.live_server import (
+    ACCOUNT_SID,
+    AUTH_TOKEN,
+    Cluster,
+    LiveServer,
+    eventually,
+    live_server,
+    postgres_programs,
+)
+from calls.tests.staff.live.watching import log_in
+from calls.twilio import webhooks as twilio_webhooks
+from sandbox.twilio.carrier import Listen, Say, Step
+from sandbox.twilio.webhooks import Addresses, Answer, Webhooks
+from sandbox.vapi.server import Assistant
+
+PROGRAMS = postgres_programs()
+POSTGRES = os.environ.get("TEST_POSTGRES_URL") or os.environ.get("DATABASE_URL", "").startswith("postgres")
+
+pytestmark = [
+    pytest.mark.skipif(PROGRAMS is None, reason="PostgreSQL's programs are not installed"),
+    pytest.mark.skipif(not POSTGRES, reason="needs PostgreSQL: set TEST_POSTGRES_URL or DATABASE_URL"),
+]
+
+OURS, ONE_LINE, PERSON = "+15559870000", "+15559870001", "+15550101111"
+AN_AI = "You are speaking with an AI assistant."
+LIVE_SECONDS = 5.0
+WEBHOOK_MS = 500
+WAIT_SECONDS = 20.0
+RINGS_WHILE_FROZEN = 5
+SCRIPT: list[Step] = [Listen(timeout=8), Say("correct"), Listen(timeout=8)]
+ROW = {
+    "number": OURS, "label": "Front desk", "active": "on", "assistant_id": "", "endpointing_ms": "",
+    "overrides": "{}", "discloses_ai": "on", "disclosure": "", "greeting": "", "hours": "", "time_zone": "",
+    "closed_message": "", "fallback_number": "", "max_concurrent_calls": "", "max_call_seconds": "",
+}  # fmt: skip
+_TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    assert PROGRAMS is not None
+    with Cluster(PROGRAMS) as cluster:
+        yield cluster
+
+
+@dataclass
+class Desk:
+    """Somebody of the staff at one server, and callers at all of them."""
+
+    server: LiveServer
+    session: aiohttp.ClientSession
+    key: str
+    rung: int = 0
+
+    async def save(self, path: str, **changes: str) -> str:
+        """Fill in the form at `path` and send it off. Returns where the admin leads then."""
+        headers = {"Cookie": f"sessionid={self.key}"}
+        async with self.session.get(f"{self.server.url}{path}", headers=headers) as page:
+            token = _TOKEN.search(await page.text())
+            assert page.status == 200 and token
+            headers["Cookie"] += f"; csrftoken={page.cookies['csrftoken'].value}"
+        form = {**ROW, **changes, "csrfmiddlewaretoken": token[1], "_continue": "1"}
+        headers["Referer"] = f"{self.server.url}{path}"
+        async with self.session.post(
+            f"{self.server.url}{path}", data=form, headers=headers, allow_redirects=False
+        ) as saved:
+            assert saved.status == 302, re.findall(r"errorlist[^<]*<li>([^<]+)", await saved.text())
+            return saved.headers["Location"]
+
+    async def ring(self, server: LiveServer, to: str = OURS, *, again: bool = False) -> Answer:
+        """A new caller, or the last one again, who takes no second place."""
+        self.rung += not again
+        form = {
+            "CallSid": self.sid, "AccountSid": ACCOUNT_SID, "From": "+15550100135", "To": to,
+            "CallStatus": "ringing", "Direction": "inbound",
+        }  # fmt: skip
+        webhooks = Webhooks(Addresses(server.url), self.session)
+        return await webhooks.send(f"{server.url}/twilio/voice", form, method="POST", token=AUTH_TOKEN)
+
+    @property
+    def sid(self) -> str:
+        """Of who rang last."""
+        return f"CA{self.rung:032d}"
+
+    async def until_heard(self, server: LiveServer, wanted: list[str], to: str = OURS) -> float:
+        """Ring until the answer is as wanted: how many seconds that took."""
+        began = time.monotonic()
+        self.rung += 1
+        while (told := heard(await self.ring(server, to, again=True))) != wanted:
+            assert time.monotonic() - began < WAIT_SECONDS, f"{told}, not {wanted}"
+            await asyncio.sleep(0.05)
+        return time.monotonic() - began
+
+
+def heard(answer: Answer) -> list[str]:
+    """What the caller gets, in order: words, the number dialled, the stream."""
+    assert (answer.status, answer.problem) == (200, "")
+    verbs = list(ElementTree.fromstring(answer.text))
+    found = [verb.text or "" if verb.tag in ("Say", "Dial") else verb.tag for verb in verbs]
+    return found[: found.index("Connect") + 1] if "Connect" in found else found
+
+
+@asynccontextmanager
+async def two_servers(
+    cluster: Cluster, assistant: Assistant, folder: Path
+) -> AsyncIterator[list[LiveServer]]:
+    servers = [
+        await asyncio.to_thread(
+            live_server, assistant.base_url, cluster.database.url, folder / name, REDIS_URL=""
+        )
+        for name in ("here", "there")
+    ]
+    async with servers[0], servers[1]:
+        yield servers
+
+
+async def test_a_change_counts_for_the_next_call_at_every_server(cluster: Cluster, tmp_path: Path) -> None:
+    timeout = aiohttp.ClientTimeout(total=WAIT_SECONDS)
+    async with (
+        Assistant(listen="energy", script=["correct"]) as assistant,
+        two_servers(cluster, assistant, tmp_path) as (here, there),
+        aiohttp.ClientSession(trust_env=False, timeout=timeout) as session,
+    ):
+        permissions = ("add_phonenumber", "change_phonenumber", "view_phonenumber", "view_numbers")
+        desk = Desk(here, session, await asyncio.to_thread(log_in, here, "staff", *permissions))
+        assert heard(await desk.ring(there)) == [AN_AI, "Connect"], "the disclosure is on without a row, too"
+
+        row = await desk.save(
+            "/admin/calls/phonenumber/add/",
+            greeting="This call is recorded.",
+            assistant_id="the-front-desk",
+            endpointing_ms="450",
+            max_call_seconds="600",
+            record_calls="on",
+            overrides='{"firstMessage": "Front desk."}',
+        )
+        took = [await desk.until_heard(there, [AN_AI, "This call is recorded.", "Connect"])]
+
+        record = await there.carrier().place_call(SCRIPT, to_number=OURS, call_sid="CA" + "e" * 32)
+        assert record.errors == []
+        assert record.spoken_by_twilio[: record.said_before_stream] == [AN_AI, "This call is recorded."]
+        (call,) = assistant.calls
+        assert call.body["assistantId"] == "the-front-desk"
+        overrides = call.body["assistantOverrides"]
+        assert overrides["firstMessage"] == "Front desk."
+        assert overrides["startSpeakingPlan"] == {"waitSeconds": 0.45}
+        assert overrides["maxDurationSeconds"] == 600
+        assert overrides["artifactPlan"] == {"recordingEnabled": True}
+
+        await desk.save(row, disclosure="A machine speaks.")
+        took.append(await desk.until_heard(there, ["A machine speaks.", "Connect"]))
+
+        another_day = datetime.now(UTC) + timedelta(days=3)
+        hours = {"hours": f"{another_day:%a} 08:00-18:00", "time_zone": "Europe/Berlin"}
+        await desk.save(row, **hours)
+        took.append(await desk.until_heard(there, [twilio_webhooks.CLOSED, "Hangup"]))
+        closed = desk.sid
+        await desk.save(row, **hours, fallback_number=PERSON)
+        took.append(await desk.until_heard(there, [PERSON]))
+        await desk.save(
+            "/admin/calls/phonenumber/add/", number=ONE_LINE, discloses_ai="", max_concurrent_calls="1"
+        )
+        took.append(await desk.until_heard(there, ["Connect"], ONE_LINE))
+        assert heard(await desk.ring(there, ONE_LINE)) == [twilio_webhooks.BUSY, "Hangup"], (
+            "that was its one line"
+        )
+        took.append(await desk.until_heard(here, ["Connect"], ONE_LINE))
+        assert max(took) < LIVE_SECONDS, took
+
+        ended = await eventually(
+            lambda: cluster.database.select(
+                "SELECT end_reason, ended_by FROM calls_call WHERE call_sid = %s AND end_reason <> ''", closed
+            ),
+            bool,
+            WAIT_SECONDS,
+        )
+        assert ended == [("out-of-hours", "us")]
+
+        cluster.freeze()
+        try:
+            answers = [await desk.ring(there) for _ in range(RINGS_WHILE_FROZEN)]
+            others = [await desk.ring(there, "+15559879999") for _ in range(RINGS_WHILE_FROZEN)]
+            assert cluster.states() <= {"T", "Z"}, "nothing of it moves"
+        finally:
+            cluster.thaw()
+        assert [heard(answer) for answer in answers] == [[PERSON]] * RINGS_WHILE_FROZEN
+        assert [heard(answer) for answer in others] == [[AN_AI, "Connect"]] * RINGS_WHILE_FROZEN
+        assert max(answer.took_ms for answer in (*answers, *others)) < WEBHOOK_MS

@@ -1,0 +1,364 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from datetime import UTC
+from hashlib import sha256
+from typing import Any
+from urllib.parse import urlencode
+from xml.etree import ElementTree
+
+import pytest
+from django.test import override_settings
+from twilio.request_validator import RequestValidator
+
+from bridge.admission import Route
+from bridge.end_reason_cache import KnownEnds
+from bridge.journal import CallOffered, CarrierReported
+from bridge.opening_hours import OpeningHours
+from calls.models import Call
+from calls.tests.builders import make_call
+from calls.tests.test_end_reasons import ANSWERS, HANG_UP
+from calls.tests.webhook_client import ACCOUNT, OURS, PUBLIC, SID, TOKEN, Caller, make_bridge
+from calls.twilio import client as twilio_client
+from calls.twilio import webhooks as twilio_webhooks
+
+ENDPOINTS = ["/twilio/voice", "/twilio/after", "/twilio/status", "/twilio/stream"]
+FORM = "application/x-www-form-urlencoded"
+PERSON = "+15557770000"
+AN_AI = "You are speaking with an AI assistant."
+WITH_PERSON = Route(
+    id="desk", number=OURS, fallback_number=PERSON, greeting="This call is recorded. \x0b <ok>"
+)
+
+
+def verbs(response: Any) -> list[str]:
+    assert response.headers["Content-Type"].startswith("text/xml")
+    return [verb.tag for verb in ElementTree.fromstring(response.content)]
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_it_answers_a_signed_request(path: str, method: str, slash: str) -> None:
+    caller = Caller()
+    caller.bridge.endings.note(SID, "caller-hung-up")
+    response = await caller.twilio(path + slash, method)
+    assert response.status_code in (200, 204)
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+async def test_it_refuses_what_twilio_did_not_sign(path: str) -> None:
+    caller = Caller()
+    assert (await caller.post(path, "CallSid=CA1", content_type=FORM)).status_code == 403
+    assert (await caller.twilio(path, token="other")).status_code == 403
+    assert (await caller.get(path, headers={"X-Twilio-Signature": "é"})).status_code == 403
+    form = {"CallSid": SID, "AccountSid": ACCOUNT}
+    signature = RequestValidator(TOKEN).compute_signature(f"{PUBLIC}{path}", form)
+    changed = await caller.post(
+        path,
+        urlencode(form | {"From": "+1666"}),
+        content_type=FORM,
+        headers={"X-Twilio-Signature": signature},
+    )
+    assert changed.status_code == 403
+    assert not caller.notes
+
+
+async def test_it_refuses_another_account() -> None:
+    caller = Caller()
+    assert (await caller.twilio("/twilio/voice", AccountSid="AC" + "9" * 32)).status_code == 403
+    assert (await Caller(make_bridge(twilio_account_sid="")).twilio("/twilio/voice")).status_code == 200
+
+
+async def test_it_takes_any_token_of_a_rotation() -> None:
+    caller = Caller(make_bridge(twilio_auth_tokens=("new", TOKEN)))
+    assert (await caller.twilio("/twilio/voice")).status_code == 200
+    assert (await caller.twilio("/twilio/voice", token="new")).status_code == 200
+
+
+@pytest.mark.parametrize("sid", ["", "CA 1", "CA/../x", "é" * 10, "C" * 65])
+async def test_it_refuses_a_call_without_a_proper_sid(sid: str) -> None:
+    assert (await Caller().twilio("/twilio/voice", CallSid=sid)).status_code == 400
+
+
+@pytest.mark.parametrize("method", ["put", "patch", "delete", "head", "options"])
+async def test_it_knows_get_and_post_only(method: str) -> None:
+    response = await getattr(Caller(), method)("/twilio/voice")
+    assert response.status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        ("&".join(f"f{n}=1" for n in range(1001)), "application/x-www-form-urlencoded"),
+        ("a" * (3 * 1024 * 1024), "application/x-www-form-urlencoded"),
+        ("CallSid=1", "application/x-www-form-urlencoded; charset=utf-16"),
+        ("--x\r\nbroken", "multipart/form-data; boundary=x"),
+        ("--x\r\nbroken", "multipart/form-data"),
+    ],
+)
+async def test_it_answers_an_odd_form_with_a_4xx(body: str, content_type: str) -> None:
+    response = await Caller().post("/twilio/voice", body, content_type=content_type)
+    assert response.status_code == 400
+
+
+async def test_it_reads_no_json_for_a_form() -> None:
+    body = '{"CallSid": "CA1"}'
+    path = f"/twilio/status?bodySHA256={sha256(body.encode()).hexdigest()}"
+    headers = {"X-Twilio-Signature": RequestValidator(TOKEN).compute_signature(f"{PUBLIC}{path}", {})}
+    caller = Caller(make_bridge(twilio_account_sid=""))
+    signed = await caller.post(path, body, content_type="application/json", headers=headers)
+    assert signed.status_code == 400
+    assert b"CallSid" in signed.content
+    tampered = await caller.post(path, body + " ", content_type="application/json", headers=headers)
+    assert tampered.status_code == 403
+    binary = await caller.post(path, b"\xff\xfe", content_type="application/json", headers=headers)
+    assert binary.status_code == 400
+
+
+async def test_it_connects_a_call_to_the_media_stream() -> None:
+    caller = Caller()
+    response = await caller.twilio("/twilio/voice")
+    assert verbs(response) == ["Say", "Connect", "Say"]
+    connect = ElementTree.fromstring(response.content)[1]
+    assert connect.attrib == {"action": f"{PUBLIC}/twilio/after"}
+    stream = connect[0]
+    assert stream.attrib == {
+        "url": "wss://voice.example.com/media-stream",
+        "statusCallback": f"{PUBLIC}/twilio/stream",
+    }
+    parameters = {p.attrib["name"]: p.attrib["value"] for p in stream}
+    assert set(parameters) == {"ticket", "route"}
+    claim = await caller.bridge.admission.claim(parameters["ticket"], parameters["route"], SID, ACCOUNT)
+    assert claim.route.id == "default"
+    assert all(len(name) + len(value) < 500 for name, value in parameters.items())
+
+
+async def test_it_tells_the_journal_who_called() -> None:
+    caller = Caller()
+    await caller.twilio("/twilio/voice", From="9" * 300, VoiceaiSimulated="1")
+    (offered,) = caller.notes
+    assert isinstance(offered, CallOffered)
+    assert offered.from_number == "9" * 64
+    assert (offered.call_sid, offered.to_number, offered.simulated, offered.refused) == (SID, OURS, True, "")
+    assert abs(offered.at - time.time()) < 60
+
+
+def said_before_the_stream(response: Any) -> list[str | None]:
+    heard: list[str | None] = []
+    for verb in ElementTree.fromstring(response.content):
+        if verb.tag == "Connect":
+            return heard
+        assert verb.tag == "Say"
+        heard.append(verb.text)
+    raise AssertionError("there is no stream")
+
+
+async def test_it_speaks_the_disclosure_then_the_greeting_in_proper_xml() -> None:
+    response = await Caller(make_bridge([WITH_PERSON])).twilio("/twilio/voice")
+    assert said_before_the_stream(response) == [AN_AI, "This call is recorded.   <ok>"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "disclosure", "heard"),
+    [
+        ("An AI.", None, ["An AI."]),
+        ("An AI.", "A \x0b machine & <more>", ["A   machine & <more>"]),
+        ("An AI.", "", []),
+        ("", None, []),
+        ("", "A machine.", ["A machine."]),
+    ],
+)
+async def test_the_caller_hears_first_that_an_ai_answers_unless_told_otherwise(
+    setting: str, disclosure: str | None, heard: list[str]
+) -> None:
+    route = Route(id="desk", number=OURS, disclosure=disclosure)
+    with override_settings(AI_DISCLOSURE=setting):
+        response = await Caller(make_bridge([route])).twilio("/twilio/voice")
+    assert said_before_the_stream(response) == heard
+
+
+async def test_a_number_without_a_row_discloses_the_ai() -> None:
+    assert said_before_the_stream(await Caller().twilio("/twilio/voice")) == [AN_AI]
+
+
+CLOSED = Route(id="desk", number=OURS, hours=OpeningHours((), UTC))
+
+
+@pytest.mark.parametrize(
+    ("message", "said"), [("", twilio_webhooks.CLOSED), ("Back on \x0b Monday.", "Back on   Monday.")]
+)
+async def test_outside_its_hours_a_number_says_that_it_is_closed(message: str, said: str) -> None:
+    caller = Caller(make_bridge([replace(CLOSED, closed_message=message)]))
+    response = await caller.twilio("/twilio/voice")
+    assert verbs(response) == ["Say", "Hangup"]
+    assert ElementTree.fromstring(response.content)[0].text == said
+    assert isinstance(caller.notes[-1], CallOffered)
+    assert caller.notes[-1].refused == "out-of-hours"
+
+
+async def test_outside_its_hours_a_person_answers_where_there_is_one() -> None:
+    caller = Caller(make_bridge([replace(CLOSED, fallback_number=PERSON)]))
+    assert verbs(await caller.twilio("/twilio/voice")) == ["Dial"]
+
+
+async def test_hours_are_not_for_calls_that_we_place() -> None:
+    caller = Caller(make_bridge([CLOSED]))
+    placed = await caller.twilio("/twilio/voice", Direction="outbound-api", From=OURS, To="+15550100134")
+    assert verbs(placed) == ["Say", "Connect", "Say"]
+
+
+async def test_it_says_that_a_number_is_busy_when_its_own_lines_are() -> None:
+    caller = Caller(make_bridge([Route(id="desk", number=OURS, max_concurrent_calls=1)]))
+    await caller.twilio("/twilio/voice")
+    assert verbs(await caller.twilio("/twilio/voice", CallSid="CA" + "2" * 32)) == ["Say", "Hangup"]
+    assert isinstance(caller.notes[-1], CallOffered)
+    assert caller.notes[-1].refused == "at-capacity"
+    elsewhere = await caller.twilio("/twilio/voice", CallSid="CA" + "3" * 32, To="+15559870009")
+    assert "Connect" in verbs(elsewhere)
+
+
+async def test_it_takes_our_own_number_for_the_route_of_a_call_that_we_placed() -> None:
+    caller = Caller(make_bridge([WITH_PERSON]))
+    placed = await caller.twilio("/twilio/voice", Direction="outbound-api", From=OURS, To="+15550100134")
+    assert said_before_the_stream(placed)[1:] == ["This call is recorded.   <ok>"]
+
+
+async def test_asking_again_for_the_same_call_takes_no_second_place() -> None:
+    caller = Caller(make_bridge(max_concurrent_calls=1))
+    for _ in range(3):
+        assert "Connect" in verbs(await caller.twilio("/twilio/voice"))
+
+
+async def test_it_says_that_we_are_busy_when_we_are() -> None:
+    caller = Caller(make_bridge(max_concurrent_calls=1))
+    await caller.twilio("/twilio/voice")
+    response = await caller.twilio("/twilio/voice", CallSid="CA" + "2" * 32)
+    assert verbs(response) == ["Say", "Hangup"]
+    assert isinstance(caller.notes[-1], CallOffered)
+    assert caller.notes[-1].refused == "at-capacity"
+
+
+async def test_it_dials_a_person_when_we_take_no_calls() -> None:
+    caller = Caller(make_bridge([WITH_PERSON]))
+    caller.bridge.admission.draining = True
+    response = await caller.twilio("/twilio/voice")
+    assert verbs(response) == ["Dial"]
+    dial = ElementTree.fromstring(response.content)[0]
+    assert dial.text == PERSON
+    assert dial.attrib == {"action": f"{PUBLIC}/twilio/after?dialed=1", "timeout": "20"}
+
+
+@pytest.mark.parametrize("reason", ANSWERS)
+async def test_it_answers_the_end_of_the_stream_by_its_reason(reason: str) -> None:
+    caller = Caller()
+    caller.bridge.endings.note(SID, reason)
+    alone = verbs(await caller.twilio("/twilio/after"))
+    with_person = Caller(make_bridge([WITH_PERSON]))
+    with_person.bridge.endings.note(SID, reason)
+    helped = verbs(await with_person.twilio("/twilio/after"))
+    if ANSWERS[reason] == HANG_UP:
+        assert (alone, helped) == (["Hangup"], ["Hangup"])
+    else:
+        assert (alone, helped) == (["Say", "Hangup"], ["Dial"])
+
+
+@override_settings(FALLBACK_NUMBER=PERSON)
+async def test_it_dials_the_number_of_the_settings_where_the_route_has_none() -> None:
+    caller = Caller()
+    caller.bridge.endings.note(SID, "assistant-failed")
+    assert verbs(await caller.twilio("/twilio/after")) == ["Dial"]
+
+
+@pytest.mark.parametrize("status", ["completed", "answered", "busy", "no-answer", "failed", "canceled", ""])
+async def test_it_apologises_when_the_person_was_not_there(status: str) -> None:
+    said = verbs(await Caller().twilio("/twilio/after?dialed=1", DialCallStatus=status))
+    assert said == (["Hangup"] if status in ("completed", "answered") else ["Say", "Hangup"])
+
+
+@pytest.fixture
+def ended_call(transactional_db: None) -> Call:
+    return make_call(end_reason="caller-hung-up")
+
+
+async def test_it_asks_the_row_when_memory_does_not_know(ended_call: Call) -> None:
+    call = ended_call
+    assert verbs(await Caller().twilio("/twilio/after", CallSid=call.call_sid)) == ["Hangup"]
+    assert verbs(await Caller().twilio("/twilio/after", CallSid="CAunknown")) == ["Say", "Hangup"]
+
+
+async def test_it_is_never_silent_because_the_database_is() -> None:
+    release = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def hang(call_sid: str) -> str:
+        asyncio.run_coroutine_threadsafe(release.wait(), loop).result(30)
+        return "caller-hung-up"
+
+    real, twilio_webhooks._end_reason_in_row = twilio_webhooks._end_reason_in_row, hang
+    began = time.monotonic()
+    try:
+        response = await Caller().twilio("/twilio/after")
+    finally:
+        release.set()
+        twilio_webhooks._end_reason_in_row = real
+    assert verbs(response) == ["Say", "Hangup"]
+    assert time.monotonic() - began < 5
+
+
+class BrokenEnds(KnownEnds):
+    async def find(self, call_sid: str) -> str | None:
+        raise ConnectionError("gone")
+
+
+class HangingEnds(KnownEnds):
+    async def find(self, call_sid: str) -> str | None:
+        await asyncio.Event().wait()
+        return None
+
+
+@pytest.mark.parametrize("ends", [BrokenEnds, HangingEnds])
+async def test_it_asks_the_row_when_the_cache_is_broken(ends: type[KnownEnds], ended_call: Call) -> None:
+    caller = Caller(replace(make_bridge(), endings=ends()))
+    assert verbs(await caller.twilio("/twilio/after", CallSid=ended_call.call_sid)) == ["Hangup"]
+
+
+async def test_it_notes_what_twilio_tells() -> None:
+    caller = Caller()
+    told = await caller.twilio(
+        "/twilio/status", CallStatus="Completed", CallDuration="128", SequenceNumber="3"
+    )
+    assert told.status_code == 204
+    await caller.twilio("/twilio/status", CallDuration="-1", SequenceNumber="9" * 20)
+    await caller.twilio("/twilio/stream", StreamEvent="stream-error", StreamError="x" * 1000)
+    completed, odd, stream = caller.notes
+    assert isinstance(completed, CarrierReported) and isinstance(odd, CarrierReported)
+    assert (completed.status, completed.duration_seconds, completed.sequence) == ("completed", 128, 3)
+    assert (odd.duration_seconds, odd.sequence) == (None, None)
+    assert isinstance(stream, CarrierReported)
+    assert (stream.stream_event, len(stream.detail)) == ("stream-error", 255)
+
+
+async def test_it_says_whether_it_takes_calls() -> None:
+    caller = Caller()
+    ready = await caller.get("/readyz")
+    assert (ready.status_code, ready.json()) == (200, {"accepting": True, "live_calls": 0})
+    caller.bridge.admission.draining = True
+    assert (await caller.get("/readyz/")).status_code == 503
+    assert (await caller.get("/healthz")).content == b"ok\n"
+
+
+@pytest.mark.parametrize(
+    ("about", "heard"),
+    [
+        (twilio_client.wrap("a crown fell out \u2603"), "a crown fell out \u2603"),
+        (twilio_client.wrap(""), ""),
+        ("%%%", ""), ("a", ""), ("_w", ""), ("", ""),
+    ],
+)  # fmt: skip
+async def test_whoever_picks_up_is_told_what_it_is_about(about: str, heard: str) -> None:
+    answer = await Caller().twilio(f"/twilio/whisper?{urlencode({'about': about})}")
+    (said,) = ElementTree.fromstring(answer.content)
+    assert said.text == f"{twilio_webhooks.WHISPER} {heard}".strip()

@@ -1,0 +1,161 @@
+"""`manage.py configure_assistant`, as somebody types it, against the stand-in for Vapi's REST API."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calls.tests.commands import Printed, manage
+from calls.tests.live_server import LiveServer, live_server, own_database
+from calls.vapi import assistant_config
+from calls.vapi.assistant_config import House, Wishes
+from sandbox.faults import AssistantDials
+from sandbox.vapi.server import Assistant
+
+SECRET = "a-webhook-secret"
+PUBLIC = "https://voice.example.com"
+HOUSE = House(server_url=f"{PUBLIC}/vapi/events", secret=SECRET, max_call_seconds=1800, record=False)
+
+
+@dataclass(frozen=True)
+class Desk:
+    server: LiveServer  # its settings; it need not run
+    vapi: Assistant
+
+    async def configure(self, *arguments: str, **variables: str) -> Printed:
+        return await manage(self.server, "configure_assistant", *arguments, **variables)
+
+    def kept(self, assistant_id: str) -> dict[str, Any]:
+        found = self.vapi.store.get(assistant_id)
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    async with Assistant(listen="energy") as vapi:
+        with own_database(tmp_path / "rows") as database:
+            server = await asyncio.to_thread(
+                live_server, vapi.base_url, database.url, tmp_path / "journal",
+                PUBLIC_URL=PUBLIC, VAPI_WEBHOOK_SECRET=SECRET, VAPI_ASSISTANT_ID="",
+            )  # fmt: skip
+            yield Desk(server, vapi)
+
+
+async def test_it_makes_an_assistant_that_answers_fast_and_has_our_tools(desk: Desk) -> None:
+    planned = await desk.configure("--dry-run")
+    assert planned.code == 0 and desk.vapi.store.newest(9) == []
+    made = await desk.configure("--name", "Front desk", "--first-message", "Harbour Dental, hello?")
+    assert made.code == 0, made
+    assert SECRET not in made.out + made.err and made.says("server.headers.X-Vapi-Secret")
+    (name,) = re.findall(r"VAPI_ASSISTANT_ID=(\S+)", made.out)
+    found = desk.kept(name)
+    assert (found["name"], found["firstMessage"]) == ("Front desk", "Harbour Dental, hello?")
+    assert found["transcriber"] == {
+        "provider": "deepgram", "model": "nova-3", "language": "en", "endpointing": 300,
+    }  # fmt: skip
+    assert found["server"]["url"] == f"{PUBLIC}/vapi/events"
+    assert found["server"]["headers"] == {"X-Vapi-Secret": SECRET}
+    assert {tool["function"]["name"] for tool in found["model"]["tools"]} >= {"transfer_call", "end_call"}
+    assert (found["maxDurationSeconds"], found["artifactPlan"]) == (1800, {"recordingEnabled": False})
+    assert "tool-calls" in found["serverMessages"] and "tool-calls" in found["clientMessages"]
+    again = await desk.configure(VAPI_ASSISTANT_ID=name)
+    assert again.code == 0 and again.says("nothing to change"), again
+
+
+async def test_it_puts_one_right_and_leaves_what_it_was_not_asked_for(desk: Desk) -> None:
+    theirs = {
+        "name": "Mine",
+        "voice": {"provider": "11labs", "voiceId": "abc"},
+        "model": {
+            "provider": "anthropic", "model": "a-model",
+            "messages": [{"role": "system", "content": "Be kind."}],
+            "tools": [{"type": "function", "function": {"name": "book"}}],
+        },
+        "transcriber": {"provider": "deepgram", "model": "nova-2", "language": "de", "endpointing": 10},
+        "endCallMessage": "Bye.",
+        "maxDurationSeconds": 600,
+    }  # fmt: skip
+    mine = desk.vapi.store.put(theirs)["id"]
+    changed = await desk.configure(VAPI_ASSISTANT_ID=mine)
+    assert changed.code == 0 and changed.says("transcriber.endpointing"), changed
+    found = desk.kept(mine)
+    assert (found["name"], found["voice"], found["endCallMessage"]) == ("Mine", theirs["voice"], "Bye.")
+    assert found["model"]["messages"] == theirs["model"]["messages"]  # type: ignore[index]
+    names = [tool["function"]["name"] for tool in found["model"]["tools"]]
+    assert names[0] == "book" and "transfer_call" in names
+    assert found["transcriber"] == {
+        "provider": "deepgram", "model": "nova-3", "language": "de", "endpointing": 300,
+    }  # fmt: skip
+    assert found["maxDurationSeconds"] == 1800
+    await desk.configure(
+        "--voice", "vapi/Elliot", "--model", "openai/m", "--endpointing", "400", VAPI_ASSISTANT_ID=mine
+    )
+    found = desk.kept(mine)
+    assert found["voice"] == {"provider": "vapi", "voiceId": "Elliot"}
+    assert (found["model"]["model"], found["transcriber"]["endpointing"]) == ("m", 400)
+    made = await desk.configure("--new", VAPI_ASSISTANT_ID=mine)
+    assert made.says("VAPI_ASSISTANT_ID=") and len(desk.vapi.store.newest(9)) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "words"),
+    [
+        (("--endpointing", "200"), {}, "callers are cut off while they think"),
+        (("--voice", "Elliot"), {}, "--voice is provider/name"),
+        (("--id", "nobody"), {}, "Vapi knows no such assistant"),
+        (("--name", "x" * 41), {}, "name must be shorter than or equal to 40 characters"),
+        ((), {"VAPI_API_KEY": "public-key"}, "the private key, not the public one"),
+        ((), {"VAPI_API_KEY": ""}, "VAPI_API_KEY is not set"),
+        ((), {"VAPI_SOCKET_URL": "ws://127.0.0.1:1/socket"}, "a server of your own"),
+    ],
+)
+async def test_what_stands_in_the_way_is_said(
+    desk: Desk, arguments: tuple[str, ...], variables: dict[str, str], words: str
+) -> None:
+    refused = await desk.configure(*arguments, **variables)
+    assert refused.code == 1 and refused.says(words), refused
+    assert desk.vapi.store.newest(9) == []
+
+
+async def test_trouble_at_vapi_is_said(desk: Desk) -> None:
+    for status, words in ((429, "asked too often"), (503, "trouble of its own (503)")):
+        desk.vapi.dials = AssistantDials(rest_status=status)
+        refused = await desk.configure()
+        assert refused.code == 1 and refused.says(words), refused
+
+
+async def test_a_new_secret_is_told_but_never_shown_and_other_headers_stay(desk: Desk) -> None:
+    await desk.configure()
+    (made,) = desk.vapi.store.newest(9)
+    server = {**made["server"], "headers": {"X-Vapi-Secret": SECRET, "X-Theirs": "kept"}}
+    mine = desk.vapi.store.put({"server": server}, made["id"])["id"]
+    changed = await desk.configure(VAPI_ASSISTANT_ID=mine, VAPI_WEBHOOK_SECRET="another-secret")
+    assert changed.code == 0 and changed.says("(changed)"), changed
+    assert not any(secret in changed.out + changed.err for secret in (SECRET, "another-secret"))
+    assert desk.kept(mine)["server"]["headers"] == {"X-Vapi-Secret": "another-secret", "X-Theirs": "kept"}
+
+
+def test_without_a_secret_the_assistant_gets_no_address_of_ours() -> None:
+    house = House(server_url=PUBLIC, secret="", max_call_seconds=5, record=True)
+    fields = assistant_config.wanted({}, Wishes(), house)
+    assert "server" not in fields
+    assert (fields["maxDurationSeconds"], fields["artifactPlan"]["recordingEnabled"]) == (10, True)
+
+
+def test_strange_answers_of_vapis_are_put_right() -> None:
+    strange: dict[str, Any] = {
+        "model": None,
+        "voice": [],
+        "transcriber": {"provider": "other", "endpointing": "?"},
+        "server": 3,
+    }
+    fields = assistant_config.wanted(strange, Wishes(), HOUSE)
+    assert fields["transcriber"]["endpointing"] == 300 and fields["voice"]["provider"] == "vapi"
+    assert assistant_config.to_send(fields, fields) == {} and assistant_config.changes(fields, fields) == []

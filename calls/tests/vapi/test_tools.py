@@ -1,0 +1,191 @@
+"""The assistant's tools, as Vapi calls them: by its webhook, with Twilio and Vapi behind real HTTP.
+
+None of these tests may use the database, so none of the tools does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qs
+from xml.etree import ElementTree
+
+import pytest
+from pytest_django import Settings
+
+from bridge.admission import Route
+from bridge.journal import EndRequested, Happened
+from calls.tests.staff.live.test_actions import ACCOUNT, FarEnd
+from calls.tests.vapi.test_webhooks import send
+from calls.tests.webhook_client import PUBLIC, SID, Caller, make_bridge
+from calls.vapi import tools
+
+PERSON = "+15550107777"
+FRONT_DESK = Route(id="7", number="+15559870000", fallback_number=PERSON)
+VAPI_ID = "0198c5d1-7777-7000-8000-000000000001"
+
+
+@pytest.fixture
+def far() -> Iterator[FarEnd]:
+    far = FarEnd()
+    yield far
+    far.stop()
+
+
+@pytest.fixture(autouse=True)
+def outside(far: FarEnd, settings: Settings) -> None:
+    settings.TWILIO_ACCOUNT_SID, settings.TWILIO_AUTH_TOKENS = ACCOUNT, ["a-token"]
+    settings.TWILIO_BASE_URL = settings.VAPI_BASE_URL = far.url
+    settings.PUBLIC_URL, settings.VAPI_API_KEY, settings.VAPI_SOCKET_URL = PUBLIC, "a-key", ""
+    settings.VAPI_ALLOWED_HOSTS, settings.FALLBACK_NUMBER = ["127.0.0.1"], ""
+
+
+def asked(name: str, number: str = "", route: str = "7", **arguments: Any) -> dict[str, Any]:
+    """A tool's call, of an id of its own: what was answered once is not run again."""
+    number = number or uuid.uuid4().hex
+    return {
+        "message": {
+            "type": "tool-calls",
+            "toolCallList": [{"id": number, "function": {"name": name, "arguments": arguments}}],
+            "call": {"id": VAPI_ID, "assistantOverrides": {"metadata": {"callSid": SID, "route": route}}},
+        }
+    }
+
+
+async def result(caller: Caller, message: Any) -> dict[str, str]:
+    answer = await send(caller, message)
+    assert answer.status_code == 200
+    (found,) = answer.json()["results"]
+    return dict(found)
+
+
+async def test_a_caller_is_handed_over_and_the_person_told_why(far: FarEnd) -> None:
+    caller = Caller(make_bridge([FRONT_DESK]))
+    told = await result(caller, asked("transfer_call", "t1", reason="A crown\nfell out & hurts."))
+    assert told == {"toolCallId": "t1", "name": "transfer_call", "result": "The caller is being connected."}
+    ((method, path, _, body),) = far.asked
+    assert (method, path) == ("POST", f"/2010-04-01/Accounts/{ACCOUNT}/Calls/{SID}.json")
+    (dial,) = ElementTree.fromstring(parse_qs(body.decode())["Twiml"][0])
+    assert dial.get("action") == f"{PUBLIC}/twilio/after?dialed=1"
+    (number,) = dial
+    assert number.text == PERSON
+    whisper = str(number.get("url")).removeprefix(PUBLIC)
+    (said,) = ElementTree.fromstring((await caller.twilio(whisper)).content)
+    assert str(said.text).endswith("A crown fell out & hurts.")
+    requested, happened = caller.notes
+    assert isinstance(requested, EndRequested) and isinstance(happened, Happened)
+    assert (requested.end_reason, requested.ended_by) == ("transferred", "assistant")
+    assert (happened.kind, happened.data["tool"], happened.source) == ("tool-done", "transfer_call", "vapi")
+
+
+async def test_nobody_is_dialled_where_there_is_nobody(far: FarEnd) -> None:
+    caller = Caller(make_bridge([FRONT_DESK]))
+    told = await result(caller, asked("transfer_call", route="of another time"))
+    assert "no person" in told["error"] and not far.asked
+    (happened,) = caller.notes
+    assert isinstance(happened, Happened) and happened.kind == "tool-failed"
+
+
+async def test_a_handover_that_twilio_refuses_is_taken_back(far: FarEnd) -> None:
+    far.status, far.answer = 404, {"code": 20404, "message": "not found"}
+    caller = Caller(make_bridge([FRONT_DESK]))
+    assert "could not be dialled" in (await result(caller, asked("transfer_call")))["error"]
+    requested, withdrawn, _ = caller.notes
+    assert isinstance(requested, EndRequested) and isinstance(withdrawn, EndRequested)
+    assert withdrawn.withdrawn and withdrawn.at == requested.at
+
+
+async def test_a_handover_that_may_have_been_done_stands(far: FarEnd) -> None:
+    far.answer = b"no JSON"
+    caller = Caller(make_bridge([FRONT_DESK]))
+    assert "error" in await result(caller, asked("transfer_call"))
+    assert [type(note) for note in caller.notes] == [EndRequested, Happened]
+
+
+async def test_asking_twice_dials_once(far: FarEnd) -> None:
+    caller = Caller(make_bridge([FRONT_DESK]))
+    message = asked("transfer_call", number="asked twice")
+    first, second = await asyncio.gather(result(caller, message), result(caller, message))
+    assert first == second == await result(caller, message)
+    assert len(far.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sent"),
+    [
+        ({}, {"type": "end-call"}),
+        ({"goodbye": "Bye!"}, {"type": "say", "content": "Bye!", "endCallAfterSpoken": True}),
+    ],
+)
+async def test_the_call_is_ended_by_the_assistants_own_side(
+    far: FarEnd, arguments: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    caller = Caller()
+    assert (await result(caller, asked("end_call", **arguments)))["result"] == "The call is ending."
+    (_, _, _, body) = far.asked[-1]
+    assert json.loads(body) == sent
+    assert VAPI_ID in far.asked[0][1]
+
+
+async def test_a_call_that_vapi_cannot_end_is_told_to_the_model(far: FarEnd) -> None:
+    far.status = 404
+    assert "could not be ended" in (await result(Caller(), asked("end_call")))["error"]
+
+
+async def test_keys_are_checked_here_and_played_by_whoever_holds_the_line() -> None:
+    caller = Caller()
+    assert "are being pressed" in (await result(caller, asked("send_dtmf", digits="1w42#")))["result"]
+    assert "Not pressed" in (await result(caller, asked("send_dtmf", digits="call me")))["error"]
+    assert "Not pressed" in (await result(caller, asked("send_dtmf", digits={"a": 1})))["error"]
+
+
+async def test_a_tool_that_breaks_or_hangs_is_an_error_for_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def breaks(use: tools.ToolUse) -> str:
+        raise ZeroDivisionError
+
+    async def hangs(use: tools.ToolUse) -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    monkeypatch.setattr(tools, "SECONDS", 0.01)
+    for name, run, said in (("breaks", breaks, "It failed."), ("hangs", hangs, "took too long")):
+        monkeypatch.setitem(tools.TOOLS, name, tools.Tool(name, "", {}, (), run))
+        assert said in (await result(Caller(), asked(name)))["error"]
+
+
+async def test_a_call_that_is_no_telephone_call_has_no_tools() -> None:
+    message = {"type": "tool-calls", "toolCallList": [{"id": "t", "function": {"name": "end_call"}}]}
+    assert "not a call on the telephone" in (await result(Caller(), message))["error"]
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    async def many() -> None:
+        caller = Caller()
+        for number in range(tools.MAX_REMEMBERED + 10):
+            call = {"id": f"{number} of many", "function": {"name": "nothing of ours"}}
+            await result(caller, {"type": "tool-calls", "toolCallList": [call]})
+
+    asyncio.run(many())
+    assert len(tools._answers) <= tools.MAX_REMEMBERED
+
+
+def test_the_declarations_are_what_a_model_is_told() -> None:
+    found = {each["function"]["name"]: each["function"] for each in tools.declarations()}
+    assert set(found) == {"transfer_call", "end_call", "send_dtmf"}
+    assert found["send_dtmf"]["parameters"]["required"] == ["digits"]
+    assert all(each["description"] for each in found.values())
+    json.dumps(tools.declarations())
+
+
+async def test_a_tool_is_added_as_the_documentation_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tools, "TOOLS", dict(tools.TOOLS))
+
+    @tools.tool("Says whether the practice is open on a day.", day="A weekday, such as Monday.")
+    async def opening_hours(use: tools.ToolUse) -> str:
+        return "Closed." if use.text("day") in ("Saturday", "Sunday") else "From eight to six."
+
+    assert "opening_hours" in {each["function"]["name"] for each in tools.declarations()}
+    assert (await result(Caller(), asked("opening_hours", day="Sunday")))["result"] == "Closed."

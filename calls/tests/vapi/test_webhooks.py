@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import hmac
+import json
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any
+
+import pytest
+
+from bridge.journal import AssistantReported
+from calls.tests.webhook_client import SID, Caller, make_bridge
+from calls.vapi.webhooks import MAX_TURNS
+
+SECRET = {"X-Vapi-Secret": "topsecret"}
+REPORT: dict[str, Any] = {
+    "type": "end-of-call-report",
+    "endedReason": "customer-ended-call",
+    "cost": 0.19,
+    "analysis": {"summary": "Moved to Thursday."},
+    "artifact": {
+        "performanceMetrics": {
+            "turnLatencies": [
+                {"modelLatency": 420, "voiceLatency": 180, "turnLatency": 1200},
+                "odd",
+                {"modelLatency": -1},
+            ]
+        }
+    },
+    "call": {
+        "id": "0198c5d1-7777-7000-8000-000000000001",
+        "assistantOverrides": {"metadata": {"callSid": SID}},
+    },
+}
+
+
+async def send(caller: Caller, body: Any, path: str = "/vapi/events", **headers: str) -> Any:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return await caller.post(path, raw, content_type="application/json", headers=headers or SECRET)
+
+
+def signed(body: bytes, timestamp: str, secret: bytes = b"topsecret", prefix: str = "") -> dict[str, str]:
+    digest = hmac.new(secret, f"{timestamp}.".encode() + body, sha256).hexdigest()
+    return {"X-Signature": prefix + digest, "X-Timestamp": timestamp}
+
+
+def now(offset: float = 0, scale: int = 1) -> str:
+    return str(int((time.time() + offset) * scale))
+
+
+BODY = b'{"message":{"type":"hang"}}'
+
+
+# Made when the test runs: a timestamp that was taken when it was collected may have grown old.
+Headers = Callable[[], dict[str, str]]
+
+OPEN: dict[str, Headers] = {
+    "secret header": lambda: SECRET,
+    "bearer": lambda: {"Authorization": "Bearer topsecret"},
+    "bearer, written oddly": lambda: {"Authorization": "bearer  topsecret"},
+    "hmac": lambda: signed(BODY, now()),
+    "hmac in milliseconds": lambda: signed(BODY, now(scale=1000)),
+    "hmac nearly too old": lambda: signed(BODY, now(-280), prefix="sha256="),
+}
+SHUT: dict[str, Headers] = {
+    "nothing": lambda: {"X-Nothing": "1"},
+    "empty header": lambda: {"X-Vapi-Secret": ""},
+    "nearly the secret": lambda: {"X-Vapi-Secret": "topsecre"},
+    "not ascii": lambda: {"X-Vapi-Secret": "töpsecret"},
+    "no scheme": lambda: {"Authorization": "topsecret"},
+    "another scheme": lambda: {"Authorization": "Basic topsecret"},
+    "empty bearer": lambda: {"Authorization": "Bearer "},
+    "hmac too old": lambda: signed(BODY, now(-330)),
+    "hmac of the future": lambda: signed(BODY, now(330)),
+    "hmac of another secret": lambda: signed(BODY, now(), secret=b"other"),
+    "hmac of another body": lambda: signed(BODY + b" ", now()),
+    "hmac without time": lambda: {"X-Signature": signed(BODY, now())["X-Signature"]},
+    "hmac of a word": lambda: signed(BODY, "soon"),
+    "hmac of a long number": lambda: signed(BODY, "9" * 17),
+}
+
+
+@pytest.mark.parametrize("proof", OPEN)
+async def test_it_opens_to_every_proof_of_the_secret(proof: str) -> None:
+    assert (await send(Caller(), BODY, **OPEN[proof]())).status_code == 200
+
+
+@pytest.mark.parametrize("proof", SHUT)
+async def test_it_stays_shut_to_everything_else(proof: str) -> None:
+    caller = Caller()
+    assert (await send(caller, BODY, **SHUT[proof]())).status_code == 401
+    assert not caller.notes
+
+
+async def test_it_agrees_with_the_scheme_as_documented() -> None:
+    digest = signed(BODY, "1700000000")["X-Signature"]
+    assert digest == "a1758beabad8c89bca930251a8f61bfa4b447482318e293976b66e1878edc6d3"
+
+
+@pytest.mark.parametrize("proof", OPEN | SHUT)
+async def test_without_a_secret_it_refuses_everything(proof: str) -> None:
+    caller = Caller(make_bridge(vapi_webhook_secret=""))
+    assert (await send(caller, BODY, **(OPEN | SHUT)[proof]())).status_code == 401
+    assert (await send(caller, BODY, **signed(BODY, now(), b""))).status_code == 401
+
+
+async def test_a_secret_may_hold_any_letter() -> None:
+    caller = Caller(make_bridge(vapi_webhook_secret="schlüssel"))
+    header = "schlüssel".encode().decode("latin-1")
+    assert (await send(caller, BODY, **{"X-Vapi-Secret": header})).status_code == 200
+
+
+@pytest.mark.parametrize("method", ["get", "put", "delete"])
+async def test_it_is_posted_to(method: str) -> None:
+    assert (await getattr(Caller(), method)("/vapi/events")).status_code == 405
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[" * 100_000, b"[]", b"3", b'{"message": 3}', b"\xff"])
+async def test_it_refuses_what_is_no_message(body: bytes) -> None:
+    assert (await send(Caller(), body)).status_code == 400
+
+
+async def test_it_reads_a_report_larger_than_djangos_own_limit() -> None:
+    caller = Caller()
+    large = REPORT | {"transcript": "x" * (3 * 1024 * 1024)}
+    assert (await send(caller, {"message": large})).status_code == 200
+    assert len(caller.notes) == 1
+    huge = {"message": {"transcript": "x" * (8 * 1024 * 1024)}}
+    assert (await send(caller, huge)).status_code == 413
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+async def test_it_notes_the_report_of_a_call(wrapped: bool) -> None:
+    caller = Caller()
+    answer = await send(caller, {"message": REPORT} if wrapped else REPORT, "/vapi/events/")
+    assert answer.status_code == 200
+    (report,) = caller.notes
+    assert isinstance(report, AssistantReported)
+    assert report.call_sid == SID
+    assert report.vapi_call_id == "0198c5d1-7777-7000-8000-000000000001"
+    assert (report.kind, report.ended_reason) == ("end-of-call-report", "customer-ended-call")
+    assert (report.cost, report.summary) == (0.19, "Moved to Thursday.")
+    assert report.turn_latencies == ({"modelLatency": 420, "voiceLatency": 180, "turnLatency": 1200}, {}, {})
+
+
+async def test_it_finds_the_call_in_the_query_first() -> None:
+    caller = Caller()
+    await send(caller, REPORT, "/vapi/events?callSid=CAquery")
+    await send(caller, REPORT, "/vapi/events?callSid=../odd")
+    assert [note.call_sid for note in caller.notes] == ["CAquery", SID]
+
+
+async def test_it_notes_a_status() -> None:
+    caller = Caller()
+    update = {"type": "status-update", "status": "ended", "endedReason": "x" * 999, "call": {"id": "0198"}}
+    await send(caller, update)
+    (report,) = caller.notes
+    assert isinstance(report, AssistantReported)
+    assert (report.call_sid, report.vapi_call_id, report.status) == ("", "0198", "ended")
+    assert len(report.ended_reason) == 255
+
+
+async def test_it_drops_a_report_of_no_call() -> None:
+    caller = Caller()
+    assert (await send(caller, {"type": "status-update", "status": "ended"})).status_code == 200
+    assert not caller.notes
+
+
+@pytest.mark.parametrize(
+    "odd", [{"cost": float("nan")}, {"cost": True}, {"cost": -1}, {"cost": "1"}, {"cost": 1e300}]
+)
+async def test_it_leaves_an_odd_cost_out(odd: dict[str, Any]) -> None:
+    caller = Caller()
+    assert (await send(caller, REPORT | odd)).status_code == 200
+    (report,) = caller.notes
+    assert isinstance(report, AssistantReported)
+    assert report.cost is None
+
+
+async def test_it_bounds_what_it_keeps() -> None:
+    caller = Caller()
+    many = {"performanceMetrics": {"turnLatencies": [{"modelLatency": 1}] * 5000}}
+    await send(
+        caller, REPORT | {"artifact": many, "analysis": None, "summary": "x" * 50_000, "call": {"id": "0"}}
+    )
+    (report,) = caller.notes
+    assert isinstance(report, AssistantReported)
+    assert len(report.turn_latencies) == MAX_TURNS
+    assert len(report.summary) == 10_000
+
+
+async def test_it_answers_a_tool_call_that_nobody_serves() -> None:
+    calls = [{"id": "t1", "function": {"name": "book"}}, {"id": "t2", "name": "pay"}, 3]
+    answer = await send(Caller(), {"message": {"type": "tool-calls", "toolCallList": calls}})
+    assert answer.json()["results"][:2] == [
+        {"toolCallId": "t1", "name": "book", "error": "no such tool"},
+        {"toolCallId": "t2", "name": "pay", "error": "no such tool"},
+    ]
+    nested = {"type": "tool-calls", "toolWithToolCallList": [{"toolCall": {"id": "t3", "function": {}}}]}
+    assert (await send(Caller(), nested)).json()["results"][0]["toolCallId"] == "t3"
+    assert (await send(Caller(), {"type": "tool-calls"})).json() == {"results": []}
+
+
+@pytest.mark.parametrize("kind", ["transcript", "speech-update", "hang", "", None, 7, "a new one"])
+async def test_it_takes_any_other_message_without_a_word(kind: Any) -> None:
+    caller = Caller()
+    assert (await send(caller, {"message": {"type": kind}})).status_code == 200
+    assert not caller.notes
