@@ -69,7 +69,8 @@ def run(folder: Path) -> dict[str, Any]:
     from django.core.management import call_command
     from django.db import connection
 
-    from calls.ingest.writer import JournalWriter, SpoolJournal
+    from calls.ingest.journal import SpoolJournal
+    from calls.ingest.writer import JournalWriter
 
     call_command("migrate", verbosity=0)
     results: dict[str, Any] = {"database": connection.vendor}

@@ -100,7 +100,7 @@ class TurnTaken:
 
 
 @dataclass(frozen=True, slots=True)
-class Happened:
+class TimelineEvent:
     """One line of the timeline, as it happened. `source` tells numberings apart: stream, carrier, vapi."""
 
     call_sid: str
@@ -205,7 +205,7 @@ Entry: TypeAlias = (
     | AssistantAnswered
     | UtteranceSpoken
     | TurnTaken
-    | Happened
+    | TimelineEvent
     | StreamEnded
     | CarrierReported
     | AssistantReported
@@ -218,9 +218,11 @@ _KINDS: dict[str, type[Entry]] = {
     kind.__name__: kind
     for kind in (
         CallOffered, StreamStarted, StreamRefused, AssistantAnswered, UtteranceSpoken,
-        TurnTaken, Happened, StreamEnded, CarrierReported, AssistantReported, EndRequested,
+        TurnTaken, TimelineEvent, StreamEnded, CarrierReported, AssistantReported, EndRequested,
     )
 }  # fmt: skip
+# Names that earlier versions wrote: their spools are replayed by this one.
+_KINDS["Happened"] = TimelineEvent
 
 
 class Journal(Protocol):

@@ -18,7 +18,7 @@ from whitenoise.middleware import WhiteNoiseMiddleware
 Answer = Awaitable[HttpResponseBase]
 
 
-class WebhookDoor:
+class WebhookBypassMiddleware:
     """Twilio, Vapi and health probes go straight to their async view, past all other middleware.
 
     Some of that middleware is synchronous and hops to a thread, where a slow query may stand in the

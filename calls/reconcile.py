@@ -26,12 +26,12 @@ from django.db.models import BooleanField, Case, Q, When
 
 from bridge.journal import CarrierReported, Entry, to_line
 from calls import costs as bills
-from calls.ingest.batch import Placer
+from calls.ingest.batch import RowWriter
 from calls.models import OPEN_STATUSES, TERMINAL_STATUSES, Call
 from calls.twilio import client as twilio_client
-from calls.twilio.client import NotDone
 from calls.vapi import client as vapi_client
 from calls.vapi.webhooks import END_OF_CALL, read_report
+from calls.vendor_errors import VendorError
 
 SETTLED = timedelta(minutes=1)  # so long after a call, callbacks and reports may be on their way
 AT_ONCE = 8
@@ -52,7 +52,7 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class MissingFacts:
     """One call of which something is missing."""
 
     call_sid: str
@@ -69,7 +69,7 @@ class Job:
 
 
 @dataclass(slots=True)
-class Tally:
+class SyncResult:
     """What came of it."""
 
     calls: int = 0
@@ -110,7 +110,9 @@ def _counted(counter: Counter[str]) -> str:
     return f"{counter.total()} ({found})" if found else "0"
 
 
-def missing(now: datetime, days: int = 3, limit: int = 1000, after: timedelta = SETTLED) -> list[Job]:
+def missing(
+    now: datetime, days: int = 3, limit: int = 1000, after: timedelta = SETTLED
+) -> list[MissingFacts]:
     """The calls of the last days of which something is missing that can be asked for. One query."""
     settled = now - after
     # While a process carries a call, its lease is young, and its end will be told.
@@ -134,7 +136,7 @@ def missing(now: datetime, days: int = 3, limit: int = 1000, after: timedelta = 
         .newest_first()
     )
     return [
-        Job(
+        MissingFacts(
             call_sid=call.call_sid,
             vapi_call_id=call.vapi_call_id,
             status=call.status,
@@ -161,12 +163,12 @@ def sync(
     on_done: Callable[[int], object] = lambda done: None,
     on_total: Callable[[int], object] = lambda total: None,
     patience: Patience | None = None,
-) -> Tally:
+) -> SyncResult:
     """Ask for what is missing, and write down what came. Raises what the database raises."""
     jobs = missing(now, days, limit, after)
     on_total(len(jobs))
-    round_ = Round(Tally(calls=len(jobs)), now, time.monotonic() + seconds, patience or Patience())
-    placer = Placer(list, None)
+    round_ = SyncRun(SyncResult(calls=len(jobs)), now, time.monotonic() + seconds, patience or Patience())
+    placer = RowWriter(list, None)
     for begin in range(0, len(jobs), BATCH):
         batch = jobs[begin : begin + BATCH]
         entries = async_to_sync(round_.ask_all)(batch)
@@ -174,16 +176,16 @@ def sync(
         if bad:
             round_.tally.failed["the database refused an answer"] += len(bad)
         on_done(len(batch))
-    for far_end, wanted in (
+    for peer, wanted in (
         (round_.twilio, any(job.ask_twilio for job in jobs)),
         (round_.vapi, any(job.ask_vapi for job in jobs)),
     ):
-        if far_end.closed and wanted:
-            round_.tally.refused[far_end.name] = far_end.closed
+        if peer.closed and wanted:
+            round_.tally.refused[peer.name] = peer.closed
     return round_.tally
 
 
-class FarEnd:
+class VendorClient:
     """Twilio or Vapi in one run: asked patiently, and no more once it refuses us or is away."""
 
     def __init__(self, name: str, deadline: float, patience: Patience) -> None:
@@ -193,15 +195,15 @@ class FarEnd:
         self._patience = patience
 
     async def ask(self, question: Callable[[], Awaitable[T]]) -> T:
-        """Raises `NotDone`: at once where asking again is of no use, else when patience is at its end."""
+        """Raises `VendorError`: at once where asking again is of no use, else when patience is at its end."""
         give_up_at = min(time.monotonic() + self._patience.in_all_s, self._deadline)
         pause = self._patience.first_s
         while True:
             if self.closed:
-                raise NotDone(self.closed)
+                raise VendorError(self.closed)
             try:
                 return await question()
-            except NotDone as failure:
+            except VendorError as failure:
                 if failure.status in REFUSED:
                     self.closed = str(failure)
                     raise
@@ -216,21 +218,21 @@ class FarEnd:
             pause = min(pause * 2, self._patience.longest_s)
 
 
-class Round:
+class SyncRun:
     """One run's questions."""
 
-    def __init__(self, tally: Tally, now: datetime, deadline: float, patience: Patience) -> None:
+    def __init__(self, tally: SyncResult, now: datetime, deadline: float, patience: Patience) -> None:
         self.tally = tally
         self._now = now
-        self.twilio = FarEnd("Twilio", deadline, patience)
+        self.twilio = VendorClient("Twilio", deadline, patience)
         if not settings.TWILIO_ACCOUNT_SID or not settings.TWILIO_AUTH_TOKENS:
             self.twilio.closed = "TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN are not both set."
-        self.vapi = FarEnd("Vapi", deadline, patience)
+        self.vapi = VendorClient("Vapi", deadline, patience)
         if not settings.VAPI_API_KEY:
             self.vapi.closed = "VAPI_API_KEY is not set."
         self._deadline = deadline
 
-    async def ask_all(self, jobs: Sequence[Job]) -> list[Entry]:
+    async def ask_all(self, jobs: Sequence[MissingFacts]) -> list[Entry]:
         """The news of these calls, a few asked for at a time."""
         waiting = list(reversed(jobs))
         found: list[Entry] = []
@@ -248,13 +250,13 @@ class Round:
                 tasks.create_task(ask_some())
         return found
 
-    async def _ask(self, job: Job) -> list[Entry]:
+    async def _ask(self, job: MissingFacts) -> list[Entry]:
         found: list[Entry] = []
         over = job.has_ended
         if job.ask_twilio and not self.twilio.closed:
             try:
                 entry = await self._ask_twilio(job)
-            except NotDone as failure:
+            except VendorError as failure:
                 self._failed(self.twilio, failure)
             else:
                 found += [entry] if entry is not None else []
@@ -262,15 +264,15 @@ class Round:
         if job.ask_vapi and over and not self.vapi.closed:
             try:
                 found += await self._ask_vapi(job)
-            except NotDone as failure:
+            except VendorError as failure:
                 self._failed(self.vapi, failure)
         return found
 
-    def _failed(self, far_end: FarEnd, failure: NotDone) -> None:
+    def _failed(self, peer: VendorClient, failure: VendorError) -> None:
         why = "it knows no such call" if failure.status == 404 else str(failure).rstrip(".")
-        self.tally.failed[f"{far_end.name}: {why}"] += 1
+        self.tally.failed[f"{peer.name}: {why}"] += 1
 
-    async def _ask_twilio(self, job: Job) -> CarrierReported | None:
+    async def _ask_twilio(self, job: MissingFacts) -> CarrierReported | None:
         """What Twilio knows of the call that we do not; None where that is nothing."""
         self.tally.asked["Twilio"] += 1
         told = await self.twilio.ask(lambda: twilio_client.fetch_call(job.call_sid))
@@ -306,12 +308,12 @@ class Round:
             price="" if price is None else str(told.price),
         )
 
-    async def _ask_vapi(self, job: Job) -> list[Entry]:
+    async def _ask_vapi(self, job: MissingFacts) -> list[Entry]:
         """The report of the call, once it is over at Vapi; until then it is told to end."""
         self.tally.asked["Vapi"] += 1
         told = await self.vapi.ask(lambda: vapi_client.fetch_call(job.vapi_call_id))
         if not isinstance(told.get("status"), str):
-            raise NotDone("The answer was cut off or unreadable.")
+            raise VendorError("The answer was cut off or unreadable.")
         if told["status"] != OVER_AT_VAPI:
             await vapi_client.end_call(told)
             self.tally.filled["ends at Vapi"] += 1

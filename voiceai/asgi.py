@@ -35,7 +35,8 @@ from bridge.context import BridgeContext
 from bridge.end_reason_cache import KnownEnds
 from bridge.io.consumer import MediaStreamConsumer
 from bridge.io.vapi_link import VapiClient
-from calls.ingest.writer import JournalWriter, SpoolJournal
+from calls.ingest.journal import SpoolJournal
+from calls.ingest.writer import JournalWriter
 from calls.staff.live.consumer import LiveConsumer
 from calls.staff.live.publisher import Publisher
 from voiceai.bridge_settings import bridge_config
@@ -73,7 +74,7 @@ writer = JournalWriter(
     journal,
     live_calls=admission.live_call_sids,
     on_routes=lambda rows: admission.replace_routes(Route(**row) for row in rows),
-    on_commit=publisher.look_again,
+    on_commit=publisher.notify_changed,
 )
 context = BridgeContext(config=config, admission=admission, journal=journal, endings=ends)
 client = VapiClient(config)

@@ -10,5 +10,5 @@ urlpatterns = [
     path("admin/", admin.site.urls),
 ]
 
-handler403 = "calls.staff.pages.refused"
-handler404 = "calls.staff.pages.not_there"
+handler403 = "calls.staff.pages.handler403"
+handler404 = "calls.staff.pages.handler404"

@@ -23,7 +23,7 @@ class BargeIn:
 
     def __init__(self, turns: Turns, playout: Playout) -> None:
         # Until then assistant audio is what was on its way when we told it to be silent.
-        self.deaf_until = float("-inf")
+        self.ignore_audio_until = float("-inf")
         self._turns = turns
         self._playout = playout
         self._caller_began: float | None = None  # by Vapi's word, while the assistant played
@@ -55,7 +55,7 @@ class BargeIn:
         if caller.loud_ms - self._overlap_from_ms < LOCAL_MS:
             return False
         self._overlap_from_ms = None
-        self.deaf_until = now + DEAF_SECONDS
+        self.ignore_audio_until = now + DEAF_SECONDS
         return True
 
     def is_first(self, now: float) -> bool:

@@ -22,11 +22,11 @@ from bridge.call.turns import Turn
 from bridge.call.utterances import Spoken
 from bridge.journal import (
     AssistantAnswered,
-    Happened,
     LiveNote,
     StreamEnded,
     StreamRefused,
     StreamStarted,
+    TimelineEvent,
     TurnTaken,
     UtteranceSpoken,
 )
@@ -75,14 +75,14 @@ class CallReport:
     def answered(self, vapi_call_id: str, frames_held: int, now: float) -> AssistantAnswered:
         return AssistantAnswered(self.call_sid, self._at(now), self.ms(now), vapi_call_id, frames_held)
 
-    def happened(self, kind: str, now: float, data: Mapping[str, Any]) -> Happened | None:
+    def happened(self, kind: str, now: float, data: Mapping[str, Any]) -> TimelineEvent | None:
         if not self.stream_sid:
             return None
         if self._happenings >= MAX_HAPPENED:
             self.counters["happenings_dropped"] += 1
             return None
         self._happenings += 1
-        return Happened(self.call_sid, self._happenings - 1, kind, self.ms(now), data)
+        return TimelineEvent(self.call_sid, self._happenings - 1, kind, self.ms(now), data)
 
     def utterance(self, speaker: vapi.Speaker, text: str, spoken: Spoken) -> UtteranceSpoken:
         self._utterances += 1

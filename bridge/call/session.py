@@ -194,7 +194,7 @@ class CallSession:
                 | vapi.UserInterrupted()
                 | vapi.Hang()
                 | vapi.ToolCalls()
-                | vapi.Noted()
+                | vapi.IgnoredEvent()
             ):
                 self._vapi(event, now)
             case twilio.Connected():
@@ -251,7 +251,7 @@ class CallSession:
         for digits in self._unsaid:
             self._tell_digits(digits)
         self._unsaid.clear()
-        self._tell_watchers(now)
+        self._publish_live(now)
 
     def _unreachable(self, event: AssistantUnreachable, now: float) -> None:
         log.warning("%s ! assistant unreachable: %s", self, event.detail)
@@ -281,7 +281,7 @@ class CallSession:
             self._deadlines.set("stall", max(turn.end_of_speech, self._last_from_assistant) + STALL_SECONDS)
         if self._turns.caller.speaking is not self._live.caller_speaks:
             self._live.caller(self._turns.caller.speaking, now)
-            self._tell_watchers(now)
+            self._publish_live(now)
         if self._local_barge_in and self._barge_in.overlapped(now):
             self._do(TellAssistant(vapi.Cancel()))
             self._cut_off("caller-loud", now)
@@ -337,7 +337,7 @@ class CallSession:
         if self.state is not State.LIVE:
             self.counters["audio_after_end"] += len(event.ulaw)
             return
-        if now < self._barge_in.deaf_until or self._playout.unplayed(now) > AHEAD_SECONDS:
+        if now < self._barge_in.ignore_audio_until or self._playout.unplayed(now) > AHEAD_SECONDS:
             self.counters["assistant_bytes_dropped"] += len(event.ulaw)
             return
         report, number = False, None
@@ -359,7 +359,7 @@ class CallSession:
             if not self._live.assistant_speaks:
                 self._live.assistant(True, now)
                 self._deadlines.set("floor", self._live.assistant_done_at())
-                self._tell_watchers(now)
+                self._publish_live(now)
         self._deadlines.set("quiet", now + QUIET_SECONDS)
         self._do(SendToCaller(event.ulaw, report, number))
 
@@ -380,7 +380,7 @@ class CallSession:
         | vapi.UserInterrupted
         | vapi.Hang
         | vapi.ToolCalls
-        | vapi.Noted,
+        | vapi.IgnoredEvent,
         now: float,
     ) -> None:
         self._last_from_assistant = now
@@ -395,7 +395,7 @@ class CallSession:
                 self._live.said(speaker, text, final=final)
                 if final and text.strip():
                     self._spoken(speaker, text, now)
-                self._tell_watchers(now)
+                self._publish_live(now)
             case vapi.SpeechUpdate(speaker, started):
                 self._speech_update(speaker, started, now)
             case vapi.StatusUpdate("ended", reason):
@@ -413,7 +413,7 @@ class CallSession:
             case vapi.ToolCalls(calls):
                 for call in calls:
                     self._tool_called(call, now)
-            case vapi.Noted(kind, known):
+            case vapi.IgnoredEvent(kind, known):
                 self._report.count(f"vapi_{kind}" if known else "vapi_unknown")
                 if not known:
                     self._report.count(f"vapi_unknown_{kind}")
@@ -466,7 +466,7 @@ class CallSession:
         self._do(ClearPlayout())
         log.info("%s > clear g%d (%s)", self, self._playout.generation, how)
         self._live.cut_off(now)
-        self._tell_watchers(now)
+        self._publish_live(now)
         if not first:
             return
         self.counters["barge_ins"] += 1
@@ -567,7 +567,7 @@ class CallSession:
             case "floor":
                 self._assistant_played_out(now)
             case "watchers":
-                self._tell_watchers(now)
+                self._publish_live(now)
             case "keypad":
                 group = self._keypad.take()
                 if group is not None:
@@ -579,7 +579,7 @@ class CallSession:
                 self._stalled(now)
 
     def _stalled(self, now: float) -> None:
-        turn = self._turns.owed
+        turn = self._turns.unanswered
         if self.state is not State.LIVE or turn is None:
             return
         due = max(turn.end_of_speech, self._last_from_assistant) + STALL_SECONDS
@@ -590,7 +590,7 @@ class CallSession:
 
     # Whoever watches
 
-    def _tell_watchers(self, now: float) -> None:
+    def _publish_live(self, now: float) -> None:
         """A note of what is live, now or as soon as the one before it is old enough."""
         if now < self._live.due_at():
             self._deadlines.set("watchers", self._live.due_at())
@@ -604,7 +604,7 @@ class CallSession:
             self._deadlines.set("floor", done_at)
         elif self._live.assistant_speaks:
             self._live.assistant(False, now)
-            self._tell_watchers(now)
+            self._publish_live(now)
 
     # Small things
 

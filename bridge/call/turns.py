@@ -85,7 +85,7 @@ class Turns:
         return turn
 
     @property
-    def owed(self) -> Turn | None:
+    def unanswered(self) -> Turn | None:
         """The open turn, if the assistant has yet to speak after it. One that talked on over the
         caller's words, and then fell silent, is waiting for the caller."""
         turn = self.open

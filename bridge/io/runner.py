@@ -241,7 +241,7 @@ class CallRunner:
         self.feed(AssistantLegClosed(link.close_code))
 
     def _heard(self, event: LinkEvent) -> None:
-        if type(event) is not AssistantAudio and not isinstance(event, vapi.Transcript | vapi.Noted):
+        if type(event) is not AssistantAudio and not isinstance(event, vapi.Transcript | vapi.IgnoredEvent):
             log.debug("%s < %s", self.session, type(event).__name__)
         self.feed(event)
 

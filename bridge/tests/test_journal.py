@@ -13,11 +13,11 @@ from bridge.journal import (
     CallOffered,
     CarrierReported,
     Entry,
-    Happened,
     MalformedLine,
     StreamEnded,
     StreamRefused,
     StreamStarted,
+    TimelineEvent,
     TurnTaken,
     UtteranceSpoken,
     from_line,
@@ -31,7 +31,7 @@ ENTRIES: list[Entry] = [
     AssistantAnswered("CA1", 2.4, 412, "vapi-1", 20),
     UtteranceSpoken("CA1", 0, "caller", 'Grüße, "Zoë" 👋\n', 100, None, True),
     TurnTaken("CA1", 1, 900, 1200, 1800, 1801, None, 900, 250),
-    Happened("CA1", 3, "dtmf", 2000, {"digit": "5"}),
+    TimelineEvent("CA1", 3, "dtmf", 2000, {"digit": "5"}),
     StreamEnded("CA1", 60.0, 58_000, "caller-hung-up", "caller", counters={"hangs": 1}),
     CarrierReported("CA1", 61.0, "completed", 3, 58),
     CarrierReported("CA1", 361.0, "completed", duration_seconds=58, asked=True, price="-0.00850"),
@@ -87,3 +87,8 @@ def test_a_line_that_holds_no_entry_is_refused(facts: object) -> None:
 def test_fields_of_a_later_version_are_left_out() -> None:
     facts = {"kind_": "StreamStarted", "call_sid": "CA1", "at": 2.0, "stream_sid": "MZ1", "mood": "good"}
     assert from_line(line_of(facts)) == StreamStarted("CA1", 2.0, "MZ1")
+
+
+def test_an_entry_that_an_earlier_version_wrote_under_another_name_is_read() -> None:
+    facts = {"kind_": "Happened", "call_sid": "CA1", "index": 3, "kind": "dtmf", "at_ms": 2000}
+    assert from_line(line_of(facts)) == TimelineEvent("CA1", 3, "dtmf", 2000)

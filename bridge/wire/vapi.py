@@ -3,8 +3,8 @@
 **call** dialect (documented): binary frames are raw audio, text frames are flat JSON events. **socket**
 dialect (the tutorial's): everything is JSON, audio as base64 in `{"type": "audio", "data": ...}`.
 Both may wrap an event in `message`, as webhooks do; both are accepted. Every documented event is either
-parsed into a type of its own or into `Noted`, which is counted by name; one we have never heard of is
-`Noted` too, as unknown. Vapi's `user` is our `caller`.
+parsed into a type of its own or into `IgnoredEvent`, which is counted by name; one we have never heard of is
+`IgnoredEvent` too, as unknown. Vapi's `user` is our `caller`.
 
 Pure: no sockets, no clock.
 """
@@ -80,7 +80,7 @@ class ToolCalls:
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
+class IgnoredEvent:
     """An event that changes nothing for the call; counted under its name."""
 
     type: str
@@ -88,7 +88,7 @@ class Noted:
 
 
 Event: TypeAlias = (
-    Audio | StatusUpdate | SpeechUpdate | Transcript | UserInterrupted | Hang | ToolCalls | Noted
+    Audio | StatusUpdate | SpeechUpdate | Transcript | UserInterrupted | Hang | ToolCalls | IgnoredEvent
 )
 
 # Documented, and of no consequence for a bridge: the words come as transcripts.
@@ -139,7 +139,7 @@ def parse(text: str) -> Event:
         case "tool-calls":
             return ToolCalls(tool_calls(message))
         case _:
-            return Noted(kind[:64], known=kind in _NOTED)
+            return IgnoredEvent(kind[:64], known=kind in _NOTED)
 
 
 def _text(message: Mapping[str, Any], name: str, *, empty: bool = False) -> str:

@@ -7,12 +7,13 @@ from django.conf import settings
 from calls.doctor.check import Check, Finding, amber, green, red
 from calls.twilio import client as twilio_client
 from calls.twilio import number_config as number_config
+from calls.vendor_errors import VendorError
 
 
 async def account() -> Finding:
     try:
         found = await twilio_client.fetch_account()
-    except twilio_client.NotDone as refusal:
+    except VendorError as refusal:
         return red(str(refusal), "Copy account and token from the first page of Twilio's console.")
     status, kind = str(found.status), str(found.type)
     if status != "active":
@@ -31,7 +32,7 @@ async def number() -> Finding:
         return amber("TWILIO_PHONE_NUMBER is not set.", "Set it, so that its webhooks can be looked at.")
     try:
         found = await twilio_client.find_number(ours)
-    except twilio_client.NotDone as refusal:
+    except VendorError as refusal:
         return red(str(refusal), "Ask again once Twilio answers.")
     if found is None:
         return red(

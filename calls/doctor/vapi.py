@@ -13,8 +13,8 @@ from django.conf import settings
 
 from calls.doctor.check import Check, Finding, amber, green, red
 from calls.doctor.public_url import SECONDS
-from calls.twilio.client import NotDone
 from calls.vapi import client as vapi_client
+from calls.vendor_errors import VendorError
 
 SHORT_MS, LONG_MS, CUTTING_MS = 300, 500, 100
 SHORTEST_SECONDS = 60
@@ -26,7 +26,7 @@ async def _assistant() -> dict[str, Any] | Finding:
         return NOT_OURS
     try:
         return await vapi_client.fetch_assistant(settings.VAPI_ASSISTANT_ID)
-    except NotDone as refusal:
+    except VendorError as refusal:
         return red(str(refusal), "Look at the checks of Vapi's key and assistant.")
 
 
@@ -35,7 +35,7 @@ async def key() -> Finding:
         return NOT_OURS
     try:
         await vapi_client.fetch_assistant(settings.VAPI_ASSISTANT_ID)
-    except NotDone as refusal:
+    except VendorError as refusal:
         if refusal.status in (401, 403):
             return red(
                 "Vapi refuses our key.",
@@ -51,7 +51,7 @@ async def assistant() -> Finding:
         return NOT_OURS
     try:
         await vapi_client.fetch_assistant(settings.VAPI_ASSISTANT_ID)
-    except NotDone as refusal:
+    except VendorError as refusal:
         return red(
             str(refusal), "Set VAPI_ASSISTANT_ID to the id on the assistant's page, of the key's own account."
         )

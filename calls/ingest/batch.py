@@ -14,7 +14,7 @@ from django.db import DataError, IntegrityError
 
 from bridge.journal import Entry, MalformedLine, StreamStarted, from_line, to_line
 from calls.ingest import upsert
-from calls.ingest.housekeeping import bounded_transaction, now_utc
+from calls.ingest.db import bounded_transaction, now_utc
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _CONTENT_ERRORS = (
 )  # fmt: skip
 
 
-class Placer:
+class RowWriter:
     """Makes rows of lines and tells whoever listens whose they were."""
 
     def __init__(

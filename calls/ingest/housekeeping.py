@@ -12,14 +12,15 @@ after a step of the wall clock every lease looks old; then the reaper waits for 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, connection
 
 from calls.ingest import upsert as rows
+from calls.ingest.db import bounded_transaction
 from calls.ingest.merge import LEASE
 from calls.routes import active_routes
 from calls.stats import call_summary
@@ -31,35 +32,10 @@ ROUNDS_SECONDS = 5.0
 ROUTES_SECONDS = 2.0  # and up to one more until the writer looks, and what its batch takes
 SUMS_SECONDS = 60.0  # between two looks at what takes time to become true
 HOURS_AT_ONCE = 24
-LOCK_TIMEOUT, STATEMENT_TIMEOUT = "1s", "2s"
 CLOCK_STEP_SECONDS = 5.0
 
 
-def now_utc() -> datetime:
-    return datetime.now(UTC)
-
-
-def use_own_connection() -> None:
-    """Give this thread a connection of its own, from no pool: pages that use up the pool cannot starve it."""
-    settings = connection.settings_dict
-    options = {name: value for name, value in settings.get("OPTIONS", {}).items() if name != "pool"}
-    connection.settings_dict = {**settings, "OPTIONS": options}
-
-
-@contextmanager
-def bounded_transaction() -> Iterator[None]:
-    """A transaction that gives up on a lock or a slow statement soon. (SQLite has its busy timeout.)"""
-    with transaction.atomic():
-        if connection.vendor == "postgresql":
-            with connection.cursor() as cursor:  # true: for this transaction only
-                cursor.execute(
-                    "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true)",
-                    [LOCK_TIMEOUT, STATEMENT_TIMEOUT],
-                )
-        yield
-
-
-class Rounds:
+class Housekeeping:
     """The rounds of one process. Whatever the database raises is raised; the next round makes it good."""
 
     def __init__(

@@ -121,7 +121,7 @@ class Changes:
                 self._turns[call.pk, entry.number] = Turn(
                     call=call, **{name: getattr(entry, name) for name in _TURN_FIELDS}
                 )
-            case journal.Happened():
+            case journal.TimelineEvent():
                 self._event(call, entry.source, entry.index, entry.kind, entry.at_ms, entry.data)
             case journal.StreamEnded():
                 self._stream_ended(call, entry)

@@ -19,14 +19,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from django.db import DatabaseError, connection, reset_queries
 
-from bridge.journal import Entry, Happened, LiveNote, TurnTaken, to_line
-from calls.ingest.batch import Placer
-from calls.ingest.housekeeping import ROUNDS_SECONDS, ROUTES_SECONDS, Rounds, now_utc, use_own_connection
+from calls.ingest.batch import RowWriter
+from calls.ingest.db import now_utc, use_own_connection
+from calls.ingest.housekeeping import ROUNDS_SECONDS, ROUTES_SECONDS, Housekeeping
+from calls.ingest.journal import SpoolJournal
 from calls.ingest.spool import Spool, abandoned
 
 log = logging.getLogger(__name__)
@@ -41,46 +41,7 @@ MAX_PARKED = 1000
 CUT_ABOVE_BYTES = 1024 * 1024
 CUT_AFTER_SECONDS = 30.0  # of quiet, however small the file: words spoken should not lie about
 
-_MINOR = (Happened, TurnTaken)
 _NO_TABLE = re.compile(r"no such (table|column)|has no column|calls_\w+\W+does not exist", re.ASCII)
-
-
-class SpoolJournal:
-    """The journal of one server process. `write` is all that the bridge and the webhooks know."""
-
-    def __init__(
-        self,
-        directory: Path | str,
-        boot_id: str,
-        *,
-        on_note: Callable[[LiveNote], object] | None = None,
-    ) -> None:
-        """Makes the spool. Raises `OSError` where it cannot: a server without it should not start."""
-        self.directory = Path(directory)
-        self.spool = Spool(self.directory / f"{boot_id}.log")
-        self.wake = threading.Event()
-        self.unwritable = 0  # entries that no line could be made of: bugs of ours
-        self._on_note = on_note
-
-    def write(self, entry: Entry, /) -> None:
-        """Safe from a SIGKILL once this returns. Never waits for a row, never raises.
-
-        A note of the moment is no row: it is passed on, and not kept."""
-        try:
-            if isinstance(entry, LiveNote):
-                if self._on_note is not None:
-                    self._on_note(entry)
-                return
-            self.spool.append(to_line(entry), minor=isinstance(entry, _MINOR))
-        except Exception:
-            self.unwritable += 1
-            log.exception("journal: an entry could not be written")
-        if not self.wake.is_set():  # cheaper than setting it again
-            self.wake.set()
-
-    def close(self) -> None:
-        """Give the file up, and remove it if nothing is in it. Whatever is written later is lost."""
-        self.spool.close(delete=not self.spool.size)
 
 
 @dataclass(slots=True)
@@ -122,9 +83,9 @@ class JournalWriter(threading.Thread):
         self._journal = journal
         self._own = Source(journal.spool)
         self._dead: list[Source] = []  # spools of dead processes, oldest first
-        self._placer = Placer(live_calls, on_commit)
+        self._placer = RowWriter(live_calls, on_commit)
         self._clock = clock
-        self._rounds = Rounds(live_calls, on_routes, started_at=clock())
+        self._rounds = Housekeeping(live_calls, on_routes, started_at=clock())
         self._parked: dict[bytes, float] = {}  # lines without a call, and until when they may wait for it
         self._quarantined = self._retries = 0
         self._last_error = ""

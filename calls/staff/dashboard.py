@@ -22,7 +22,7 @@ from calls import end_reasons as words
 from calls import requirements as setup
 from calls.models import Call, PhoneNumber
 from calls.staff import charts
-from calls.staff.live.board import board_context, bridge_near
+from calls.staff.live.board import board_context, get_bridge
 from calls.staff.pages import page_context, staff_page
 from calls.staff.place_test_call import costs_money
 from calls.stats import time_ranges
@@ -70,7 +70,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     labels = _labels(recent)
     context = {
         **page_context(request, "Dashboard"),
-        **board_context(Viewer.of(request.user), bridge_near(request)),
+        **board_context(Viewer.of(request.user), get_bridge(request)),
         "ranges": time_ranges.NAMES,
         "when": when,
         "bad_range": bad_range,

@@ -44,7 +44,7 @@ _TURN = (
 )  # fmt: skip
 
 
-def harmless(cell: Any) -> str:
+def escape_formula(cell: Any) -> str:
     """As text that no spreadsheet runs."""
     text = "" if cell is None else str(cell)
     return f"'{text}" if text.startswith(_FORMULA) else text
@@ -80,7 +80,7 @@ def csv_lines(calls: Iterable[Call], viewer: Viewer) -> Generator[str]:
     writer = csv.writer(_Line())
     yield writer.writerow(_COLUMNS)
     for call in calls:
-        yield writer.writerow([harmless(value) for value in facts_of(call, viewer).values()])
+        yield writer.writerow([escape_formula(value) for value in facts_of(call, viewer).values()])
 
 
 def json_lines(calls: Iterator[Call], viewer: Viewer) -> Iterator[str]:

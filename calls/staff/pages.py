@@ -36,7 +36,7 @@ def page_context(request: HttpRequest, title: str) -> dict[str, Any]:
     return {**admin.site.each_context(request), "title": title, "viewer": Viewer.of(request.user)}
 
 
-def refused(request: HttpRequest, exception: Exception) -> HttpResponse:
+def handler403(request: HttpRequest, exception: Exception) -> HttpResponse:
     """403 as a page like all others for staff, and in Django's few words for strangers."""
     if not _is_staff(request):
         return defaults.permission_denied(request, exception)
@@ -44,7 +44,7 @@ def refused(request: HttpRequest, exception: Exception) -> HttpResponse:
     return render(request, "calls/403.html", context, status=403)
 
 
-def not_there(request: HttpRequest, exception: Exception) -> HttpResponse:
+def handler404(request: HttpRequest, exception: Exception) -> HttpResponse:
     """404 in the same way."""
     if not _is_staff(request):
         return defaults.page_not_found(request, exception)

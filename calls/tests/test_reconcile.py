@@ -21,7 +21,7 @@ from calls import reconcile as sync
 from calls.demo.server import ROOT
 from calls.ingest import upsert
 from calls.models import Call
-from calls.reconcile import Patience, Tally
+from calls.reconcile import Patience, SyncResult
 from calls.tests.builders import make_call, make_turn
 from calls.tests.canned_rest import FarRest
 from calls.tests.live_server import (
@@ -68,7 +68,7 @@ class SyncTests(TestCase):
         """A call that lacks nothing of Twilio's."""
         return self.call(duration_seconds=61, twilio_price=Decimal("-0.017"), **changes)
 
-    def sync(self, **changes: Any) -> Tally:
+    def sync(self, **changes: Any) -> SyncResult:
         return sync.sync(now=NOW, patience=IMPATIENT, **changes)
 
     def asked(self) -> int:
@@ -87,7 +87,7 @@ class TwilioTests(SyncTests):
         self.assertEqual((dict(tally.filled), dict(tally.still_open)), ({"prices": 1}, {}))
         call.refresh_from_db()
         self.assertEqual((call.twilio_price, call.duration_seconds), (Decimal("-0.01700"), 61))
-        self.assertEqual(self.sync(), Tally())
+        self.assertEqual(self.sync(), SyncResult())
         self.assertEqual(self.asked(), 3)
         (event,) = call.events.all()
         self.assertEqual(
@@ -356,7 +356,7 @@ class CommandTests(SyncTests):
 
 
 def test_a_tally_names_what_there_was_no_time_for() -> None:
-    tally = Tally(calls=2, not_asked=1)
+    tally = SyncResult(calls=2, not_asked=1)
     tally.asked["Twilio"] += 1
     assert tally.line().endswith("; not asked for want of time 1")
 

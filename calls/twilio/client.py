@@ -28,6 +28,7 @@ from twilio.rest.api.v2010.account.incoming_phone_number import IncomingPhoneNum
 from twilio.twiml.voice_response import VoiceResponse
 
 from calls.masking import mask_number, short_sid
+from calls.vendor_errors import VendorError
 
 log = logging.getLogger(__name__)
 
@@ -37,15 +38,6 @@ DIAL_SECONDS = 20
 MAX_ANSWER_BYTES = 1 << 16
 OVER = "The call is already over."
 OVER_CODES = (20404, 21220)  # no such call any more; not in a state that can be changed
-
-
-class NotDone(Exception):
-    """It was not done, or nobody can tell; the message is a sentence for staff."""
-
-    def __init__(self, sentence: str, *, maybe: bool = False, status: int | None = None) -> None:
-        super().__init__(sentence)
-        self.maybe = maybe  # it may have been done all the same
-        self.status = status  # the far end's, where it answered at all
 
 
 class _Transport(AsyncHttpClient):  # type: ignore[misc]
@@ -155,9 +147,11 @@ async def _update(call_sid: str, **changes: str) -> None:
 
 
 async def _ask(about: str, question: Callable[[Client], Awaitable[Any]], *, gone: str = OVER) -> Any:
-    """One request; `about` is for the log, `gone` what a 404 means. Raises `NotDone`, whatever goes wrong."""
+    """One request; `about` is for the log, `gone` what a 404 means. Raises nothing but `VendorError`."""
     if not settings.TWILIO_ACCOUNT_SID or not settings.TWILIO_AUTH_TOKENS:
-        raise NotDone("Twilio cannot be asked: TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN are not both set.")
+        raise VendorError(
+            "Twilio cannot be asked: TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN are not both set."
+        )
     try:
         async with asyncio.timeout(SECONDS):
             transport = _Transport(settings.TWILIO_BASE_URL)
@@ -166,18 +160,18 @@ async def _ask(about: str, question: Callable[[Client], Awaitable[Any]], *, gone
             )
             return await question(client)
     except TimeoutError:
-        raise NotDone(
+        raise VendorError(
             f"Twilio did not answer within {SECONDS:.0f} seconds. It may have been done all the same.",
-            maybe=True,
+            may_have_happened=True,
         ) from None
     except TwilioException as error:
-        raise NotDone(_sentence(about, error, gone), status=_status_of(error)) from None
+        raise VendorError(_sentence(about, error, gone), status=_status_of(error)) from None
     except (aiohttp.ClientConnectorError, OSError) as error:
         log.warning("%s: no connection to Twilio: %s", about, type(error).__name__)
-        raise NotDone("Twilio cannot be reached from here.") from None
+        raise VendorError("Twilio cannot be reached from here.") from None
     except (aiohttp.ClientError, ValueError) as error:  # cut off, or no JSON: who knows what was done
         log.warning("%s: no answer from Twilio: %s", about, type(error).__name__)
-        raise NotDone("Twilio's answer was cut off or unreadable.", maybe=True) from None
+        raise VendorError("Twilio's answer was cut off or unreadable.", may_have_happened=True) from None
 
 
 def _status_of(error: TwilioException) -> int | None:

@@ -62,7 +62,7 @@ def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[Change]
     ]
 
 
-class Kept:
+class SavedConfig:
     """What a number said before we changed it, in a file of its own."""
 
     def __init__(self, folder: Path, number: str) -> None:

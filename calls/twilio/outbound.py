@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from calls.models import Call, PhoneNumber
 from calls.phone_numbers import e164, is_allowed
 from calls.twilio import client as twilio_client
-from calls.twilio.client import NotDone
+from calls.vendor_errors import VendorError
 
 RING_SECONDS = 30
 EVENTS = ["initiated", "ringing", "answered", "completed"]
@@ -22,20 +22,20 @@ MACHINES = {"off": "", "hang-up": "Enable", "leave-message": "DetectMessageEnd"}
 
 
 def numbers_for(to_number: str, from_number: str = "") -> tuple[str, str]:
-    """Both numbers as Twilio wants them, if this call may be placed. Raises `NotDone`."""
+    """Both numbers as Twilio wants them, if this call may be placed. Raises `VendorError`."""
     try:
         callee, ours = e164(to_number), e164(from_number or settings.TWILIO_PHONE_NUMBER or _only_number())
     except ValidationError as error:
-        raise NotDone(" ".join(error.messages)) from None
+        raise VendorError(" ".join(error.messages)) from None
     if not settings.OUTBOUND_ALLOWED:
-        raise NotDone("No number may be called: OUTBOUND_ALLOWED is not set.")
+        raise VendorError("No number may be called: OUTBOUND_ALLOWED is not set.")
     if not is_allowed(callee, settings.OUTBOUND_ALLOWED):
-        raise NotDone("This number is not among those of OUTBOUND_ALLOWED.")
+        raise VendorError("This number is not among those of OUTBOUND_ALLOWED.")
     return callee, ours
 
 
 async def place(callee: str, ours: str, machines: str = "off") -> str:
-    """Ask Twilio for the call and return its CallSid. Raises `NotDone`."""
+    """Ask Twilio for the call and return its CallSid. Raises `VendorError`."""
     public = settings.PUBLIC_URL
     detection = {"machine_detection": MACHINES[machines]} if MACHINES[machines] else {}
     return await twilio_client.create_call(

@@ -23,7 +23,7 @@ from twilio.twiml.voice_response import VoiceResponse
 from bridge.admission import Offer
 from bridge.context import BridgeContext
 from bridge.end_reasons import MACHINE_ANSWERED
-from bridge.journal import CallOffered, CarrierReported, Happened
+from bridge.journal import CallOffered, CarrierReported, TimelineEvent
 from calls import end_reasons as words
 from calls.masking import mask_number, short_sid
 from calls.models import Call
@@ -116,7 +116,7 @@ async def after(call: TwilioRequest) -> HttpResponse:
         kind = "person-answered" if met else "person-not-reached"
         facts = {"status": dial_status, "seconds": call.whole_number("DialCallDuration")}
         call.bridge.journal.write(
-            Happened(call.call_sid, crc32(kind.encode()) >> 1, kind, data=facts, source="carrier")
+            TimelineEvent(call.call_sid, crc32(kind.encode()) >> 1, kind, data=facts, source="carrier")
         )
         response = VoiceResponse()
         if not met:

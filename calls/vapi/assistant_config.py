@@ -29,7 +29,7 @@ SECRET_FIELDS = ("headers", "secret")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
+class Options:
     """What was asked for; None leaves what is there, or the default of a new assistant."""
 
     name: str | None = None
@@ -42,7 +42,7 @@ class Wishes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class House:
+class ServerDefaults:
     """What the server's settings say of every assistant."""
 
     server_url: str
@@ -61,7 +61,7 @@ class Change:
     after: str
 
 
-def wanted(current: Mapping[str, Any], wishes: Wishes, house: House) -> dict[str, Any]:
+def wanted(current: Mapping[str, Any], wishes: Options, house: ServerDefaults) -> dict[str, Any]:
     """The fields as they should be. Raises `ValueError`, with a sentence, for a wish that cannot be."""
     asked = wishes.endpointing
     if asked is not None and not ENDPOINTING[0] <= asked <= ENDPOINTING[1]:
@@ -116,7 +116,9 @@ def wanted(current: Mapping[str, Any], wishes: Wishes, house: House) -> dict[str
     return fields
 
 
-def _model(current: Mapping[str, Any], wishes: Wishes, house: House, *, is_new: bool) -> dict[str, Any]:
+def _model(
+    current: Mapping[str, Any], wishes: Options, house: ServerDefaults, *, is_new: bool
+) -> dict[str, Any]:
     model = _object(current, "model")
     if wishes.model or not model.get("provider"):
         provider, name = _pair(wishes.model or DEFAULT_MODEL, "--model")
@@ -128,7 +130,7 @@ def _model(current: Mapping[str, Any], wishes: Wishes, house: House, *, is_new: 
     return {**model, "tools": [*theirs, *house.tools]}
 
 
-def _voice(current: Mapping[str, Any], wishes: Wishes) -> dict[str, Any]:
+def _voice(current: Mapping[str, Any], wishes: Options) -> dict[str, Any]:
     voice = _object(current, "voice")
     if not wishes.voice and voice.get("provider"):
         return voice

@@ -22,7 +22,7 @@ from django.conf import settings
 
 from bridge.allowed_hosts import AllowedHosts, ForbiddenUrl, public_address
 from calls.ingest.sanitize import clean_text
-from calls.twilio.client import NotDone
+from calls.vendor_errors import VendorError
 
 log = logging.getLogger(__name__)
 
@@ -36,24 +36,24 @@ _SCHEMES = frozenset({"http", "https"})
 
 
 async def say(vapi_call_id: str, words: str, *, then_end: bool = False) -> None:
-    """Have the assistant speak these words, and end the call behind them if asked. Raises `NotDone`."""
+    """Have the assistant speak these words, and end the call behind them if asked. Raises `VendorError`."""
     if settings.VAPI_SOCKET_URL:
-        raise NotDone("The assistant's socket server takes no words from us: only Vapi itself does.")
+        raise VendorError("The assistant's socket server takes no words from us: only Vapi itself does.")
     if not vapi_call_id:
-        raise NotDone("The assistant has not answered this call yet.")
+        raise VendorError("The assistant has not answered this call yet.")
     async with _told():
         said = {"type": "say", "content": words} | ({"endCallAfterSpoken": True} if then_end else {})
         await _post(_control_url(await _call(vapi_call_id)), said)
 
 
 async def fetch_call(vapi_call_id: str) -> dict[str, Any]:
-    """What Vapi knows of a call; once it is over, all that its report held. Raises `NotDone`."""
+    """What Vapi knows of a call; once it is over, all that its report held. Raises `VendorError`."""
     async with _told():
         return await _call(vapi_call_id)
 
 
 async def list_calls(assistant_id: str, limit: int = 10) -> list[dict[str, Any]]:
-    """The calls of an assistant, the newest first. Raises `NotDone`."""
+    """The calls of an assistant, the newest first. Raises `VendorError`."""
     query = urlencode({"assistantId": assistant_id, "limit": limit})
     async with _told():
         found = await _asked("GET", f"/call?{query}", OVER)
@@ -61,26 +61,26 @@ async def list_calls(assistant_id: str, limit: int = 10) -> list[dict[str, Any]]
 
 
 async def fetch_assistant(assistant_id: str) -> dict[str, Any]:
-    """An assistant as Vapi keeps it. Raises `NotDone`."""
+    """An assistant as Vapi keeps it. Raises `VendorError`."""
     async with _told():
         return _object(await _asked("GET", f"/assistant/{quote(assistant_id, safe='')}", NO_ASSISTANT))
 
 
 async def create_assistant(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Make an assistant; the answer holds its id. Raises `NotDone`."""
+    """Make an assistant; the answer holds its id. Raises `VendorError`."""
     async with _told():
         return _object(await _asked("POST", "/assistant", NO_ASSISTANT, facts))
 
 
 async def update_assistant(assistant_id: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Change an assistant: each field that is named is replaced whole. Raises `NotDone`."""
+    """Change an assistant: each field that is named is replaced whole. Raises `VendorError`."""
     async with _told():
         path = f"/assistant/{quote(assistant_id, safe='')}"
         return _object(await _asked("PATCH", path, NO_ASSISTANT, facts))
 
 
 async def end_call(call: Mapping[str, Any]) -> None:
-    """End a call that `fetch_call` found still running. Raises `NotDone`."""
+    """End a call that `fetch_call` found still running. Raises `VendorError`."""
     async with _told():
         await _post(_control_url(call), {"type": "end-call"})
 
@@ -92,13 +92,17 @@ async def _told() -> AsyncIterator[None]:
         async with asyncio.timeout(SECONDS):
             yield
     except TimeoutError:
-        raise NotDone(f"Vapi did not answer within {SECONDS:.0f} seconds.", maybe=True) from None
+        raise VendorError(
+            f"Vapi did not answer within {SECONDS:.0f} seconds.", may_have_happened=True
+        ) from None
     except ForbiddenUrl as refusal:
         log.warning("vapi: control URL not followed: %s", refusal)
-        raise NotDone("Vapi named a control address that is not in VAPI_ALLOWED_HOSTS.", status=400) from None
+        raise VendorError(
+            "Vapi named a control address that is not in VAPI_ALLOWED_HOSTS.", status=400
+        ) from None
     except (aiohttp.ClientError, OSError) as error:
         log.warning("vapi: no connection: %s", type(error).__name__)
-        raise NotDone("Vapi cannot be reached from here.") from None
+        raise VendorError("Vapi cannot be reached from here.") from None
 
 
 async def _call(vapi_call_id: str) -> dict[str, Any]:
@@ -132,7 +136,7 @@ def _control_url(call: Mapping[str, Any]) -> str:
     monitor = call.get("monitor")
     found = monitor.get("controlUrl") if isinstance(monitor, dict) else None
     if not isinstance(found, str) or not found:
-        raise NotDone(
+        raise VendorError(
             "Vapi offers no control over this call: it is over, or control is switched off.", status=400
         )
     return found
@@ -162,7 +166,7 @@ def _must_be_well(status: int, gone: str = OVER, said: Any = None) -> None:
             sentence = "Vapi is asked too often at the moment. Try again in a few seconds."
         case _:
             sentence = f"Vapi has trouble of its own ({status}). Try again."
-    raise NotDone(sentence, status=status)
+    raise VendorError(sentence, status=status)
 
 
 def _complaints(said: Any) -> str:

@@ -29,12 +29,12 @@ from django.conf import settings
 from bridge.admission import Route
 from bridge.context import BridgeContext
 from bridge.end_reasons import TRANSFERRED
-from bridge.journal import EndRequested, Happened
+from bridge.journal import EndRequested, TimelineEvent
 from bridge.tool_calls import MAX_KEYS, ToolCall, keys_of
 from calls.masking import short_sid
 from calls.twilio import client as twilio_client
-from calls.twilio.client import NotDone
 from calls.vapi import client as vapi_client
+from calls.vendor_errors import VendorError
 
 log = logging.getLogger(__name__)
 
@@ -104,8 +104,8 @@ async def transfer_call(use: ToolUse) -> str:
     use.bridge.journal.write(asked)
     try:
         await twilio_client.transfer(use.call_sid, person, about=use.text("reason"))
-    except NotDone as failure:
-        if not failure.maybe:
+    except VendorError as failure:
+        if not failure.may_have_happened:
             use.bridge.journal.write(
                 EndRequested(asked.call_sid, asked.at, TRANSFERRED, "assistant", withdrawn=True)
             )
@@ -123,7 +123,7 @@ async def end_call(use: ToolUse) -> str:
             await vapi_client.say(use.vapi_call_id, goodbye, then_end=True)
         else:
             await vapi_client.end_call(await vapi_client.fetch_call(use.vapi_call_id))
-    except NotDone as failure:
+    except VendorError as failure:
         raise CannotDo("The call could not be ended. The caller may hang up.") from failure
     return "The call is ending."
 
@@ -211,6 +211,6 @@ async def _answered(use: ToolUse) -> Result:
     index = crc32(f"tool {use.asked.id} {name}".encode()) >> 1
     facts = {"tool": name, **said}
     use.bridge.journal.write(
-        Happened(use.call_sid, index, "tool-done" if done else "tool-failed", None, facts, "vapi")
+        TimelineEvent(use.call_sid, index, "tool-done" if done else "tool-failed", None, facts, "vapi")
     )
     return told | {key: " ".join(text.split()) for key, text in said.items()}

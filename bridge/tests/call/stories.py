@@ -23,7 +23,7 @@ from bridge.call.events import (
     WriteEntry,
 )
 from bridge.call.session import CallSession
-from bridge.journal import Entry, Happened, StreamEnded, TurnTaken
+from bridge.journal import Entry, StreamEnded, TimelineEvent, TurnTaken
 from bridge.wire import twilio
 
 CALL = "CA00000000000000000000000000000001"
@@ -110,7 +110,7 @@ class Story:
         return list({turn.number: turn for turn in self.written(TurnTaken)}.values())
 
     def timeline(self) -> list[str]:
-        return [entry.kind for entry in self.written(Happened)]
+        return [entry.kind for entry in self.written(TimelineEvent)]
 
     @property
     def ended(self) -> StreamEnded:

@@ -36,7 +36,7 @@ def test_a_loud_caller_over_playing_audio_is_noticed_once() -> None:
     found = scene.caller(LOUD, 380)
     assert found.count(True) == 1
     assert LOCAL_MS / 20 <= found.index(True) + 1 <= LOCAL_MS / 20 + 3
-    assert scene.barge_in.deaf_until > 100.0 + DEAF_SECONDS
+    assert scene.barge_in.ignore_audio_until > 100.0 + DEAF_SECONDS
 
 
 def test_speech_before_the_audio_does_not_count_as_over_it() -> None:
@@ -51,7 +51,7 @@ def test_speech_before_the_audio_does_not_count_as_over_it() -> None:
 def test_a_loud_caller_over_nothing_cuts_nobody_off() -> None:
     scene = Scene(plays=0.0)
     assert not any(scene.caller(LOUD, 1000))
-    assert scene.barge_in.deaf_until < 0
+    assert scene.barge_in.ignore_audio_until < 0
 
 
 def test_an_assistant_that_falls_silent_for_the_caller_was_cut_off() -> None:

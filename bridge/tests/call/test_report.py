@@ -6,7 +6,7 @@ from bridge import end_reasons
 from bridge.call.report import MAX_HAPPENED, MAX_KINDS, CallReport
 from bridge.call.turns import Turn
 from bridge.call.utterances import Spoken
-from bridge.journal import AssistantAnswered, Happened, StreamRefused, StreamStarted, TurnTaken
+from bridge.journal import AssistantAnswered, StreamRefused, StreamStarted, TimelineEvent, TurnTaken
 from bridge.tests.call.stories import CALL, STREAM, WALL
 
 
@@ -38,8 +38,10 @@ def test_a_refused_stream_has_a_call_and_no_happenings() -> None:
 
 def test_happenings_are_numbered_from_zero() -> None:
     report = started()
-    assert report.happened("stream-started", 100.0, {}) == Happened(CALL, 0, "stream-started", 0, {})
-    assert report.happened("dtmf", 101.0, {"digit": "4"}) == Happened(CALL, 1, "dtmf", 1000, {"digit": "4"})
+    assert report.happened("stream-started", 100.0, {}) == TimelineEvent(CALL, 0, "stream-started", 0, {})
+    assert report.happened("dtmf", 101.0, {"digit": "4"}) == TimelineEvent(
+        CALL, 1, "dtmf", 1000, {"digit": "4"}
+    )
 
 
 def test_a_flood_of_happenings_is_cut_and_counted() -> None:

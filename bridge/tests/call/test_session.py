@@ -34,10 +34,10 @@ from bridge.call.report import MAX_HAPPENED, MAX_KINDS
 from bridge.call.session import IllegalStep, State
 from bridge.journal import (
     AssistantAnswered,
-    Happened,
     StreamEnded,
     StreamRefused,
     StreamStarted,
+    TimelineEvent,
     UtteranceSpoken,
 )
 from bridge.tests.call.stories import (
@@ -309,7 +309,7 @@ def test_a_barge_in_clears_what_the_caller_has_not_heard() -> None:
     call.assistant_speaks(3000)
     call.later(1.0)
     assert kinds(call.tell(vapi.UserInterrupted()))[0] == "ClearPlayout"
-    (happened,) = [entry for entry in call.written(Happened) if entry.kind == "barge-in"]
+    (happened,) = [entry for entry in call.written(TimelineEvent) if entry.kind == "barge-in"]
     assert happened.data == {"how": "user-interrupted", "unplayed_ms": 2000}
 
 
@@ -544,8 +544,8 @@ def test_its_events_are_counted_and_put_on_the_timeline() -> None:
     call.tell(vapi.SpeechUpdate("caller", False))
     call.tell(vapi.SpeechUpdate("assistant", True))
     call.tell(vapi.Hang())
-    call.tell(vapi.Noted("model-output"))
-    call.tell(vapi.Noted("weather", known=False))
+    call.tell(vapi.IgnoredEvent("model-output"))
+    call.tell(vapi.IgnoredEvent("weather", known=False))
     assert call.timeline()[2:] == [
         "assistant-status",
         "caller-started",
@@ -561,7 +561,7 @@ def test_its_events_are_counted_and_put_on_the_timeline() -> None:
 def test_unknown_event_names_are_bounded() -> None:
     call = live()
     for n in range(1000):
-        call.tell(vapi.Noted(f"weather-{n}", known=False))
+        call.tell(vapi.IgnoredEvent(f"weather-{n}", known=False))
     assert len(call.session.counters) <= MAX_KINDS + 1
     assert call.session.counters["other"] > 900
 
@@ -570,7 +570,7 @@ def test_the_timeline_is_bounded() -> None:
     call = live()
     for _ in range(MAX_HAPPENED + 50):
         call.tell(vapi.Hang())
-    assert len(call.written(Happened)) == MAX_HAPPENED
+    assert len(call.written(TimelineEvent)) == MAX_HAPPENED
     assert call.session.counters["happenings_dropped"] >= 50
 
 
@@ -738,7 +738,7 @@ def test_an_assistant_that_cannot_be_reached_ends_the_call() -> None:
     call = connecting()
     call.tell(AssistantUnreachable("Vapi answered 401: Invalid Key.", 401, "vapi-1"))
     assert (call.ended.end_reason, call.ended.ended_by) == ("assistant-unreachable", "assistant")
-    (happened,) = [entry for entry in call.written(Happened) if entry.kind == "assistant-unreachable"]
+    (happened,) = [entry for entry in call.written(TimelineEvent) if entry.kind == "assistant-unreachable"]
     assert happened.data == {
         "detail": "Vapi answered 401: Invalid Key.",
         "status": 401,
@@ -869,7 +869,7 @@ def test_any_word_of_the_assistants_is_a_sign_of_life() -> None:
     call = live()
     call.caller_speaks(400)
     call.caller_is_silent(6000)
-    call.tell(vapi.Noted("model-output"))
+    call.tell(vapi.IgnoredEvent("model-output"))
     call.caller_is_silent(11_000)
     assert not call.done(HangUp)
     call.caller_is_silent(1500)
@@ -955,7 +955,7 @@ def test_the_sum_of_the_call_is_its_last_entry() -> None:
 def test_the_timeline_tells_the_call_in_order() -> None:
     call = ends(STOP)
     assert call.timeline() == ["stream-started", "assistant-answered", "first-audio", "stream-ended"]
-    assert [entry.index for entry in call.written(Happened)] == [0, 1, 2, 3]
+    assert [entry.index for entry in call.written(TimelineEvent)] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("level", ["INFO", "DEBUG"])
@@ -973,8 +973,8 @@ def test_changes_of_state_are_one_log_line_each(caplog: pytest.LogCaptureFixture
 # Tools
 
 
-def happened(call: Story, kind: str) -> list[Happened]:
-    return [event for event in call.written(Happened) if event.kind == kind]
+def happened(call: Story, kind: str) -> list[TimelineEvent]:
+    return [event for event in call.written(TimelineEvent) if event.kind == kind]
 
 
 def keys(digits: str, number: str = "t1") -> vapi.ToolCalls:

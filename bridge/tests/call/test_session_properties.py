@@ -28,7 +28,7 @@ from bridge.call.events import (
 from bridge.call.playout import MAX_PENDING_MARKS
 from bridge.call.report import MAX_HAPPENED, MAX_KINDS
 from bridge.call.session import State
-from bridge.journal import Happened, StreamEnded, UtteranceSpoken
+from bridge.journal import StreamEnded, TimelineEvent, UtteranceSpoken
 from bridge.tests.call.stories import LOUD, SILENCE, START, STREAM, WALL, Story
 from bridge.wire import twilio, vapi
 
@@ -55,7 +55,7 @@ FROM_VAPI = st.one_of(
     st.builds(vapi.Transcript, SPEAKERS, st.booleans(), st.sampled_from(["", " ", "Hello", "\x00\ud800"])),
     st.just(vapi.UserInterrupted()),
     st.just(vapi.Hang()),
-    st.builds(vapi.Noted, st.sampled_from(["model-output", "weather"]), st.booleans()),
+    st.builds(vapi.IgnoredEvent, st.sampled_from(["model-output", "weather"]), st.booleans()),
 )
 TALK = st.one_of(
     st.tuples(st.just("frames"), st.tuples(st.integers(1, 40), st.booleans(), SIDS)),
@@ -142,7 +142,7 @@ class Model(Story):
         assert len(self.done(HangUp)) == 1
         assert len(ends) == len(self.done(HangUpAssistant)) == (1 if self.accepted_once else 0)
         assert all(end.end_reason in end_reasons.ENDED_BY for end in ends)
-        happened = self.written(Happened)
+        happened = self.written(TimelineEvent)
         assert [entry.index for entry in happened] == list(range(len(happened)))
         assert len(happened) <= MAX_HAPPENED
         assert [entry.index for entry in self.written(UtteranceSpoken)] == list(

@@ -205,10 +205,10 @@ def test_signs_do_not_outlive_their_turn(talk: Talk) -> None:
 
 
 def test_an_answer_is_owed_once_the_caller_is_done(talk: Talk) -> None:
-    assert talk.turns.owed is None
+    assert talk.turns.unanswered is None
     talk.caller(400)
     turn = talk.silence(400)
-    assert talk.turns.owed is turn
+    assert talk.turns.unanswered is turn
 
 
 def test_no_answer_is_owed_by_an_assistant_that_talked_on(talk: Talk) -> None:
@@ -220,7 +220,7 @@ def test_no_answer_is_owed_by_an_assistant_that_talked_on(talk: Talk) -> None:
         talk.assistant(50)
         talk.silence(60)
     assert talk.turns.open is not None
-    assert talk.turns.owed is None
+    assert talk.turns.unanswered is None
 
 
 def test_an_answer_is_owed_by_an_assistant_that_was_cut_off(talk: Talk) -> None:
@@ -230,4 +230,4 @@ def test_an_answer_is_owed_by_an_assistant_that_was_cut_off(talk: Talk) -> None:
     talk.assistant(50)  # a straggler
     turn = talk.silence(400)
     assert turn is not None
-    assert talk.turns.owed is turn
+    assert talk.turns.unanswered is turn

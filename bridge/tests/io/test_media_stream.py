@@ -18,10 +18,10 @@ from bridge.config import AudioFormat
 from bridge.io import outbox, runner, vapi_link
 from bridge.journal import (
     AssistantAnswered,
-    Happened,
     StreamEnded,
     StreamRefused,
     StreamStarted,
+    TimelineEvent,
     TurnTaken,
     UtteranceSpoken,
 )
@@ -179,7 +179,7 @@ async def test_a_vapi_that_refuses_is_unreachable(
     ended = await house.ended()
     assert (ended.end_reason, ended.ended_by) == ("assistant-unreachable", "assistant")
     assert len(vapi.requests) == (2 if status in (429, 503) else 1)
-    (happened,) = [e for e in house.journal.written(Happened) if e.kind == "assistant-unreachable"]
+    (happened,) = [e for e in house.journal.written(TimelineEvent) if e.kind == "assistant-unreachable"]
     assert happened.data["status"] == status
     assert caller.close_code == 1000
 
@@ -408,7 +408,7 @@ async def test_a_server_whose_socket_raises_on_sending_is_no_trouble(house: Hous
     caller.send_raises = OSError
     await vapi.say(LOUD)
     await vapi.say("hang")
-    await house.board.until(lambda: any(e.kind == "hang" for e in house.journal.written(Happened)))
+    await house.board.until(lambda: any(e.kind == "hang" for e in house.journal.written(TimelineEvent)))
     caller.leave(1006)
     await caller.over()
     assert (await house.ended()).end_reason == "stream-lost"
@@ -448,7 +448,7 @@ async def test_an_assistant_leg_that_takes_nothing_has_failed(
     monkeypatch.setattr(vapi_link, "CLOSE_SECONDS", 0.2)
     vapi.reads = False
     caller = await house.live()
-    while house.journal.written(Happened)[-1].kind != "stream-ended":
+    while house.journal.written(TimelineEvent)[-1].kind != "stream-ended":
         caller.frame(LOUD * 200)
         await asyncio.sleep(0)
     ended = await house.ended()
@@ -583,7 +583,7 @@ async def test_a_clear_overtakes_what_waits_for_a_slow_caller_leg(house: House, 
     for _ in range(20):
         await vapi.say(LOUD)
     await vapi.say("user_interrupted")
-    await house.board.until(lambda: any(e.kind == "barge-in" for e in house.journal.written(Happened)))
+    await house.board.until(lambda: any(e.kind == "barge-in" for e in house.journal.written(TimelineEvent)))
     caller.takes.set()
     await house.board.until(caller.cleared)
     assert len(caller.heard()) <= len(LOUD)
@@ -600,7 +600,7 @@ async def test_a_slow_caller_leg_loses_its_oldest_audio_and_it_is_counted(
     for n in range(6):
         await vapi.say(bytes([n]) * 160)
     await vapi.say("hang")
-    await house.board.until(lambda: any(e.kind == "hang" for e in house.journal.written(Happened)))
+    await house.board.until(lambda: any(e.kind == "hang" for e in house.journal.written(TimelineEvent)))
     caller.takes.set()
     caller.stop()
     await caller.over()
@@ -646,7 +646,7 @@ async def test_a_second_start_and_strange_messages_do_not_end_a_call(house: Hous
     caller.frame(LOUD)
     await house.board.until(lambda: vapi.audio == [LOUD])
     await vapi.say("hang")
-    await house.board.until(lambda: any(e.kind == "hang" for e in house.journal.written(Happened)))
+    await house.board.until(lambda: any(e.kind == "hang" for e in house.journal.written(TimelineEvent)))
     caller.stop()
     await caller.over()
     ended = await house.ended()

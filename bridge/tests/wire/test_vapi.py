@@ -35,10 +35,10 @@ SECRET_URL = "wss://api.vapi.ai/0198c5d1-7777-7000-8000-000000000001/transport"
         ("user_interrupted", vapi.UserInterrupted("0198c5d1-7777-7000-8000-00000000000a")),
         ("user_interrupted_wrapped", vapi.UserInterrupted()),
         ("hang", vapi.Hang()),
-        ("conversation_update", vapi.Noted("conversation-update")),
-        ("model_output", vapi.Noted("model-output")),
-        ("voice_input", vapi.Noted("voice-input")),
-        ("assistant_started", vapi.Noted("assistant.started")),
+        ("conversation_update", vapi.IgnoredEvent("conversation-update")),
+        ("model_output", vapi.IgnoredEvent("model-output")),
+        ("voice_input", vapi.IgnoredEvent("voice-input")),
+        ("assistant_started", vapi.IgnoredEvent("assistant.started")),
         ("audio", vapi.Audio(b"\xff\xfe\xfe\xfe\xff")),
     ],
 )
@@ -68,7 +68,7 @@ def test_it_reads_the_tools_called_wherever_they_stand(message: Any, calls: list
 
 
 def test_an_event_it_never_heard_of_is_noted_by_a_bounded_name() -> None:
-    assert vapi.parse(json.dumps({"type": "x" * 500})) == vapi.Noted("x" * 64, known=False)
+    assert vapi.parse(json.dumps({"type": "x" * 500})) == vapi.IgnoredEvent("x" * 64, known=False)
 
 
 def test_words_are_bounded() -> None:

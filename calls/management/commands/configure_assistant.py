@@ -10,11 +10,11 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 from rich.table import Table
 
-from calls.twilio.client import NotDone
 from calls.vapi import assistant_config as assistant_config
 from calls.vapi import client as vapi_client
 from calls.vapi import tools
-from calls.vapi.assistant_config import House, Wishes
+from calls.vapi.assistant_config import Options, ServerDefaults
+from calls.vendor_errors import VendorError
 
 WIDTH = 110
 
@@ -47,8 +47,8 @@ class Command(BaseCommand):
         if not settings.VAPI_API_KEY:
             raise CommandError("VAPI_API_KEY is not set: the private key, from Vapi's dashboard.")
         names = ("name", "first_message", "prompt", "model", "voice", "language", "endpointing")
-        wishes = Wishes(**{name: options[name] for name in names})
-        house = House(
+        wishes = Options(**{name: options[name] for name in names})
+        house = ServerDefaults(
             server_url=f"{settings.PUBLIC_URL}/vapi/events",
             secret=settings.VAPI_WEBHOOK_SECRET,
             max_call_seconds=settings.MAX_CALL_SECONDS,
@@ -58,10 +58,10 @@ class Command(BaseCommand):
         assistant_id = "" if options["new"] else options["id"] or settings.VAPI_ASSISTANT_ID
         try:
             self._configure(assistant_id, wishes, house, dry_run=options["dry_run"])
-        except (NotDone, ValueError) as failure:
+        except (VendorError, ValueError) as failure:
             raise CommandError(str(failure)) from None
 
-    def _configure(self, assistant_id: str, wishes: Wishes, house: House, *, dry_run: bool) -> None:
+    def _configure(self, assistant_id: str, wishes: Options, house: ServerDefaults, *, dry_run: bool) -> None:
         current = async_to_sync(vapi_client.fetch_assistant)(assistant_id) if assistant_id else {}
         fields = assistant_config.wanted(current, wishes, house)
         self._show(assistant_id, assistant_config.changes(current, fields), dry_run=dry_run)

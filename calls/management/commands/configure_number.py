@@ -15,8 +15,9 @@ from rich.table import Table
 from calls.models import PhoneNumber
 from calls.phone_numbers import e164
 from calls.twilio import client as twilio_client
-from calls.twilio.client import TWILIO, NotDone
-from calls.twilio.number_config import Change, Kept, changes, settings_of, wanted
+from calls.twilio.client import TWILIO
+from calls.twilio.number_config import Change, SavedConfig, changes, settings_of, wanted
+from calls.vendor_errors import VendorError
 
 WIDTH = 110
 
@@ -48,7 +49,7 @@ class Command(BaseCommand):
             )
         try:
             self._configure(number, options)
-        except NotDone as failure:
+        except VendorError as failure:
             raise CommandError(str(failure)) from None
 
     def _configure(self, number: str, options: dict[str, Any]) -> None:
@@ -59,7 +60,7 @@ class Command(BaseCommand):
             raise CommandError(
                 "The number belongs to a SIP trunk, which takes its calls. Remove it from there."
             )
-        before, kept = settings_of(found), Kept(settings.JOURNAL_DIR.parent / "numbers", number)
+        before, kept = settings_of(found), SavedConfig(settings.JOURNAL_DIR.parent / "numbers", number)
         after = self._after(kept, options)
         to_do = changes(before, after)
         self._show(number, to_do, dry_run=options["dry_run"])
@@ -83,7 +84,7 @@ class Command(BaseCommand):
             if to_do:
                 self.stdout.write("Undo with: manage.py configure_number --undo")
 
-    def _after(self, kept: Kept, options: dict[str, Any]) -> dict[str, str]:
+    def _after(self, kept: SavedConfig, options: dict[str, Any]) -> dict[str, str]:
         if not options["undo"]:
             return wanted(settings.PUBLIC_URL, options["fallback_url"])
         found = kept.read()

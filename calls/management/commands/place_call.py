@@ -12,8 +12,8 @@ from rich.console import Console
 
 from calls.models import Call
 from calls.twilio import outbound
-from calls.twilio.client import NotDone
 from calls.twilio.outbound import MACHINES, RING_SECONDS
+from calls.vendor_errors import VendorError
 
 LOOK_SECONDS = 0.5
 
@@ -37,7 +37,7 @@ class Command(BaseCommand):
         try:
             callee, ours = outbound.numbers_for(options["number"], options["ours"])
             call_sid = async_to_sync(outbound.place)(callee, ours, options["machines"])
-        except NotDone as failure:
+        except VendorError as failure:
             raise CommandError(str(failure)) from None
         call = outbound.note(call_sid, callee, ours)
         self.stdout.write(f"Calling {callee} from {ours}: {call_sid}")

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from calls.ingest import upsert
-from calls.ingest.housekeeping import bounded_transaction, now_utc
+from calls.ingest.db import bounded_transaction, now_utc
 
 
 class Command(BaseCommand):

@@ -15,7 +15,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, close_old_connections
 
 from calls import reconcile
-from calls.ingest.housekeeping import now_utc
+from calls.ingest.db import now_utc
 from calls.management import progress
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Command(BaseCommand):
             close_old_connections()
             stop.wait(options["every"])
 
-    def _run(self, options: dict[str, Any], *, quiet: bool = False) -> reconcile.Tally:
+    def _run(self, options: dict[str, Any], *, quiet: bool = False) -> reconcile.SyncResult:
         began = time.monotonic()
         with progress.shown("asking") as bar:
             tally = reconcile.sync(

@@ -18,7 +18,7 @@ from calls.models import Call
 from calls.staff import audit
 from calls.staff.live.board import our_number, their_number
 from calls.twilio import outbound
-from calls.twilio.client import NotDone
+from calls.vendor_errors import VendorError
 
 MAX_OUTCOME = 64
 
@@ -78,7 +78,7 @@ class CallActions:
             callee, ours = outbound.numbers_for(their_number(call), our_number(call))
             audit.note(request.user, "call-back", call)
             placed = outbound.note(async_to_sync(outbound.place)(callee, ours), callee, ours)
-        except NotDone as failure:
+        except VendorError as failure:
             self.message_user(request, str(failure), messages.ERROR)
             return
         said = format_html('They are being called: <a href="{}">the call</a>.', placed.get_absolute_url())

@@ -31,8 +31,9 @@ from calls.staff import audit
 from calls.staff.live.board import fallback_number, our_number
 from calls.staff.pages import staff_page
 from calls.twilio import client as twilio_client
-from calls.twilio.client import TWILIO, NotDone
+from calls.twilio.client import TWILIO
 from calls.vapi import client as vapi_client
+from calls.vendor_errors import VendorError
 from calls.viewer import Viewer
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ MAX_WORDS = 500  # characters; half a minute of speech
 OVER = "The call is already over."
 
 
-class NotLive(NotDone):
+class NotLive(VendorError):
     """There is nothing to act on."""
 
 
@@ -68,7 +69,7 @@ def on_live_call(action: Action) -> Callable[..., HttpResponse]:
             said, status = action(request, call), HTTPStatus.OK
         except NotLive as refusal:
             said, status = str(refusal), HTTPStatus.CONFLICT
-        except NotDone as failure:
+        except VendorError as failure:
             said, status = str(failure), HTTPStatus.BAD_GATEWAY
         done = status == HTTPStatus.OK
         log.info("%s = staff: %s: %s", short_sid(call.call_sid), action.__name__, "done" if done else said)
@@ -93,7 +94,7 @@ def transfer(request: HttpRequest, call: Call) -> str:
     ours = our_number(call)
     person = fallback_number(PhoneNumber.objects.filter(number=ours).first())
     if not person:
-        raise NotDone(
+        raise VendorError(
             "There is nobody to send the caller to: give the number a fallback number, "
             "or set FALLBACK_NUMBER."
         )
@@ -106,9 +107,9 @@ def transfer(request: HttpRequest, call: Call) -> str:
 def say(request: HttpRequest, call: Call) -> str:
     words = clean_text(request.POST.get("words", "")).strip()
     if not words:
-        raise NotDone("There are no words to say.")
+        raise VendorError("There are no words to say.")
     if len(words) > MAX_WORDS:
-        raise NotDone(f"That is too long to say: {len(words)} characters, {MAX_WORDS} at most.")
+        raise VendorError(f"That is too long to say: {len(words)} characters, {MAX_WORDS} at most.")
     audit.note(request.user, "say", call, words)
     async_to_sync(vapi_client.say)(call.vapi_call_id, words)
     return "The assistant was told to say it."
@@ -117,15 +118,15 @@ def say(request: HttpRequest, call: Call) -> str:
 def _end(call: Call, how: str, ask: Any, *arguments: str) -> None:
     """Name the end, then ask for it. The condition stands in the UPDATE: the call may just have ended."""
     if call.simulated and settings.TWILIO_BASE_URL == TWILIO:
-        raise NotDone("This call is simulated, and Twilio knows nothing of it: it ends by itself.")
+        raise VendorError("This call is simulated, and Twilio knows nothing of it: it ends by itself.")
     asked_at = timezone.now()
     live = Call.objects.live().filter(pk=call.pk, end_reason="")
     if not live.update(end_requested=how, end_requested_at=asked_at):
         raise NotLive(OVER)
     try:
         async_to_sync(ask)(*arguments)
-    except NotDone as failure:
-        if not failure.maybe:
+    except VendorError as failure:
+        if not failure.may_have_happened:
             mine = Call.objects.filter(pk=call.pk, end_requested=how, end_requested_at=asked_at)
             mine.update(end_requested="", end_requested_at=None)
         raise

@@ -133,7 +133,7 @@ def board_context(viewer: Viewer, bridge: BridgeContext | None) -> dict[str, obj
     }
 
 
-def bridge_near(request: HttpRequest) -> BridgeContext | None:
+def get_bridge(request: HttpRequest) -> BridgeContext | None:
     """This process's bridge; None where a page is asked for without a server, as tests do."""
     bridge: BridgeContext | None = getattr(request, "scope", {}).get("bridge")
     return bridge

@@ -45,7 +45,7 @@ from calls.middleware import ZONE_COOKIE, zone_of
 from calls.models import Call
 from calls.staff import audit
 from calls.staff.call_detail import call_page
-from calls.staff.live.board import board_html, bridge_near
+from calls.staff.live.board import board_html, get_bridge
 from calls.staff.live.publisher import GROUP
 from calls.staff.pages import staff_page
 from calls.viewer import Viewer
@@ -84,7 +84,7 @@ class Watched:
 @require_safe
 def live_board(request: HttpRequest) -> HttpResponse:
     """For a page whose socket is down."""
-    return HttpResponse(board_html(Viewer.of(request.user), bridge_near(request)))
+    return HttpResponse(board_html(Viewer.of(request.user), get_bridge(request)))
 
 
 @staff_page

@@ -91,7 +91,7 @@ class Publisher(threading.Thread):
         if not self._wake.is_set():
             self._wake.set()
 
-    def look_again(self, call_sids: Iterable[str]) -> None:
+    def notify_changed(self, call_sids: Iterable[str]) -> None:
         """Rows of these calls have changed. Never waits."""
         with self._lock:
             self._changed.update(call_sids)
@@ -135,7 +135,7 @@ class Publisher(threading.Thread):
             self._failing = True
             with self._lock:
                 self._notes = notes | self._notes
-            self.look_again(changed)
+            self.notify_changed(changed)
             return False
         if self._failing:
             log.info("live: pages are told again")

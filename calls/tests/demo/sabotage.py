@@ -120,7 +120,7 @@ def noise_for_speech() -> None:
 
 
 def lost_transcript() -> None:
-    from calls.ingest.writer import SpoolJournal  # knows models: not before Django is set up
+    from calls.ingest.journal import SpoolJournal  # knows models: not before Django is set up
 
     write = SpoolJournal.write
 

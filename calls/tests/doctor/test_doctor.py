@@ -27,7 +27,7 @@ from calls.tests.live_server import ACCOUNT_SID, AUTH_TOKEN, LiveServer, live_se
 from calls.twilio.number_config import wanted
 from calls.vapi import assistant_config as assistant_config
 from calls.vapi import tools
-from calls.vapi.assistant_config import House, Wishes
+from calls.vapi.assistant_config import Options, ServerDefaults
 from sandbox.twilio.rest_server import NUMBER, CarrierApi
 from sandbox.vapi.server import Assistant
 
@@ -71,11 +71,11 @@ async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
                 FALLBACK_NUMBER="+15550107777", VAPI_WEBHOOK_SECRET=SECRET, REDIS_URL="",
             )  # fmt: skip
             proxy.target = server.port
-            house = House(
+            house = ServerDefaults(
                 server_url=f"{public}/vapi/events", secret=SECRET, max_call_seconds=1800, record=False,
                 tools=tools.declarations(),
             )  # fmt: skip
-            made = vapi.store.put(assistant_config.wanted({}, Wishes(), house))
+            made = vapi.store.put(assistant_config.wanted({}, Options(), house))
             for name, value in wanted(public).items():
                 setattr(twilio.numbers[NUMBER], name, value)
             twilio.numbers[NUMBER].voice_fallback_url = "https://handler.twilio.com/twiml/EH1"

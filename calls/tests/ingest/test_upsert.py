@@ -26,10 +26,10 @@ from bridge.journal import (
     CarrierReported,
     EndRequested,
     Entry,
-    Happened,
     StreamEnded,
     StreamRefused,
     StreamStarted,
+    TimelineEvent,
     TurnTaken,
     UtteranceSpoken,
 )
@@ -55,7 +55,7 @@ def whole_call(sid: str = SID) -> list[Entry]:
         CarrierReported(sid, T + 1, "in-progress", 1),
         StreamStarted(sid, T + 2, "MZ1", "worker-1"),
         CarrierReported(sid, T + 2.1, stream_event="stream-started"),
-        Happened(sid, 0, "stream-started", 0),
+        TimelineEvent(sid, 0, "stream-started", 0),
         AssistantAnswered(sid, T + 2.4, 412, vapi, 20),
         AssistantReported("", T + 2.6, "status-update", vapi, "in-progress"),
         UtteranceSpoken(sid, 0, "assistant", "Hello.", 500, 900),
@@ -64,7 +64,7 @@ def whole_call(sid: str = SID) -> list[Entry]:
         UtteranceSpoken(sid, 2, "assistant", "For how many?", 3300, 4000, True),
         TurnTaken(sid, 2, 5000),
         TurnTaken(sid, 3, 6000, 6200, 6900, 6901, None, 900, 800),
-        Happened(sid, 1, "dtmf", 6500, {"digit": "5"}),
+        TimelineEvent(sid, 1, "dtmf", 6500, {"digit": "5"}),
         StreamRefused(sid, T + 7, "ticket-refused"),
         StreamEnded(sid, T + 60, 58_000, "caller-hung-up", "caller", "", 1000, 500, 2900, 2800, 20, 3, 1,
                     {"hangs": 1}),
@@ -284,7 +284,7 @@ class MergeTests(TestCase):
         self.assertEqual(call.summary, "Well.")
 
     def test_an_entry_of_no_call_is_given_back(self) -> None:
-        nobody = Happened("", 0, "odd")
+        nobody = TimelineEvent("", 0, "odd")
         self.assertEqual(apply([nobody, AssistantReported("", T, "status-update")])[0], nobody)
 
     def test_vendor_latencies_are_taken_only_where_the_counts_agree(self) -> None:
@@ -314,7 +314,7 @@ class StrangeTextTests(TestCase):
         call = kept(
             CallOffered(SID, T, odd, odd),
             UtteranceSpoken(SID, 0, "caller", odd),
-            Happened(SID, 0, odd, data={odd: [odd, float("nan"), float("-inf"), {"x": 1.5}]}),
+            TimelineEvent(SID, 0, odd, data={odd: [odd, float("nan"), float("-inf"), {"x": 1.5}]}),
             StreamStarted(SID, T, odd, odd * 50),
             AssistantReported(SID, T, odd, odd, odd, odd * 100, None, odd),
             CarrierReported(SID, T, odd, None, None, odd, odd),

@@ -25,14 +25,16 @@ from bridge.journal import (
     AssistantReported,
     CallOffered,
     Entry,
-    Happened,
     StreamStarted,
+    TimelineEvent,
     UtteranceSpoken,
     from_line,
     to_line,
 )
-from calls.ingest import housekeeping
-from calls.ingest.housekeeping import ROUNDS_SECONDS, ROUTES_SECONDS, Rounds, now_utc
+from calls.ingest import db
+from calls.ingest.db import now_utc
+from calls.ingest.housekeeping import ROUNDS_SECONDS, ROUTES_SECONDS, Housekeeping
+from calls.ingest.journal import SpoolJournal
 from calls.ingest.spool import Spool
 from calls.ingest.writer import (
     BATCH,
@@ -40,7 +42,6 @@ from calls.ingest.writer import (
     PARK_SECONDS,
     TICK_SECONDS,
     JournalWriter,
-    SpoolJournal,
 )
 from calls.models import Call, CallEvent, PhoneNumber, Utterance
 from calls.routes import active_routes
@@ -244,7 +245,7 @@ class StepTests(Folder, TestCase):
                 raise RuntimeError("odd indeed")
 
         with self.assertLogs("calls.ingest.writer", "ERROR"):
-            self.write(Happened(SID, 0, "odd", data={"odd": Odd()}))
+            self.write(TimelineEvent(SID, 0, "odd", data={"odd": Odd()}))
         self.assertEqual(self.writer().figures().dropped, 1)
         self.journal.close()
         self.write(spoken(0))
@@ -334,7 +335,7 @@ class RoundsTests(TestCase):
     def setUp(self) -> None:
         self.live: list[str] = []
         self.taken: list[list[Mapping[str, Any]]] = []
-        self.rounds = Rounds(lambda: self.live, self.take, started_at=0.0)
+        self.rounds = Housekeeping(lambda: self.live, self.take, started_at=0.0)
         self.began = now_utc()
         self.call = make_call(status="in-progress", end_reason="", lease_until=self.began)
 
@@ -377,7 +378,7 @@ class RoundsTests(TestCase):
         self.assertEqual((route.number, route.record, route.max_call_seconds), ("+15559870000", True, 60))
 
     def test_routes_that_nobody_takes_stop_nothing(self) -> None:
-        failing = Rounds(list, self.fail_to_take, started_at=0.0)
+        failing = Housekeeping(list, self.fail_to_take, started_at=0.0)
         with self.assertLogs("calls.ingest.housekeeping", "ERROR"):
             failing.refresh_routes()
 
@@ -558,7 +559,7 @@ class ThreadTests(Folder, TransactionTestCase):
         done: list[object] = []
 
         def look() -> None:
-            housekeeping.use_own_connection()
+            db.use_own_connection()
             done.append(connection.settings_dict["OPTIONS"].get("pool"))
 
         thread = threading.Thread(target=look)

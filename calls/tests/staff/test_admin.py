@@ -16,7 +16,7 @@ from django.urls import reverse
 from calls.models import AuditEntry, Call, CallHour
 from calls.staff import export
 from calls.staff import paginator as paging
-from calls.staff.export import harmless
+from calls.staff.export import escape_formula
 from calls.stats import call_summary
 from calls.tests.builders import make_call, make_staff, make_utterance
 
@@ -171,8 +171,8 @@ class ExportTests(TestCase):
 class HarmlessTests(SimpleTestCase):
     def test_what_begins_like_a_formula_becomes_text(self) -> None:
         for text in ("=1", "+1555", "-1", "@x", "\tx", "\rx", "\nx", "＝1", "＋1", "－1", "＠x"):  # noqa: RUF001
-            self.assertEqual(harmless(text), "'" + text)
+            self.assertEqual(escape_formula(text), "'" + text)
 
     def test_all_else_stays(self) -> None:
         for value, text in ((None, ""), (12, "12"), ("a=b", "a=b"), ("", ""), (False, "False")):
-            self.assertEqual(harmless(value), text)
+            self.assertEqual(escape_formula(value), text)

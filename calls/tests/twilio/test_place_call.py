@@ -17,7 +17,7 @@ from calls.phone_numbers import is_allowed
 from calls.tests.builders import make_call, make_staff
 from calls.tests.commands import Printed, manage
 from calls.tests.live_server import ACCOUNT_SID, AUTH_TOKEN, Database, LiveServer, live_server, own_database
-from calls.tests.staff.live.test_actions import FarEnd
+from calls.tests.staff.live.test_actions import CannedVendor
 from sandbox.faults import AssistantDials, CarrierApiDials
 from sandbox.twilio.caller import HangUp, Listen
 from sandbox.twilio.rest_server import NUMBER, CarrierApi
@@ -145,7 +145,7 @@ def test_a_number_or_its_beginning_is_allowed(allowed: list[str], may: bool) -> 
 
 class CallBackTests(TestCase):
     def setUp(self) -> None:
-        self.far = FarEnd()
+        self.far = CannedVendor()
         self.addCleanup(self.far.stop)
         self.far.answer = {"sid": "CA" + "9" * 32, "status": "queued"}
         self.enterContext(

@@ -14,7 +14,7 @@ from django.urls import reverse
 
 from bridge.admission import Route
 from calls import routes
-from calls.ingest.housekeeping import Rounds
+from calls.ingest.housekeeping import Housekeeping
 from calls.models import PhoneNumber
 from calls.routes import active_routes
 from calls.staff.admin.numbers import LIVE, NumberForm
@@ -169,7 +169,7 @@ class DatabaseAwayTests(TransactionTestCase):
         def take(found: Iterable[Mapping[str, Any]]) -> None:
             taken.append(list(found))
 
-        rounds = Rounds(list, take, started_at=0.0)
+        rounds = Housekeeping(list, take, started_at=0.0)
         rounds.refresh_routes()
         away = connection.execute_wrapper(refuse)
         with self.assertLogs("calls.ingest.housekeeping", "INFO") as logs:

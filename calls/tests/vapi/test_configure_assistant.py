@@ -14,13 +14,13 @@ import pytest
 from calls.tests.commands import Printed, manage
 from calls.tests.live_server import LiveServer, live_server, own_database
 from calls.vapi import assistant_config
-from calls.vapi.assistant_config import House, Wishes
+from calls.vapi.assistant_config import Options, ServerDefaults
 from sandbox.faults import AssistantDials
 from sandbox.vapi.server import Assistant
 
 SECRET = "a-webhook-secret"
 PUBLIC = "https://voice.example.com"
-HOUSE = House(server_url=f"{PUBLIC}/vapi/events", secret=SECRET, max_call_seconds=1800, record=False)
+HOUSE = ServerDefaults(server_url=f"{PUBLIC}/vapi/events", secret=SECRET, max_call_seconds=1800, record=False)
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,8 @@ async def test_a_new_secret_is_told_but_never_shown_and_other_headers_stay(desk:
 
 
 def test_without_a_secret_the_assistant_gets_no_address_of_ours() -> None:
-    house = House(server_url=PUBLIC, secret="", max_call_seconds=5, record=True)
-    fields = assistant_config.wanted({}, Wishes(), house)
+    house = ServerDefaults(server_url=PUBLIC, secret="", max_call_seconds=5, record=True)
+    fields = assistant_config.wanted({}, Options(), house)
     assert "server" not in fields
     assert (fields["maxDurationSeconds"], fields["artifactPlan"]["recordingEnabled"]) == (10, True)
 
@@ -156,6 +156,6 @@ def test_strange_answers_of_vapis_are_put_right() -> None:
         "transcriber": {"provider": "other", "endpointing": "?"},
         "server": 3,
     }
-    fields = assistant_config.wanted(strange, Wishes(), HOUSE)
+    fields = assistant_config.wanted(strange, Options(), HOUSE)
     assert fields["transcriber"]["endpointing"] == 300 and fields["voice"]["provider"] == "vapi"
     assert assistant_config.to_send(fields, fields) == {} and assistant_config.changes(fields, fields) == []

@@ -17,8 +17,8 @@ import pytest
 from pytest_django import Settings
 
 from bridge.admission import Route
-from bridge.journal import EndRequested, Happened
-from calls.tests.staff.live.test_actions import ACCOUNT, FarEnd
+from bridge.journal import EndRequested, TimelineEvent
+from calls.tests.staff.live.test_actions import ACCOUNT, CannedVendor
 from calls.tests.vapi.test_webhooks import send
 from calls.tests.webhook_client import PUBLIC, SID, Caller, make_bridge
 from calls.vapi import tools
@@ -29,14 +29,14 @@ VAPI_ID = "0198c5d1-7777-7000-8000-000000000001"
 
 
 @pytest.fixture
-def far() -> Iterator[FarEnd]:
-    far = FarEnd()
+def far() -> Iterator[CannedVendor]:
+    far = CannedVendor()
     yield far
     far.stop()
 
 
 @pytest.fixture(autouse=True)
-def outside(far: FarEnd, settings: Settings) -> None:
+def outside(far: CannedVendor, settings: Settings) -> None:
     settings.TWILIO_ACCOUNT_SID, settings.TWILIO_AUTH_TOKENS = ACCOUNT, ["a-token"]
     settings.TWILIO_BASE_URL = settings.VAPI_BASE_URL = far.url
     settings.PUBLIC_URL, settings.VAPI_API_KEY, settings.VAPI_SOCKET_URL = PUBLIC, "a-key", ""
@@ -62,7 +62,7 @@ async def result(caller: Caller, message: Any) -> dict[str, str]:
     return dict(found)
 
 
-async def test_a_caller_is_handed_over_and_the_person_told_why(far: FarEnd) -> None:
+async def test_a_caller_is_handed_over_and_the_person_told_why(far: CannedVendor) -> None:
     caller = Caller(make_bridge([FRONT_DESK]))
     told = await result(caller, asked("transfer_call", "t1", reason="A crown\nfell out & hurts."))
     assert told == {"toolCallId": "t1", "name": "transfer_call", "result": "The caller is being connected."}
@@ -76,20 +76,20 @@ async def test_a_caller_is_handed_over_and_the_person_told_why(far: FarEnd) -> N
     (said,) = ElementTree.fromstring((await caller.twilio(whisper)).content)
     assert str(said.text).endswith("A crown fell out & hurts.")
     requested, happened = caller.notes
-    assert isinstance(requested, EndRequested) and isinstance(happened, Happened)
+    assert isinstance(requested, EndRequested) and isinstance(happened, TimelineEvent)
     assert (requested.end_reason, requested.ended_by) == ("transferred", "assistant")
     assert (happened.kind, happened.data["tool"], happened.source) == ("tool-done", "transfer_call", "vapi")
 
 
-async def test_nobody_is_dialled_where_there_is_nobody(far: FarEnd) -> None:
+async def test_nobody_is_dialled_where_there_is_nobody(far: CannedVendor) -> None:
     caller = Caller(make_bridge([FRONT_DESK]))
     told = await result(caller, asked("transfer_call", route="of another time"))
     assert "no person" in told["error"] and not far.asked
     (happened,) = caller.notes
-    assert isinstance(happened, Happened) and happened.kind == "tool-failed"
+    assert isinstance(happened, TimelineEvent) and happened.kind == "tool-failed"
 
 
-async def test_a_handover_that_twilio_refuses_is_taken_back(far: FarEnd) -> None:
+async def test_a_handover_that_twilio_refuses_is_taken_back(far: CannedVendor) -> None:
     far.status, far.answer = 404, {"code": 20404, "message": "not found"}
     caller = Caller(make_bridge([FRONT_DESK]))
     assert "could not be dialled" in (await result(caller, asked("transfer_call")))["error"]
@@ -98,14 +98,14 @@ async def test_a_handover_that_twilio_refuses_is_taken_back(far: FarEnd) -> None
     assert withdrawn.withdrawn and withdrawn.at == requested.at
 
 
-async def test_a_handover_that_may_have_been_done_stands(far: FarEnd) -> None:
+async def test_a_handover_that_may_have_been_done_stands(far: CannedVendor) -> None:
     far.answer = b"no JSON"
     caller = Caller(make_bridge([FRONT_DESK]))
     assert "error" in await result(caller, asked("transfer_call"))
-    assert [type(note) for note in caller.notes] == [EndRequested, Happened]
+    assert [type(note) for note in caller.notes] == [EndRequested, TimelineEvent]
 
 
-async def test_asking_twice_dials_once(far: FarEnd) -> None:
+async def test_asking_twice_dials_once(far: CannedVendor) -> None:
     caller = Caller(make_bridge([FRONT_DESK]))
     message = asked("transfer_call", number="asked twice")
     first, second = await asyncio.gather(result(caller, message), result(caller, message))
@@ -121,7 +121,7 @@ async def test_asking_twice_dials_once(far: FarEnd) -> None:
     ],
 )
 async def test_the_call_is_ended_by_the_assistants_own_side(
-    far: FarEnd, arguments: dict[str, Any], sent: dict[str, Any]
+    far: CannedVendor, arguments: dict[str, Any], sent: dict[str, Any]
 ) -> None:
     caller = Caller()
     assert (await result(caller, asked("end_call", **arguments)))["result"] == "The call is ending."
@@ -130,7 +130,7 @@ async def test_the_call_is_ended_by_the_assistants_own_side(
     assert VAPI_ID in far.asked[0][1]
 
 
-async def test_a_call_that_vapi_cannot_end_is_told_to_the_model(far: FarEnd) -> None:
+async def test_a_call_that_vapi_cannot_end_is_told_to_the_model(far: CannedVendor) -> None:
     far.status = 404
     assert "could not be ended" in (await result(Caller(), asked("end_call")))["error"]
 

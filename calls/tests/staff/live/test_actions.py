@@ -19,13 +19,14 @@ from bridge.allowed_hosts import AllowedHosts
 from bridge.end_reasons import ENDED_BY
 from bridge.journal import CallOffered, CarrierReported, LiveNote, StreamEnded
 from calls.ingest import upsert
+from calls.ingest.journal import SpoolJournal
 from calls.ingest.merge import moment
-from calls.ingest.writer import SpoolJournal
 from calls.models import AuditEntry, Call, PhoneNumber
 from calls.tests.builders import make_staff
 from calls.tests.staff.live.test_consumer import on_the_line
 from calls.twilio import client as twilio_client
 from calls.vapi import client as vapi_client
+from calls.vendor_errors import VendorError
 
 ACCOUNT = "AC" + "1" * 32
 TOKEN = "a-token"
@@ -35,7 +36,7 @@ T = 1_700_000_000.0
 JS = {"HX-Request": "true"}
 
 
-class FarEnd(ThreadingHTTPServer):
+class CannedVendor(ThreadingHTTPServer):
     """Twilio and Vapi on one port: it keeps what it was asked, and answers as it is told."""
 
     daemon_threads = True
@@ -62,7 +63,7 @@ class FarEnd(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: FarEnd
+    server: CannedVendor
 
     def log_message(self, format: str, *args: object) -> None:
         """Nobody reads it."""
@@ -92,10 +93,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class ActionTests(TestCase):
-    far: FarEnd
+    far: CannedVendor
 
     def setUp(self) -> None:
-        self.far = FarEnd()
+        self.far = CannedVendor()
         self.addCleanup(self.far.stop)
         self.enterContext(
             override_settings(
@@ -219,7 +220,7 @@ class HangUpTests(ActionTests):
 
         def transferred_meanwhile(*given: Any) -> Any:
             Call.objects.update(end_requested="transferred")
-            raise twilio_client.NotDone("no")
+            raise VendorError("no")
 
         with mock.patch("calls.staff.live.actions.async_to_sync", return_value=transferred_meanwhile):
             self.act("hang-up", 502)

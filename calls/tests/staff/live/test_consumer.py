@@ -255,7 +255,7 @@ class NoteTests(OwnCache):
             for number in range(5):
                 told.note(LiveNote(f"CA{number}", 1))
             told.note(LiveNote("CA0", 2))  # known: replaced
-            told.look_again(f"CA{number}" for number in range(5))
+            told.notify_changed(f"CA{number}" for number in range(5))
         self.assertEqual(told.dropped, 6)
         self.assertEqual(told.waiting, 4)
 
@@ -263,7 +263,7 @@ class NoteTests(OwnCache):
         told = Publisher()
         told.note(LiveNote("CA1", 1))
         told.note(LiveNote("CA2", 1))
-        told.look_again({"CA3"})
+        told.notify_changed({"CA3"})
         with override_settings(CACHES=DEAD_REDIS), self.assertLogs("calls.staff.live.publisher", "WARNING"):
             self.assertFalse(told.publish())
         told.note(LiveNote("CA1", 2))
@@ -297,10 +297,10 @@ async def test_pages_are_told_which_calls_are_meant() -> None:
     channel = await layer.new_channel()
     await layer.group_add(GROUP, channel)
     with mock.patch.object(publisher, "get_channel_layer", return_value=layer):
-        told.look_again({"CA2", "CA1"})
+        told.notify_changed({"CA2", "CA1"})
         assert await asyncio.to_thread(told.publish)
         assert (await layer.receive(channel))["calls"] == ["CA1", "CA2"]
-        told.look_again(f"CA{number}" for number in range(101))
+        told.notify_changed(f"CA{number}" for number in range(101))
         assert await asyncio.to_thread(told.publish)
         assert (await layer.receive(channel))["calls"] == [], "more than can be named: any"
 
@@ -308,7 +308,7 @@ async def test_pages_are_told_which_calls_are_meant() -> None:
 async def test_a_layer_that_hangs_holds_up_nobody() -> None:
     told = Publisher()
     told.attach(asyncio.get_running_loop())
-    told.look_again({"CA1"})
+    told.notify_changed({"CA1"})
     with mock.patch.object(publisher, "get_channel_layer", return_value=FrozenLayer()):
         began = time.monotonic()
         assert not await asyncio.to_thread(told.publish)
@@ -371,7 +371,7 @@ class ConsumerTests(TransactionTestCase):
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
         return WebsocketCommunicator(CookieMiddleware(consumer.LiveConsumer.as_asgi()), path, raw)
 
-    async def look_again(self, *call_sids: str) -> None:
+    async def notify_changed(self, *call_sids: str) -> None:
         await self.layer.group_send(GROUP, {"type": "look.again", "calls": list(call_sids)})
 
     async def refused(self, path: str = "/live", **changes: str) -> bool:
@@ -409,7 +409,7 @@ class ConsumerTests(TransactionTestCase):
         self.assertIn("Nobody is on the line.", await socket.receive_from(timeout=5))
         call = await asyncio.to_thread(self.make, on_the_line)
         began = time.monotonic()
-        await self.look_again(call.call_sid)
+        await self.notify_changed(call.call_sid)
         self.assertIn(f'id="live-{call.pk}"', await socket.receive_from(timeout=5))
         self.assertLess(time.monotonic() - began, 1)
         await socket.disconnect()
@@ -420,7 +420,7 @@ class ConsumerTests(TransactionTestCase):
         began = time.monotonic()
         await socket.receive_from(timeout=5)
         for _ in range(50):
-            await self.look_again("CA1")
+            await self.notify_changed("CA1")
         await socket.receive_from(timeout=5)
         self.assertGreaterEqual(time.monotonic() - began, consumer.APART_SECONDS)
         self.assertTrue(await socket.receive_nothing(timeout=consumer.APART_SECONDS + 0.3))
@@ -432,13 +432,13 @@ class ConsumerTests(TransactionTestCase):
         await socket.connect()
         self.assertIn('id="call-body"', await socket.receive_from(timeout=5))
         self.assertEqual(await AuditEntry.objects.filter(action="opened", user=self.user).acount(), 1)
-        await self.look_again("CA-other")
+        await self.notify_changed("CA-other")
         self.assertTrue(await socket.receive_nothing(timeout=consumer.APART_SECONDS + 0.3))
         for sids in ((call.call_sid,), ()):
-            await self.look_again(*sids)
+            await self.notify_changed(*sids)
             self.assertIn('id="call-body"', await socket.receive_from(timeout=5))
         await Call.objects.all().adelete()
-        await self.look_again()
+        await self.notify_changed()
         self.assertEqual((await socket.receive_output(timeout=5))["code"], consumer.NO_MORE)
 
     async def test_what_watchers_send_is_ignored(self) -> None:
@@ -448,7 +448,7 @@ class ConsumerTests(TransactionTestCase):
         await socket.send_to(text_data='{"type": "look.again"}')
         await socket.send_to(bytes_data=b"\x00" * 1000)
         self.assertTrue(await socket.receive_nothing(timeout=consumer.APART_SECONDS + 0.3))
-        await self.look_again()
+        await self.notify_changed()
         await socket.receive_from(timeout=5)
         await socket.disconnect()
 
@@ -498,7 +498,7 @@ class ConsumerTests(TransactionTestCase):
                     mock.patch.object(self.layer, broken, dead),
                     self.assertLogs("calls.staff.live.consumer", "INFO"),
                 ):
-                    await self.look_again()  # wakes whoever receives, to receive again
+                    await self.notify_changed()  # wakes whoever receives, to receive again
                     message = await socket.receive_output(timeout=5)
                     while message["type"] == "websocket.send":
                         message = await socket.receive_output(timeout=5)
