@@ -244,7 +244,7 @@ class StepTests(Folder, TestCase):
             def __str__(self) -> str:
                 raise RuntimeError("odd indeed")
 
-        with self.assertLogs("calls.ingest.writer", "ERROR"):
+        with self.assertLogs("calls.ingest.journal", "ERROR"):
             self.write(TimelineEvent(SID, 0, "odd", data={"odd": Odd()}))
         self.assertEqual(self.writer().figures().dropped, 1)
         self.journal.close()
