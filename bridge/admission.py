@@ -18,7 +18,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,7 +28,7 @@ from twilio.request_validator import RequestValidator
 from bridge import end_reasons
 from bridge.config import BridgeConfig
 from bridge.end_reason_cache import KnownEnds
-from bridge.opening_hours import OpeningHours
+from bridge.routes import Route
 
 log = logging.getLogger(__name__)
 
@@ -38,25 +38,6 @@ MAX_SPENT = 100_000
 
 class TicketError(Exception):
     """The ticket proves nothing; the message is one word for the log."""
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """How calls to one number are answered. Empty fields mean the settings' defaults."""
-
-    id: str = "default"
-    number: str = ""
-    assistant_id: str = ""
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    endpointing_ms: int | None = None
-    greeting: str = ""
-    fallback_number: str = ""
-    max_call_seconds: int | None = None
-    record: bool | None = None
-    disclosure: str | None = None  # that an AI answers, in these words; empty: the caller is not told
-    hours: OpeningHours | None = None  # None: always
-    closed_message: str = ""
-    max_concurrent_calls: int | None = None  # in one server process; None: no limit of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +78,7 @@ class Admission:
         self._validators = [RequestValidator(token) for token in config.twilio_auth_tokens]
         self._routes: dict[str, Route] = {}
         self._numbers: dict[str, Route] = {}
-        self._default = Route()
+        self._default = Route.resolve(config, {})
         # Capacity: streams that started, and tickets that may still become one.
         self._live: dict[str, str] = {}  # CallSid to the route's id
         self._promised: OrderedDict[str, tuple[float, str]] = OrderedDict()  # the ticket's expiry, the route

@@ -51,6 +51,8 @@ class BridgeConfig:
     max_call_seconds: int = 1800
     hold_buffer_ms: int = 7000
     record_calls: bool = False
+    ai_disclosure: str = ""
+    fallback_number: str = ""
 
     def __repr__(self) -> str:
         return f"BridgeConfig(public_url={self.public_url!r}, dialect={self.dialect!r})"

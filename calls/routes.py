@@ -25,11 +25,11 @@ def active_routes() -> list[dict[str, Any]]:
         {
             "id": str(number.pk),
             "number": number.number,
-            "assistant_id": number.assistant_id,
+            "assistant_id": number.assistant_id or None,
             "overrides": number.overrides if isinstance(number.overrides, dict) else {},
             "endpointing_ms": number.endpointing_ms,
             "greeting": number.greeting,
-            "fallback_number": number.fallback_number,
+            "fallback_number": number.fallback_number or None,
             "max_call_seconds": number.max_call_seconds,
             "record": number.record_calls or None,
             "disclosure": disclosure_of(number),

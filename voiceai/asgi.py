@@ -30,11 +30,12 @@ from django.core.exceptions import ImproperlyConfigured
 from django.urls import path, re_path
 from redis.asyncio import Redis
 
-from bridge.admission import Admission, Route
+from bridge.admission import Admission
 from bridge.context import BridgeContext
 from bridge.end_reason_cache import KnownEnds
 from bridge.io.consumer import MediaStreamConsumer
 from bridge.io.vapi_link import VapiClient
+from bridge.routes import Route
 from calls.ingest.journal import SpoolJournal
 from calls.ingest.writer import JournalWriter
 from calls.staff.live.consumer import LiveConsumer
@@ -73,7 +74,7 @@ journal = SpoolJournal(settings.JOURNAL_DIR, boot_id, on_note=publisher.note)
 writer = JournalWriter(
     journal,
     live_calls=admission.live_call_sids,
-    on_routes=lambda rows: admission.replace_routes(Route(**row) for row in rows),
+    on_routes=lambda rows: admission.replace_routes(Route.resolve(config, row) for row in rows),
     on_commit=publisher.notify_changed,
 )
 context = BridgeContext(config=config, admission=admission, journal=journal, endings=ends)

@@ -28,4 +28,6 @@ def bridge_config() -> BridgeConfig:
         max_call_seconds=settings.MAX_CALL_SECONDS,
         hold_buffer_ms=settings.HOLD_BUFFER_MS,
         record_calls=settings.RECORD_CALLS,
+        ai_disclosure=settings.AI_DISCLOSURE,
+        fallback_number=settings.FALLBACK_NUMBER,
     )

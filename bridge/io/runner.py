@@ -142,9 +142,7 @@ class CallRunner:
         self._claimed = message.call_sid
         self._writer = twilio.Writer(message.stream_sid)
         self._dialled = Dialled(message.call_sid, claim.caller, claim.route)
-        limit = claim.route.max_call_seconds
-        limit = self._context.config.max_call_seconds if limit is None else limit
-        self.feed(StreamAccepted(message, wall, limit))
+        self.feed(StreamAccepted(message, wall, claim.route.max_call_seconds))
 
     async def finish(self) -> None:
         """The consumer is leaving, whatever the reason: nothing may stay behind."""

@@ -23,13 +23,13 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.protocol import State
 
-from bridge.admission import Route
 from bridge.allowed_hosts import AllowedHosts, ForbiddenUrl, public_address
 from bridge.audio.energy import is_audible
 from bridge.audio.transcode import transcoder_for
 from bridge.call.events import AssistantAudio, BadMessage
 from bridge.config import AudioFormat, BridgeConfig
 from bridge.io.vapi_socket import VapiSocket
+from bridge.routes import Route
 from bridge.wire import MalformedMessage, vapi
 
 log = logging.getLogger(__name__)
@@ -187,7 +187,7 @@ class VapiClient:
         config = self._config
         if config.dialect == "socket":
             socket = await self._open(config.vapi_socket_url, pinned=None)
-            hello = vapi.assistant_request_text(self._assistant_id(whom), whom.call_sid)
+            hello = vapi.assistant_request_text(whom.route.assistant_id, whom.call_sid)
             try:
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await socket.send(hello)
@@ -224,22 +224,18 @@ class VapiClient:
             end_by_control=lambda: self._chore(created.control_url),
         )
 
-    def _assistant_id(self, whom: Dialled) -> str:
-        return whom.route.assistant_id or self._config.vapi_assistant_id
-
     async def _create(self, whom: Dialled) -> vapi.CallCreated:
         """`POST /call`, 4 s in all, one retry within them where a retry can help."""
         config, route = self._config, whom.route
-        limit, endpointing = route.max_call_seconds, route.endpointing_ms
         body = vapi.CallRequest(
-            assistant_id=self._assistant_id(whom),
+            assistant_id=whom.route.assistant_id,
             call_sid=whom.call_sid,
             caller=whom.caller,
             route_id=route.id,
             audio_format=config.vapi_audio_format,
-            max_call_seconds=config.max_call_seconds if limit is None else limit,
-            endpointing_ms=config.vapi_endpointing_ms if endpointing is None else endpointing,
-            record=config.record_calls if route.record is None else route.record,
+            max_call_seconds=route.max_call_seconds,
+            endpointing_ms=route.endpointing_ms,
+            record=route.record,
             server_url=f"{config.public_url}/vapi/events?callSid={whom.call_sid}",
             server_secret=config.vapi_webhook_secret,
             overrides=route.overrides,

@@ -14,10 +14,11 @@ from django.http import QueryDict
 from twilio.request_validator import RequestValidator
 
 from bridge import admission as door
-from bridge.admission import TICKET_SECONDS, Admission, Offer, Route, TicketError
+from bridge.admission import TICKET_SECONDS, Admission, Offer, TicketError
 from bridge.config import BridgeConfig
 from bridge.end_reason_cache import KnownEnds
 from bridge.opening_hours import OpeningHours, parse_hours
+from bridge.routes import Route
 
 CALL, ACCOUNT = "CA00000000000000000000000000000001", "AC00000000000000000000000000000001"
 

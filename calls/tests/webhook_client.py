@@ -6,14 +6,16 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlencode
 
+from django.conf import settings
 from django.test import AsyncClient
 from twilio.request_validator import RequestValidator
 
-from bridge.admission import Admission, Route
+from bridge.admission import Admission
 from bridge.config import BridgeConfig
 from bridge.context import BridgeContext
 from bridge.end_reason_cache import KnownEnds
 from bridge.journal import Entry
+from bridge.routes import Route
 
 ACCOUNT = "AC" + "0" * 32
 SID = "CA" + "1" * 32
@@ -36,6 +38,8 @@ def make_bridge(routes: Iterable[Route] = (), **changes: Any) -> BridgeContext:
         "twilio_auth_tokens": (TOKEN,),
         "ticket_secret": "not so secret",
         "vapi_webhook_secret": "topsecret",
+        "ai_disclosure": settings.AI_DISCLOSURE,
+        "fallback_number": settings.FALLBACK_NUMBER,
     }
     config = BridgeConfig(**(facts | changes))
     ends = KnownEnds()

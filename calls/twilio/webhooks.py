@@ -15,7 +15,6 @@ import time
 from binascii import crc32
 from concurrent.futures import ThreadPoolExecutor
 
-from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from twilio.twiml.voice_response import VoiceResponse
@@ -95,8 +94,8 @@ async def voice(call: TwilioRequest) -> HttpResponse:
     public = call.bridge.config.public_url
     response = VoiceResponse()
     route = call.bridge.admission.route(offer.route_id)
-    if disclosure := settings.AI_DISCLOSURE if route.disclosure is None else route.disclosure:
-        response.say(speakable(disclosure))  # before all else
+    if route.disclosure:
+        response.say(speakable(route.disclosure))  # before all else
     if route.greeting:
         response.say(speakable(route.greeting))
     connect = response.connect(action=f"{public}/twilio/after")
@@ -237,7 +236,7 @@ def polite_line(reason: str | None, bridge: BridgeContext, our_number: str) -> s
 def human_or(line: str, bridge: BridgeContext, our_number: str) -> VoiceResponse:
     """Dial the person who stands in, or say `line` where nobody does."""
     response = VoiceResponse()
-    person = bridge.admission.route_for(our_number).fallback_number or settings.FALLBACK_NUMBER
+    person = bridge.admission.route_for(our_number).fallback_number
     if person:
         response.dial(
             speakable(person),

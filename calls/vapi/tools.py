@@ -24,12 +24,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from django.conf import settings
-
-from bridge.admission import Route
 from bridge.context import BridgeContext
 from bridge.end_reasons import TRANSFERRED
 from bridge.journal import EndRequested, TimelineEvent
+from bridge.routes import Route
 from bridge.tool_calls import MAX_KEYS, ToolCall, keys_of
 from calls.masking import short_sid
 from calls.twilio import client as twilio_client
@@ -97,7 +95,7 @@ def tool(description: str, *, required: tuple[str, ...] = (), **parameters: str)
     reason="In a few words, what the caller wants. The person hears it before they are connected.",
 )
 async def transfer_call(use: ToolUse) -> str:
-    person = use.route.fallback_number or settings.FALLBACK_NUMBER
+    person = use.route.fallback_number
     if not person:
         raise CannotDo("There is no person to hand the caller over to. Offer to take a message.")
     asked = EndRequested(use.call_sid, time.time(), TRANSFERRED, "assistant")

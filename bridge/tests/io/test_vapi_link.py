@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import ClientConnection
 
-from bridge.admission import Route
 from bridge.allowed_hosts import ForbiddenUrl
 from bridge.call.events import AssistantAudio
 from bridge.config import AudioFormat, BridgeConfig
 from bridge.io import vapi_link
 from bridge.io.vapi_link import AssistantLink, Dialled, Unreachable, VapiClient
+from bridge.routes import Route
 from bridge.tests.call.stories import CALL, LOUD
 from bridge.tests.io.peers import Noticeboard, Vapi
 from bridge.wire.vapi import CallCreated
 
-WHOM = Dialled(CALL, "+15551230000", Route())
+WHOM = Dialled(CALL, "+15551230000", Route(assistant_id="assistant-1"))
 MakeClient = Callable[..., VapiClient]
 
 

@@ -371,10 +371,11 @@ class RoundsTests(TestCase):
         self.assertEqual((found["overrides"], found["record"]), ({}, None))
 
     def test_routes_have_the_names_that_the_bridge_knows(self) -> None:
-        from bridge.admission import Route
+        from bridge.config import BridgeConfig
+        from bridge.routes import Route
 
         PhoneNumber.objects.create(number="+15559870000", record_calls=True, max_call_seconds=60)
-        (route,) = (Route(**row) for row in active_routes())
+        (route,) = (Route.resolve(BridgeConfig(), row) for row in active_routes())
         self.assertEqual((route.number, route.record, route.max_call_seconds), ("+15559870000", True, 60))
 
     def test_routes_that_nobody_takes_stop_nothing(self) -> None:

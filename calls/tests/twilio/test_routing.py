@@ -12,7 +12,8 @@ from django.db import OperationalError, connection
 from django.test import TestCase, TransactionTestCase, override_settings
 from django.urls import reverse
 
-from bridge.admission import Route
+from bridge.config import BridgeConfig
+from bridge.routes import Route
 from calls import routes
 from calls.ingest.housekeeping import Housekeeping
 from calls.models import PhoneNumber
@@ -34,7 +35,7 @@ def make_number(**changes: Any) -> PhoneNumber:
 def route() -> Route:
     """The one number, as the bridge gets it."""
     (row,) = active_routes()
-    return Route(**row)
+    return Route.resolve(BridgeConfig(), row)
 
 
 class FormTests(TestCase):

@@ -13,22 +13,30 @@ import pytest
 from django.test import override_settings
 from twilio.request_validator import RequestValidator
 
-from bridge.admission import Route
 from bridge.end_reason_cache import KnownEnds
 from bridge.journal import CallOffered, CarrierReported
 from bridge.opening_hours import OpeningHours
+from bridge.routes import Route
 from calls.models import Call
 from calls.tests.builders import make_call
 from calls.tests.test_end_reasons import ANSWERS, HANG_UP
 from calls.tests.webhook_client import ACCOUNT, OURS, PUBLIC, SID, TOKEN, Caller, make_bridge
 from calls.twilio import client as twilio_client
 from calls.twilio import webhooks as twilio_webhooks
+from voiceai.bridge_settings import bridge_config
 
 ENDPOINTS = ["/twilio/voice", "/twilio/after", "/twilio/status", "/twilio/stream"]
 FORM = "application/x-www-form-urlencoded"
 PERSON = "+15557770000"
 AN_AI = "You are speaking with an AI assistant."
-WITH_PERSON = Route(
+
+
+def make_route(**values: Any) -> Route:
+    """A number's route, with the defaults of the settings."""
+    return Route.resolve(bridge_config(), values)
+
+
+WITH_PERSON = make_route(
     id="desk", number=OURS, fallback_number=PERSON, greeting="This call is recorded. \x0b <ok>"
 )
 
@@ -174,8 +182,8 @@ async def test_it_speaks_the_disclosure_then_the_greeting_in_proper_xml() -> Non
 async def test_the_caller_hears_first_that_an_ai_answers_unless_told_otherwise(
     setting: str, disclosure: str | None, heard: list[str]
 ) -> None:
-    route = Route(id="desk", number=OURS, disclosure=disclosure)
     with override_settings(AI_DISCLOSURE=setting):
+        route = make_route(id="desk", number=OURS, disclosure=disclosure)
         response = await Caller(make_bridge([route])).twilio("/twilio/voice")
     assert said_before_the_stream(response) == heard
 
@@ -184,7 +192,7 @@ async def test_a_number_without_a_row_discloses_the_ai() -> None:
     assert said_before_the_stream(await Caller().twilio("/twilio/voice")) == [AN_AI]
 
 
-CLOSED = Route(id="desk", number=OURS, hours=OpeningHours((), UTC))
+CLOSED = make_route(id="desk", number=OURS, hours=OpeningHours((), UTC))
 
 
 @pytest.mark.parametrize(
@@ -211,7 +219,7 @@ async def test_hours_are_not_for_calls_that_we_place() -> None:
 
 
 async def test_it_says_that_a_number_is_busy_when_its_own_lines_are() -> None:
-    caller = Caller(make_bridge([Route(id="desk", number=OURS, max_concurrent_calls=1)]))
+    caller = Caller(make_bridge([make_route(id="desk", number=OURS, max_concurrent_calls=1)]))
     await caller.twilio("/twilio/voice")
     assert verbs(await caller.twilio("/twilio/voice", CallSid="CA" + "2" * 32)) == ["Say", "Hangup"]
     assert isinstance(caller.notes[-1], CallOffered)

@@ -16,8 +16,8 @@ from xml.etree import ElementTree
 import pytest
 from pytest_django import Settings
 
-from bridge.admission import Route
 from bridge.journal import EndRequested, TimelineEvent
+from bridge.routes import Route
 from calls.tests.staff.live.test_actions import ACCOUNT, CannedVendor
 from calls.tests.vapi.test_webhooks import send
 from calls.tests.webhook_client import PUBLIC, SID, Caller, make_bridge
