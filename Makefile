@@ -1,7 +1,7 @@
-# Everything runs from .venv, which the first target that needs it creates from PyPI alone.
+# Everything runs from .venv. The first target that needs it creates it, from PyPI.
 PYTHON ?= python3
 PORT ?= 8000
-# What follows the command: make demo ARGS="--once", make test ARGS="-k barge_in".
+# Arguments for the command: make demo ARGS="--once", make test ARGS="-k barge_in".
 ARGS ?=
 
 VENV := .venv
@@ -17,56 +17,56 @@ MANAGE := $(BIN)/python manage.py
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s%s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/.installed ## a whole call on this machine: no account, no network
+demo: $(VENV)/.installed ## place a complete simulated call: no account, no network
 	@$(MANAGE) demo $(ARGS)
 
-run: $(VENV)/.installed .env ## the server with your .env, on port 8000 (PORT=)
+run: $(VENV)/.installed .env ## run the server with your .env, on port 8000 (PORT=)
 	$(MANAGE) migrate --verbosity 0
 	$(BIN)/daphne -b 127.0.0.1 -p $(PORT) --websocket-max-message-size 131072 voiceai.asgi:application
 
-test: $(VENV)/.installed-dev ## the tests (ARGS= goes to pytest)
+test: $(VENV)/.installed-dev ## run the tests (ARGS= is passed to pytest)
 	$(PYTEST) $(ARGS)
 
-check: $(VENV)/.installed-dev ## lint, format, types, system checks, migrations
+check: $(VENV)/.installed-dev ## run linter, format check, type checker, system checks, migration check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy bridge calls sandbox voiceai bench manage.py conftest.py
 	DJANGO_DEBUG=on $(MANAGE) check --fail-level WARNING
 	DJANGO_DEBUG=on $(MANAGE) makemigrations --check --dry-run
 
-fmt: $(VENV)/.installed-dev ## format the code and mend what lint can mend
+fmt: $(VENV)/.installed-dev ## format the code and fix what the linter can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed-dev ## measure audio quality, journal cost and load
 	$(BIN)/python -m bench $(ARGS)
 
-shots: $(VENV)/.installed-dev ## pictures of the staff pages, into docs/shots (needs chromium)
+shots: $(VENV)/.installed-dev ## take screenshots of the staff pages into docs/shots (needs chromium)
 	DJANGO_SETTINGS_MODULE=voiceai.settings $(BIN)/python -m calls.tests.browser.shots
 
-speech: $(VENV)/.installed-speech ## add real speech recognition to the stand-in assistant
+speech: $(VENV)/.installed-speech ## install speech recognition for the simulated assistant
 
 lock: ## pin all packages again, from pyproject.toml (needs uv)
 	@$(foreach extra,none dev speech,$(call compile,$(extra)))
 
-clean: ## remove the environment and what tools left; keeps var/ and .env
+clean: ## remove .venv and the caches of tools; keeps var/ and .env
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
 
 # --- The environment ----------------------------------------------------------------------------
 
 $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "Python 3.11 or later is needed; name yours: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	  echo "Python 3.11 or later is required. Name it: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
-	  echo "$(PYTHON) cannot make environments. On Debian: apt install python3-venv" >&2; exit 1; }
+	  echo "$(PYTHON) cannot create virtual environments. On Debian: apt install python3-venv" >&2; exit 1; }
 
 $(VENV)/.installed: requirements.txt | $(VENV)/pyvenv.cfg
 	@echo "Installing into $(VENV) (once, about a minute) ..."
 	@$(PIP) -r $< && touch $@
 
-# The tools' list holds everything that the product needs, too.
+# requirements-dev.txt includes the packages of requirements.txt.
 $(VENV)/.installed-dev: requirements-dev.txt | $(VENV)/pyvenv.cfg
-	@echo "Installing the tools into $(VENV) (once, a minute or two) ..."
+	@echo "Installing with development tools into $(VENV) (once, a minute or two) ..."
 	@$(PIP) -r $< && touch $@
 
 $(VENV)/.installed-speech: requirements-speech.txt | $(VENV)/pyvenv.cfg
@@ -74,10 +74,10 @@ $(VENV)/.installed-speech: requirements-speech.txt | $(VENV)/pyvenv.cfg
 	@$(PIP) -r $< && touch $@
 
 .env:
-	@echo "There is no .env yet: cp .env.example .env, then fill in your keys." >&2; exit 1
+	@echo "There is no .env file. Run: cp .env.example .env, then fill in your keys." >&2; exit 1
 
-# $(call compile,EXTRA): requirements[-EXTRA].txt from pyproject.toml. What is pinned stays pinned
-# unless pyproject.toml forbids it: make lock UPGRADE=--upgrade takes the newest of everything.
+# $(call compile,EXTRA): requirements[-EXTRA].txt from pyproject.toml. Pinned versions stay, unless
+# pyproject.toml forbids them. make lock UPGRADE=--upgrade takes the newest version of everything.
 pinned = requirements$(if $(filter none,$1),,-$1).txt
 define compile
 { echo "# Compiled from pyproject.toml by \`make lock\`; do not edit."; \
