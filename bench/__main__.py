@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark in turn, each printing its own figures."""
+"""`make bench`: run every benchmark in turn. Each prints its own figures."""
 
 from __future__ import annotations
 

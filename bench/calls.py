@@ -1,10 +1,10 @@
-"""Twenty calls at once, against the yardstick: `python -m bench.calls`.
+"""Measure twenty simultaneous calls against a naive consumer: `python -m bench.calls`.
 
-Runs our server (Daphne, journal and database on) with PCM and with mu-law, and the yardstick of
-`naive.py` under the same Daphne, in turn, several times; prints medians of CPU milliseconds per
-call-second, their ratios within one run, added latency each way, memory, and what was lost or misread.
-The server is pinned to one core and the load to another where there are two. Loopback only; stops by
-itself.
+Runs our server (Daphne, with journal and database) with PCM and with mu-law, and the naive consumer of
+`bench/naive.py` under the same Daphne. The runs are interleaved and repeated. Prints medians of CPU
+milliseconds per call-second, their ratios within one run, added latency in each direction, memory, and the
+frames lost or misread. With two or more cores, the server is pinned to one core and the load to another.
+Uses loopback only, and stops by itself.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def free_port() -> int:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process, all its threads."""
+    """User and system time of all threads of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICK
 
@@ -92,16 +92,16 @@ async def measure(kind: str, calls: int, seconds: float, folder: Path) -> Measur
         try:
             if (os.cpu_count() or 1) > 1:
                 os.sched_setaffinity(server.pid, {0})
-            await _listening(port, server)
-            marks: list[tuple[float, float]] = []
+            await _wait_until_listening(port, server)
+            cpu_samples: list[tuple[float, float]] = []  # wall clock, CPU seconds
 
-            def window(_: str) -> None:
-                marks.append((time.monotonic(), cpu_seconds(server.pid)))
+            def on_window(_: str) -> None:
+                cpu_samples.append((time.monotonic(), cpu_seconds(server.pid)))
 
             load = await run(
-                base, assistant, calls=calls, seconds=seconds, ticketed=kind != "naive", window=window
+                base, assistant, calls=calls, seconds=seconds, ticketed=kind != "naive", on_window=on_window
             )
-            (began, cpu_began), (ended, cpu_ended) = marks
+            (began, cpu_began), (ended, cpu_ended) = cpu_samples
             per_call_second = (cpu_ended - cpu_began) * 1000 / ((ended - began) * calls)
             return Measured(load, per_call_second, peak_rss_mib(server.pid))
         finally:
@@ -109,11 +109,11 @@ async def measure(kind: str, calls: int, seconds: float, folder: Path) -> Measur
             server.wait(15)
 
 
-async def _listening(port: int, server: subprocess.Popen[bytes]) -> None:
+async def _wait_until_listening(port: int, server: subprocess.Popen[bytes]) -> None:
     async with asyncio.timeout(30):
         while True:
             if server.poll() is not None:
-                raise RuntimeError("the server did not start; see its log")
+                raise RuntimeError("The server did not start. See its log.")
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
             except OSError:
@@ -129,7 +129,7 @@ def percentile(values: Sequence[float], q: float) -> float:
 
 
 def report(results: dict[str, list[Measured]], calls: int, seconds: float) -> bool:
-    """Prints the table; True when every figure is within its bound."""
+    """Print the table. True if every figure is within its limit."""
     table = Table(
         title=f"{calls} calls, {seconds:.0f} s, medians of {len(results['naive'])} interleaved runs"
     )
@@ -137,11 +137,11 @@ def report(results: dict[str, list[Measured]], calls: int, seconds: float) -> bo
                     "RSS MiB", "lost", "misread"):  # fmt: skip
         table.add_column(heading, justify="left" if heading == "server" else "right")
     naive = [m.cpu_ms_per_call_second for m in results["naive"]]
-    bounds = {"pcm_s16le": 0.85, "mulaw": 0.65}
-    good = True
+    limits = {"pcm_s16le": 0.85, "mulaw": 0.65}
+    is_within_limits = True
     for kind, runs in results.items():
         ratio = statistics.median(
-            m.cpu_ms_per_call_second / yardstick for m, yardstick in zip(runs, naive, strict=True)
+            m.cpu_ms_per_call_second / baseline for m, baseline in zip(runs, naive, strict=True)
         )
         up, down = (
             [latency * 1000 for m in runs for d in getattr(m.load, way) for latency in d.latencies]
@@ -159,16 +159,16 @@ def report(results: dict[str, list[Measured]], calls: int, seconds: float) -> bo
             str(lost),
             str(wrong),
         )
-        if kind in bounds:
-            good = good and ratio <= bounds[kind] and not lost and not wrong and rss <= 150
+        if kind in limits:
+            is_within_limits &= ratio <= limits[kind] and not lost and not wrong and rss <= 150
     console = Console(width=130)
     console.print(table)
     console.print(
-        "Bounds: pcm_s16le at most 0.85x, mulaw at most 0.65x, RSS at most 150 MiB, nothing lost or misread:"
-        f" {'held' if good else 'NOT HELD'}. {platform.machine()}, {os.cpu_count()} cores, "
+        "Limits: pcm_s16le at most 0.85x, mulaw at most 0.65x, RSS at most 150 MiB, nothing lost or misread:"
+        f" {'met' if is_within_limits else 'NOT MET'}. {platform.machine()}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}."
     )
-    return good
+    return is_within_limits
 
 
 def main() -> int:

@@ -1,10 +1,10 @@
-"""What a frozen database costs the callers: `python -m bench.frozen`.
+"""Measure what a frozen database adds to audio latency: `python -m bench.frozen`.
 
-Several calls at once through our server, whose PostgreSQL, a cluster of our own, is calm for ten seconds
-and frozen for ten, by turns. All the while callbacks come in, so that the journal has something to write.
-Prints the one-way audio latency that the server adds in either state, both ways, what the freeze adds to
-its p99, which is at most 5 ms, and the p99 of the second after it, in which the rows are written. Loopback
-only; stops by itself. Exit 1 when a bound was not held.
+Runs several simultaneous calls through our server. Its PostgreSQL is a cluster of its own, which is calm
+for ten seconds and frozen for ten, in turn. Status callbacks arrive throughout, so that the journal has
+entries to write. Prints the one-way audio latency that the server adds in each state and direction, what
+the freeze adds to its p99 (limit: 5 ms), and the p99 in the second after the freeze, when the rows are
+written. Uses loopback only, and stops by itself. Exits with 1 if a limit was not met.
 """
 
 from __future__ import annotations
@@ -31,78 +31,78 @@ from bench.load import ACCOUNT, TOKEN, Assistant, Direction, Load, run, signatur
 from calls.tests.live_server import Cluster, LiveServer, live_server, postgres_programs
 
 PERIOD_SECONDS = 10.0
-AFTER_THAW_SECONDS = 1.0  # the writer makes up for lost time
-CALLBACK_EVERY = 0.1
+AFTER_THAW_SECONDS = 1.0  # the writer applies the backlog
+CALLBACK_PAUSE_SECONDS = 0.1
 MAX_ADDED_MS = 5.0
-BUSY_MS = 20.0  # a calm p99 beyond a frame's length is the machine's own trouble
+BUSY_MS = 20.0  # a calm p99 longer than a frame means that the machine is too busy to measure
 
 State = Literal["calm", "frozen", "thawed"]
 Way = Literal["to the assistant", "to the caller"]
-Latencies = dict[tuple[State, Way], list[list[float]]]  # ms, round by round
+Latencies = dict[tuple[State, Way], list[list[float]]]  # milliseconds, a list for each round
 WAYS: tuple[Way, ...] = ("to the assistant", "to the caller")
 
 
-class Weather:
-    """Calm and frozen by turns, and the latencies of each."""
+class FreezeCycle:
+    """Freezes and thaws the database in turn, and collects the latencies of each state."""
 
     def __init__(self, cluster: Cluster, assistant: Assistant, rounds: int) -> None:
-        self.found: Latencies = defaultdict(list)
-        self._sent: dict[int, int] = {}  # by each direction, when the calls were about to end
+        self.latencies: Latencies = defaultdict(list)
+        self._sent: dict[int, int] = {}  # frames of each direction, by id(), when the calls were about to end
         self._cluster = cluster
         self._assistant = assistant
         self._rounds = rounds
-        self._changing: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
 
     @property
     def seconds(self) -> float:
         return self._rounds * (2 * PERIOD_SECONDS + AFTER_THAW_SECONDS) + 1.0
 
-    def window(self, state: str) -> None:
-        """All calls are up, or about to end."""
+    def on_window(self, state: str) -> None:
+        """Start the cycle when all calls are up; count the frames sent when they are about to end."""
         if state == "open":
-            self._changing = asyncio.create_task(self._change())
+            self._task = asyncio.create_task(self._run())
         else:
-            self._sent = {id(each): len(each.sent) for each in self._directions}
+            self._sent = {id(direction): len(direction.sent) for direction in self._directions}
 
     @property
     def lost(self) -> int:
-        """Sent while the calls were up, and never arrived. (The assistant speaks on after them.)"""
-        return sum(max(0, self._sent[id(each)] - each.arrived) for each in self._directions)
+        """Frames sent while the calls were up that never arrived. (The assistant sends on after that.)"""
+        return sum(max(0, self._sent[id(way)] - way.arrived) for way in self._directions)
 
     @property
     def _directions(self) -> list[Direction]:
         return [*self._assistant.up.values(), *self._assistant.down.values()]
 
-    async def done(self) -> None:
-        assert self._changing is not None
-        await self._changing
+    async def wait(self) -> None:
+        assert self._task is not None
+        await self._task
 
-    async def _change(self) -> None:
+    async def _run(self) -> None:
         for _ in range(self._rounds):
-            self._keep(None)
+            self._collect(None)
             await asyncio.sleep(PERIOD_SECONDS)
-            self._keep("calm")
+            self._collect("calm")
             self._cluster.freeze()
             try:
                 await asyncio.sleep(PERIOD_SECONDS)
             finally:
                 self._cluster.thaw()
-            self._keep("frozen")
+            self._collect("frozen")
             await asyncio.sleep(AFTER_THAW_SECONDS)
-            self._keep("thawed")
+            self._collect("thawed")
 
-    def _keep(self, state: State | None) -> None:
-        """What was measured since the last change."""
+    def _collect(self, state: State | None) -> None:
+        """Store the latencies since the last change under `state`, or discard them if it is None."""
         for way, directions in zip(WAYS, (self._assistant.up, self._assistant.down), strict=True):
             if state is not None:
-                latencies = [x * 1000 for each in directions.values() for x in each.latencies]
-                self.found[state, way].append(latencies)
+                seconds = [latency for each in directions.values() for latency in each.latencies]
+                self.latencies[state, way].append([latency * 1000 for latency in seconds])
             for each in directions.values():
                 each.latencies.clear()
 
 
-async def call_back(server: LiveServer) -> None:
-    """Status callbacks of other calls, each of which is an entry of the journal, until cancelled."""
+async def send_callbacks(server: LiveServer) -> None:
+    """Send status callbacks of other calls until cancelled. Each becomes a journal entry."""
     url = f"{server.url}/twilio/status"
     async with aiohttp.ClientSession(trust_env=False) as http:
         number = 0
@@ -113,10 +113,10 @@ async def call_back(server: LiveServer) -> None:
                 url, data=form, headers={"X-Twilio-Signature": signature(url, form)}
             ) as answer:
                 answer.raise_for_status()
-            await asyncio.sleep(CALLBACK_EVERY)
+            await asyncio.sleep(CALLBACK_PAUSE_SECONDS)
 
 
-async def measure(cluster: Cluster, calls: int, rounds: int, audio_format: str) -> tuple[Weather, Load]:
+async def measure(cluster: Cluster, calls: int, rounds: int, audio_format: str) -> tuple[FreezeCycle, Load]:
     with tempfile.TemporaryDirectory() as folder:
         async with Assistant(mulaw=audio_format == "mulaw") as assistant:
             server = live_server(
@@ -128,52 +128,52 @@ async def measure(cluster: Cluster, calls: int, rounds: int, audio_format: str) 
                 if (os.cpu_count() or 1) > 1:
                     for task in Path(f"/proc/{server.pid}/task").iterdir():
                         os.sched_setaffinity(int(task.name), {0})
-                weather = Weather(cluster, assistant, rounds)
-                callbacks = asyncio.create_task(call_back(server))
+                cycle = FreezeCycle(cluster, assistant, rounds)
+                callbacks = asyncio.create_task(send_callbacks(server))
                 try:
                     load = await run(
                         server.url, assistant,
-                        calls=calls, seconds=weather.seconds, ticketed=True, window=weather.window,
+                        calls=calls, seconds=cycle.seconds, ticketed=True, on_window=cycle.on_window,
                     )  # fmt: skip
-                    await weather.done()
+                    await cycle.wait()
                 finally:
                     callbacks.cancel()
                     with contextlib.suppress(asyncio.CancelledError):
                         await callbacks
-            return weather, load
+            return cycle, load
 
 
-def report(weather: Weather, load: Load) -> bool:
-    rounds = len(weather.found["frozen", "to the caller"])
+def report(cycle: FreezeCycle, load: Load) -> bool:
+    rounds = len(cycle.latencies["frozen", "to the caller"])
     title = f"{load.calls} calls, added one-way audio latency in ms, medians of {rounds} rounds"
     table = Table(title=title)
     headings = ("", "frames", "calm p50", "calm p99", "frozen p50", "frozen p99", "difference", "thawed p99")
     for heading in headings:
         table.add_column(heading, justify="right" if heading else "left")
-    good, busy = not weather.lost and not load.wrong, False
+    is_within_limits, is_busy = not cycle.lost and not load.wrong, False
     for way in WAYS:
-        calm, frozen, thawed = (weather.found[state, way] for state in ("calm", "frozen", "thawed"))
+        calm, frozen, thawed = (cycle.latencies[state, way] for state in ("calm", "frozen", "thawed"))
         added = median(
             percentile(after, 0.99) - percentile(before, 0.99)
             for before, after in zip(calm, frozen, strict=True)
         )
-        good = good and added <= MAX_ADDED_MS
-        busy = busy or median(percentile(each, 0.99) for each in calm) > BUSY_MS
+        is_within_limits &= added <= MAX_ADDED_MS
+        is_busy |= median(percentile(each, 0.99) for each in calm) > BUSY_MS
         figures = [median(percentile(x, q) for x in each) for each in (calm, frozen) for q in (0.5, 0.99)]
         catching_up = median(percentile(x, 0.99) for x in thawed)
         count = f"{sum(map(len, calm))} + {sum(map(len, frozen))}"
         table.add_row(
             way, count, *(f"{figure:.2f}" for figure in figures), f"{added:+.2f}", f"{catching_up:.2f}"
         )
-    verdict = "the machine was too busy to tell" if busy else "held" if good else "NOT HELD"
+    verdict = "machine too busy to measure" if is_busy else "met" if is_within_limits else "NOT MET"
     console = Console(width=110)
     console.print(table)
     console.print(
-        f"Lost {weather.lost}, misread {load.wrong}. Bounds: p99 at most {MAX_ADDED_MS:.0f} ms more while"
+        f"Lost {cycle.lost}, misread {load.wrong}. Limits: p99 at most {MAX_ADDED_MS:.0f} ms more while"
         f" frozen, nothing lost or misread: {verdict}. {platform.machine()},"
         f" {os.cpu_count()} cores, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}."
     )
-    return good and not busy
+    return is_within_limits and not is_busy
 
 
 def main() -> int:
@@ -187,11 +187,11 @@ def main() -> int:
         print("PostgreSQL's programs (initdb, postgres) are not installed.", file=sys.stderr)
         return 2
     with Cluster(programs) as cluster:
-        # After the cluster, which is to run where it likes.
+        # Only now: the cluster, started before, must be free to use both cores.
         if (os.cpu_count() or 1) > 1:
             os.sched_setaffinity(0, {1})
-        weather, load = asyncio.run(measure(cluster, options.calls, options.rounds, options.format))
-    return 0 if report(weather, load) else 1
+        cycle, load = asyncio.run(measure(cluster, options.calls, options.rounds, options.format))
+    return 0 if report(cycle, load) else 1
 
 
 if __name__ == "__main__":

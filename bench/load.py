@@ -1,9 +1,10 @@
-"""Many calls at once, every frame of which says whose it is.
+"""Load generator: many simultaneous calls whose frames identify themselves.
 
-Both far ends in one process: callers that speak Twilio's protocol, an assistant that speaks Vapi's.
-Each 20 ms frame carries its call (5 bits) and its number (11 bits) in its samples, as sixteen blocks of
-ten samples, loud above or below zero: slow enough to pass any telephone filter, so that the frame can
-be read again behind the bridge, transcoded or not, and a lost, doubled, swapped or foreign one is seen.
+Runs both peers in one process: callers that speak Twilio's protocol and an assistant that speaks Vapi's.
+Each 20 ms frame encodes its call (5 bits) and its sequence number (11 bits) in its samples: sixteen blocks
+of ten samples, each at a positive or negative level. That signal is slow enough to pass a telephone filter,
+so a frame can be decoded behind the bridge, transcoded or not, and a frame that is lost, duplicated, out of
+order or from another call is detected.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ TOKEN, ACCOUNT = "bench-token", "AC" + "0" * 32
 
 
 def samples_of(call: int, number: int, rate: int) -> NDArray[np.int16]:
-    """One frame at 8 or 16 kHz."""
+    """One frame, at 8 or 16 kHz."""
     word = (call << 11) | (number % NUMBERS)
     bits = np.array([word >> bit & 1 for bit in range(BITS)])
     return np.repeat(np.where(bits, LEVEL, -LEVEL), BLOCK * rate // 8000).astype(np.int16)
 
 
-def read(samples: NDArray[np.int16], rate: int) -> tuple[int, int]:
-    """The call and number in one frame's samples, read at the middle of each block."""
+def decode_frame(samples: NDArray[np.int16], rate: int) -> tuple[int, int]:
+    """The call and the sequence number that a frame encodes, sampled in the middle of each block."""
     block = BLOCK * rate // 8000
     middles = samples[block // 2 :: block][:BITS]
     word = int(sum(1 << bit for bit, value in enumerate(middles) if value > 0))
@@ -51,24 +52,24 @@ def read(samples: NDArray[np.int16], rate: int) -> tuple[int, int]:
 
 @dataclass
 class Direction:
-    """What one call sent one way, and what arrived."""
+    """One direction of one call: the frames sent, and those that arrived."""
 
     call: int
-    rate: int  # of the samples where they arrive
+    rate: int  # sample rate on arrival
     sent: list[float] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
     foreign: int = 0
     disordered: int = 0
     arrived: int = 0
-    delay: int | None = None  # the transcoder's, in samples, found in the first frames
+    delay: int | None = None  # of the transcoder, in samples; measured on the first frames
     _stream: NDArray[np.int16] = field(default_factory=lambda: np.zeros(0, np.int16))
     _next: int = 0
-    _position: int = 0  # samples received in all
-    _arrivals: deque[tuple[int, float]] = field(default_factory=deque)  # position reached, and when
+    _position: int = 0  # total of samples received
+    _arrivals: deque[tuple[int, float]] = field(default_factory=deque)  # (position, time) of each message
 
     def receive(self, samples: NDArray[np.int16], now: float) -> None:
-        """A message's samples. A frame has arrived when its middle has: the transcoder's own delay, a
-        small part of a frame, is reported apart."""
+        """Take the samples of one message. A frame counts as arrived when its middle has arrived: the
+        transcoder's own delay, a small part of a frame, is reported separately."""
         size = int(self.rate * FRAME_SECONDS)
         self._position += len(samples)
         self._arrivals.append((self._position, now))
@@ -78,7 +79,7 @@ class Direction:
                 return
             self.delay = self._find_delay(size)
         while len(self._stream) >= self.delay + size - size // BITS // 2:
-            call, number = read(self._stream[self.delay : self.delay + size], self.rate)
+            call, number = decode_frame(self._stream[self.delay : self.delay + size], self.rate)
             self._stream = self._stream[size:]
             self.arrived += 1
             if call != self.call:
@@ -88,7 +89,7 @@ class Direction:
             elif self._next < len(self.sent):
                 self.latencies.append(self._arrival(self._next * size + size // 2) - self.sent[self._next])
             self._next += 1
-        # Frames buffered while the delay was being found say nothing about latency.
+        # Frames that were buffered while the delay was measured have no meaningful latency.
         if self.arrived <= 12:
             self.latencies.clear()
 
@@ -98,15 +99,16 @@ class Direction:
         return self._arrivals[0][1]
 
     def _find_delay(self, size: int) -> int:
-        """The offset at which the first frames read as 0, 1, 2 ... of this call."""
+        """The offset at which the first frames decode as 0, 1, 2 ... of this call."""
 
-        def misread(delay: int) -> int:
+        def count_misread(delay: int) -> int:
             return sum(
-                read(self._stream[delay + n * size : delay + (n + 1) * size], self.rate) != (self.call, n)
+                decode_frame(self._stream[delay + n * size : delay + (n + 1) * size], self.rate)
+                != (self.call, n)
                 for n in range(10)
             )
 
-        wrong = np.array([misread(delay) for delay in range(size // 5)])
+        wrong = np.array([count_misread(delay) for delay in range(size // 5)])
         best = np.flatnonzero(wrong == wrong.min())
         return int(best[len(best) // 2])
 
@@ -122,7 +124,7 @@ class Load:
 
     @property
     def lost(self) -> int:
-        """Frames that never arrived. The last one may lie in the transcoder still: nothing pushes it out."""
+        """Frames that never arrived, without the last one: it may still be in the transcoder."""
         return sum(max(0, len(d.sent) - d.arrived - 1) for d in self.up + self.down)
 
     @property
@@ -136,7 +138,7 @@ def signature(url: str, form: dict[str, str]) -> str:
 
 
 class Assistant:
-    """Every call gets a socket, and a frame each 20 ms on it."""
+    """Simulates Vapi: gives each call a socket and sends a frame on it every 20 ms."""
 
     def __init__(self, mulaw: bool) -> None:
         self.mulaw = mulaw
@@ -179,7 +181,7 @@ class Assistant:
         await socket.prepare(request)
         call: int | None = None
         held: list[tuple[NDArray[np.int16], float]] = []
-        speaker: asyncio.Task[None] | None = None
+        sender: asyncio.Task[None] | None = None
         rate = 8000 if self.mulaw else 16000
         async for message in socket:
             if message.type is not aiohttp.WSMsgType.BINARY:
@@ -188,20 +190,20 @@ class Assistant:
             pcm = self._decode(message.data)
             if call is None:
                 held.append((pcm, now))
-                call = self._whose(np.concatenate([p for p, _ in held]), rate)
+                call = self._identify_call(np.concatenate([p for p, _ in held]), rate)
                 if call is None:
                     continue
                 for earlier, at in held:
                     self.up[call].receive(earlier, at)
-                speaker = asyncio.create_task(self._speak(socket, self.down[call]))
+                sender = asyncio.create_task(self._send_frames(socket, self.down[call]))
             else:
                 self.up[call].receive(pcm, now)
-        if speaker is not None:
-            speaker.cancel()
+        if sender is not None:
+            sender.cancel()
         return socket
 
-    def _whose(self, samples: NDArray[np.int16], rate: int) -> int | None:
-        """Which call this socket carries: the one whose frames 0 to 4 are read most often, at any delay."""
+    def _identify_call(self, samples: NDArray[np.int16], rate: int) -> int | None:
+        """The call of this socket: the one whose frames 0 to 4 decode most often, over all delays."""
         size = int(rate * FRAME_SECONDS)
         if len(samples) < 6 * size:
             return None
@@ -209,12 +211,12 @@ class Assistant:
             call
             for delay in range(size // 5)
             for n in range(5)
-            for call, number in [read(samples[delay + n * size : delay + (n + 1) * size], rate)]
+            for call, number in [decode_frame(samples[delay + n * size : delay + (n + 1) * size], rate)]
             if number == n and call in self.up
         ]
         return max(set(votes), key=votes.count) if votes else None
 
-    async def _speak(self, socket: web.WebSocketResponse, down: Direction) -> None:
+    async def _send_frames(self, socket: web.WebSocketResponse, down: Direction) -> None:
         async def send(number: int) -> None:
             if self.mulaw:
                 pcm = samples_of(down.call, number, 8000)
@@ -222,14 +224,14 @@ class Assistant:
             else:
                 await socket.send_bytes(samples_of(down.call, number, 16000).astype("<i2").tobytes())
 
-        await paced(send, down, self.stop)
+        await send_paced(send, down, self.stop)
 
     def _decode(self, data: bytes) -> NDArray[np.int16]:
         return DECODE[np.frombuffer(data, np.uint8)] if self.mulaw else np.frombuffer(data, "<i2")
 
 
-async def paced(send: Callable[[int], Awaitable[None]], way: Direction, stop: asyncio.Event) -> None:
-    """A frame each 20 ms by an absolute clock, until told to stop."""
+async def send_paced(send: Callable[[int], Awaitable[None]], way: Direction, stop: asyncio.Event) -> None:
+    """Send a frame every 20 ms, by an absolute clock, until `stop` is set."""
     began, number = time.monotonic(), 0
     while not stop.is_set():
         await asyncio.sleep(max(0.0, began + number * FRAME_SECONDS - time.monotonic()))
@@ -241,7 +243,7 @@ async def paced(send: Callable[[int], Awaitable[None]], way: Direction, stop: as
 async def place_call(
     base_url: str, number: int, assistant: Assistant, stop: asyncio.Event, ticketed: bool
 ) -> None:
-    """One caller, until told to stop."""
+    """Run one caller until `stop` is set. With `ticketed`, ask the webhook for a ticket first."""
     call_sid, stream_sid = f"CA{number:032d}", f"MZ{number:032d}"
     socket_url = base_url.replace("http", "ws") + "/media-stream"
     parameters: dict[str, str] = {}
@@ -266,7 +268,7 @@ async def place_call(
             json.dumps({"event": "start", "sequenceNumber": "1", "streamSid": stream_sid, "start": start})
         )
         if not ticketed:
-            await asyncio.sleep(1)  # the yardstick holds nothing back while it dials
+            await asyncio.sleep(1)  # the naive consumer has no hold buffer while it dials
 
         async def send(n: int) -> None:
             pcm = samples_of(number, n, 8000).astype(np.int32)
@@ -290,8 +292,8 @@ async def place_call(
                     await socket.send(text)
 
         listener = asyncio.create_task(listen())
-        await paced(send, up, stop)
-        with contextlib.suppress(TimeoutError):  # what is under way arrives, or counts as lost
+        await send_paced(send, up, stop)
+        with contextlib.suppress(TimeoutError):  # frames in flight arrive now, or count as lost
             async with asyncio.timeout(3):
                 while any(len(way.sent) - way.arrived > 1 for way in (up, down)):
                     await asyncio.sleep(0.05)
@@ -308,9 +310,10 @@ async def run(
     calls: int,
     seconds: float,
     ticketed: bool,
-    window: Callable[[str], None],
+    on_window: Callable[[str], None],
 ) -> Load:
-    """`calls` at once; `window("open")` and `("shut")` frame the seconds in which all of them are up."""
+    """Run `calls` simultaneous calls. Calls `on_window("open")` when all of them are up, and `("shut")` after
+    `seconds`."""
     rate = 8000 if assistant.mulaw else 16000
     for number in range(calls):
         assistant.up[number] = Direction(number, rate)
@@ -323,9 +326,9 @@ async def run(
         async with asyncio.timeout(20):
             while not all(down.arrived > 20 for down in assistant.down.values()):
                 await asyncio.sleep(0.1)
-        window("open")
+        on_window("open")
         await asyncio.sleep(seconds)
-        window("shut")
+        on_window("shut")
         stop.set()
         assistant.stop.set()
     return Load(calls, seconds, list(assistant.up.values()), list(assistant.down.values()))

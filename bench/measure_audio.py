@@ -1,8 +1,8 @@
-"""What the resamplers do to sound, as numbers.
+"""Quality of the resamplers: flatness, images, aliases, delay.
 
-Sines go in as a call brings them, in frames of 20 ms, and what comes out is read off by least squares at
-the frequency in question. The benchmark prints these figures and the tests hold them to their bounds.
-Pure: nothing here looks at a clock.
+Feeds sines in frames of 20 ms, as in a call, and fits the output by least squares at the frequency in
+question. `bench/audio.py` prints these figures, and the tests of `bridge/audio/` check them against limits.
+Pure: uses no clock.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ Filter = Callable[[Pcm], Pcm]
 
 SECONDS = 0.25
 AMPLITUDE = 16000.0
-PASSBAND = range(300, 3401, 100)  # what a telephone carries
-FOLDING = range(4600, 7701, 100)  # what would fold onto it at 8 kHz; also where its images lie
+PASSBAND = range(300, 3401, 100)  # the telephone band
+FOLDING = range(4600, 7701, 100)  # folds onto the telephone band at 8 kHz; its images are here too
 TRANSITION = (3500, 3700, 3900, 4100, 4300, 4500)
-SETTLED = 100  # output samples at either end that the filter's beginning touches
+EDGE_SAMPLES = 100  # output samples at each end that the filter's start and end affect
 
 
 @dataclass(frozen=True, slots=True)
 class Resampling:
-    """Decibels and milliseconds; gains are relative to what went in."""
+    """Figures in decibels and milliseconds. Gains are relative to the input."""
 
     up_flatness: float  # largest deviation from 0 dB, 300 to 3400 Hz
     down_flatness: float
-    worst_image: float  # of those tones, mirrored at 4 kHz
-    worst_alias: float  # of tones at 4600 to 7700 Hz, folded onto the band
+    worst_image: float  # of the same tones, mirrored at 4 kHz
+    worst_alias: float  # of tones at 4600 to 7700 Hz, folded onto the telephone band
     up_delay_ms: float
     down_delay_ms: float
 
@@ -56,36 +56,38 @@ def _in_frames(convert: Filter, samples: Pcm, frame: int) -> Pcm:
 
 
 def tone_gain(samples: Pcm, hertz: float, rate: int) -> float:
-    """How much of the tone there is, in dB of `AMPLITUDE`."""
+    """Level of one tone in the samples, in dB relative to `AMPLITUDE`."""
     t = np.arange(len(samples)) / rate
     waves = np.array([np.cos(2 * np.pi * hertz * t), np.sin(2 * np.pi * hertz * t)]).T
-    found = np.linalg.lstsq(waves[SETTLED:-SETTLED], samples[SETTLED:-SETTLED].astype(np.float64))[0]
-    return float(20 * np.log10(max(np.hypot(*found) / AMPLITUDE, 1e-9)))
+    weights = np.linalg.lstsq(
+        waves[EDGE_SAMPLES:-EDGE_SAMPLES], samples[EDGE_SAMPLES:-EDGE_SAMPLES].astype(np.float64)
+    )[0]
+    return float(20 * np.log10(max(np.hypot(*weights) / AMPLITUDE, 1e-9)))
 
 
-def up_gain(hertz: float, heard_at: float | None = None) -> float:
-    return tone_gain(upsampled(sine(hertz, 8000)), heard_at or hertz, 16000)
+def up_gain(hertz: float, measured_at: float | None = None) -> float:
+    return tone_gain(upsampled(sine(hertz, 8000)), measured_at or hertz, 16000)
 
 
-def down_gain(hertz: float, heard_at: float | None = None) -> float:
-    return tone_gain(downsampled(sine(hertz, 16000)), heard_at or hertz, 8000)
+def down_gain(hertz: float, measured_at: float | None = None) -> float:
+    return tone_gain(downsampled(sine(hertz, 16000)), measured_at or hertz, 8000)
 
 
 def image(hertz: float) -> float:
-    """Of a tone on the 8 kHz side: its mirror at the 16 kHz side."""
+    """Level of the image of a tone: 8 kHz in, its mirror at 16 kHz out."""
     return up_gain(hertz, 8000 - hertz)
 
 
 def alias(hertz: float) -> float:
-    """Of a tone on the 16 kHz side above 4 kHz: where it folds to on the 8 kHz side."""
+    """Level of the alias of a tone above 4 kHz: 16 kHz in, folded at 8 kHz out."""
     return down_gain(hertz, 8000 - hertz)
 
 
 def delay_ms(convert: Filter, rate: int, rate_out: int) -> float:
-    """The middle of what an impulse becomes: the filter is symmetrical, so this is its delay."""
+    """Delay of a filter: the centre of its impulse response, which is symmetrical."""
     impulse = np.zeros(rate // 10, np.int16)
     impulse[80] = 32000
-    # Downwards one phase alone sees the impulse; two neighbours show both.
+    # When downsampling, a single sample reaches one phase of the filter only; two neighbours reach both.
     impulse[81] = 32000
     response = convert(impulse).astype(np.float64)
     centre = float(np.arange(len(response)) @ response / response.sum())
@@ -107,7 +109,7 @@ def resampling() -> Resampling:
 
 
 def multi_tone(rate: int, seconds: float = 1.0) -> Pcm:
-    """Many tones across the telephone band, with phases that keep the peaks low."""
+    """Many tones across the telephone band, with phases that keep the crest factor low."""
     t = np.arange(round(rate * seconds)) / rate
     tones = [np.sin(2 * np.pi * hertz * t + 0.3 * k * k) for k, hertz in enumerate(range(310, 3400, 103))]
     total = np.sum(tones, axis=0)
@@ -115,11 +117,11 @@ def multi_tone(rate: int, seconds: float = 1.0) -> Pcm:
     return np.rint(scaled).astype(np.int16)
 
 
-def snr_db(samples: Pcm, reference: Pcm, late: float) -> float:
-    """Against a reference that `samples` follow `late` samples behind, fractions too."""
+def snr_db(samples: Pcm, reference: Pcm, delay: float) -> float:
+    """Signal-to-noise ratio. `samples` lag behind `reference` by `delay` samples, which may be fractional."""
     a, b = samples.astype(np.float64), reference.astype(np.float64)
     frequency = np.fft.rfftfreq(len(b))
-    b = np.fft.irfft(np.fft.rfft(b) * np.exp(-2j * np.pi * frequency * late), len(b))
+    b = np.fft.irfft(np.fft.rfft(b) * np.exp(-2j * np.pi * frequency * delay), len(b))
     inner = slice(len(b) // 8, -len(b) // 8)
     a, b = a[inner], b[inner]
     return float(10 * np.log10((b @ b) / ((a - b) @ (a - b))))

@@ -1,6 +1,6 @@
-"""The yardstick: what one writes first. A stock Channels consumer, json and base64, np.interp.
+"""The baseline for `bench/calls.py`: a stock Channels consumer with json, base64 and np.interp.
 
-Correct enough to carry the same calls; no ticket, no hold buffer, no records, no barge-in.
+It carries the same calls, without ticket, hold buffer, records or barge-in.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""G.711 tables of the benchmarks' own, so that what measures shares nothing with what is measured."""
+"""G.711 tables for the benchmarks. They share no code with the product that they measure."""
 
 from __future__ import annotations
 

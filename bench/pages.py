@@ -1,11 +1,12 @@
-"""How long the staff pages take at any number of calls: `python -m bench.pages`.
+"""Measure the response time of the staff pages: `python -m bench.pages`.
 
     manage.py migrate && manage.py seed_calls --calls 1000000 && python -m bench.pages
 
-Asks the configured database (or `--database URL`), which must have been seeded, for each page in this very
-process: one warm-up, in which the queries are counted, and then five times, of which the median counts.
-All that a server does for a page is in it, the network is not. It asks as a user of its own, whom it
-removes with all traces. Bounds are 300 ms on PostgreSQL and 600 ms on SQLite; exit 1 when one was not held.
+Uses the configured database, or `--database URL`, which must hold seeded calls. Requests each page in this
+process: once to warm up and to count the queries, then five times, of which the median counts. The figure
+includes everything that a server does for a page, but not the network. Creates a user for it, and removes
+that user and its activity afterwards. Limits are 300 ms on PostgreSQL and 600 ms on SQLite. Exits with 1 if
+a limit was not met.
 """
 
 from __future__ import annotations
@@ -26,14 +27,16 @@ from urllib.parse import urlencode
 from rich.console import Console
 from rich.table import Table
 
-BOUND_MS = {"postgresql": 300.0, "sqlite": 600.0}
-TIMES = 5
+from bridge.end_reasons import ASSISTANT_UNREACHABLE
+
+LIMIT_MS = {"postgresql": 300.0, "sqlite": 600.0}
+REPEATS = 5
 ROW = re.compile(rb'href="/calls/\d+/"')
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One question that staff ask. With fewer than `rows` calls on its page it answers nothing."""
+    """A page to measure. `rows` is the least number of calls that it must list for a valid result."""
 
     name: str
     path: str
@@ -53,7 +56,7 @@ class Measured:
 
 
 def pages() -> list[Page]:
-    """What is looked for comes from the middle of what was seeded."""
+    """All pages. Search terms come from the middle of the seeded calls."""
     from calls.models import Call, PhoneNumber
     from calls.seed.calls import SEEDED_SID
     from calls.seed.dialogue import COMMON, MIDDLING, RARE
@@ -61,13 +64,15 @@ def pages() -> list[Page]:
     seeded = Call.objects.filter(call_sid__startswith=SEEDED_SID)
     first, last = seeded.order_by("pk").first(), seeded.order_by("-pk").first()
     if first is None or last is None:
-        raise LookupError("There are no seeded calls in this database: manage.py seed_calls makes some.")
+        raise LookupError(
+            "There are no seeded calls in this database. Create some with manage.py seed_calls."
+        )
     middle = (first.pk + last.pk) // 2
-    found = seeded.filter(pk__gte=middle, from_number__startswith="+1").order_by("pk").first() or last
-    number = PhoneNumber.objects.get(number=found.to_number)
+    example = seeded.filter(pk__gte=middle, from_number__startswith="+1").order_by("pk").first() or last
+    number = PhoneNumber.objects.get(number=example.to_number)
 
-    def calls(name: str, rows: int = 1, **asked: object) -> Page:
-        return Page(f"calls: {name}", f"/admin/calls/call/?{urlencode(asked)}", rows)
+    def calls(name: str, rows: int = 1, **query: object) -> Page:
+        return Page(f"calls: {name}", f"/admin/calls/call/?{urlencode(query)}", rows)
 
     return [
         Page("dashboard, 24 hours", "/"),
@@ -76,17 +81,17 @@ def pages() -> list[Page]:
         calls("first page"),
         calls("page 100", rows=0 if last.pk - first.pk < 5_000 else 50, p=100),
         calls("failed", ended="failed"),
-        calls("failed in one way", ended="assistant-unreachable"),
+        calls("failed in one way", ended=ASSISTANT_UNREACHABLE),
         calls("failed in the last 7 days", rows=0, ended="failed", when="7d"),
         calls("an answer over 4 s", rows=0, flag="slow-turn"),
         calls("needs review", rows=0, review="yes"),
         calls("one of our numbers", number=number.pk),
         calls("one of our numbers, failed", rows=0, number=number.pk, ended="failed"),
-        calls("a CallSid", q=found.call_sid),
+        calls("a CallSid", q=example.call_sid),
         calls("what all CallSids begin with", q=SEEDED_SID),
-        calls("a caller's number", q=found.from_number),
-        calls("a number's beginning", q=found.from_number[:8]),
-        calls("a rarer beginning", q=found.from_number[:10]),
+        calls("a caller's number", q=example.from_number),
+        calls("a number's beginning", q=example.from_number[:8]),
+        calls("a rarer beginning", q=example.from_number[:10]),
         calls("a number that nobody has", rows=0, q="+99999"),
         calls("a common word", q=COMMON),
         calls("a middling word", q=MIDDLING),
@@ -95,13 +100,13 @@ def pages() -> list[Page]:
         calls("two words", q=f"{MIDDLING} {COMMON}", rows=0),
         calls("a word that nobody said", rows=0, q="onomatopoeia"),
         calls("a common word, failed", q=COMMON, ended="failed", rows=0),
-        Page("one call", found.get_absolute_url(), rows=0),
+        Page("one call", example.get_absolute_url(), rows=0),
     ]
 
 
 @contextmanager
-def staff() -> Iterator[Any]:
-    """A test client that is logged in, as somebody who is there only now."""
+def logged_in_client() -> Iterator[Any]:
+    """A test client with a temporary superuser, who is removed with all traces."""
     from django.contrib.auth import get_user_model
     from django.test import Client
 
@@ -124,40 +129,42 @@ def measure(client: Any, page: Page) -> Measured:
     from django.test.utils import CaptureQueriesContext
 
     with CaptureQueriesContext(connection) as queries:
-        answer = client.get(page.path)
-    asked = len(queries)  # now: the next request empties the log
-    rows = len(set(ROW.findall(answer.content)))
-    if answer.status_code != 200 or rows < page.rows:
-        raise LookupError(f"{page.path} answers {answer.status_code} with {rows} calls, not {page.rows}.")
+        response = client.get(page.path)
+    query_count = len(queries)  # read now: the next request clears the log
+    rows = len(set(ROW.findall(response.content)))
+    if response.status_code != 200 or rows < page.rows:
+        raise LookupError(
+            f"{page.path} returned {response.status_code} with {rows} calls; expected at least {page.rows}."
+        )
     times = []
-    for _ in range(TIMES):
-        cache.clear()  # of this process
+    for _ in range(REPEATS):
+        cache.clear()  # the cache of this process
         before = time.perf_counter()
         client.get(page.path)
         times.append((time.perf_counter() - before) * 1000)
-    return Measured(page, rows, asked, times)
+    return Measured(page, rows, query_count, times)
 
 
-def report(results: list[Measured], bound_ms: float, database: str) -> bool:
-    """Prints the table; True when every page is within the bound."""
-    table = Table(title=f"Staff pages in ms, medians of {TIMES}")
+def report(results: list[Measured], limit_ms: float, database: str) -> bool:
+    """Print the table. True if every page is within the limit."""
+    table = Table(title=f"Staff pages in ms, medians of {REPEATS}")
     for heading in ("page", "calls on it", "queries", "median", "slowest", ""):
         table.add_column(heading, justify="left" if heading == "page" else "right")
-    for found in results:
-        held = found.median_ms <= bound_ms
+    for result in results:
+        is_within_limit = result.median_ms <= limit_ms
         table.add_row(
-            found.page.name,
-            str(found.rows),
-            str(found.queries),
-            f"{found.median_ms:.0f}",
-            f"{max(found.times_ms):.0f}",
-            "held" if held else "[bold red]NOT HELD[/]",
+            result.page.name,
+            str(result.rows),
+            str(result.queries),
+            f"{result.median_ms:.0f}",
+            f"{max(result.times_ms):.0f}",
+            "met" if is_within_limit else "[bold red]NOT MET[/]",
         )
-    missed = [found.page.name for found in results if found.median_ms > bound_ms]
+    missed = [result.page.name for result in results if result.median_ms > limit_ms]
     console = Console(width=110)
     console.print(table)
     console.print(
-        f"Bound: {bound_ms:.0f} ms each: {f'NOT HELD by {len(missed)}' if missed else 'held'}. {database}."
+        f"Limit: {limit_ms:.0f} ms each: {f'NOT MET by {len(missed)}' if missed else 'met'}. {database}."
         f" {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()},"
         f" {time.strftime('%Y-%m-%d')}.",
         highlight=False,
@@ -165,8 +172,8 @@ def report(results: list[Measured], bound_ms: float, database: str) -> bool:
     return not missed
 
 
-def described() -> str:
-    """The database and what is in it."""
+def describe_database() -> str:
+    """Name and version of the database, and its numbers of rows."""
     from django.db import connection
 
     from calls.models import Call, Turn, Utterance
@@ -185,11 +192,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--database", metavar="URL", help="instead of that of DATABASE_URL")
+    parser.add_argument("--database", metavar="URL", help="overrides DATABASE_URL")
     options = parser.parse_args()
     if options.database:
         os.environ["DATABASE_URL"] = options.database
-    # As a server runs, but with a cache of its own: the other one's may be that of a running service.
+    # Settings of a production server, but a cache of its own: Redis may belong to a running service.
     os.environ.update(DJANGO_DEBUG="off", REDIS_URL="")
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "voiceai.settings")
     import django
@@ -198,13 +205,13 @@ def main() -> int:
     from django.db import connection
 
     try:
-        wanted = pages()
-        with staff() as client:
-            results = [measure(client, page) for page in wanted]
-    except LookupError as problem:
-        print(problem, file=sys.stderr)
+        all_pages = pages()
+        with logged_in_client() as client:
+            results = [measure(client, page) for page in all_pages]
+    except LookupError as error:
+        print(error, file=sys.stderr)
         return 2
-    return 0 if report(results, BOUND_MS[connection.vendor], described()) else 1
+    return 0 if report(results, LIMIT_MS[connection.vendor], describe_database()) else 1
 
 
 if __name__ == "__main__":
