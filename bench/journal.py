@@ -78,7 +78,7 @@ def run(folder: Path) -> dict[str, Any]:
 
     journal = SpoolJournal(folder / "alone", "1-bench")
     results["write_alone"] = summarise(time_writes(journal, make_entries(WRITES)))
-    journal.spool.cut(journal.spool.size)
+    journal.spool.truncate(journal.spool.size)
     journal.close()
 
     journal = SpoolJournal(folder / "paced", "1-bench")
@@ -95,7 +95,7 @@ def run(folder: Path) -> dict[str, Any]:
     writer.start()
     writer.stop(120)
     seconds = time.monotonic() - began
-    left = writer.figures().backlog
+    left = writer.stats().backlog
     results["backlog"] = {"n": BACKLOG, "left": left, "entries_per_second": round((BACKLOG - left) / seconds)}
     journal.close()
     return results
