@@ -1,9 +1,10 @@
-"""How a call ended, in words that a dispatcher would use, and what the caller hears then.
+"""What each end reason means: one table for pages, statistics and the TwiML after the stream.
 
-One row for each end reason: a sentence, whose side it was, the next step, and the answer that
-`/twilio/after` gives. A reason that is not in the table (an older row, a newer worker) reads as
-`UNKNOWN`, whose answer is the careful one. A second table reads the assistant vendor's own
-reasons, which are hundreds, by their beginnings.
+The constants and the side that ended the call come from `bridge.end_reasons`. This table adds a sentence,
+the next step for staff, and what `/twilio/after` does with the caller. An end reason that is not in
+the table (from an older row or a newer worker) is `UNKNOWN`.
+
+A second table explains Vapi's `endedReason`. Vapi has hundreds of them, so it matches prefixes.
 """
 
 from __future__ import annotations
@@ -11,162 +12,195 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-
-class Answer(StrEnum):
-    """What `/twilio/after` does with the caller."""
-
-    HANG_UP = "hangup"
-    HUMAN_OR_APOLOGY = "human_or_apology"
-    POLITE = "polite"  # a human where there is one, else a polite line: nothing broke
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """One way for a call to end."""
-
-    sentence: str
-    side: str  # caller, assistant, network, us, staff, billing
-    next_step: str
-    answer: Answer
-    failed: bool = False  # the caller did not get what they called for, through no wish of theirs
-
-
-ENDINGS: dict[str, Ending] = {
-    "caller-hung-up": Ending("The caller hung up.", "caller", "Nothing to do.", Answer.HANG_UP),
-    "assistant-ended": Ending(
-        "The assistant said goodbye and ended the call.", "assistant", "Nothing to do.", Answer.HANG_UP
-    ),
-    "assistant-failed": Ending(
-        "The assistant broke off in the middle of the call.",
-        "assistant",
-        "Read the assistant's own reason below; if it comes back, ask Vapi with the call's id.",
-        Answer.HUMAN_OR_APOLOGY,
-        failed=True,
-    ),
-    "assistant-unreachable": Ending(
-        "The assistant could not be reached.",
-        "assistant",
-        "The timeline has the answer we got. 401 means the key: check VAPI_API_KEY. "
-        "404 means the assistant: check VAPI_ASSISTANT_ID.",
-        Answer.HUMAN_OR_APOLOGY,
-        failed=True,
-    ),
-    "assistant-stalled": Ending(
-        "The assistant fell silent and did not answer the caller.",
-        "assistant",
-        "Look at the last turn; a slow model or a tool that never returns is the usual cause.",
-        Answer.HUMAN_OR_APOLOGY,
-        failed=True,
-    ),
-    "stream-lost": Ending(
-        "The connection that carries the sound broke.",
-        "network",
-        "One such call is bad luck; several at once mean a proxy or a network between Twilio and us.",
-        Answer.HUMAN_OR_APOLOGY,
-        failed=True,
-    ),
-    "ticket-refused": Ending(
-        "A connection without a valid ticket was turned away.",
-        "us",
-        "Check that every worker has the same DJANGO_SECRET_KEY and that the clock is right; "
-        "otherwise somebody else knocked at the door.",
-        Answer.HANG_UP,
-        failed=True,
-    ),
-    "no-start": Ending(
-        "A connection was opened, and no call came over it.",
-        "us",
-        "Nothing to do for one; many mean a proxy that opens connections by itself, or a scanner.",
-        Answer.HANG_UP,
-        failed=True,
-    ),
-    "at-capacity": Ending(
-        "All lines were in use, so the caller was told that we are busy.",
-        "us",
-        "Raise MAX_CONCURRENT_CALLS or start another worker if this happens in normal hours.",
-        Answer.POLITE,
-        failed=True,
-    ),
-    "draining": Ending(
-        "We were being restarted and took no new calls.",
-        "us",
-        "Start the new version before the old one stops, so that callers never meet a closed door.",
-        Answer.POLITE,
-        failed=True,
-    ),
-    "machine-answered": Ending(
-        "An answering machine took the call that we placed, so we hung up.",
-        "caller",
-        "Call again at another time, or let the assistant leave a message.",
-        Answer.HANG_UP,
-    ),
-    "out-of-hours": Ending(
-        "The call came outside the number's opening hours.",
-        "us",
-        "Nothing to do; the hours stand in the number's settings.",
-        Answer.POLITE,
-    ),
-    "limit-reached": Ending(
-        "The call reached our time limit and was ended by us.",
-        "us",
-        "Raise MAX_CALL_SECONDS if calls of this length are meant to happen.",
-        Answer.POLITE,
-    ),
-    "protocol-abuse": Ending(
-        "The connection sent what no phone call sends, so we closed it.",
-        "us",
-        "Look at the counters of the call; if this was a real caller, keep the call for the developers.",
-        Answer.HUMAN_OR_APOLOGY,
-        failed=True,
-    ),
-    "worker-lost": Ending(
-        "The server that carried the call stopped in the middle of it.",
-        "us",
-        "Look into that server's log at the time of the call: a crash, or not enough memory.",
-        Answer.HUMAN_OR_APOLOGY,
-        failed=True,
-    ),
-    "hung-up-by-staff": Ending("Staff ended the call.", "staff", "Nothing to do.", Answer.HANG_UP),
-    "transferred": Ending(
-        "The caller was handed over to a person, as asked.",
-        "staff",
-        "Nothing to do.",
-        Answer.HUMAN_OR_APOLOGY,
-    ),
-}
-
-UNKNOWN = Ending(
-    "Nobody noted how this call ended.",
-    "us",
-    "Twilio's page of this call says more.",
-    Answer.HUMAN_OR_APOLOGY,
+from bridge.end_reasons import (
+    ASSISTANT_ENDED,
+    ASSISTANT_FAILED,
+    ASSISTANT_STALLED,
+    ASSISTANT_UNREACHABLE,
+    AT_CAPACITY,
+    CALLER_HUNG_UP,
+    DRAINING,
+    ENDED_BY,
+    HUNG_UP_BY_STAFF,
+    LIMIT_REACHED,
+    MACHINE_ANSWERED,
+    NO_START,
+    OUT_OF_HOURS,
+    PROTOCOL_ABUSE,
+    STREAM_LOST,
+    TICKET_REFUSED,
+    TRANSFERRED,
+    WORKER_LOST,
 )
 
-FAILED_REASONS = tuple(reason for reason, ending in ENDINGS.items() if ending.failed)
+
+class FollowUp(StrEnum):
+    """What `/twilio/after` does with the caller once the stream is over."""
+
+    HANG_UP = "hangup"
+    FALLBACK_OR_APOLOGY = "fallback_or_apology"  # dial the fallback number; without one, apologize
+    FALLBACK_OR_NOTICE = "fallback_or_notice"  # the same, but nothing failed: say why the call ends
 
 
-def ending(end_reason: str | None) -> Ending:
-    """The row of the table for a reason, or `UNKNOWN`. Never raises."""
-    return ENDINGS.get(end_reason or "", UNKNOWN)
+@dataclass(frozen=True, slots=True)
+class EndReason:
+    """One end reason. `is_failure`: the caller was not served, and did not choose to end the call."""
+
+    name: str
+    sentence: str
+    next_step: str
+    follow_up: FollowUp
+    is_failure: bool = False
+
+    @property
+    def side(self) -> str:
+        """Who ended the call: caller, assistant, network, us or staff."""
+        return ENDED_BY.get(self.name, "us")
 
 
-# Twilio's word for a call that ended before there was a stream whose end could be named.
+END_REASONS: dict[str, EndReason] = {
+    reason.name: reason
+    for reason in (
+        EndReason(CALLER_HUNG_UP, "The caller hung up.", "Nothing to do.", FollowUp.HANG_UP),
+        EndReason(
+            ASSISTANT_ENDED,
+            "The assistant said goodbye and ended the call.",
+            "Nothing to do.",
+            FollowUp.HANG_UP,
+        ),
+        EndReason(
+            ASSISTANT_FAILED,
+            "The assistant failed in the middle of the call.",
+            "See Vapi's reason below. If it happens again, contact Vapi with the id of the Vapi call.",
+            FollowUp.FALLBACK_OR_APOLOGY,
+            is_failure=True,
+        ),
+        EndReason(
+            ASSISTANT_UNREACHABLE,
+            "The assistant could not be reached.",
+            "See Vapi's answer in the timeline. 401: check VAPI_API_KEY. 404: check VAPI_ASSISTANT_ID.",
+            FollowUp.FALLBACK_OR_APOLOGY,
+            is_failure=True,
+        ),
+        EndReason(
+            ASSISTANT_STALLED,
+            "The assistant stopped answering the caller.",
+            "Check the last turn. The usual causes are a slow model and a tool that does not return.",
+            FollowUp.FALLBACK_OR_APOLOGY,
+            is_failure=True,
+        ),
+        EndReason(
+            STREAM_LOST,
+            "The media stream's connection was lost.",
+            "Nothing to do for a single call. If it happens to several calls at once, check the proxies and "
+            "the network between Twilio and the server.",
+            FollowUp.FALLBACK_OR_APOLOGY,
+            is_failure=True,
+        ),
+        EndReason(
+            TICKET_REFUSED,
+            "A media stream without a valid ticket was rejected.",
+            "Check that all workers use the same DJANGO_SECRET_KEY and that their clocks are right. "
+            "Otherwise the connection did not come from Twilio.",
+            FollowUp.HANG_UP,
+            is_failure=True,
+        ),
+        EndReason(
+            NO_START,
+            "A media stream was opened, but it never started a call.",
+            "Nothing to do for a single call. Many of them point to a scanner, or to a proxy that opens "
+            "connections by itself.",
+            FollowUp.HANG_UP,
+            is_failure=True,
+        ),
+        EndReason(
+            AT_CAPACITY,
+            "All lines were busy.",
+            "If this happens at normal load, raise MAX_CONCURRENT_CALLS or start another worker.",
+            FollowUp.FALLBACK_OR_NOTICE,
+            is_failure=True,
+        ),
+        EndReason(
+            DRAINING,
+            "The server was restarting and did not take new calls.",
+            "Start the new version before you stop the old one, so that a worker is always available.",
+            FollowUp.FALLBACK_OR_NOTICE,
+            is_failure=True,
+        ),
+        EndReason(
+            MACHINE_ANSWERED,
+            "An answering machine picked up the outbound call, so it was ended.",
+            "Call again at another time, or let the assistant leave a message.",
+            FollowUp.HANG_UP,
+        ),
+        EndReason(
+            OUT_OF_HOURS,
+            "The call came outside the number's opening hours.",
+            "Nothing to do. The opening hours are in the number's settings.",
+            FollowUp.FALLBACK_OR_NOTICE,
+        ),
+        EndReason(
+            LIMIT_REACHED,
+            "The call reached the maximum duration.",
+            "If calls may take this long, raise MAX_CALL_SECONDS.",
+            FollowUp.FALLBACK_OR_NOTICE,
+        ),
+        EndReason(
+            PROTOCOL_ABUSE,
+            "The media stream broke Twilio's protocol, so the server closed it.",
+            "Check the call's counters. If this was a real caller, report it to the developers.",
+            FollowUp.FALLBACK_OR_APOLOGY,
+            is_failure=True,
+        ),
+        EndReason(
+            WORKER_LOST,
+            "The server that handled the call stopped in the middle of it.",
+            "Check that server's log at the time of the call for a crash or lack of memory.",
+            FollowUp.FALLBACK_OR_APOLOGY,
+            is_failure=True,
+        ),
+        EndReason(HUNG_UP_BY_STAFF, "Staff ended the call.", "Nothing to do.", FollowUp.HANG_UP),
+        EndReason(
+            TRANSFERRED,
+            "The caller was transferred to a person, as requested.",
+            "Nothing to do.",
+            FollowUp.FALLBACK_OR_APOLOGY,
+        ),
+    )
+}
+
+UNKNOWN = EndReason(
+    "",
+    "It is not known how this call ended.",
+    "See this call in Twilio's console.",
+    FollowUp.FALLBACK_OR_APOLOGY,
+)
+
+FAILURE_REASONS = tuple(name for name, reason in END_REASONS.items() if reason.is_failure)
+
+
+def explain(end_reason: str | None) -> EndReason:
+    """The table's entry for an end reason, or `UNKNOWN`. Never raises."""
+    return END_REASONS.get(end_reason or "", UNKNOWN)
+
+
+# By Twilio's status, for a call that has no end reason because it never had a stream, or has not ended.
 STATUS_SENTENCES = {
-    "queued": "Waiting to be dialled.",
-    "initiated": "Being dialled.",
+    "queued": "Queued.",
+    "initiated": "Dialing.",
     "ringing": "Ringing.",
-    "in-progress": "The call is going on.",
-    "completed": "The call is over.",
+    "in-progress": "In progress.",
+    "completed": "Completed.",
     "busy": "The line was busy.",
     "failed": "The call could not be connected.",
-    "no-answer": "Nobody picked up.",
-    "canceled": "The call was given up before it was answered.",
+    "no-answer": "No answer.",
+    "canceled": "Canceled before it was answered.",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class VendorReason:
-    """What the beginning of Vapi's `endedReason` tells."""
+class VapiReason:
+    """What a prefix of Vapi's `endedReason` means."""
 
     prefix: str
     sentence: str
@@ -174,64 +208,76 @@ class VendorReason:
     next_step: str = ""
 
 
-ACCOUNT = "Check the Vapi account."
-ASSISTANT = "Check VAPI_ASSISTANT_ID."
+_CHECK_ACCOUNT = "Check the Vapi account."
+_CHECK_ASSISTANT = "Check VAPI_ASSISTANT_ID."
 
-# Read from the top; the first beginning that fits wins, so the special ones stand above the general.
-VENDOR_REASONS: tuple[VendorReason, ...] = (
-    VendorReason("customer-did-not-give-microphone", "No sound came from the caller.", "caller"),
-    VendorReason("customer-", "The caller ended the call.", "caller"),
-    VendorReason("assistant-ended-call", "The assistant ended the call as it was told to.", "assistant"),
-    VendorReason("assistant-said-", "The assistant said its last sentence and ended the call.", "assistant"),
-    VendorReason("assistant-forwarded-call", "The assistant passed the caller on.", "assistant"),
-    VendorReason("assistant-not-found", "Vapi knows no such assistant.", "us", ASSISTANT),
-    VendorReason("assistant-", "The assistant could not go on.", "assistant"),
-    VendorReason("silence-timed-out", "Nobody said anything for too long.", "caller"),
-    VendorReason("exceeded-max-duration", "The call reached its time limit.", "us", "See MAX_CALL_SECONDS."),
-    VendorReason("manually-canceled", "The call was ended by hand or by our request.", "staff"),
-    VendorReason("voicemail", "An answering machine picked up.", "caller"),
-    VendorReason("call.start.error-subscription", "Vapi's account cannot pay for calls.", "billing", ACCOUNT),
-    VendorReason("call.start.error-get-subscription", "Vapi could not read the account.", "billing", ACCOUNT),
-    VendorReason("call.start.error-get-assistant", "Vapi knows no such assistant.", "us", ASSISTANT),
-    VendorReason("call.start.error-", "Vapi could not begin the call.", "assistant", ACCOUNT),
-    VendorReason(
+# The first prefix that matches wins, so a special prefix comes before a general one.
+VAPI_REASONS: tuple[VapiReason, ...] = (
+    VapiReason("customer-did-not-give-microphone", "No audio came from the caller.", "caller"),
+    VapiReason("customer-", "The caller ended the call.", "caller"),
+    VapiReason("assistant-ended-call", "The assistant ended the call, as it was told to.", "assistant"),
+    VapiReason("assistant-said-", "The assistant said its closing phrase and ended the call.", "assistant"),
+    VapiReason("assistant-forwarded-call", "The assistant transferred the call.", "assistant"),
+    VapiReason("assistant-not-found", "Vapi did not find the assistant.", "us", _CHECK_ASSISTANT),
+    VapiReason("assistant-", "The assistant failed.", "assistant"),
+    VapiReason("silence-timed-out", "Nobody spoke for too long.", "caller"),
+    VapiReason(
+        "exceeded-max-duration", "The call reached the maximum duration.", "us", "See MAX_CALL_SECONDS."
+    ),
+    VapiReason("manually-canceled", "The call was ended by staff or through Vapi's API.", "staff"),
+    VapiReason("voicemail", "An answering machine picked up.", "caller"),
+    VapiReason(
+        "call.start.error-subscription", "The Vapi account cannot pay for calls.", "billing", _CHECK_ACCOUNT
+    ),
+    VapiReason(
+        "call.start.error-get-subscription", "Vapi could not read the account.", "billing", _CHECK_ACCOUNT
+    ),
+    VapiReason("call.start.error-get-assistant", "Vapi did not find the assistant.", "us", _CHECK_ASSISTANT),
+    VapiReason("call.start.error-", "Vapi could not start the call.", "assistant", _CHECK_ACCOUNT),
+    VapiReason(
         "call.in-progress.error-vapifault-",
-        "Something broke at Vapi.",
+        "Vapi had an internal error.",
         "assistant",
-        "Usually not charged; ask Vapi with the call's id.",
+        "Vapi usually does not charge for such a call. Contact Vapi with the id of the Vapi call.",
     ),
-    VendorReason(
+    VapiReason(
         "call.in-progress.error-providerfault-",
-        "A service behind Vapi (speech, model or voice) failed.",
+        "A provider that Vapi uses (transcriber, model or voice) failed.",
         "assistant",
-        "If it comes back, choose another provider for that part.",
+        "If it happens again, choose another provider for that part.",
     ),
-    VendorReason(
+    VapiReason(
         "call.in-progress.error-assistant-did-not-receive-customer-audio",
-        "Vapi heard nothing from the caller.",
+        "Vapi received no audio from the caller.",
         "us",
-        "Look at the frame counters of this call first.",
+        "Check this call's frame counters.",
     ),
-    VendorReason("call.in-progress.error-", "The assistant broke off.", "assistant"),
-    VendorReason("pipeline-error-", "A service behind Vapi failed.", "assistant"),
-    VendorReason(
+    VapiReason("call.in-progress.error-", "The assistant failed.", "assistant"),
+    VapiReason("pipeline-error-", "A provider that Vapi uses failed.", "assistant"),
+    VapiReason(
         "phone-call-provider-closed-websocket",
-        "Our connection to Vapi was closed from our side or by the network.",
+        "The connection to Vapi was closed by this server or by the network.",
         "network",
-        "Look at the timeline of this call first.",
+        "Check this call's timeline.",
     ),
-    VendorReason("worker-shutdown", "Vapi's server was restarted.", "assistant"),
-    VendorReason("unknown-error", "Vapi does not know what happened.", "assistant", "Ask Vapi."),
+    VapiReason("worker-shutdown", "Vapi's server was restarted.", "assistant"),
+    VapiReason("unknown-error", "Vapi reports an unknown error.", "assistant", "Contact Vapi."),
 )
 
+# It comes behind different prefixes, so it is matched anywhere in the reason.
+_NEVER_CONNECTED = "transport-never-connected"
 
-def vendor_reason(vapi_ended_reason: str) -> VendorReason | None:
-    """What Vapi's own reason means, or None for one that the table does not know."""
-    if "transport-never-connected" in vapi_ended_reason:
-        return VendorReason(
-            vapi_ended_reason, "We never connected to the line that Vapi offered.", "us", "See the timeline."
+
+def explain_vapi_reason(ended_reason: str) -> VapiReason | None:
+    """What Vapi's `endedReason` means, or None for one that is not in the table."""
+    if _NEVER_CONNECTED in ended_reason:
+        return VapiReason(
+            ended_reason,
+            "This server never connected to the socket that Vapi offered.",
+            "us",
+            "Check this call's timeline.",
         )
-    for reason in VENDOR_REASONS:
-        if vapi_ended_reason.startswith(reason.prefix):
+    for reason in VAPI_REASONS:
+        if ended_reason.startswith(reason.prefix):
             return reason
     return None

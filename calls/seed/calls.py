@@ -15,11 +15,28 @@ from decimal import Decimal
 from random import Random
 from typing import Any
 
-from calls import end_reasons
+from bridge.end_reasons import (
+    ASSISTANT_ENDED,
+    ASSISTANT_FAILED,
+    ASSISTANT_STALLED,
+    ASSISTANT_UNREACHABLE,
+    AT_CAPACITY,
+    CALLER_HUNG_UP,
+    DRAINING,
+    ENDED_BY,
+    HUNG_UP_BY_STAFF,
+    LIMIT_REACHED,
+    NO_START,
+    PROTOCOL_ABUSE,
+    STREAM_LOST,
+    TICKET_REFUSED,
+    TRANSFERRED,
+    WORKER_LOST,
+)
 from calls.models import ASSISTANT, CALLER, Call, CallFlag, PhoneNumber
 from calls.seed.dialogue import GOODBYE, TOWNS, SmallTalk
 from calls.stats.call_summary import longest_silence
-from calls.stats.flags import NO_REPORT, flags_of, report_is_missing
+from calls.stats.flags import NO_REPORT, flags_of, is_report_missing
 from calls.stats.percentiles import percentile
 
 # Twilio's own are random: of 2^56 calls, one begins so.
@@ -37,33 +54,33 @@ MAX_NUMBERS = 10_000
 DEPARTMENTS = ("Front desk", "Billing", "Bookings", "Support", "Deliveries", "Repairs", "Night service")
 
 GOOD_ENDS: dict[str, float] = {
-    "caller-hung-up": 70,
-    "assistant-ended": 25,
-    "transferred": 4,
-    "hung-up-by-staff": 0.8,
-    "limit-reached": 0.2,
+    CALLER_HUNG_UP: 70,
+    ASSISTANT_ENDED: 25,
+    TRANSFERRED: 4,
+    HUNG_UP_BY_STAFF: 0.8,
+    LIMIT_REACHED: 0.2,
 }
 FAILED_ENDS: dict[str, float] = {
-    "assistant-failed": 22,
-    "stream-lost": 20,
-    "assistant-unreachable": 18,
-    "assistant-stalled": 14,
-    "at-capacity": 9,
-    "worker-lost": 6,
-    "no-start": 5,
-    "draining": 4,
-    "protocol-abuse": 1,
-    "ticket-refused": 1,
+    ASSISTANT_FAILED: 22,
+    STREAM_LOST: 20,
+    ASSISTANT_UNREACHABLE: 18,
+    ASSISTANT_STALLED: 14,
+    AT_CAPACITY: 9,
+    WORKER_LOST: 6,
+    NO_START: 5,
+    DRAINING: 4,
+    PROTOCOL_ABUSE: 1,
+    TICKET_REFUSED: 1,
 }
-NO_STREAM = {"at-capacity", "draining", "no-start", "ticket-refused"}
-NEVER_ANSWERED = {*NO_STREAM, "assistant-unreachable"}
-BROKEN_OFF = {"assistant-failed", "assistant-stalled", "stream-lost", "worker-lost"}
+NO_STREAM = {AT_CAPACITY, DRAINING, NO_START, TICKET_REFUSED}
+NEVER_ANSWERED = {*NO_STREAM, ASSISTANT_UNREACHABLE}
+BROKEN_OFF = {ASSISTANT_FAILED, ASSISTANT_STALLED, STREAM_LOST, WORKER_LOST}
 VENDOR_SAYS = {
-    "assistant-ended": "assistant-ended-call",
-    "assistant-failed": "call.in-progress.error-providerfault-openai-llm-failed",
-    "assistant-stalled": "call.in-progress.error-vapifault-worker-died",
-    "limit-reached": "exceeded-max-duration",
-    "transferred": "assistant-forwarded-call",
+    ASSISTANT_ENDED: "assistant-ended-call",
+    ASSISTANT_FAILED: "call.in-progress.error-providerfault-openai-llm-failed",
+    ASSISTANT_STALLED: "call.in-progress.error-vapifault-worker-died",
+    LIMIT_REACHED: "exceeded-max-duration",
+    TRANSFERRED: "assistant-forwarded-call",
 }
 TURNS = {1: 5, 2: 9, 3: 13, 4: 16, 5: 16, 6: 13, 7: 10, 8: 7, 9: 5, 10: 3, 12: 2, 20: 1}  # about 5.3
 
@@ -157,7 +174,7 @@ class MadeUp:
             caller_name=f"{self._talk.name()} {self._talk.first()}".upper() if random.random() < 0.3 else "",
             status="completed",
             end_reason=end_reason,
-            ended_by=end_reasons.ENDINGS[end_reason].side,
+            ended_by=ENDED_BY[end_reason],
             vapi_ended_reason=VENDOR_SAYS.get(end_reason, ""),
             started_at=self._begin + self._step * (index + random.random()),
             needs_review=random.random() < 0.002,
@@ -169,7 +186,7 @@ class MadeUp:
             seconds += self._answered(batch, call) / 1000
         self._finish(call, math.ceil(seconds))
         flags = flags_of(call)
-        if report_is_missing(call, self._now):
+        if is_report_missing(call, self._now):
             flags.add(NO_REPORT)
         batch.calls.append(call)
         batch.flags += [CallFlag(call=call, name=name, started_at=call.started_at) for name in sorted(flags)]
@@ -261,7 +278,7 @@ class MadeUp:
                  overhead_us, cut, *split)
             )  # fmt: skip
             says(ASSISTANT, talk.answered(), cut)
-        if call.end_reason == "assistant-ended":
+        if call.end_reason == ASSISTANT_ENDED:
             now += 300
             says(ASSISTANT, GOODBYE)
         return now

@@ -1,51 +1,82 @@
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 
-from bridge import end_reasons
-from calls import end_reasons as words
+import calls
+from bridge.end_reasons import ENDED_BY
+from calls.end_reasons import (
+    END_REASONS,
+    VAPI_REASONS,
+    FollowUp,
+    explain,
+    explain_vapi_reason,
+)
 from calls.masking import mask_number, short_sid
 
-HANG_UP, HUMAN, POLITE = words.Answer.HANG_UP, words.Answer.HUMAN_OR_APOLOGY, words.Answer.POLITE
-ANSWERS = {
+HANG_UP, APOLOGY, NOTICE = FollowUp.HANG_UP, FollowUp.FALLBACK_OR_APOLOGY, FollowUp.FALLBACK_OR_NOTICE
+FOLLOW_UPS = {
     "caller-hung-up": HANG_UP,
     "assistant-ended": HANG_UP,
-    "assistant-failed": HUMAN,
-    "assistant-unreachable": HUMAN,
-    "assistant-stalled": HUMAN,
-    "stream-lost": HUMAN,
+    "assistant-failed": APOLOGY,
+    "assistant-unreachable": APOLOGY,
+    "assistant-stalled": APOLOGY,
+    "stream-lost": APOLOGY,
     "ticket-refused": HANG_UP,
     "no-start": HANG_UP,
-    "at-capacity": POLITE,
-    "draining": POLITE,
-    "out-of-hours": POLITE,
+    "at-capacity": NOTICE,
+    "draining": NOTICE,
+    "out-of-hours": NOTICE,
     "machine-answered": HANG_UP,
-    "limit-reached": POLITE,
-    "protocol-abuse": HUMAN,
-    "worker-lost": HUMAN,
+    "limit-reached": NOTICE,
+    "protocol-abuse": APOLOGY,
+    "worker-lost": APOLOGY,
     "hung-up-by-staff": HANG_UP,
-    "transferred": HUMAN,
+    "transferred": APOLOGY,
+}
+
+# The same words with another meaning: kinds of events, and an outcome that staff choose.
+NOT_END_REASONS = {
+    "staff/timeline.py": {"assistant-ended", "assistant-unreachable"},
+    "staff/call_detail.py": {"transferred"},
 }
 
 
-def test_it_has_words_for_every_reason_that_the_bridge_can_give() -> None:
-    assert set(words.ENDINGS) == set(end_reasons.ENDED_BY)
+def test_the_table_has_every_end_reason_of_the_bridge() -> None:
+    assert set(END_REASONS) == set(ENDED_BY)
 
 
-@pytest.mark.parametrize("reason", words.ENDINGS)
-def test_it_says_a_sentence_a_side_and_a_next_step(reason: str) -> None:
-    ending = words.ending(reason)
-    assert ending.sentence.endswith(".") and ending.next_step.endswith(".")
-    assert ending.side == end_reasons.ENDED_BY[reason]
+@pytest.mark.parametrize("name", END_REASONS)
+def test_every_end_reason_has_a_sentence_a_side_and_a_next_step(name: str) -> None:
+    reason = explain(name)
+    assert reason.sentence.endswith(".") and reason.next_step.endswith(".")
+    assert reason.side == ENDED_BY[name]
 
 
-def test_it_answers_every_reason_as_the_table_says() -> None:
-    assert {reason: ending.answer for reason, ending in words.ENDINGS.items()} == ANSWERS
+def test_every_end_reason_has_its_follow_up() -> None:
+    assert {name: reason.follow_up for name, reason in END_REASONS.items()} == FOLLOW_UPS
 
 
-@pytest.mark.parametrize("reason", [None, "", "sun-exploded"])
-def test_it_answers_what_it_does_not_know_with_care(reason: str | None) -> None:
-    assert words.ending(reason).answer == HUMAN
+@pytest.mark.parametrize("name", [None, "", "sun-exploded"])
+def test_an_unknown_end_reason_gets_the_fallback_number(name: str | None) -> None:
+    assert explain(name).follow_up == APOLOGY
+
+
+def test_no_module_retypes_an_end_reason() -> None:
+    """`bridge.end_reasons` has a constant for each."""
+    root = Path(calls.__file__).parent
+    retyped = []
+    for path in root.rglob("*.py"):
+        module = path.relative_to(root)
+        if {"tests", "migrations"} & set(module.parts):
+            continue
+        allowed = NOT_END_REASONS.get(module.as_posix(), set())
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and node.value in ENDED_BY.keys() - allowed:
+                retyped.append(f"{module}:{node.lineno} {node.value}")
+    assert not retyped
 
 
 @pytest.mark.parametrize(
@@ -66,21 +97,21 @@ def test_it_answers_what_it_does_not_know_with_care(reason: str | None) -> None:
         ("phone-call-provider-closed-websocket", "network"),
     ],
 )
-def test_it_reads_the_vendors_reasons_by_their_beginning(reason: str, side: str) -> None:
-    found = words.vendor_reason(reason)
+def test_it_explains_vapis_reasons_by_their_prefix(reason: str, side: str) -> None:
+    found = explain_vapi_reason(reason)
     assert found is not None
     assert found.side == side
     assert found.sentence.endswith(".")
 
 
-def test_no_vendor_reason_is_hidden_by_a_more_general_one_above_it() -> None:
-    for index, reason in enumerate(words.VENDOR_REASONS):
-        above = words.VENDOR_REASONS[:index]
+def test_no_vapi_prefix_is_hidden_by_a_more_general_one_above_it() -> None:
+    for index, reason in enumerate(VAPI_REASONS):
+        above = VAPI_REASONS[:index]
         assert not [other.prefix for other in above if reason.prefix.startswith(other.prefix)]
 
 
-def test_it_leaves_an_unknown_vendor_reason_without_words() -> None:
-    assert words.vendor_reason("sun-exploded") is None
+def test_an_unknown_vapi_reason_has_no_explanation() -> None:
+    assert explain_vapi_reason("sun-exploded") is None
 
 
 @pytest.mark.parametrize(
