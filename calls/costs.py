@@ -1,81 +1,85 @@
-"""What a call is billed for, by whom, and which bills are still to come.
+"""What a call costs: the bills that make up its cost, and which of them have not arrived yet.
 
-Three bills make a call's cost. Twilio's price of the call comes some time after its end, below zero, when
-it is asked for (`sync.py`). Vapi's cost comes with the end-of-call report. Twilio bills the media stream
-apart, and names no price for one stream: it is our own reckoning, by the started minute, at the price
-that the settings name. Amounts are dollars.
+There are three. Twilio's price of the call becomes known some time after its end, as a negative number,
+and only on request (`reconcile.py`). Vapi's cost is in the end-of-call report. Twilio bills the media
+stream separately and reports no price for a single stream, so it is computed here, by the started minute,
+at the price in the settings. Amounts are dollars.
 
-Without a query, a clock or a setting.
+Pure: no queries, no clock, no settings.
 """
 
 from __future__ import annotations
 
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from django.db.models import Q
 
-if TYPE_CHECKING:
-    from calls.models import Call
-
-EXACT = Decimal("0.00001")  # as bills are kept in rows
-MOST = 10_000  # no call costs so much
+PRECISION = Decimal("0.00001")  # of the columns that store bills
+MAX_BILL_DOLLARS = 10_000  # a larger amount is an error of the vendor's
 MINUTE_MS = 60_000
-NEVER_CONNECTED = ("busy", "no-answer", "canceled")  # Twilio's words for calls that it has no price for
+UNBILLED_STATUSES = ("busy", "no-answer", "canceled")  # Twilio reports no price for these
 
 
-def amount(text: str | float | None) -> Decimal | None:
-    """A bill as it is kept: exact to a thousandth of a cent. None for what is none, or cannot be one."""
+class BilledCall(Protocol):
+    """The columns of a `Call` that say which bills it gets."""
+
+    simulated: Any
+    status: Any
+    duration_seconds: Any
+    stream_sid: Any
+    vapi_call_id: Any
+    twilio_price: Any
+    stream_price: Any
+    vapi_cost: Any
+
+
+def parse_bill(amount: str | float | None) -> Decimal | None:
+    """A vendor's amount, rounded to a thousandth of a cent. None where it is empty or not plausible."""
     try:
-        found = Decimal(str(text)) if text not in (None, "") else None
+        dollars = Decimal(str(amount)) if amount not in (None, "") else None
     except InvalidOperation:
         return None
-    if found is None or not found.is_finite() or abs(found) >= MOST:
+    if dollars is None or not dollars.is_finite() or abs(dollars) >= MAX_BILL_DOLLARS:
         return None
-    return found.quantize(EXACT, ROUND_HALF_UP)
+    return dollars.quantize(PRECISION, ROUND_HALF_UP)
 
 
-def started_minutes(ms: int) -> int:
-    """61 seconds are two minutes; whatever was opened is one."""
-    return max(1, -(-ms // MINUTE_MS))
+def started_minutes(duration_ms: int) -> int:
+    """The minutes that are billed: 61 seconds are two, and every stream is at least one."""
+    return max(1, -(-duration_ms // MINUTE_MS))
 
 
-def stream_price(ms: int, per_minute: Decimal) -> Decimal:
-    """What a media stream of this length costs."""
-    return (started_minutes(ms) * per_minute).quantize(EXACT, ROUND_HALF_UP)
+def stream_price(duration_ms: int, price_per_minute: Decimal) -> Decimal:
+    """What a media stream of this duration costs."""
+    return (started_minutes(duration_ms) * price_per_minute).quantize(PRECISION, ROUND_HALF_UP)
 
 
-def per_minute(cost: Decimal, us: int) -> Decimal | None:
-    """Dollars a minute, of what lasted so many microseconds; under a second there is nothing to tell."""
-    return cost * MINUTE_MS * 1000 / us if us >= 1_000_000 else None
+def cost_per_minute(cost: Decimal, duration_us: int) -> Decimal | None:
+    """Dollars a minute. None under a second, where the result would mean nothing."""
+    return cost * MINUTE_MS * 1000 / duration_us if duration_us >= 1_000_000 else None
 
 
-def to_come(call: Call) -> list[str]:
-    """Whose bills have not come yet, of those that will: what the call cost is known "so far".
+def missing_bills(call: BilledCall) -> list[str]:
+    """Names of the bills that are expected and have not arrived. `HAS_MISSING_BILL` is the same as a query.
 
-    Twilio has no price for a call that nobody answered, and knows a simulated one only in a sandbox.
+    Twilio reports no price for a call that nobody answered, and for simulated calls only the simulator has
+    a price.
     """
-    return [
-        name
-        for name, missing in (
-            (
-                "Twilio",
-                call.twilio_price is None
-                and not call.simulated
-                and call.status not in NEVER_CONNECTED
-                and call.duration_seconds != 0,
-            ),
-            ("media stream", bool(call.stream_sid) and call.stream_price is None),
-            ("Vapi", bool(call.vapi_call_id) and call.vapi_cost is None),
-        )
-        if missing
-    ]
+    expects_twilio = (
+        not call.simulated and call.status not in UNBILLED_STATUSES and call.duration_seconds != 0
+    )
+    bills = (
+        ("Twilio", expects_twilio, call.twilio_price),
+        ("media stream", bool(call.stream_sid), call.stream_price),
+        ("Vapi", bool(call.vapi_call_id), call.vapi_cost),
+    )
+    return [name for name, is_expected, bill in bills if is_expected and bill is None]
 
 
-# The same for queries: calls of which some bill is still to come.
-TO_COME = (
-    (Q(twilio_price=None, simulated=False) & ~Q(status__in=NEVER_CONNECTED) & ~Q(duration_seconds=0))
+HAS_MISSING_BILL = (
+    (Q(twilio_price=None, simulated=False) & ~Q(status__in=UNBILLED_STATUSES) & ~Q(duration_seconds=0))
     | (~Q(stream_sid="") & Q(stream_price=None))
     | (~Q(vapi_call_id="") & Q(vapi_cost=None))
 )
-BILLED = Q(twilio_price__isnull=False) | Q(stream_price__isnull=False) | Q(vapi_cost__isnull=False)
+HAS_BILL = Q(twilio_price__isnull=False) | Q(stream_price__isnull=False) | Q(vapi_cost__isnull=False)

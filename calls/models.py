@@ -1,121 +1,36 @@
-"""What outlives a call: rows.
+"""The database's tables: one `Call` for each CallSid, and what belongs to it.
 
-One `Call` for each CallSid, and below it what was said (`Utterance`), how fast (`Turn`) and what
-happened (`CallEvent`). Rows are written by one writer thread and by callbacks that arrive late,
-twice and in any order, so two promises hold everywhere:
+What was said is in `Utterance`, how fast the assistant answered in `Turn`, what happened in `CallEvent`.
+The writer thread writes the rows, from the journal and from callbacks that arrive late, twice and in any
+order. So two rules hold everywhere:
 
-- a status never moves back, and never out of a terminal one (`CallQuerySet.advance`);
-- whoever writes twice writes the same row twice: every child is unique by its index.
+- A status never moves back, and never leaves a terminal status (`later_status`).
+- Writing the same entry twice gives the same rows: every child has a unique index within its call.
 
-Lists that grow (end reasons, event kinds) are plain strings; `words.py` explains them.
+Lists that grow (end reasons, event kinds) are plain strings. `end_reasons.py` explains the end reasons.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
-from functools import reduce
-from operator import or_
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from django.conf import settings
-from django.db import connections, models
+from django.db import models
 from django.db.models import F, Q
-from django.db.models.functions import Substr
 from django.urls import reverse
 from django.utils import timezone
 
-from calls import costs as bills
-from calls import end_reasons
+from calls import costs, end_reasons
 from calls.masking import mask_number, short_sid
+from calls.querysets import CallQuerySet, TurnQuerySet
+from calls.statuses import OPEN_STATUSES, TERMINAL_STATUSES
 
 if TYPE_CHECKING:
     from django.db.models.fields.related_descriptors import RelatedManager
 
-TERMINAL_STATUSES = ("completed", "busy", "failed", "no-answer", "canceled")
-OPEN_STATUSES = ("queued", "initiated", "ringing", "in-progress")
 CALLER, ASSISTANT = "caller", "assistant"
-MANY = 5_000  # calls
-
-
-def later_status(old: str, new: str) -> str:
-    """Of two statuses of one call the one that holds, whichever was heard first."""
-    if old in TERMINAL_STATUSES:
-        return old
-    if new in TERMINAL_STATUSES or old not in OPEN_STATUSES:
-        return new
-    if new not in OPEN_STATUSES:
-        return old
-    return max(old, new, key=OPEN_STATUSES.index)
-
-
-def _any(names: Iterable[str], asked: Callable[[str], dict[str, str]]) -> Q:
-    """What is asked of each column holds for one of them."""
-    return reduce(or_, (Q(**asked(name)) for name in names))
-
-
-class CallQuerySet(models.QuerySet["Call"]):
-    def live(self) -> Self:
-        """Someone is on the line now."""
-        return self.filter(status="in-progress")
-
-    def open(self) -> Self:
-        """Not over yet, or nobody told us that it is."""
-        return self.filter(status__in=OPEN_STATUSES)
-
-    def terminal(self) -> Self:
-        return self.filter(status__in=TERMINAL_STATUSES)
-
-    def answered(self) -> Self:
-        """The assistant picked up."""
-        return self.filter(answered_at__isnull=False)
-
-    def failed(self) -> Self:
-        """The caller did not get what they called for, through no wish of theirs."""
-        return self.filter(Q(end_reason__in=end_reasons.FAILED_REASONS) | Q(status="failed", end_reason=""))
-
-    def real(self) -> Self:
-        """Calls of the telephone network, without the simulated ones."""
-        return self.filter(simulated=False)
-
-    def shown(self) -> Self:
-        """What pages count: real calls, or the simulated ones as long as no real one exists. One query."""
-        return self.real() if self.model._default_manager.filter(simulated=False).exists() else self
-
-    def flagged(self, name: str) -> Self:
-        """Calls with this reason to look at them, from the index of flags."""
-        return self.filter(flags__name=name)
-
-    def since(self, moment: datetime) -> Self:
-        return self.filter(started_at__gte=moment)
-
-    def newest_first(self) -> Self:
-        return self.order_by("-started_at", "-id")
-
-    def found_by(self, beginning: str, *, numbers_too: bool = True) -> Self:
-        """Calls whose sid or one of whose numbers begins so; from an index, however many calls there are."""
-        names = ("call_sid", "vapi_call_id", *(("from_number", "to_number") if numbers_too else ()))
-        # SQLite's LIKE ignores case and therefore the index; PostgreSQL's ranges follow the locale
-        # and therefore miss it. Each gets the question that its index answers.
-        if connections[self.db].vendor != "sqlite":
-            return self.filter(_any(names, lambda name: {f"{name}__startswith": beginning}))
-        in_range = _any(
-            names, lambda name: {f"{name}__gte": beginning, f"{name}__lt": f"{beginning}\U0010ffff"}
-        )
-        if self.model._default_manager.filter(in_range).order_by()[:MANY].count() < MANY:
-            return self.filter(in_range)
-        # SQLite would sort them all to find the newest: walking along these is faster, where many fit.
-        begins = {f"begins_{name}": Substr(name, 1, len(beginning)) for name in names}
-        return self.alias(**begins).filter(_any(begins, lambda name: {name: beginning}))
-
-    def advance(self, call_sid: str, status: str) -> bool:
-        """Move one call on to `status`; a step back, or out of a terminal status, changes nothing.
-
-        One UPDATE that carries its own condition, so two writers cannot undo each other.
-        """
-        before = tuple(old for old in OPEN_STATUSES if later_status(old, status) == status and old != status)
-        return bool(self.filter(call_sid=call_sid, status__in=before).update(status=status))
 
 
 class Call(models.Model):
@@ -127,19 +42,20 @@ class Call(models.Model):
     direction = models.CharField(max_length=16, default="inbound")
     from_number = models.CharField(max_length=64, blank=True)
     to_number = models.CharField(max_length=64, blank=True)
-    caller_name = models.CharField(max_length=255, blank=True)  # as the carrier announced it
+    caller_name = models.CharField(max_length=255, blank=True)  # from the carrier's caller id (CNAM)
 
-    status = models.CharField(max_length=16, default="ringing")  # Twilio's words
+    status = models.CharField(max_length=16, default="ringing")  # Twilio's `CallStatus`
     end_reason = models.CharField(max_length=64, blank=True)
     ended_by = models.CharField(max_length=16, blank=True)
     vapi_ended_reason = models.CharField(max_length=255, blank=True)
     vapi_close_code = models.PositiveIntegerField(null=True, blank=True)
-    # What staff or a tool asked for: it outranks what the stream then says of its end (`merge.py`).
+    # The end that staff or a tool requested. It outranks the end reason that the stream reports afterwards
+    # (`ingest/merge.py`).
     end_requested = models.CharField(max_length=64, blank=True)
     end_requested_at = models.DateTimeField(null=True, blank=True)
 
-    started_at = models.DateTimeField(default=timezone.now)  # Twilio asked what to do
-    answered_at = models.DateTimeField(null=True, blank=True)  # the assistant's line was open
+    started_at = models.DateTimeField(default=timezone.now)  # Twilio's first webhook
+    answered_at = models.DateTimeField(null=True, blank=True)  # the assistant's socket was open
     ended_at = models.DateTimeField(null=True, blank=True)
     duration_seconds = models.PositiveIntegerField(null=True, blank=True)
 
@@ -152,7 +68,8 @@ class Call(models.Model):
     barge_ins = models.PositiveIntegerField(default=0)
     counters = models.JSONField(default=dict, blank=True)  # further counts, by name
 
-    # Read off the call's own rows whenever these change (`derived.py`), so that lists need not.
+    # Computed from the call's turns and utterances whenever these change (`stats/call_summary.py`), so that
+    # lists do not have to read them.
     turn_count = models.PositiveIntegerField(default=0)
     p50_latency_ms = models.PositiveIntegerField(null=True, blank=True)
     worst_latency_ms = models.PositiveIntegerField(null=True, blank=True)
@@ -160,22 +77,21 @@ class Call(models.Model):
 
     twilio_price = models.DecimalField(max_digits=10, decimal_places=5, null=True, blank=True)
     vapi_cost = models.DecimalField(max_digits=10, decimal_places=5, null=True, blank=True)
-    # Twilio bills media streams apart from the call, by the started minute, and names no price for one call.
+    # Twilio bills media streams separately, by the started minute, and reports no price for a single stream.
     stream_price = models.DecimalField(max_digits=10, decimal_places=5, null=True, blank=True)
-    reported_at = models.DateTimeField(null=True, blank=True)  # Vapi's end-of-call report came
+    reported_at = models.DateTimeField(null=True, blank=True)  # when Vapi's end-of-call report arrived
     summary = models.TextField(blank=True)
-    vapi_report = models.JSONField(default=dict, blank=True)  # parts of the vendor's report, as sent
+    vapi_report = models.JSONField(default=dict, blank=True)  # parts of Vapi's report, as sent
 
-    answered_by = models.CharField(max_length=32, blank=True)  # Twilio's word, on calls that we placed
+    answered_by = models.CharField(max_length=32, blank=True)  # Twilio's `AnsweredBy`, outbound calls only
 
     simulated = models.BooleanField(default=False)
     outcome = models.CharField(max_length=64, blank=True)
     note = models.TextField(blank=True)
     needs_review = models.BooleanField(default=False)
 
-    worker = models.CharField(
-        max_length=128, blank=True
-    )  # who carries the call, and until when we believe it
+    # The server process that handles the call. When the lease runs out, the call is ended as `worker-lost`.
+    worker = models.CharField(max_length=128, blank=True)
     lease_until = models.DateTimeField(null=True, blank=True)
 
     objects = CallQuerySet.as_manager()
@@ -193,7 +109,7 @@ class Call(models.Model):
             models.Index("end_reason", F("started_at").desc(), name="call_by_end"),
             models.Index(F("started_at").desc(), condition=Q(needs_review=True), name="call_needs_review"),
             models.Index(fields=["lease_until"], condition=Q(status__in=OPEN_STATUSES), name="call_open"),
-            # These operator classes let PostgreSQL answer "begins with" from the index.
+            # These operator classes let PostgreSQL use the index for LIKE 'prefix%'.
             models.Index(fields=["vapi_call_id"], opclasses=["varchar_pattern_ops"], name="call_vapi_id"),
             models.Index(fields=["from_number"], opclasses=["varchar_pattern_ops"], name="call_from"),
             models.Index(fields=["to_number"], opclasses=["varchar_pattern_ops"], name="call_to"),
@@ -227,40 +143,48 @@ class Call(models.Model):
 
     @property
     def is_failed(self) -> bool:
-        return end_reasons.ending(self.end_reason).failed or (self.status == "failed" and not self.end_reason)
+        """The caller was not served, and did not choose to end the call. See `CallQuerySet.failed`."""
+        if not self.end_reason:
+            return self.status == "failed"
+        return end_reasons.explain(self.end_reason).is_failure
 
     @property
-    def ending(self) -> end_reasons.Ending:
-        return end_reasons.ending(self.end_reason)
+    def our_number(self) -> str:
+        return self.from_number if self.direction.startswith("outbound") else self.to_number
 
-    def ended_in_words(self) -> str:
-        """How it ended, or what it is doing, in one sentence."""
-        if self.end_reason in end_reasons.ENDINGS:
-            return self.ending.sentence
-        if self.end_reason:
-            return f"It ended for a reason this version has no words for: {self.end_reason}."
-        return end_reasons.STATUS_SENTENCES.get(self.status, "")
+    @property
+    def their_number(self) -> str:
+        return self.to_number if self.direction.startswith("outbound") else self.from_number
 
-    def vendor_reason(self) -> end_reasons.VendorReason | None:
-        return end_reasons.vendor_reason(self.vapi_ended_reason)
+    def status_sentence(self) -> str:
+        """How the call ended, or its current status, as one sentence."""
+        if not self.end_reason:
+            return end_reasons.STATUS_SENTENCES.get(self.status, "")
+        if self.end_reason not in end_reasons.END_REASONS:
+            return f"Unknown end reason: {self.end_reason}."
+        return end_reasons.explain(self.end_reason).sentence
+
+    def vapi_reason(self) -> end_reasons.VapiReason | None:
+        """What Vapi's `endedReason` means, or None where it is not known."""
+        return end_reasons.explain_vapi_reason(self.vapi_ended_reason)
 
     def cost(self) -> Decimal | None:
-        """What the call cost in dollars, as far as the bills have come. Twilio's are negative."""
-        found = (self.twilio_price, self.stream_price, self.vapi_cost)
-        come = [abs(bill) for bill in found if bill is not None]
-        return sum(come, Decimal()) if come else None
+        """What the call cost in dollars, by the bills that have arrived. None: no bill has arrived."""
+        bills = (self.twilio_price, self.stream_price, self.vapi_cost)
+        arrived = [abs(bill) for bill in bills if bill is not None]  # Twilio's prices are negative
+        return sum(arrived, Decimal()) if arrived else None
 
     def bills_to_come(self) -> list[str]:
-        """Whose are missing: then `cost` is what it came to so far."""
-        return bills.to_come(self)
+        """Names of the bills that have not arrived yet. Until they have, `cost` is what it cost so far."""
+        return costs.missing_bills(self)
 
     def success(self) -> str:
-        """Whether it reached its aim by the assistant's own rubric: a word of the vendor's, or empty."""
-        found = self.vapi_report.get("success", "") if isinstance(self.vapi_report, dict) else ""
-        return found if isinstance(found, str) else ""
+        """Vapi's success evaluation, by the assistant's own rubric; empty where there is none."""
+        evaluation = self.vapi_report.get("success", "") if isinstance(self.vapi_report, dict) else ""
+        return evaluation if isinstance(evaluation, str) else ""
 
-    def length(self) -> timedelta | None:
-        """How long it lasted: Twilio's word, else our own clock, else None."""
+    def duration(self) -> timedelta | None:
+        """How long the call took: Twilio's `CallDuration`, else by our own clock, else None."""
         if self.duration_seconds is not None:
             return timedelta(seconds=self.duration_seconds)
         if self.ended_at is not None:
@@ -278,12 +202,12 @@ class Utterance(models.Model):
     started_ms = models.IntegerField(null=True, blank=True)
     ended_ms = models.IntegerField(null=True, blank=True)
     interrupted = models.BooleanField(default=False)
-    unheard_ms = models.PositiveIntegerField(null=True, blank=True)  # audio of it that a clear threw away
+    unheard_ms = models.PositiveIntegerField(null=True, blank=True)  # audio of it that a `clear` discarded
 
     class Meta:
         ordering = ("call_id", "index")
         constraints = [
-            # Its index also serves the foreign key, which therefore has none of its own.
+            # This index also serves the foreign key, which therefore has db_index=False.
             models.UniqueConstraint(fields=["call", "index"], name="utterance_once"),
             models.CheckConstraint(condition=Q(speaker__in=(CALLER, ASSISTANT)), name="utterance_speaker"),
         ]
@@ -292,21 +216,16 @@ class Utterance(models.Model):
         return f"{self.speaker}: {self.text[:60]}"
 
 
-class TurnQuerySet(models.QuerySet["Turn"]):
-    def answered(self) -> Self:
-        return self.filter(response_latency_ms__isnull=False)
-
-
 class Turn(models.Model):
-    """The caller speaks, the assistant answers. A turn that was never answered is a row with nulls.
+    """The caller speaks, the assistant answers. Without an answer the later columns stay null.
 
-    Milliseconds from the stream's start, as measured at our door.
+    `_ms` are milliseconds since the stream's start, measured by the bridge.
     """
 
     call = models.ForeignKey(Call, models.CASCADE, related_name="turns", db_index=False)
     number = models.PositiveIntegerField()
     end_of_speech_ms = models.IntegerField()  # T0
-    endpointed_ms = models.IntegerField(null=True, blank=True)  # Vapi's word that the caller stopped
+    endpointed_ms = models.IntegerField(null=True, blank=True)  # Vapi reported that the caller stopped
     first_audio_ms = models.IntegerField(null=True, blank=True)  # T1
     sent_ms = models.IntegerField(null=True, blank=True)  # T2
     heard_ms = models.IntegerField(null=True, blank=True)  # T3
@@ -314,7 +233,7 @@ class Turn(models.Model):
     bridge_overhead_us = models.IntegerField(null=True, blank=True)  # T2 - T1
     interrupted = models.BooleanField(default=False)
 
-    # The vendor's own split, when its report brings it.
+    # Vapi's breakdown of the latency, where its report has one for each turn.
     model_ms = models.IntegerField(null=True, blank=True)
     voice_ms = models.IntegerField(null=True, blank=True)
     transcriber_ms = models.IntegerField(null=True, blank=True)
@@ -342,7 +261,7 @@ class Turn(models.Model):
 
 
 class CallEvent(models.Model):
-    """One line of the timeline, as it happened. Each source has its own numbering."""
+    """One line of the timeline. Each source numbers its events itself."""
 
     call = models.ForeignKey(Call, models.CASCADE, related_name="events", db_index=False)
     source = models.CharField(max_length=16, default="stream")  # stream, carrier, vapi
@@ -362,11 +281,11 @@ class CallEvent(models.Model):
 
 
 class CallFlag(models.Model):
-    """One reason to look at a call (`flags.py`). A table of its own, so that rare reasons are found fast."""
+    """One reason to review a call (`stats/flags.py`). A separate table, so that rare flags are found fast."""
 
     call = models.ForeignKey(Call, models.CASCADE, related_name="flags", db_index=False)
     name = models.CharField(max_length=32)
-    started_at = models.DateTimeField()  # the call's: lists are by time
+    started_at = models.DateTimeField()  # copied from the call: lists are sorted by it
 
     class Meta:
         ordering = ("call_id", "name")
@@ -378,10 +297,10 @@ class CallFlag(models.Model):
 
 
 class CallHour(models.Model):
-    """One hour's calls summed up, so that thirty days are 720 rows. `figures.py` writes and reads it.
+    """The aggregate of one hour's calls, so that thirty days are 720 rows (`stats/hourly.py`).
 
-    A dirty hour has changed since it was summed up: it is read from the calls themselves until it is
-    summed up again. Real and simulated calls are summed apart.
+    A dirty hour has changed since its rollup. Until the next rollup its aggregate is computed from the calls
+    themselves. Real and simulated calls have separate rows.
     """
 
     hour = models.DateTimeField()
@@ -399,10 +318,10 @@ class CallHour(models.Model):
 
 
 class AuditEntry(models.Model):
-    """Who of the staff looked at a call or acted on it. Written by pages, never changed."""
+    """One line of the activity log: a user opened a call or acted on it. Written by pages, never changed."""
 
     call = models.ForeignKey(Call, models.SET_NULL, null=True, related_name="audit", db_index=False)
-    call_sid = models.CharField(max_length=64)  # stays when the call is purged
+    call_sid = models.CharField(max_length=64)  # stays when the call is deleted
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+")
     username = models.CharField(max_length=150)  # stays when the user is deleted
     action = models.CharField(max_length=32)  # opened, hang-up, say, transfer, note, export, test-call
@@ -422,7 +341,7 @@ class AuditEntry(models.Model):
 
 
 class PhoneNumber(models.Model):
-    """One of our numbers and how it is answered. A number without a row is answered as the settings say."""
+    """One of our phone numbers and how calls to it are handled. Numbers without a row use the settings."""
 
     number = models.CharField(max_length=64, unique=True)
     label = models.CharField(max_length=128, blank=True)
@@ -457,3 +376,12 @@ class PhoneNumber(models.Model):
 
     def __str__(self) -> str:
         return f"{self.label} ({mask_number(self.number)})" if self.label else mask_number(self.number)
+
+    @staticmethod
+    def fallback_for(number: PhoneNumber | None) -> str:
+        """The number that a call to `number` is transferred to, else the setting's; empty: there is none.
+
+        `number` is None where our number has no row.
+        """
+        own = number.fallback_number if number and number.active else ""
+        return own or str(settings.FALLBACK_NUMBER)

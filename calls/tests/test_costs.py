@@ -27,14 +27,13 @@ from bridge.journal import (
     StreamEnded,
     StreamStarted,
 )
-from calls import costs as bills
-from calls import reconcile
-from calls.ingest import upsert as rows
+from calls import costs, reconcile
+from calls.ingest import upsert
 from calls.models import Call, CallHour
-from calls.stats import hourly as hours
-from calls.stats import queries as figures
-from calls.templatetags.call_words import cost as cost_shown
-from calls.templatetags.call_words import dollars
+from calls.stats import hourly
+from calls.stats.queries import call_stats, stats_by_day
+from calls.templatetags.call_format import cost as cost_shown
+from calls.templatetags.call_format import dollars
 from calls.tests import cost_fixtures as fixtures
 from calls.tests.builders import make_call, make_staff
 from calls.tests.canned_rest import FarRest
@@ -86,13 +85,13 @@ class BilledTests(TestCase):
         self.addCleanup(self.far.stop)
         self.enterContext(override_settings(**self.far.settings()))
         for billed in BILLED:
-            self.assertEqual(rows.apply([*told(billed)]), [])
+            self.assertEqual(upsert.apply_entries([*told(billed)]), [])
             if billed.vapi_id:
-                self.assertEqual(rows.apply(reported(billed)), [])
+                self.assertEqual(upsert.apply_entries(reported(billed)), [])
             self.far.twilio[billed.sid] = list(billed.twilio)
         reconcile.sync(now=NOW)
         self.first = {call.call_sid: call for call in Call.objects.all()}
-        hours.sum_up_all(fixtures.UNTIL)  # what changes behind it has to be noticed
+        hourly.roll_up_all(fixtures.UNTIL)  # what changes behind it has to be noticed
         reconcile.sync(now=NOW)
         self.calls = {call.call_sid: call for call in Call.objects.all()}
 
@@ -116,26 +115,26 @@ class CostTests(BilledTests):
 
     def test_all_calls_cost_what_they_cost_together(self) -> None:
         for _ in range(2):
-            found = figures.figures(fixtures.SINCE, fixtures.UNTIL, simulated=False)
+            found = call_stats(fixtures.SINCE, fixtures.UNTIL, simulated=False)
             self.assertEqual(found.cost, fixtures.TOTAL)
-            self.assertEqual(found.awaited, fixtures.STILL_AWAITED)
-            self.assertEqual(found.settled_cost, fixtures.SETTLED)
-            self.assertEqual(found.settled_us, fixtures.SETTLED_SECONDS * 1_000_000)
+            self.assertEqual(found.unbilled_calls, fixtures.STILL_AWAITED)
+            self.assertEqual(found.fully_billed_cost, fixtures.SETTLED)
+            self.assertEqual(found.fully_billed_us, fixtures.SETTLED_SECONDS * 1_000_000)
             assert found.cost_per_minute is not None
-            self.assertEqual(found.cost_per_minute.quantize(bills.EXACT), fixtures.A_MINUTE)
-            self.assertGreater(hours.sum_up_all(fixtures.UNTIL), 3)
+            self.assertEqual(found.cost_per_minute.quantize(costs.PRECISION), fixtures.A_MINUTE)
+            self.assertGreater(hourly.roll_up_all(fixtures.UNTIL), 3)
 
     def test_each_day_costs_what_its_calls_cost_in_the_zone_of_whoever_looks(self) -> None:
         for summed_up in (False, True):
             for zone, expected in fixtures.BY_DAY.items():
                 with self.subTest(zone, summed_up=summed_up), timezone.override(ZoneInfo(zone)):
-                    days = figures.by_day(fixtures.SINCE, fixtures.UNTIL, simulated=False)
+                    days = stats_by_day(fixtures.SINCE, fixtures.UNTIL, simulated=False)
                     found = {f"{day:%Y-%m-%d}": part.cost for day, part in days if part.cost is not None}
                     self.assertEqual(found, expected)
-            hours.sum_up_all(fixtures.UNTIL)
+            hourly.roll_up_all(fixtures.UNTIL)
 
     def test_hours_of_an_earlier_version_count_for_the_total_and_not_for_a_minute(self) -> None:
-        hours.sum_up_all(fixtures.UNTIL)
+        hourly.roll_up_all(fixtures.UNTIL)
         for row in CallHour.objects.all():
             row.figures = {
                 name: value
@@ -143,7 +142,7 @@ class CostTests(BilledTests):
                 if name not in ("awaited", "settled_cost", "settled_us")
             }
             row.save()
-        found = figures.figures(fixtures.SINCE, fixtures.UNTIL, simulated=False)
+        found = call_stats(fixtures.SINCE, fixtures.UNTIL, simulated=False)
         self.assertEqual((found.cost, found.cost_per_minute), (fixtures.TOTAL, None))
 
     def test_it_is_flagged_where_it_is_high(self) -> None:
@@ -151,10 +150,10 @@ class CostTests(BilledTests):
 
     def test_queries_and_rows_agree_on_what_is_to_come(self) -> None:
         self.assertEqual(
-            {call.call_sid for call in Call.objects.filter(bills.TO_COME)},
+            {call.call_sid for call in Call.objects.filter(costs.HAS_MISSING_BILL)},
             {call.call_sid for call in self.calls.values() if call.bills_to_come()},
         )
-        self.assertEqual(Call.objects.filter(bills.TO_COME).count(), fixtures.STILL_AWAITED)
+        self.assertEqual(Call.objects.filter(costs.HAS_MISSING_BILL).count(), fixtures.STILL_AWAITED)
 
 
 class PageTests(BilledTests):
@@ -226,7 +225,7 @@ class StreamTests(TestCase):
     def test_it_is_billed_when_it_ends_also_where_the_call_is_simulated(self) -> None:
         for ms, price in ((1, "0.00400"), (60_000, "0.00400"), (60_001, "0.00800"), (61_000, "0.00800")):
             call = make_call(simulated=True, status="in-progress", end_reason="", stream_sid="MZ1")
-            rows.apply([StreamEnded(call.call_sid, 0, ms, "caller-hung-up", "caller")])
+            upsert.apply_entries([StreamEnded(call.call_sid, 0, ms, "caller-hung-up", "caller")])
             call.refresh_from_db()
             self.assertEqual((call.stream_price, call.cost()), (Decimal(price), Decimal(price)))
             self.assertEqual(call.bills_to_come(), [])
@@ -234,7 +233,7 @@ class StreamTests(TestCase):
     @override_settings(TWILIO_STREAM_PRICE_PER_MINUTE=Decimal(0))
     def test_an_account_that_pays_nothing_for_streams_says_so(self) -> None:
         call = make_call(status="in-progress", end_reason="", stream_sid="MZ1")
-        rows.apply([StreamEnded(call.call_sid, 0, 61_000, "caller-hung-up", "caller")])
+        upsert.apply_entries([StreamEnded(call.call_sid, 0, 61_000, "caller-hung-up", "caller")])
         call.refresh_from_db()
         self.assertEqual(call.stream_price, 0)
 
@@ -243,10 +242,10 @@ class StreamTests(TestCase):
         looked_up = CarrierReported(
             call.call_sid, 0, "completed", duration_seconds=61, asked=True, price="-0.01700"
         )
-        rows.apply([looked_up])
+        upsert.apply_entries([looked_up])
         call.refresh_from_db()
         self.assertEqual(call.stream_price, Decimal("0.00800"))
-        rows.apply([StreamEnded(call.call_sid, 0, 30_000, "caller-hung-up", "caller"), looked_up])
+        upsert.apply_entries([StreamEnded(call.call_sid, 0, 30_000, "caller-hung-up", "caller"), looked_up])
         call.refresh_from_db()
         self.assertEqual(call.stream_price, Decimal("0.00400"), "the stream's own word is better")
 
@@ -258,7 +257,7 @@ class ReportTests(TestCase):
         self.call = make_call(vapi_call_id="v1")
 
     def apply(self, *reports: AssistantReported) -> Call:
-        self.assertEqual(rows.apply(reports), [])
+        self.assertEqual(upsert.apply_entries(reports), [])
         self.call.refresh_from_db()
         return self.call
 
@@ -304,11 +303,11 @@ class AmountTests(SimpleTestCase):
             (None, None), ("", None), ("free", None), ("NaN", None), ("Infinity", None), ("-10000", None),
             (float("nan"), None), (1e300, None),
         ):  # fmt: skip
-            self.assertEqual(bills.amount(text), None if kept is None else Decimal(kept))
+            self.assertEqual(costs.parse_bill(text), None if kept is None else Decimal(kept))
 
     def test_a_started_minute_is_a_minute(self) -> None:
         for ms, minutes in ((0, 1), (1, 1), (60_000, 1), (60_001, 2), (61_000, 2), (120_000, 2)):
-            self.assertEqual(bills.started_minutes(ms), minutes)
+            self.assertEqual(costs.started_minutes(ms), minutes)
 
     def test_a_half_cent_is_rounded_up(self) -> None:
         for amount, shown in (
@@ -319,8 +318,8 @@ class AmountTests(SimpleTestCase):
             self.assertEqual(dollars(Decimal(amount)), shown)
 
     def test_under_a_second_a_minute_costs_nothing_that_can_be_told(self) -> None:
-        self.assertIsNone(bills.per_minute(Decimal(1), 999_999))
-        self.assertEqual(bills.per_minute(Decimal(1), 30_000_000), 2)
+        self.assertIsNone(costs.cost_per_minute(Decimal(1), 999_999))
+        self.assertEqual(costs.cost_per_minute(Decimal(1), 30_000_000), 2)
 
 
 @pytest.mark.parametrize(

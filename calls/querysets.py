@@ -1,0 +1,80 @@
+"""The querysets of calls and turns: one method for each filter that more than one page or job needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Self
+
+from django.db import connections, models
+from django.db.models import Q
+from django.db.models.functions import Substr
+
+from calls.end_reasons import FAILURE_REASONS
+from calls.statuses import OPEN_STATUSES
+
+if TYPE_CHECKING:
+    from calls.models import Call, Turn  # noqa: F401, they are the type arguments below
+
+MANY_MATCHES = 5_000  # calls; from here on SQLite walks along the newest instead of sorting
+
+
+class CallQuerySet(models.QuerySet["Call"]):
+    def live(self) -> Self:
+        """In progress now."""
+        return self.filter(status="in-progress")
+
+    def open(self) -> Self:
+        """Without a terminal status so far."""
+        return self.filter(status__in=OPEN_STATUSES)
+
+    def failed(self) -> Self:
+        """The caller was not served, and did not choose to end the call. The same as `Call.is_failed`."""
+        return self.filter(Q(end_reason__in=FAILURE_REASONS) | Q(status="failed", end_reason=""))
+
+    def real(self) -> Self:
+        """Calls of the telephone network, without the simulated ones."""
+        return self.filter(simulated=False)
+
+    def real_or_simulated(self) -> Self:
+        """What pages count: real calls, or simulated ones as long as there are no real ones. One query."""
+        return self.real() if self.model._default_manager.filter(simulated=False).exists() else self
+
+    def flagged(self, name: str) -> Self:
+        """Calls with this flag (`stats/flags.py`), from the index of flags."""
+        return self.filter(flags__name=name)
+
+    def since(self, moment: datetime) -> Self:
+        return self.filter(started_at__gte=moment)
+
+    def newest_first(self) -> Self:
+        return self.order_by("-started_at", "-id")
+
+    def search_prefix(self, prefix: str, *, include_numbers: bool = True) -> Self:
+        """Calls with an id or a phone number that starts with `prefix`. Always from an index."""
+        columns = ("call_sid", "vapi_call_id", *(("from_number", "to_number") if include_numbers else ()))
+        # SQLite's LIKE ignores case and therefore cannot use the index. On PostgreSQL, ranges follow the
+        # locale and cannot use it. So each database gets the query that its index can answer.
+        if connections[self.db].vendor != "sqlite":
+            return self.filter(_any_of(columns, lambda name: {f"{name}__startswith": prefix}))
+        in_range = _any_of(
+            columns, lambda name: {f"{name}__gte": prefix, f"{name}__lt": f"{prefix}\U0010ffff"}
+        )
+        if self.model._default_manager.filter(in_range).order_by()[:MANY_MATCHES].count() < MANY_MATCHES:
+            return self.filter(in_range)
+        # SQLite would sort all matches to find the newest. Where many calls match, it is faster to walk
+        # along the newest calls and to compare each.
+        prefixes = {f"prefix_of_{name}": Substr(name, 1, len(prefix)) for name in columns}
+        return self.alias(**prefixes).filter(_any_of(prefixes, lambda name: {name: prefix}))
+
+
+class TurnQuerySet(models.QuerySet["Turn"]):
+    def answered(self) -> Self:
+        return self.filter(response_latency_ms__isnull=False)
+
+
+def _any_of(names: Iterable[str], lookup: Callable[[str], dict[str, str]]) -> Q:
+    """Calls that match the lookup of at least one of these columns."""
+    return reduce(or_, (Q(**lookup(name)) for name in names))
