@@ -1,15 +1,15 @@
-"""One hour's calls, summed up once it is over: which hours are to be summed up again, and the summing.
+"""Hourly rollups: one `CallHour` row holds the aggregate of one hour's calls.
 
-Whoever changes calls marks their hours dirty in the same transaction (`mark`). A dirty hour is read from
-its calls (`figures.py`) until a round of some server has summed it up (`sum_up_oldest`). Two locks keep
-this true with many processes, and neither makes writers wait for each other:
+Whoever changes calls marks their hours dirty in the same transaction (`mark_dirty`). The aggregate of a dirty
+hour is computed from its calls (`queries.py`) until some server's housekeeping rolls the hour up again
+(`roll_up_oldest`). Two locks keep this correct with many processes, and writers never wait for each other:
 
-- a writer that finds its hour dirty already keeps it from being summed up until it has committed, by a
-  lock that writers share; only a clean hour has to be written;
-- whoever sums up holds the hour alone, passes over hours that writers hold, and reads the calls after
-  it has the lock. A change that commits later finds the hour clean, or waits, and marks it again.
+- A writer that finds its hour dirty takes a shared lock on the row, which prevents a rollup until the writer
+  has committed. Only a clean hour has to be written.
+- A rollup locks the hour exclusively, skips hours that writers have locked, and reads the calls after it has
+  the lock. A change that commits later finds the hour clean, or waits, and marks it dirty again.
 
-Hours are UTC's. Real and simulated calls are summed apart.
+Hours are in UTC. Real and simulated calls have separate rows.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from django.db import connection, transaction
 from django.db.models.functions import TruncHour
 
 from calls.models import Call, CallHour
-from calls.stats.aggregates import Sums, read
+from calls.stats.aggregates import Aggregate, aggregate_calls
 
 HOUR = timedelta(hours=1)
-SETTLED = timedelta(minutes=10)  # behind its end, an hour's reports and callbacks have come in, mostly
+ROLLUP_DELAY = timedelta(minutes=10)  # after an hour's end, most of its reports and callbacks have arrived
 
-HourKey = tuple[datetime, bool]  # the hour, and whether it is that of simulated calls
+HourKey = tuple[datetime, bool]  # the start of the hour, and whether it is the row of simulated calls
 
 
-def hour_of(moment: datetime) -> datetime:
+def floor_to_hour(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
-def key_of(call: Call) -> HourKey:
-    return hour_of(call.started_at), call.simulated
+def hour_key(call: Call) -> HourKey:
+    return floor_to_hour(call.started_at), call.simulated
 
 
-def mark(keys: Iterable[HourKey]) -> None:
-    """These hours are not what was summed up; call it last in the transaction that changes their calls.
+def mark_dirty(keys: Iterable[HourKey]) -> None:
+    """Mark hours for a new rollup. Call it last in the transaction that changes their calls.
 
-    At most two queries; one where all of them are dirty already.
+    At most two queries; one if all hours are dirty already.
     """
-    wanted = set(keys)
-    if wanted and (clean := wanted - _held_dirty(wanted)):
+    hours = set(keys)
+    if hours and (clean := hours - _lock_dirty(hours)):
         CallHour.objects.bulk_create(
             [CallHour(hour=hour, simulated=simulated) for hour, simulated in sorted(clean)],
             update_conflicts=True,
@@ -52,13 +52,13 @@ def mark(keys: Iterable[HourKey]) -> None:
         )
 
 
-def _held_dirty(wanted: set[HourKey]) -> set[HourKey]:
-    """Those that are dirty, and stay so until this transaction ends."""
-    hours = {hour for hour, _ in wanted}
+def _lock_dirty(keys: set[HourKey]) -> set[HourKey]:
+    """The hours that are dirty, and stay dirty until this transaction ends."""
+    hours = {hour for hour, _ in keys}
     if connection.vendor != "postgresql":  # SQLite has one writer at a time
         return set(CallHour.objects.filter(hour__in=hours, dirty=True).values_list("hour", "simulated"))
     with connection.cursor() as cursor:
-        # Whoever is summing one up holds it: then it is passed over here, and waited for by the write.
+        # An hour that is being rolled up is locked: it is skipped here, and the write waits for it.
         cursor.execute(
             "SELECT hour, simulated FROM calls_callhour WHERE dirty AND hour = ANY(%s) FOR SHARE SKIP LOCKED",
             [sorted(hours)],
@@ -66,34 +66,34 @@ def _held_dirty(wanted: set[HourKey]) -> set[HourKey]:
         return set(cursor.fetchall())
 
 
-def sum_up_oldest(before: datetime) -> bool:
-    """Sum up the oldest dirty hour that ended by `before`, inside a transaction. False when there is none."""
+def roll_up_oldest(before: datetime) -> bool:
+    """Roll up the oldest dirty hour that ended by `before`. False if there is none. Needs a transaction."""
     skip = connection.features.has_select_for_update_skip_locked
     dirty = CallHour.objects.select_for_update(skip_locked=skip).filter(dirty=True, hour__lte=before - HOUR)
     row = dirty.order_by("hour", "simulated").first()
     if row is None:
         return False
-    sums = Sums()
-    for each in read([(row.hour, row.hour + HOUR)], simulated=row.simulated).values():
-        sums.add(each.stored())
-    row.figures, row.dirty = sums.stored(), False
+    hour = Aggregate()
+    for quarter in aggregate_calls([(row.hour, row.hour + HOUR)], simulated=row.simulated).values():
+        hour.add_json(quarter.to_json())
+    row.figures, row.dirty = hour.to_json(), False
     row.save(update_fields=["figures", "dirty"])
     return True
 
 
-def sum_up_all(now: datetime | None = None) -> int:
-    """Sum up every hour that is over, from nothing: for rows that did not come through the writer.
+def roll_up_all(now: datetime | None = None) -> int:
+    """Roll up every hour that is over, from scratch: for rows that the journal's writer did not write.
 
-    Reads all calls. Returns how many hours there were.
+    Reads all calls. Returns the number of hours.
     """
-    before = hour_of(now or datetime.now(UTC))
+    before = floor_to_hour(now or datetime.now(UTC))
     with transaction.atomic():
         CallHour.objects.update(dirty=True)
         hours = Call.objects.order_by().annotate(hour=TruncHour("started_at", tzinfo=UTC))
-        mark(hours.values_list("hour", "simulated").distinct())
-    done = 0
+        mark_dirty(hours.values_list("hour", "simulated").distinct())
+    count = 0
     while True:
         with transaction.atomic():
-            if not sum_up_oldest(before):
-                return done
-        done += 1
+            if not roll_up_oldest(before):
+                return count
+        count += 1

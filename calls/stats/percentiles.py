@@ -1,8 +1,8 @@
-"""Percentiles, in one way everywhere: nearest rank, always with n, never an average alone.
+"""Nearest-rank percentiles, always shown together with the number of values.
 
-The nearest-rank percentile is a value that was really measured. The 95th of twenty turns is the
-nineteenth slowest, not a point between two. Pages show hundredths of a second, so sums over many calls
-are kept as counts of hundredths: the percentile of those is the percentile of the rows as it is shown.
+A nearest-rank percentile is a value that was measured: the 95th of twenty turns is the nineteenth slowest,
+not a point between two. Pages show hundredths of a second, so aggregates count latencies in buckets of a
+hundredth. A percentile of the buckets is the percentile of the rows, as pages show it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
+BUCKET_MS = 10
+
 
 def bucket(ms: int) -> int:
-    """Milliseconds as pages show them: in hundredths of a second, a half rounded up."""
-    return (ms + 5) // 10
+    """Milliseconds in hundredths of a second, rounded half up, as pages show them."""
+    return (ms + BUCKET_MS // 2) // BUCKET_MS
 
 
 def percentile(values: Iterable[int], q: float) -> int | None:
-    """The smallest value that `q` percent of all values do not exceed; None where there are no values."""
+    """The smallest value that at least `q` percent of the values do not exceed. None without values."""
     return _percentile(Counter(values), q)
 
 
@@ -34,8 +36,8 @@ def _percentile(counts: Mapping[int, int], q: float) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """How a set of measurements is shown, in ms."""
+class LatencySummary:
+    """Percentiles of some latencies, in ms."""
 
     n: int
     p50: int | None
@@ -43,20 +45,20 @@ class Summary:
     worst: int | None
 
     @classmethod
-    def of(cls, values: Iterable[int]) -> Self:
-        return cls._of(Counter(values), 1)
+    def of(cls, values_ms: Iterable[int]) -> Self:
+        return cls._of(Counter(values_ms), 1)
 
     @classmethod
     def of_buckets(cls, counts: Mapping[int, int]) -> Self:
-        """Of counts by bucket."""
-        return cls._of(counts, 10)
+        """From the number of values in each bucket."""
+        return cls._of(counts, BUCKET_MS)
 
     @classmethod
-    def _of(cls, counts: Mapping[int, int], unit: int) -> Self:
-        found = [_percentile(counts, 50), _percentile(counts, 95), max(counts, default=None)]
-        p50, p95, worst = (None if value is None else value * unit for value in found)
+    def _of(cls, counts: Mapping[int, int], unit_ms: int) -> Self:
+        values = [_percentile(counts, 50), _percentile(counts, 95), max(counts, default=None)]
+        p50, p95, worst = (None if value is None else value * unit_ms for value in values)
         return cls(sum(counts.values()), p50, p95, worst)
 
-    def misses(self, target_ms: int) -> bool:
-        """Whether more than one turn in twenty is slower than `target_ms`."""
+    def misses_target(self, target_ms: int) -> bool:
+        """Whether the 95th percentile is over the target."""
         return self.p95 is not None and self.p95 > target_ms

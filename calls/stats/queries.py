@@ -1,10 +1,10 @@
-"""What pages count, over any stretch of time, true at every moment and quick over a million calls.
+"""Statistics of the calls in any period of time: current at every moment, and fast over a million calls.
 
-Whole hours that are summed up come from `CallHour`, one row for each; everything else (the ragged ends,
-hours that have changed since, the current one) is read from the calls themselves. An hour without a row
-has no calls when it lies between hours that have one; outside of these it is read from the calls, too.
+Whole hours that are rolled up come from `CallHour`, one row each. Everything else is computed from the calls
+themselves: the partial hours at both ends, dirty hours, the current hour. An hour without a row has no calls
+if it lies between hours that have one; outside of these it is computed from the calls, too.
 
-However many calls there are, each function asks the same seven queries at most.
+Each function makes at most seven queries, however many calls there are.
 """
 
 from __future__ import annotations
@@ -19,140 +19,146 @@ from typing import Self
 from django.db.models import Max, Min
 from django.utils import timezone
 
-from calls.costs import per_minute
+from calls.costs import cost_per_minute
 from calls.models import CallHour
-from calls.stats.aggregates import QUARTER_SECONDS, Range, Stored, Sums, read
-from calls.stats.hourly import HOUR, hour_of, sum_up_all
-from calls.stats.percentiles import Summary
+from calls.stats.aggregates import QUARTER_SECONDS, Aggregate, AggregateJSON, Interval, aggregate_calls
+from calls.stats.hourly import HOUR, floor_to_hour
+from calls.stats.percentiles import LatencySummary
 
-__all__ = ["Figures", "by_day", "by_hour", "figures", "sum_up_all"]
-
-MAX_RANGES = 100  # of one query; beyond, all that lies between is read from the calls
+MAX_INTERVALS = (
+    100  # of one query; beyond it, everything between the first and the last is read from the calls
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """Of the calls that started in one stretch of time."""
+class CallStats:
+    """Statistics of the calls that started in one period."""
 
     calls: int
     answered: int
     failed: int
-    cut_off_by_caller: int  # calls in which the caller cut in at least once
-    barge_ins: int  # how often callers cut in
-    response: Summary  # of answered turns
-    first_word: Summary  # of calls whose assistant was heard
+    barge_in_calls: int  # calls with at least one barge-in
+    barge_ins: int
+    response_latency: LatencySummary  # of answered turns
+    time_to_first_audio: LatencySummary  # of calls whose assistant was heard
     end_reasons: Counter[str]  # of failed calls
     flags: Counter[str]
-    cost: Decimal | None  # dollars, as far as bills have come; None: not one has
-    awaited: int  # calls of which some bill is still to come, so that `cost` is what it came to so far
-    settled_cost: Decimal
-    settled_us: int
+    cost: Decimal | None  # dollars, by the bills that have arrived; None: no bill has
+    unbilled_calls: int  # ended calls with a missing bill: `cost` is what the calls cost so far
+    fully_billed_cost: Decimal
+    fully_billed_us: int
     minutes: float  # of all calls that are over
     longest_silence_ms: int | None
 
     @property
     def cost_per_minute(self) -> Decimal | None:
-        """Dollars a minute of talk: all bills over the length of the calls, not over the minutes billed for.
+        """Dollars a minute: the bills divided by the calls' durations, not by the minutes billed.
 
-        61 seconds count as 61, though Twilio bills two minutes for them. Only calls whose every bill has
-        come are in it: else the calls of the last half hour would make it look cheap.
+        61 seconds count as 61, though Twilio bills two minutes for them. Only calls without a missing bill
+        count: otherwise the calls of the last half hour would make the minute look cheap.
         """
-        return per_minute(self.settled_cost, self.settled_us)
+        return cost_per_minute(self.fully_billed_cost, self.fully_billed_us)
 
     @classmethod
-    def of(cls, sums: Sums) -> Self:
+    def of(cls, aggregate: Aggregate) -> Self:
         return cls(
-            calls=sums.calls,
-            answered=sums.answered,
-            failed=sums.end_reasons.total(),
-            cut_off_by_caller=sums.cut_off_by_caller,
-            barge_ins=sums.barge_ins,
-            response=Summary.of_buckets(sums.response),
-            first_word=Summary.of_buckets(sums.first_word),
-            end_reasons=sums.end_reasons,
-            flags=sums.flags,
-            cost=sums.cost,
-            awaited=sums.awaited,
-            settled_cost=sums.settled_cost,
-            settled_us=sums.settled_us,
-            minutes=sums.length_us / 60_000_000,
-            longest_silence_ms=sums.longest_silence_ms,
+            calls=aggregate.calls,
+            answered=aggregate.answered,
+            failed=aggregate.end_reasons.total(),
+            barge_in_calls=aggregate.barge_in_calls,
+            barge_ins=aggregate.barge_ins,
+            response_latency=LatencySummary.of_buckets(aggregate.response_latency),
+            time_to_first_audio=LatencySummary.of_buckets(aggregate.time_to_first_audio),
+            end_reasons=aggregate.end_reasons,
+            flags=aggregate.flags,
+            cost=aggregate.cost,
+            unbilled_calls=aggregate.unbilled_calls,
+            fully_billed_cost=aggregate.fully_billed_cost,
+            fully_billed_us=aggregate.fully_billed_us,
+            minutes=aggregate.duration_us / 60_000_000,
+            longest_silence_ms=aggregate.longest_silence_ms,
         )
 
 
-def figures(since: datetime, until: datetime, *, simulated: bool) -> Figures:
-    """Of the calls that started from `since` until just before `until`."""
-    sums = Sums()
+Periods = list[tuple[datetime, CallStats]]  # with the start of each
+
+
+def call_stats(since: datetime, until: datetime, *, simulated: bool) -> CallStats:
+    """Statistics of the calls that started from `since` until just before `until`."""
+    aggregate = Aggregate()
     for _, stored in _pieces(since, until, simulated):
-        sums.add(stored)
-    return Figures.of(sums)
+        aggregate.add_json(stored)
+    return CallStats.of(aggregate)
 
 
-def by_hour(since: datetime, until: datetime, *, simulated: bool) -> list[tuple[datetime, Figures]]:
-    """Hour by hour, none left out; the first and the last may be parts of theirs."""
-    return _grouped(list(_hours(since, until)), hour_of, _pieces(since, until, simulated))
+def stats_by_hour(since: datetime, until: datetime, *, simulated: bool) -> Periods:
+    """Every hour, also those without calls. The first and the last hour may be partial."""
+    return _group(list(_hours(since, until)), floor_to_hour, _pieces(since, until, simulated))
 
 
-def by_day(since: datetime, until: datetime, *, simulated: bool) -> list[tuple[datetime, Figures]]:
-    """Day by day in the current time zone, each named by its midnight."""
+def stats_by_day(since: datetime, until: datetime, *, simulated: bool) -> Periods:
+    """Every day in the current time zone, by its midnight."""
     days = list(_days(since, until))
-    return _grouped(days, _midnight, _pieces(since, until, simulated, cuts=days))
+    return _group(days, _midnight, _pieces(since, until, simulated, boundaries=days))
 
 
-def _grouped(
-    names: list[datetime], name_of: Callable[[datetime], datetime], pieces: Iterator[tuple[datetime, Stored]]
-) -> list[tuple[datetime, Figures]]:
-    sums: dict[datetime, Sums] = defaultdict(Sums)
+def _group(
+    starts: list[datetime],
+    start_of: Callable[[datetime], datetime],
+    pieces: Iterator[tuple[datetime, AggregateJSON]],
+) -> Periods:
+    aggregates: dict[datetime, Aggregate] = defaultdict(Aggregate)
     for moment, stored in pieces:
-        sums[name_of(moment)].add(stored)
-    return [(name, Figures.of(sums[name])) for name in names]
+        aggregates[start_of(moment)].add_json(stored)
+    return [(start, CallStats.of(aggregates[start])) for start in starts]
 
 
 def _pieces(
-    since: datetime, until: datetime, simulated: bool, cuts: list[datetime] | None = None
-) -> Iterator[tuple[datetime, Stored]]:
-    """The sums that make up the whole, each with a moment that it lies at; none reaches over a cut."""
-    summed, ranges = _plan(since, until, simulated, cuts or [])
-    yield from summed.items()
-    for quarter, sums in read(ranges, simulated=simulated).items():
-        yield datetime.fromtimestamp(quarter * QUARTER_SECONDS, UTC), sums.stored()
+    since: datetime, until: datetime, simulated: bool, boundaries: list[datetime] | None = None
+) -> Iterator[tuple[datetime, AggregateJSON]]:
+    """Aggregates that add up to the whole period, each with its start. None crosses a boundary."""
+    rolled_up, intervals = _plan(since, until, simulated, boundaries or [])
+    yield from rolled_up.items()
+    for quarter, aggregate in aggregate_calls(intervals, simulated=simulated).items():
+        yield datetime.fromtimestamp(quarter * QUARTER_SECONDS, UTC), aggregate.to_json()
 
 
 def _plan(
-    since: datetime, until: datetime, simulated: bool, cuts: list[datetime]
-) -> tuple[dict[datetime, Stored], list[Range]]:
-    """Which hours are summed up, and what is left to be read from the calls. Two queries."""
-    known = CallHour.objects.aggregate(first=Min("hour"), last=Max("hour"))
-    rows = CallHour.objects.filter(simulated=simulated, hour__gte=hour_of(since), hour__lt=until)
-    kept = {
-        hour: None if dirty else stored
-        for hour, dirty, stored in rows.values_list("hour", "dirty", "figures")
+    since: datetime, until: datetime, simulated: bool, boundaries: list[datetime]
+) -> tuple[dict[datetime, AggregateJSON], list[Interval]]:
+    """The aggregates of rolled-up hours, and the intervals to compute from the calls. Two queries."""
+    with_row = CallHour.objects.aggregate(first=Min("hour"), last=Max("hour"))
+    rows = CallHour.objects.filter(simulated=simulated, hour__gte=floor_to_hour(since), hour__lt=until)
+    stored = {
+        hour: None if dirty else aggregate
+        for hour, dirty, aggregate in rows.values_list("hour", "dirty", "figures")
     }
-    torn = {hour_of(cut) for cut in cuts if hour_of(cut) != cut}
-    summed: dict[datetime, Stored] = {}
-    ranges: list[Range] = []
+    # A day may start within an hour: then this hour's aggregate belongs to two days.
+    split_hours = {floor_to_hour(day) for day in boundaries if floor_to_hour(day) != day}
+    rolled_up: dict[datetime, AggregateJSON] = {}
+    intervals: list[Interval] = []
     for hour in _hours(since, until):
         end = hour + HOUR
-        if since <= hour and end <= until and hour not in torn:
-            if stored := kept.get(hour):
-                summed[hour] = stored
+        if since <= hour and end <= until and hour not in split_hours:
+            if aggregate := stored.get(hour):
+                rolled_up[hour] = aggregate
                 continue
-            if hour not in kept and known["first"] and known["first"] < hour < known["last"]:
+            if hour not in stored and with_row["first"] and with_row["first"] < hour < with_row["last"]:
                 continue
-        begins, ends = max(hour, since), min(end, until)
-        if ranges and ranges[-1][1] == begins:
-            ranges[-1] = (ranges[-1][0], ends)
+        start, end = max(hour, since), min(end, until)
+        if intervals and intervals[-1][1] == start:
+            intervals[-1] = (intervals[-1][0], end)
         else:
-            ranges.append((begins, ends))
-    if len(ranges) > MAX_RANGES:
-        begins, ends = ranges[0][0], ranges[-1][1]
-        summed = {hour: stored for hour, stored in summed.items() if not begins <= hour < ends}
-        ranges = [(begins, ends)]
-    return summed, ranges
+            intervals.append((start, end))
+    if len(intervals) > MAX_INTERVALS:
+        start, end = intervals[0][0], intervals[-1][1]
+        rolled_up = {hour: aggregate for hour, aggregate in rolled_up.items() if not start <= hour < end}
+        intervals = [(start, end)]
+    return rolled_up, intervals
 
 
 def _hours(since: datetime, until: datetime) -> Iterator[datetime]:
-    hour = hour_of(since)
+    hour = floor_to_hour(since)
     while hour < until:
         yield hour
         hour += HOUR
@@ -162,12 +168,12 @@ def _days(since: datetime, until: datetime) -> Iterator[datetime]:
     midnight = _midnight(since)
     while midnight < until:
         yield midnight
-        midnight = _begin(midnight.date() + timedelta(days=1))
+        midnight = _start_of_day(midnight.date() + timedelta(days=1))
 
 
 def _midnight(moment: datetime) -> datetime:
-    return _begin(timezone.localtime(moment).date())
+    return _start_of_day(timezone.localtime(moment).date())
 
 
-def _begin(day: date) -> datetime:
+def _start_of_day(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=timezone.get_current_timezone())

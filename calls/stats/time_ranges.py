@@ -1,6 +1,6 @@
-"""Which stretch of time a page is about: today, the last 24 hours, 7 or 30 days, or from one day to another.
+"""The time range of a page: today, the last 24 hours, 7 or 30 days, or a first and a last day.
 
-Days are those of the viewer's zone. Pure but for the current zone; the time is an argument.
+Days are in the viewer's time zone. Pure, except for the current time zone: the time is an argument.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from datetime import date, datetime, timedelta
 
 from django.utils import timezone
 
-NAMES = {"today": "Today", "24h": "Last 24 hours", "7d": "Last 7 days", "30d": "Last 30 days"}
+RANGE_LABELS = {"today": "Today", "24h": "Last 24 hours", "7d": "Last 7 days", "30d": "Last 30 days"}
 _LENGTHS = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "30d": timedelta(days=30)}
-DEFAULT = "24h"
-LONGEST = timedelta(days=366)
-_BY_HOUR = timedelta(hours=49)  # two days, also when the clocks change; longer ones are shown by day
+DEFAULT_RANGE = "24h"
+MAX_RANGE = timedelta(days=366)
+_MAX_HOURLY = timedelta(hours=49)  # two days, also when the clocks change; longer ranges are shown by day
 
 
-class BadRange(ValueError):
-    """What was asked for is no stretch of time; says why."""
+class InvalidRange(ValueError):
+    """The parameters are not a valid range. The message is for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """From `since` until just before `until`. `name` is empty for one that was typed."""
+    """From `since` until just before `until`. `name` is empty for a range of typed days."""
 
     name: str
     label: str
@@ -32,31 +32,36 @@ class Range:
     until: datetime
 
     @property
-    def by_hour(self) -> bool:
-        return self.until - self.since <= _BY_HOUR
+    def is_hourly(self) -> bool:
+        """Whether the range is shown hour by hour rather than day by day."""
+        return self.until - self.since <= _MAX_HOURLY
 
 
-def named(name: str, now: datetime) -> Range:
-    if name not in NAMES:
-        raise BadRange(f"There is no range “{name[:20]}”.")
+def named_range(name: str, now: datetime) -> Range:
+    """A range of `RANGE_LABELS` that ends now. Raises `InvalidRange`."""
+    if name not in RANGE_LABELS:
+        raise InvalidRange(f"Unknown range “{name[:20]}”.")
     since = now - _LENGTHS[name] if name in _LENGTHS else _midnight(timezone.localdate(now))
-    return Range(name, NAMES[name], since, now)
+    return Range(name, RANGE_LABELS[name], since, now)
 
 
-def chosen(asked: Mapping[str, str], now: datetime) -> Range:
-    """By `range`, or by `since` and `until` (days, both included). Raises `BadRange`."""
-    first, last = asked.get("since", "").strip(), asked.get("until", "").strip()
+def parse_range(params: Mapping[str, str], now: datetime) -> Range:
+    """From the query parameters `since` and `until` (days, both included), else `range`.
+
+    Raises `InvalidRange`.
+    """
+    first, last = params.get("since", "").strip(), params.get("until", "").strip()
     if not first and not last:
-        return named(asked.get("range") or DEFAULT, now)
+        return named_range(params.get("range") or DEFAULT_RANGE, now)
     today = timezone.localdate(now)
     until_day = _day(last) if last else today
     since_day = _day(first) if first else until_day
     if since_day > until_day:
-        raise BadRange("The first day lies behind the last one.")
+        raise InvalidRange("The first day is after the last day.")
     if since_day > today:
-        raise BadRange("That lies in the future.")
-    if until_day - since_day >= LONGEST:
-        raise BadRange("A range is a year at most.")
+        raise InvalidRange("The range is in the future.")
+    if until_day - since_day >= MAX_RANGE:
+        raise InvalidRange("The range is longer than a year.")
     label = f"{since_day:%-d %b %Y}" + (f" to {until_day:%-d %b %Y}" if until_day > since_day else "")
     return Range("", label, _midnight(since_day), min(now, _midnight(until_day + timedelta(days=1))))
 
@@ -65,9 +70,9 @@ def _day(text: str) -> date:
     try:
         day = date.fromisoformat(text)
     except ValueError:
-        raise BadRange(f"“{text[:20]}” is no date; write it as 2026-11-24.") from None
-    if not 2000 <= day.year <= 2999:  # beyond lie dates that no zone can reckon with
-        raise BadRange(f"The year {day.year} is not in our books.")
+        raise InvalidRange(f"“{text[:20]}” is not a date. Use the format 2026-11-24.") from None
+    if not 2000 <= day.year <= 2999:  # time zones cannot convert dates near the ends of the calendar
+        raise InvalidRange("The year must be between 2000 and 2999.")
     return day
 
 

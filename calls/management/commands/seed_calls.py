@@ -103,7 +103,7 @@ def _seed(wanted: seeding.Wanted) -> str:
                 _write(Turn, seeding.TURN_COLUMNS, batch.turns)
                 _write(Utterance, seeding.UTTERANCE_COLUMNS, batch.utterances)
                 CallFlag.objects.bulk_create(batch.flags)
-                hourly.mark(hourly.key_of(call) for call in batch.calls)
+                hourly.mark_dirty(hourly.hour_key(call) for call in batch.calls)
             turns += len(batch.turns)
             utterances += len(batch.utterances)
             advance(len(batch.calls))
@@ -118,7 +118,7 @@ def _remove() -> int:
         while calls := list(seeded.filter(pk__gt=last).only("started_at", "simulated")[:REMOVED_AT_ONCE]):
             with transaction.atomic():
                 Call.objects.filter(pk__in=[call.pk for call in calls]).delete()
-                hourly.mark(hourly.key_of(call) for call in calls)
+                hourly.mark_dirty(hourly.hour_key(call) for call in calls)
             last = calls[-1].pk
             removed += len(calls)
             advance(len(calls))
@@ -165,7 +165,7 @@ def _tidy_up() -> None:
     """Sum up the hours, and tell the database what it has, which it would find out by itself in time."""
     console = Console(stderr=True)
     with console.status("summing up the hours"):
-        hourly.sum_up_all()
+        hourly.roll_up_all()
     with console.status("analysing the tables"), connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             tables = ", ".join(model._meta.db_table for model in TABLES)

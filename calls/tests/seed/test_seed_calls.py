@@ -12,7 +12,7 @@ from django.test.utils import override_settings
 from django.utils import timezone
 
 from calls.models import Call, CallFlag, CallHour, PhoneNumber, Turn, Utterance
-from calls.stats.queries import figures
+from calls.stats.queries import call_stats
 from calls.tests.builders import make_call
 
 
@@ -24,9 +24,9 @@ class SeedCallsTests(TransactionTestCase):
     def test_the_rows_agree_with_the_sums(self) -> None:
         self.seed(calls=60, days=3, numbers=5, failed=10)
         now = timezone.now()
-        found = figures(now - timedelta(days=4), now, simulated=False)
+        found = call_stats(now - timedelta(days=4), now, simulated=False)
         self.assertEqual((found.calls, found.failed), (60, 6))
-        self.assertEqual(found.response.n, Turn.objects.answered().count())
+        self.assertEqual(found.response_latency.n, Turn.objects.answered().count())
         self.assertEqual(CallFlag.objects.filter(name="failed").count(), 6)
         self.assertEqual(PhoneNumber.objects.count(), 5)
         self.assertGreater(Utterance.objects.count(), 60)

@@ -16,11 +16,11 @@ from bridge.journal import (
     TurnTaken,
     UtteranceSpoken,
 )
-from calls.ingest import upsert as rows
+from calls.ingest import upsert
 from calls.models import Call, CallFlag, CallHour
 from calls.stats import call_summary
 from calls.stats.call_summary import longest_silence
-from calls.stats.flags import FLAGS, REPORT_AFTER, flags_of
+from calls.stats.flags import FLAGS, REPORT_DEADLINE, flags_of
 from calls.tests.builders import make_call, make_turn, make_utterance
 
 NOON = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
@@ -56,7 +56,7 @@ class RefreshTests(TestCase):
         make_utterance(call, started_ms=0, ended_ms=1000)
         make_utterance(call, started_ms=14_000, ended_ms=15_000)
         make_utterance(call, started_ms=None, ended_ms=None)
-        call_summary.refresh([call])
+        call_summary.update_summaries([call])
         call.refresh_from_db()
         self.assertEqual((call.turn_count, call.p50_latency_ms, call.worst_latency_ms), (4, 900, 5000))
         self.assertEqual(call.longest_silence_ms, 13_000)
@@ -64,39 +64,39 @@ class RefreshTests(TestCase):
 
     def test_a_flag_goes_with_its_reason(self) -> None:
         call = make_call(vapi_cost=Decimal("1.20"))
-        call_summary.refresh([call])
+        call_summary.update_summaries([call])
         self.assertIn("over-cost", self.flags(call))
         call.vapi_cost = Decimal("0.20")
-        call_summary.refresh([call])
+        call_summary.update_summaries([call])
         self.assertNotIn("over-cost", self.flags(call))
 
     def test_a_flag_follows_the_calls_time(self) -> None:
         call = make_call(end_reason="assistant-failed", ended_by="assistant", started_at=NOON)
-        call_summary.refresh([call])
+        call_summary.update_summaries([call])
         call.started_at = NOON - timedelta(hours=2)
-        call_summary.refresh([call])
+        call_summary.update_summaries([call])
         self.assertEqual(CallFlag.objects.get(call=call, name="failed").started_at, call.started_at)
 
     def test_its_hour_is_dirty_and_so_is_the_one_that_it_left(self) -> None:
         CallHour.objects.create(hour=NOON.replace(minute=0), dirty=False)
         CallHour.objects.create(hour=NOON.replace(hour=9, minute=0), dirty=False)
         call = make_call(started_at=NOON)
-        call_summary.refresh([call], hours=[(NOON.replace(hour=9, minute=0), False)])
+        call_summary.update_summaries([call], hours=[(NOON.replace(hour=9, minute=0), False)])
         self.assertEqual(CallHour.objects.filter(dirty=True).count(), 2)
 
     def test_twice_is_as_good_as_once(self) -> None:
         call = make_call(end_reason="limit-reached", ended_by="us", stream_sid="MZ1", barge_ins=2)
         make_turn(call)
-        call_summary.refresh([call])
+        call_summary.update_summaries([call])
         first = self.flags(call)
-        call_summary.refresh([Call.objects.get(pk=call.pk)])
+        call_summary.update_summaries([Call.objects.get(pk=call.pk)])
         self.assertEqual(self.flags(call), first)
         self.assertLessEqual({"cut-by-us", "talked-over", "never-answered"}, first)
 
     def test_many_calls_cost_as_many_queries_as_one(self) -> None:
         calls = [make_call(answered_at=NOON) for _ in range(20)]
         with self.assertNumQueries(5):  # turns, utterances, flags, hours
-            call_summary.refresh(calls)
+            call_summary.update_summaries(calls)
 
 
 class FlagTests(SimpleTestCase):
@@ -115,16 +115,16 @@ class FlagTests(SimpleTestCase):
 class MissingReportTests(TestCase):
     def test_a_call_is_flagged_once_its_report_should_have_come(self) -> None:
         call = make_call(vapi_call_id="v1", started_at=NOON, ended_at=NOON)
-        self.assertEqual(call_summary.flag_missing_reports(NOON + REPORT_AFTER), 0)
-        self.assertEqual(call_summary.flag_missing_reports(NOON + REPORT_AFTER + timedelta(seconds=1)), 1)
-        self.assertEqual(call_summary.flag_missing_reports(NOON + REPORT_AFTER + timedelta(seconds=9)), 0)
-        call_summary.refresh([call])
+        self.assertEqual(call_summary.flag_missing_reports(NOON + REPORT_DEADLINE), 0)
+        self.assertEqual(call_summary.flag_missing_reports(NOON + REPORT_DEADLINE + timedelta(seconds=1)), 1)
+        self.assertEqual(call_summary.flag_missing_reports(NOON + REPORT_DEADLINE + timedelta(seconds=9)), 0)
+        call_summary.update_summaries([call])
         self.assertTrue(call.flags.filter(name="no-report").exists(), "a refresh does not undo it")
 
     def test_a_report_that_comes_after_all_takes_the_flag_away(self) -> None:
         call = make_call(vapi_call_id="v1", started_at=NOON, ended_at=NOON)
         call_summary.flag_missing_reports(NOON + timedelta(hours=1))
-        rows.apply([AssistantReported(call.call_sid, NOON.timestamp(), "end-of-call-report", "v1")])
+        upsert.apply_entries([AssistantReported(call.call_sid, NOON.timestamp(), "end-of-call-report", "v1")])
         self.assertFalse(call.flags.filter(name="no-report").exists())
 
     def test_who_never_met_the_assistant_owes_no_report(self) -> None:
@@ -135,11 +135,13 @@ class MissingReportTests(TestCase):
 class JournalTests(TestCase):
     def test_a_call_that_ends_has_its_columns_in_the_same_batch(self) -> None:
         sid, at = "CA" + "d" * 32, NOON.timestamp()
-        rows.apply([CallOffered(sid, at), StreamStarted(sid, at, "MZ1"), AssistantAnswered(sid, at, 100)])
-        rows.apply([TurnTaken(sid, 1, 1000, response_latency_ms=4500)])
+        upsert.apply_entries(
+            [CallOffered(sid, at), StreamStarted(sid, at, "MZ1"), AssistantAnswered(sid, at, 100)]
+        )
+        upsert.apply_entries([TurnTaken(sid, 1, 1000, response_latency_ms=4500)])
         call = Call.objects.get()
         self.assertEqual(call.turn_count, 0, "it is going on")
-        rows.apply(
+        upsert.apply_entries(
             [
                 UtteranceSpoken(sid, 0, "caller", "hello", 0, 1000),
                 StreamEnded(sid, at, 9000, "caller-hung-up", "caller"),
@@ -154,14 +156,14 @@ class JournalTests(TestCase):
         sid, at = "CA" + "d" * 32, NOON.timestamp()
         for entry in (CallOffered(sid, at), TurnTaken(sid, 1, 1000, response_latency_ms=900)):
             CallHour.objects.update(dirty=False)
-            rows.apply([entry])
+            upsert.apply_entries([entry])
             self.assertTrue(CallHour.objects.get(hour=NOON.replace(minute=0)).dirty)
 
     def test_a_call_that_moves_to_an_earlier_hour_leaves_both_dirty(self) -> None:
         sid = "CA" + "d" * 32
-        rows.apply([CallOffered(sid, NOON.timestamp())])
+        upsert.apply_entries([CallOffered(sid, NOON.timestamp())])
         CallHour.objects.update(dirty=False)
-        rows.apply([CallOffered(sid, (NOON - timedelta(hours=1)).timestamp())])
+        upsert.apply_entries([CallOffered(sid, (NOON - timedelta(hours=1)).timestamp())])
         self.assertEqual(CallHour.objects.filter(dirty=True).count(), 2)
 
     def test_the_reaper_flags_what_it_ends(self) -> None:
@@ -169,5 +171,5 @@ class JournalTests(TestCase):
         call = make_call(
             status="in-progress", end_reason="", ended_by="", lease_until=now - timedelta(minutes=1)
         )
-        rows.reap(now)
+        upsert.reap(now)
         self.assertIn("failed", call.flags.values_list("name", flat=True))

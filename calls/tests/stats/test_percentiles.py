@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from django.test import TestCase
 
-from calls.staff.waterfall import WIDTH, Waterfall, side_by_side
+from calls.staff.waterfall import WIDTH, Waterfall, build_waterfalls
 from calls.stats import percentiles
 from calls.tests.builders import make_call, make_turn
 
@@ -17,13 +17,13 @@ def test_it_is_the_nearest_rank(q: float, value: int) -> None:
 
 def test_it_has_no_percentile_of_nothing() -> None:
     assert percentiles.percentile([], 50) is None
-    assert percentiles.Summary.of([]) == percentiles.Summary(0, None, None, None)
-    assert not percentiles.Summary.of([]).misses(1200)
+    assert percentiles.LatencySummary.of([]) == percentiles.LatencySummary(0, None, None, None)
+    assert not percentiles.LatencySummary.of([]).misses_target(1200)
 
 
 def test_it_misses_the_target_when_more_than_one_in_twenty_is_slow() -> None:
-    assert not percentiles.Summary.of([900] * 19 + [5000]).misses(1200)
-    assert percentiles.Summary.of([900] * 18 + [5000] * 2).misses(1200)
+    assert not percentiles.LatencySummary.of([900] * 19 + [5000]).misses_target(1200)
+    assert percentiles.LatencySummary.of([900] * 18 + [5000] * 2).misses_target(1200)
 
 
 class WaterfallTests(TestCase):
@@ -40,17 +40,17 @@ class WaterfallTests(TestCase):
         waterfall = Waterfall(turn, scale_ms=1200, target_ms=800)
         self.assertEqual([part.kind for part in waterfall.parts()], ["unsplit", "bridge"])
         self.assertTrue(waterfall.is_slow)
-        self.assertIn("880 ms", waterfall.in_words())
+        self.assertIn("880 ms", waterfall.describe())
 
     def test_it_draws_nothing_for_a_turn_that_was_never_answered(self) -> None:
         turn = make_turn(make_call(), first_audio_ms=None, response_latency_ms=None)
         waterfall = Waterfall(turn, scale_ms=1200, target_ms=1200)
         self.assertEqual(waterfall.parts(), [])
-        self.assertIn("never answered", waterfall.in_words())
+        self.assertIn("not answered", waterfall.describe())
 
     def test_it_draws_all_turns_on_one_scale_that_holds_the_slowest(self) -> None:
         call = make_call()
         turns = [make_turn(call), make_turn(call, first_audio_ms=None, sent_ms=None, heard_ms=None)]
-        self.assertEqual([w.scale_ms for w in side_by_side(turns, 600)], [930, 930])
-        self.assertEqual([w.scale_ms for w in side_by_side(turns, 1200)], [1200, 1200])
-        self.assertEqual(side_by_side([], 1200), [])
+        self.assertEqual([w.scale_ms for w in build_waterfalls(turns, 600)], [930, 930])
+        self.assertEqual([w.scale_ms for w in build_waterfalls(turns, 1200)], [1200, 1200])
+        self.assertEqual(build_waterfalls([], 1200), [])

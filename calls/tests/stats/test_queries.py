@@ -15,14 +15,12 @@ from django.test import SimpleTestCase, TestCase
 from django.utils import timezone
 
 from bridge.journal import CallOffered
-from calls.ingest import upsert as rows
+from calls.ingest import upsert
 from calls.models import Call, CallHour
-from calls.stats import call_summary as call_summary
-from calls.stats import hourly as hours
-from calls.stats import queries as figures
-from calls.stats.aggregates import Sums
-from calls.stats.percentiles import Summary, bucket
-from calls.stats.queries import Figures
+from calls.stats import call_summary, hourly
+from calls.stats.aggregates import Aggregate
+from calls.stats.percentiles import LatencySummary, bucket
+from calls.stats.queries import CallStats, call_stats, stats_by_day, stats_by_hour
 from calls.tests.builders import call_sid, make_call, make_turn
 
 NOW = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
@@ -46,11 +44,11 @@ def some_calls(n: int, *, seed: int = 1) -> None:
         )
         for _ in range(draw.randrange(4)):
             make_turn(call, response_latency_ms=draw.choice([None, draw.randrange(200, 6000)]))
-        call_summary.refresh([call])
+        call_summary.update_summaries([call])
 
 
-def total(since: datetime, until: datetime) -> Figures:
-    return figures.figures(since, until, simulated=False)
+def total(since: datetime, until: datetime) -> CallStats:
+    return call_stats(since, until, simulated=False)
 
 
 class FiguresTests(TestCase):
@@ -58,7 +56,7 @@ class FiguresTests(TestCase):
         some_calls(60)
         since, until = NOW - 2 * DAY - 17 * MINUTE, NOW - 3 * MINUTE
         before = total(since, until)
-        self.assertGreater(hours.sum_up_all(NOW), 20)
+        self.assertGreater(hourly.roll_up_all(NOW), 20)
         after = total(since, until)
         self.assertEqual(before, after)
         inside = Call.objects.filter(started_at__gte=since, started_at__lt=until)
@@ -73,43 +71,45 @@ class FiguresTests(TestCase):
             for call in inside
             for turn in call.turns.filter(response_latency_ms__isnull=False)
         ]
-        shown = Summary.of([bucket(each or 0) * 10 for each in latencies])
-        self.assertEqual(after.response, shown)
+        shown = LatencySummary.of([bucket(each or 0) * 10 for each in latencies])
+        self.assertEqual(after.response_latency, shown)
 
     def test_hours_and_days_add_up_to_the_whole(self) -> None:
         some_calls(40)
-        hours.sum_up_all(NOW)
+        hourly.roll_up_all(NOW)
         since = NOW - 2 * DAY - 17 * MINUTE
         whole = total(since, NOW)
         for zone in ("UTC", "Asia/Kathmandu", "America/St_Johns"):
             with timezone.override(zone):
                 for parts in (
-                    figures.by_hour(since, NOW, simulated=False),
-                    figures.by_day(since, NOW, simulated=False),
+                    stats_by_hour(since, NOW, simulated=False),
+                    stats_by_day(since, NOW, simulated=False),
                 ):
                     self.assertEqual(sum(part.calls for _, part in parts), whole.calls)
-                    self.assertEqual(sum(part.response.n for _, part in parts), whole.response.n)
+                    self.assertEqual(
+                        sum(part.response_latency.n for _, part in parts), whole.response_latency.n
+                    )
 
     def test_a_call_that_changes_is_seen_at_once(self) -> None:
         some_calls(5)
-        hours.sum_up_all(NOW)
+        hourly.roll_up_all(NOW)
         call = Call.objects.order_by("started_at")[0]
         call.vapi_cost = Decimal(50)
         call.save()
-        call_summary.refresh([call])
+        call_summary.update_summaries([call])
         self.assertGreaterEqual(total(NOW - 4 * DAY, NOW).cost or 0, 50)
 
     def test_simulated_calls_are_counted_apart(self) -> None:
         for simulated in (True, False):
-            call_summary.refresh([make_call(started_at=NOW, simulated=simulated)])
+            call_summary.update_summaries([make_call(started_at=NOW, simulated=simulated)])
         for _ in range(2):
             for simulated in (True, False):
-                self.assertEqual(figures.figures(NOW - DAY, NOW + DAY, simulated=simulated).calls, 1)
-            hours.sum_up_all(NOW + DAY)
+                self.assertEqual(call_stats(NOW - DAY, NOW + DAY, simulated=simulated).calls, 1)
+            hourly.roll_up_all(NOW + DAY)
 
     def test_the_query_count_does_not_grow_with_the_rows(self) -> None:
         some_calls(3)
-        hours.sum_up_all(NOW - DAY)
+        hourly.roll_up_all(NOW - DAY)
         for n in (3, 30):
             with self.assertNumQueries(7):
                 total(NOW - 2 * DAY - MINUTE, NOW)
@@ -117,30 +117,30 @@ class FiguresTests(TestCase):
 
     def test_what_is_summed_up_is_not_read_again(self) -> None:
         some_calls(30)
-        hours.sum_up_all(NOW)
+        hourly.roll_up_all(NOW)
         with self.assertNumQueries(2):
             total(NOW.replace(minute=0) - 2 * DAY, NOW.replace(minute=0))
 
     def test_nothing_is_nothing(self) -> None:
-        self.assertEqual(hours.sum_up_all(NOW), 0)
-        self.assertEqual(total(NOW - DAY, NOW), Figures.of(Sums()))
+        self.assertEqual(hourly.roll_up_all(NOW), 0)
+        self.assertEqual(total(NOW - DAY, NOW), CallStats.of(Aggregate()))
         self.assertEqual(total(NOW, NOW - DAY).calls, 0)
 
     def test_calls_of_before_the_first_sum_are_read(self) -> None:
         make_call(started_at=NOW - 3 * DAY)
-        call_summary.refresh([make_call(started_at=NOW)])
+        call_summary.update_summaries([make_call(started_at=NOW)])
         self.assertEqual(total(NOW - 4 * DAY, NOW + DAY).calls, 2)
 
     def test_a_call_that_nobody_ended_is_counted(self) -> None:
         for hours_ago in (6, 2):
-            call_summary.refresh([make_call(started_at=NOW - timedelta(hours=hours_ago))])
-        rows.apply([CallOffered(call_sid(), (NOW - timedelta(hours=4)).timestamp())])
+            call_summary.update_summaries([make_call(started_at=NOW - timedelta(hours=hours_ago))])
+        upsert.apply_entries([CallOffered(call_sid(), (NOW - timedelta(hours=4)).timestamp())])
         self.assertEqual(total(NOW - DAY, NOW).calls, 3)
 
     def test_older_calls_get_their_hours_when_the_database_is_migrated(self) -> None:
         calls = [make_call(started_at=NOW - timedelta(hours=n), simulated=n == 10) for n in (20, 15, 10, 1)]
         import_module("calls.migrations.0004_old_hours").mark_hours(apps, None)
-        call_summary.refresh([calls[0], calls[-1]])
+        call_summary.update_summaries([calls[0], calls[-1]])
         self.assertEqual(CallHour.objects.filter(dirty=True).count(), 4)
         self.assertEqual(total(NOW - DAY, NOW).calls, 3)
 
@@ -155,7 +155,7 @@ class FiguresTests(TestCase):
         make_call(started_at=datetime(2026, 11, 19, 23, 30, tzinfo=UTC))
         berlin = ZoneInfo("Europe/Berlin")
         with timezone.override(berlin):
-            days = figures.by_day(NOW - 2 * DAY, NOW, simulated=False)
+            days = stats_by_day(NOW - 2 * DAY, NOW, simulated=False)
         counted = {day.date().isoformat(): found.calls for day, found in days if found.calls}
         self.assertEqual(counted, {"2026-11-20": 1})
         self.assertEqual(days[0][0], datetime(2026, 11, 18, tzinfo=berlin))
@@ -164,18 +164,18 @@ class FiguresTests(TestCase):
 class SummingUpTests(TestCase):
     def test_the_oldest_dirty_hour_comes_first_and_young_ones_wait(self) -> None:
         noon = NOW.replace(minute=0)
-        hours.mark([(noon, False), (noon - timedelta(hours=1), False)])
+        hourly.mark_dirty([(noon, False), (noon - timedelta(hours=1), False)])
         with transaction.atomic():
-            self.assertTrue(hours.sum_up_oldest(noon))
-            self.assertFalse(hours.sum_up_oldest(noon))
+            self.assertTrue(hourly.roll_up_oldest(noon))
+            self.assertFalse(hourly.roll_up_oldest(noon))
         self.assertEqual(CallHour.objects.get(dirty=False).hour, noon - timedelta(hours=1))
 
     def test_a_mark_on_a_clean_hour_makes_it_dirty(self) -> None:
         CallHour.objects.create(hour=NOW.replace(minute=0), dirty=False, figures={"calls": 1})
-        hours.mark([(NOW.replace(minute=0), False)])
+        hourly.mark_dirty([(NOW.replace(minute=0), False)])
         self.assertTrue(CallHour.objects.get().dirty)
         with self.assertNumQueries(1):
-            hours.mark([(NOW.replace(minute=0), False)])
+            hourly.mark_dirty([(NOW.replace(minute=0), False)])
 
 
 class BucketTests(SimpleTestCase):
@@ -185,5 +185,5 @@ class BucketTests(SimpleTestCase):
     def test_percentiles_of_buckets_are_those_of_the_values(self) -> None:
         draw = Random(7)
         values = [draw.randrange(0, 5000) for _ in range(999)]
-        found = Summary.of_buckets(Counter(bucket(each) for each in values))
-        self.assertEqual(found, Summary.of([bucket(each) * 10 for each in values]))
+        found = LatencySummary.of_buckets(Counter(bucket(each) for each in values))
+        self.assertEqual(found, LatencySummary.of([bucket(each) * 10 for each in values]))

@@ -1,4 +1,4 @@
-"""Stretches of time that pages are asked for, and the charts that are drawn of them."""
+"""Stretches of time that pages are params for, and the charts that are drawn of them."""
 
 from __future__ import annotations
 
@@ -10,50 +10,50 @@ from django.utils import timezone
 from calls.middleware import zone_of
 from calls.staff import charts
 from calls.stats import time_ranges
-from calls.stats.aggregates import Sums
-from calls.stats.queries import Figures
+from calls.stats.aggregates import Aggregate
+from calls.stats.queries import CallStats
 
 NOW = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
 
 
 def test_the_default_is_the_last_day() -> None:
-    found = time_ranges.chosen({}, NOW)
-    assert (found.since, found.until, found.by_hour) == (NOW - timedelta(days=1), NOW, True)
+    result = time_ranges.parse_range({}, NOW)
+    assert (result.since, result.until, result.is_hourly) == (NOW - timedelta(days=1), NOW, True)
 
 
 def test_today_begins_at_the_viewers_midnight() -> None:
     with timezone.override("Asia/Kathmandu"):
-        found = time_ranges.chosen({"range": "today"}, NOW)
-    assert found.since == datetime(2026, 11, 19, 18, 15, tzinfo=UTC)
+        result = time_ranges.parse_range({"range": "today"}, NOW)
+    assert result.since == datetime(2026, 11, 19, 18, 15, tzinfo=UTC)
 
 
 def test_days_that_were_typed_are_both_included() -> None:
-    found = time_ranges.chosen({"since": "2026-11-01", "until": "2026-11-02"}, NOW)
-    assert found.since == datetime(2026, 11, 1, tzinfo=UTC)
-    assert found.until == datetime(2026, 11, 3, tzinfo=UTC)
-    assert found.label == "1 Nov 2026 to 2 Nov 2026"
+    result = time_ranges.parse_range({"since": "2026-11-01", "until": "2026-11-02"}, NOW)
+    assert result.since == datetime(2026, 11, 1, tzinfo=UTC)
+    assert result.until == datetime(2026, 11, 3, tzinfo=UTC)
+    assert result.label == "1 Nov 2026 to 2 Nov 2026"
 
 
 def test_the_last_day_may_be_today_and_ends_now() -> None:
-    assert time_ranges.chosen({"since": "2026-11-19"}, NOW).until == NOW
-    assert time_ranges.chosen({"until": "2026-11-20"}, NOW).since == datetime(2026, 11, 20, tzinfo=UTC)
+    assert time_ranges.parse_range({"since": "2026-11-19"}, NOW).until == NOW
+    assert time_ranges.parse_range({"until": "2026-11-20"}, NOW).since == datetime(2026, 11, 20, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    ("asked", "why"),
+    ("params", "why"),
     [
-        ({"range": "<script>"}, "no range"),
-        ({"since": "yesterday"}, "no date"),
-        ({"since": "2026-11-10", "until": "2026-11-01"}, "behind"),
+        ({"range": "<script>"}, "Unknown range"),
+        ({"since": "yesterday"}, "not a date"),
+        ({"since": "2026-11-10", "until": "2026-11-01"}, "after the last"),
         ({"since": "2027-01-01", "until": "2027-01-02"}, "future"),
-        ({"since": "2020-01-01"}, "a year"),
-        ({"since": "0001-01-01"}, "books"),
-        ({"until": "9999-12-31"}, "books"),
+        ({"since": "2020-01-01"}, "longer than a year"),
+        ({"since": "0001-01-01"}, "2000 and 2999"),
+        ({"until": "9999-12-31"}, "2000 and 2999"),
     ],
 )
-def test_what_is_no_range_is_told_why(asked: dict[str, str], why: str) -> None:
-    with pytest.raises(time_ranges.BadRange, match=why):
-        time_ranges.chosen(asked, NOW)
+def test_an_invalid_range_says_why(params: dict[str, str], why: str) -> None:
+    with pytest.raises(time_ranges.InvalidRange, match=why):
+        time_ranges.parse_range(params, NOW)
 
 
 def test_a_zone_is_a_name_from_the_list_and_no_path() -> None:
@@ -63,16 +63,16 @@ def test_a_zone_is_a_name_from_the_list_and_no_path() -> None:
         assert zone_of(name) is None
 
 
-def figures(calls: int = 0, failed: int = 0, latencies: tuple[int, ...] = ()) -> Figures:
-    sums = Sums(calls=calls)
-    sums.end_reasons["assistant-failed"] = failed
-    sums.response.update(latencies)
-    return Figures.of(sums)
+def make_stats(calls: int = 0, failed: int = 0, latencies: tuple[int, ...] = ()) -> CallStats:
+    aggregate = Aggregate(calls=calls)
+    aggregate.end_reasons["assistant-failed"] = failed
+    aggregate.response_latency.update(latencies)
+    return CallStats.of(aggregate)
 
 
-def slots(*parts: Figures, by_hour: bool = True) -> list[charts.Slot]:
+def make_periods(*parts: CallStats, by_hour: bool = True) -> list[charts.Period]:
     step = timedelta(hours=1) if by_hour else timedelta(days=1)
-    return charts.slots(
+    return charts.build_periods(
         [(NOW.replace(hour=0, minute=0) + step * n, part) for n, part in enumerate(parts)],
         by_hour=by_hour,
         link=lambda begins, ends: f"{begins:%d %H}-{ends:%d %H}",
@@ -80,32 +80,32 @@ def slots(*parts: Figures, by_hour: bool = True) -> list[charts.Slot]:
 
 
 def test_a_bar_is_as_high_as_its_share_and_leads_to_its_hour() -> None:
-    chart = charts.calls_chart(slots(figures(10, 5), figures(), figures(4)))
+    chart = charts.calls_chart(make_periods(make_stats(10, 5), make_stats(), make_stats(4)))
     assert (chart.top, chart.width, len(chart.bars)) == (10, 30, 2)
     first, last = chart.bars
     assert (first.height, first.y, first.inner_height, first.inner_y) == (100, 0, 50, 50)
     assert (last.x, last.height, last.link) == (21, 40, "20 02-20 03")
-    assert "10 calls, 5 failed" in first.words
+    assert "10 calls, 5 failed" in first.label
 
 
 def test_the_target_has_its_place_on_the_scale() -> None:
-    chart = charts.latency_chart(slots(figures(1, 0, (80, 90, 200)), figures(1)), 1000)
+    chart = charts.latency_chart(make_periods(make_stats(1, 0, (80, 90, 200)), make_stats(1)), 1000)
     assert chart.top == 2000
     assert chart.target_y == 50
     assert len(chart.bars) == 1, "an hour without turns has no bar"
-    assert "p50 0.90 s, p95 2.00 s, 3 turns" in chart.bars[0].words
+    assert "p50 0.90 s, p95 2.00 s, 3 turns" in chart.bars[0].label
 
 
 def test_a_day_ends_where_the_next_one_begins_also_when_the_clocks_change() -> None:
     with timezone.override("Europe/Berlin"):
         begins = datetime(2026, 10, 25, tzinfo=timezone.get_current_timezone())
-        (slot,) = charts.slots(
-            [(begins, figures(1))], by_hour=False, link=lambda _, ends: ends.astimezone(UTC).isoformat()
+        (period,) = charts.build_periods(
+            [(begins, make_stats(1))], by_hour=False, link=lambda _, ends: ends.astimezone(UTC).isoformat()
         )
-    assert slot.name == "Sun 25 Oct"
-    assert datetime.fromisoformat(slot.link) - begins.astimezone(UTC) == timedelta(hours=25)
+    assert period.name == "Sun 25 Oct"
+    assert datetime.fromisoformat(period.link) - begins.astimezone(UTC) == timedelta(hours=25)
 
 
 @pytest.mark.parametrize(("value", "top"), [(1, 1), (3, 4), (5, 5), (7, 8), (9, 10), (1201, 2000), (81, 100)])
 def test_an_axis_ends_at_a_number_that_reads_well(value: int, top: int) -> None:
-    assert charts.calls_chart(slots(figures(value))).top == top
+    assert charts.calls_chart(make_periods(make_stats(value))).top == top
