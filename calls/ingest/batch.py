@@ -1,8 +1,8 @@
-"""Spool lines to rows, one transaction for all; what cannot become a row is found and given back.
+"""Applies a batch of spool lines in one transaction, and returns the lines that cannot become rows.
 
-Two kinds of failure, and only one of them is the line's own. What the database refuses for its content is
-set apart, line by line; everything else (away, locked, not migrated) is raised, and then the caller tries
-all of the lines again, which is harmless.
+There are two kinds of failure. When the database rejects the content of a line, the lines are applied one by
+one and the bad ones are returned. Every other error (the database is down, locked, or not migrated) is raised:
+the caller retries all lines, and applying a line twice does no harm.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from calls.ingest.db import bounded_transaction, now_utc
 
 log = logging.getLogger(__name__)
 
-# Whatever else is raised passes with time, or with a repair: the entries wait for it.
+# The content is to blame. Any other error passes with time or with a repair: until then the entries wait.
 _CONTENT_ERRORS = (
     DataError, IntegrityError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError,
     RecursionError,
@@ -26,21 +26,21 @@ _CONTENT_ERRORS = (
 
 
 class RowWriter:
-    """Makes rows of lines and tells whoever listens whose they were."""
+    """Turns spool lines into rows, and notifies a listener of the calls that changed."""
 
     def __init__(
         self, live_calls: Callable[[], Sequence[str]], on_commit: Callable[[set[str]], object] | None
     ) -> None:
-        self.applied = 0  # entries that are rows
+        self.applied = 0  # entries that have become rows
         self._live_calls = live_calls
         self._on_commit = on_commit
 
-    def place(self, lines: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
-        """Make rows. Returns the lines whose call is unknown, and those that cannot become rows.
+    def apply_lines(self, lines: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
+        """Turn lines into rows. Returns the lines whose call is unknown, and those that cannot become rows.
 
-        Raises whatever is not the lines' fault; then all of them are to be tried again.
+        Raises every error that the content did not cause; then all lines must be retried.
         """
-        unplaced: list[bytes] = []
+        unmatched: list[bytes] = []
         bad: list[bytes] = []
         entries: list[Entry] = []
         for line in lines:
@@ -49,32 +49,32 @@ class RowWriter:
             except MalformedLine:
                 bad.append(line)
         try:
-            unplaced += self._commit(entries)
+            unmatched += self._apply(entries)
         except _CONTENT_ERRORS:
             for entry in entries:
                 try:
-                    unplaced += self._commit([entry])
+                    unmatched += self._apply([entry])
                 except _CONTENT_ERRORS as error:
-                    what, why = type(entry).__name__, type(error).__name__
-                    log.error("journal: a %s cannot become a row (%s)", what, why)
+                    kind, reason = type(entry).__name__, type(error).__name__
+                    log.error("journal: %s entry rejected by the database (%s)", kind, reason)
                     bad.append(to_line(entry))
-        return unplaced, bad
+        return unmatched, bad
 
-    def _commit(self, entries: Sequence[Entry]) -> list[bytes]:
+    def _apply(self, entries: Sequence[Entry]) -> list[bytes]:
         if not entries:
             return []
         started = {entry.call_sid for entry in entries if isinstance(entry, StreamStarted)}
         with bounded_transaction():
-            unplaced = upsert.apply(entries)
-            # A start that had to wait for the database comes with a lease that is over already.
+            unmatched = upsert.apply_entries(entries)
+            # A start that had to wait for the database sets a lease that has run out already.
             upsert.renew_leases(sorted(started.intersection(self._live_calls())), now_utc())
-        self.applied += len(entries) - len(unplaced)
-        self.tell({entry.call_sid for entry in entries if entry.call_sid})
-        return [to_line(entry) for entry in unplaced]
+        self.applied += len(entries) - len(unmatched)
+        self.notify_changed({entry.call_sid for entry in entries if entry.call_sid})
+        return [to_line(entry) for entry in unmatched]
 
-    def tell(self, call_sids: set[str]) -> None:
+    def notify_changed(self, call_sids: set[str]) -> None:
         if self._on_commit is not None and call_sids:
             try:
                 self._on_commit(call_sids)
-            except Exception:  # the rows stand; whoever looks at them can wait
-                log.exception("journal: a listener failed")
+            except Exception:  # the rows are committed: only a live page is late
+                log.exception("journal: the commit listener failed")

@@ -1,4 +1,4 @@
-"""How the writer's thread uses the database: its own connection, and transactions that give up soon."""
+"""The writer thread's use of the database: its own connection, and transactions with short timeouts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def now_utc() -> datetime:
 
 
 def use_own_connection() -> None:
-    """Give this thread a connection from outside the pool: pages that exhaust the pool cannot block it."""
+    """Give this thread a connection outside the pool, so that it never waits for one that pages use."""
     settings = connection.settings_dict
     options = {name: value for name, value in settings.get("OPTIONS", {}).items() if name != "pool"}
     connection.settings_dict = {**settings, "OPTIONS": options}
@@ -27,7 +27,7 @@ def bounded_transaction() -> Iterator[None]:
     """A transaction with lock and statement timeouts. (SQLite has its busy timeout instead.)"""
     with transaction.atomic():
         if connection.vendor == "postgresql":
-            with connection.cursor() as cursor:  # true: for this transaction only
+            with connection.cursor() as cursor:  # the argument `true`: for this transaction only
                 cursor.execute(
                     "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true)",
                     [LOCK_TIMEOUT, STATEMENT_TIMEOUT],

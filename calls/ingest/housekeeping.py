@@ -1,12 +1,15 @@
-"""What the writer's thread does every few seconds: the numbers' routes, leases, the reaper, hourly sums.
+"""Periodic work of the writer thread: read the routes, renew leases, reap lost calls, roll up hours.
 
-Routes are read most often: what staff change has to count for the next call within five seconds, in every
-process. Webhooks are answered from what was read last, however long ago that was.
+Routes are read most often: a change by staff must take effect within five seconds, in every process.
+Webhooks use the routes that were read last, however long ago that was.
 
-A call's lease says until when we believe its process. Each process renews those of its own calls; whoever
-finds one that ran out ends the call. Nobody is declared dead on thin evidence: after a time in which we
-could not renew (the database was away, or this very process stood still) the others could not either, and
-after a step of the wall clock every lease looks old; then the reaper waits for two leases.
+A call's lease says until when its process counts as alive. Each process renews the leases of its own calls.
+Whoever finds an expired lease ends the call (reaps it). The reaper pauses for two leases when leases may look
+expired although their processes are alive:
+
+- after a time without renewal, because the database was down or this process was suspended: the other
+  processes could not renew either;
+- after a step of the wall clock.
 """
 
 from __future__ import annotations
@@ -19,24 +22,24 @@ from typing import Any
 
 from django.db import DatabaseError, connection
 
-from calls.ingest import upsert as rows
+from calls.ingest import upsert
 from calls.ingest.db import bounded_transaction
 from calls.ingest.merge import LEASE
 from calls.routes import active_routes
 from calls.stats import call_summary
-from calls.stats.hourly import SETTLED, sum_up_oldest
+from calls.stats.hourly import ROLLUP_DELAY, roll_up_oldest
 
 log = logging.getLogger(__name__)
 
-ROUNDS_SECONDS = 5.0
-ROUTES_SECONDS = 2.0  # and up to one more until the writer looks, and what its batch takes
-SUMS_SECONDS = 60.0  # between two looks at what takes time to become true
-HOURS_AT_ONCE = 24
+HOUSEKEEPING_SECONDS = 5.0
+ROUTES_SECONDS = 2.0  # plus up to one second until the writer's next step, and the time of its batch
+ROLLUP_SECONDS = 60.0
+MAX_ROLLUPS = 24  # hours, at one time
 CLOCK_STEP_SECONDS = 5.0
 
 
 class Housekeeping:
-    """The rounds of one process. Whatever the database raises is raised; the next round makes it good."""
+    """The housekeeping of one process. Database errors are raised; the next run catches up."""
 
     def __init__(
         self,
@@ -45,69 +48,77 @@ class Housekeeping:
         *,
         started_at: float,
     ) -> None:
+        # Times are monotonic seconds.
         self._live_calls = live_calls
         self._on_routes = on_routes
-        self._routes_error = ""  # the class of what kept us from reading routes, until they were read
+        self._routes_error = ""  # class name of the error that keeps routes from being read
         self._renewed_at = started_at
-        self._sums_due = started_at + ROUNDS_SECONDS
-        self._wall_lead: float | None = None  # the wall clock's lead over the monotonic one
-        self._reap_from = self._renewed_at + ROUNDS_SECONDS  # others may just be coming back as we are
+        self._rollup_due = started_at + HOUSEKEEPING_SECONDS
+        self._wall_offset: float | None = None  # wall clock minus monotonic clock
+        # Not at once: other processes may have been down together with this one, and are about to renew.
+        self._reap_after = started_at + HOUSEKEEPING_SECONDS
 
-    def go(self, mono: float, now: datetime) -> list[str]:
-        """One round; returns the sids of the calls that it ended."""
+    def run_once(self, mono: float, now: datetime) -> list[str]:
+        """Renew, roll up and reap. Returns the sids of the calls that were reaped."""
         with bounded_transaction():
-            rows.renew_leases(self._live_calls(), now)
-        if self._in_doubt(mono, now):
-            self._reap_from = mono + 2 * LEASE.total_seconds()
+            upsert.renew_leases(self._live_calls(), now)
+        if self._are_leases_unreliable(mono, now):
+            self._reap_after = mono + 2 * LEASE.total_seconds()
         self._renewed_at = mono
-        if mono >= self._sums_due:
-            self._sums_due = mono + SUMS_SECONDS
-            self._sum_up(now)
-        if mono < self._reap_from:
+        if mono >= self._rollup_due:
+            self._rollup_due = mono + ROLLUP_SECONDS
+            self._roll_up(now)
+        if mono < self._reap_after:
             return []
         with bounded_transaction():
-            lost = rows.reap(now)
-        if lost:
-            log.warning("journal: ended %d calls that no server carries any more", len(lost))
-        return lost
+            reaped = upsert.reap(now)
+        if reaped:
+            log.warning("journal: ended %d calls whose server stopped", len(reaped))
+        return reaped
 
-    def _sum_up(self, now: datetime) -> None:
+    def _roll_up(self, now: datetime) -> None:
         with bounded_transaction():
             call_summary.flag_missing_reports(now)
-        for _ in range(HOURS_AT_ONCE):
+        for _ in range(MAX_ROLLUPS):
             with bounded_transaction():
-                if not sum_up_oldest(now - SETTLED):
+                if not roll_up_oldest(now - ROLLUP_DELAY):
                     return
 
-    def _in_doubt(self, mono: float, now: datetime) -> bool:
-        """Whether a lease that looks old may be the fault of the clock, or of what kept us from renewing."""
-        lead = now.timestamp() - mono
-        step = 0.0 if self._wall_lead is None else abs(lead - self._wall_lead)
-        self._wall_lead = lead
-        return step > CLOCK_STEP_SECONDS or mono - self._renewed_at > 2 * ROUNDS_SECONDS
+    def _are_leases_unreliable(self, mono: float, now: datetime) -> bool:
+        """Whether a lease may look expired because of a clock step, or because nobody could renew."""
+        offset = now.timestamp() - mono
+        step = 0.0 if self._wall_offset is None else abs(offset - self._wall_offset)
+        self._wall_offset = offset
+        return step > CLOCK_STEP_SECONDS or mono - self._renewed_at > 2 * HOUSEKEEPING_SECONDS
 
     def refresh_routes(self) -> None:
-        """Read the numbers, one query, and hand them over. Where that fails the old routes stand, and
-        the log says so once."""
+        """Read the phone numbers, one query, and hand them over. After an error the previous routes stay.
+
+        An error is logged once, not each time.
+        """
         if self._on_routes is None:
             return
         try:
             with bounded_transaction():
-                found = active_routes()
-            self._on_routes(found)
+                routes = active_routes()
+            self._on_routes(routes)
         except Exception as error:
-            expected = isinstance(error, DatabaseError)
-            if type(error).__name__ != self._routes_error:
-                self._routes_error = type(error).__name__
-                log.log(
-                    logging.WARNING if expected else logging.ERROR,
-                    "routes: not read, those of before stand (%s)", self._routes_error,
-                    exc_info=None if expected else error,
-                )  # fmt: skip
-            if expected:
-                with suppress(Exception):  # a dead connection may not even close
-                    connection.close()
+            self._on_routes_error(error)
             return
         if self._routes_error:
             log.info("routes: read again after %s", self._routes_error)
             self._routes_error = ""
+
+    def _on_routes_error(self, error: Exception) -> None:
+        is_database_error = isinstance(error, DatabaseError)
+        name = type(error).__name__
+        if name != self._routes_error:
+            self._routes_error = name
+            log.log(
+                logging.WARNING if is_database_error else logging.ERROR,
+                "routes: could not be read, keeping the previous ones (%s)", name,
+                exc_info=None if is_database_error else error,
+            )  # fmt: skip
+        if is_database_error:
+            with suppress(Exception):  # closing a dead connection may fail, too
+                connection.close()

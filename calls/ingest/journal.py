@@ -1,6 +1,6 @@
-"""The journal of one server process: an entry is appended to the spool, and the writer's thread is woken.
+"""The journal of one server process: appends entries to the spool and wakes the writer thread.
 
-This is all that the event loop ever does for rows; `writer.py` makes the rows later, on its own thread.
+This is all that the event loop does for the database. `writer.py` makes the rows later, on its own thread.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from calls.ingest.spool import Spool
 
 log = logging.getLogger(__name__)
 
-_MINOR = (TimelineEvent, TurnTaken)
+# Dropped first when the spool is nearly full: call state and utterances matter more.
+_LOW_PRIORITY = (TimelineEvent, TurnTaken)
 
 
 class SpoolJournal:
-    """The journal of one server process. `write` is all that the bridge and the webhooks know."""
+    """The `Journal` that the bridge and the webhooks write to."""
 
     def __init__(
         self,
@@ -28,23 +29,24 @@ class SpoolJournal:
         *,
         on_note: Callable[[LiveNote], object] | None = None,
     ) -> None:
-        """Makes the spool. Raises `OSError` where it cannot: a server without it should not start."""
+        """Creates the spool. Raises `OSError` if that fails: a server must not start without a spool."""
         self.directory = Path(directory)
         self.spool = Spool(self.directory / f"{boot_id}.log")
         self.wake = threading.Event()
-        self.unwritable = 0  # entries that no line could be made of: bugs of ours
+        self.unwritable = 0  # entries that could not be serialized, because of a bug
         self._on_note = on_note
 
     def write(self, entry: Entry, /) -> None:
-        """Safe from a SIGKILL once this returns. Never waits for a row, never raises.
+        """Append an entry. Once this returns, the entry survives a SIGKILL. Never blocks, never raises.
 
-        A note of the moment is no row: it is passed on, and not kept."""
+        A `LiveNote` has no row: it goes to `on_note` and is not stored.
+        """
         try:
             if isinstance(entry, LiveNote):
                 if self._on_note is not None:
                     self._on_note(entry)
                 return
-            self.spool.append(to_line(entry), minor=isinstance(entry, _MINOR))
+            self.spool.append(to_line(entry), low_priority=isinstance(entry, _LOW_PRIORITY))
         except Exception:
             self.unwritable += 1
             log.exception("journal: an entry could not be written")
@@ -52,5 +54,5 @@ class SpoolJournal:
             self.wake.set()
 
     def close(self) -> None:
-        """Give the file up, and remove it if nothing is in it. Whatever is written later is lost."""
+        """Close the spool, and delete it if it is empty. Entries that are written afterwards are lost."""
         self.spool.close(delete=not self.spool.size)

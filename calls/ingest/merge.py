@@ -1,8 +1,13 @@
-"""One entry into its call: what it changes, gathered for a batch and written at once.
+"""Merges journal entries into their calls in memory, and saves what a batch has changed.
 
-Merging knows no order. Whoever ended a call first has named the reason, and the stream's own word outranks
-a guess; a status never moves back, `started_at` never forward, and what is known is not lost to an empty
-value. Children are told apart by their index, and of one index the later entry stands.
+Entries arrive in any order and more than once; the rows are the same in the end:
+
+- The first end reason stays, but what the stream reports outranks a refusal and the reaper's guess.
+- A status never moves back, and `started_at` never moves forward.
+- An empty value does not replace a known one (`set_known`).
+- Utterances, turns and events are identified by their index. The last entry with the same index wins.
+
+Every text and JSON value is cleaned where it meets its column, in `set` and `_new`.
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, assert_never
+from typing import Any, TypeVar, assert_never
 
 from django.conf import settings
 from django.db import models
@@ -32,138 +37,143 @@ from bridge.end_reasons import (
     TICKET_REFUSED,
     WORKER_LOST,
 )
-from calls import costs as bills
-from calls.ingest.sanitize import clean_json, clean_text
-from calls.models import TERMINAL_STATUSES, Call, CallEvent, Turn, Utterance, later_status
+from calls import costs
+from calls.ingest.sanitize import clean_value
+from calls.models import Call, CallEvent, Turn, Utterance
 from calls.stats import call_summary
-from calls.stats.hourly import HourKey, key_of
+from calls.stats.hourly import HourKey, hour_key
+from calls.statuses import TERMINAL_STATUSES, later_status
 
 LEASE = timedelta(seconds=15)
-# Reasons of a call that had no stream. A stream of the same call proves them wrong.
-NEVER_STARTED = (TICKET_REFUSED, AT_CAPACITY, DRAINING, OUT_OF_HOURS, MACHINE_ANSWERED)
-# After these nothing follows at Twilio. (A caller who was transferred is still on the line.)
-ENDED_IN_BRIDGE = (CALLER_HUNG_UP, ASSISTANT_ENDED, HUNG_UP_BY_STAFF)
-# What staff asked for looks like one of these to the stream, which knows no better.
-LOOKS_LIKE = (CALLER_HUNG_UP, STREAM_LOST, ASSISTANT_ENDED, ASSISTANT_FAILED)
-ASKED_WITHIN, CLOCKS_APART = timedelta(seconds=10), timedelta(seconds=2)
+# End reasons of a call without a stream. If a stream starts nevertheless, they were wrong.
+REASONS_WITHOUT_STREAM = (TICKET_REFUSED, AT_CAPACITY, DRAINING, OUT_OF_HOURS, MACHINE_ANSWERED)
+# After these the call is over at Twilio, too. (After a transfer the caller is still on the line.)
+REASONS_THAT_COMPLETE = (CALLER_HUNG_UP, ASSISTANT_ENDED, HUNG_UP_BY_STAFF)
+# A requested end looks like one of these to the stream, which does not know of the request.
+REASONS_OF_REQUESTED_END = (CALLER_HUNG_UP, STREAM_LOST, ASSISTANT_ENDED, ASSISTANT_FAILED)
+REQUEST_WINDOW = timedelta(seconds=10)  # from the request to the stream's end
+MAX_CLOCK_DIFFERENCE = timedelta(seconds=2)  # between the servers of the page and of the stream
+MAX_DURATION_SECONDS = 2**31 - 1  # of the column
+MAX_LATENCY_PART_MS = 10_000_000
+
+M = TypeVar("M", bound=models.Model)
 
 
-def moment(at: float) -> datetime:
-    return datetime.fromtimestamp(at, UTC)
+def utc_datetime(unix_seconds: float) -> datetime:
+    return datetime.fromtimestamp(unix_seconds, UTC)
 
 
 class Changes:
-    """What a batch changes, gathered before anything is written."""
+    """What a batch changes, collected before anything is written."""
 
     def __init__(self) -> None:
-        self._calls: dict[int, Call] = {}
-        self._fields: dict[int, set[str]] = defaultdict(set)
+        self._calls: dict[int, Call] = {}  # all calls of the batch
+        self._changed_fields: dict[int, set[str]] = defaultdict(set)
         self._utterances: dict[tuple[int, int], Utterance] = {}
         self._turns: dict[tuple[int, int], Turn] = {}
         self._events: dict[tuple[int, str, int], CallEvent] = {}
-        self._to_split: dict[int, Call] = {}  # calls whose vendor latencies meet their turns again
-        self._seen: dict[int, Call] = {}
-        self._hours: set[HourKey] = set()  # in which the calls seen were counted before
+        self._to_split: dict[int, Call] = {}  # calls whose turns or reported latencies changed
+        self._previous_hours: set[HourKey] = set()  # the hours that counted these calls before the batch
 
     def set(self, call: Call, **values: Any) -> None:
+        """Set columns of the call; a value that is equal already changes nothing."""
         for name, value in values.items():
-            if getattr(call, name) != value:
+            current = getattr(call, name)
+            if value == current:
+                continue
+            value = clean_value(Call, name, value)
+            if value != current:
                 setattr(call, name, value)
-                self._calls[call.pk] = call
-                self._fields[call.pk].add(name)
+                self._changed_fields[call.pk].add(name)
+
+    def set_known(self, call: Call, **values: Any) -> None:
+        """Set columns of the call, except those whose value is empty once cleaned."""
+        for name, value in values.items():
+            if cleaned := clean_value(Call, name, value):
+                self.set(call, **{name: cleaned})
 
     def merge(self, call: Call, entry: journal.Entry) -> None:
-        """One entry into its call."""
-        if call.pk not in self._seen:
-            self._seen[call.pk] = call
-            self._hours.add(key_of(call))
+        """Merge one entry into its call."""
+        if call.pk not in self._calls:
+            self._calls[call.pk] = call
+            self._previous_hours.add(hour_key(call))
         at = getattr(entry, "at", None)
-        if at is not None and moment(at) < call.started_at:
-            self.set(call, started_at=moment(at))
+        if at is not None and utc_datetime(at) < call.started_at:
+            self.set(call, started_at=utc_datetime(at))
         match entry:
             case journal.CallOffered():
-                self._offered(call, entry)
+                self._on_call_offered(call, entry)
             case journal.StreamStarted():
-                if call.end_reason in NEVER_STARTED:
-                    self.set(call, end_reason="", ended_by="", ended_at=None)
-                self.set(
-                    call,
-                    stream_sid=clean_text(entry.stream_sid, 64),
-                    worker=clean_text(entry.worker, 128),
-                    status=later_status(call.status, "in-progress"),
-                    # Renewed since? Then a start that is told twice does not shorten it.
-                    lease_until=call.lease_until or moment(entry.at) + LEASE,
-                )
+                self._on_stream_started(call, entry)
             case journal.StreamRefused():
                 if not call.stream_sid and not call.end_reason:
                     self._end(call, entry.reason, entry.at)
             case journal.AssistantAnswered():
+                self.set_known(call, vapi_call_id=entry.vapi_call_id)
                 self.set(
                     call,
-                    answered_at=moment(entry.at),
+                    answered_at=utc_datetime(entry.at),
                     connect_ms=max(0, entry.connect_ms),
-                    vapi_call_id=clean_text(entry.vapi_call_id, 64) or call.vapi_call_id,
                     frames_held=max(call.frames_held, entry.frames_held),
                 )
             case journal.UtteranceSpoken():
-                self._utterances[call.pk, entry.index] = Utterance(
-                    call=call,
-                    index=entry.index,
-                    speaker=entry.speaker,
-                    text=clean_text(entry.text),
-                    started_ms=entry.started_ms,
-                    ended_ms=entry.ended_ms,
-                    interrupted=entry.interrupted,
-                    unheard_ms=entry.unheard_ms,
-                )
+                values = {name: getattr(entry, name) for name in _UTTERANCE_FIELDS}
+                self._utterances[call.pk, entry.index] = _new(Utterance, call=call, **values)
             case journal.TurnTaken():
                 self._to_split[call.pk] = call
-                self._turns[call.pk, entry.number] = Turn(
-                    call=call, **{name: getattr(entry, name) for name in _TURN_FIELDS}
-                )
+                values = {name: getattr(entry, name) for name in _TURN_FIELDS}
+                self._turns[call.pk, entry.number] = _new(Turn, call=call, **values)
             case journal.TimelineEvent():
-                self._event(call, entry.source, entry.index, entry.kind, entry.at_ms, entry.data)
+                self._add_event(call, entry.source, entry.index, entry.kind, entry.data, entry.at_ms)
             case journal.StreamEnded():
-                self._stream_ended(call, entry)
+                self._on_stream_ended(call, entry)
             case journal.CarrierReported():
-                self._carrier(call, entry)
+                self._on_carrier_reported(call, entry)
             case journal.AssistantReported():
-                self._vapi(call, entry)
+                self._on_assistant_reported(call, entry)
             case journal.EndRequested():
-                self._end_requested(call, entry)
+                self._on_end_requested(call, entry)
             case journal.LiveNote():
-                raise ValueError("a note of the moment is no row")
+                raise ValueError("a LiveNote has no row")
             case _:
                 assert_never(entry)
 
-    def _offered(self, call: Call, entry: journal.CallOffered) -> None:
-        self.set(
+    def _on_call_offered(self, call: Call, entry: journal.CallOffered) -> None:
+        self.set_known(
             call,
-            from_number=clean_text(entry.from_number, 64) or call.from_number,
-            to_number=clean_text(entry.to_number, 64) or call.to_number,
-            caller_name=clean_text(entry.caller_name, 255) or call.caller_name,
-            direction=clean_text(entry.direction, 16) or call.direction,
-            answered_by=clean_text(entry.answered_by, 32) or call.answered_by,
-            simulated=entry.simulated or call.simulated,
+            from_number=entry.from_number,
+            to_number=entry.to_number,
+            caller_name=entry.caller_name,
+            direction=entry.direction,
+            answered_by=entry.answered_by,
+            simulated=entry.simulated,
         )
         if entry.refused and not call.end_reason and not call.stream_sid:
             self._end(call, entry.refused, entry.at)
 
-    def _end(self, call: Call, reason: str, at: float) -> None:
-        self.set(call, end_reason=clean_text(reason, 64), ended_by=ENDED_BY.get(reason, "us"))
-        self.set(call, ended_at=min(moment(at), call.ended_at or moment(at)))
-
-    def _stream_ended(self, call: Call, entry: journal.StreamEnded) -> None:
-        reason, ended_by = clean_text(entry.end_reason, 64), clean_text(entry.ended_by, 16)
-        if _was_asked_for(call, reason, moment(entry.at)):
-            reason = call.end_requested
-            ended_by = call.ended_by or ENDED_BY.get(reason, "staff")
-        # The stream's own account outranks a refusal and the reaper's guess.
-        if call.end_reason in ("", *NEVER_STARTED, WORKER_LOST):
-            self.set(call, end_reason=reason, ended_by=ended_by, ended_at=moment(entry.at))
+    def _on_stream_started(self, call: Call, entry: journal.StreamStarted) -> None:
+        if call.end_reason in REASONS_WITHOUT_STREAM:
+            self.set(call, end_reason="", ended_by="", ended_at=None)
         self.set(
             call,
-            vapi_ended_reason=call.vapi_ended_reason or clean_text(entry.vapi_ended_reason, 255),
+            stream_sid=entry.stream_sid,
+            worker=entry.worker,
+            status=later_status(call.status, "in-progress"),
+            # The lease may have been renewed since: a repeated entry does not shorten it.
+            lease_until=call.lease_until or utc_datetime(entry.at) + LEASE,
+        )
+
+    def _on_stream_ended(self, call: Call, entry: journal.StreamEnded) -> None:
+        ended_at = utc_datetime(entry.at)
+        reason, ended_by = entry.end_reason, entry.ended_by
+        if _was_requested(call, reason, ended_at):
+            reason = call.end_requested
+            ended_by = call.ended_by or ENDED_BY.get(reason, "staff")
+        if call.end_reason in ("", *REASONS_WITHOUT_STREAM, WORKER_LOST):
+            self.set(call, end_reason=reason, ended_by=ended_by, ended_at=ended_at)
+        self.set(
+            call,
+            vapi_ended_reason=call.vapi_ended_reason or entry.vapi_ended_reason,
             vapi_close_code=entry.vapi_close_code,
             time_to_first_audio_ms=entry.time_to_first_audio_ms,
             frames_to_assistant=entry.frames_to_assistant,
@@ -171,145 +181,151 @@ class Changes:
             frames_held=max(call.frames_held, entry.frames_held),
             frames_dropped=entry.frames_dropped,
             barge_ins=entry.barge_ins,
-            counters=clean_json(entry.counters),
+            counters=entry.counters,
+            stream_price=_stream_price(entry.at_ms),
         )
-        self.set(call, stream_price=_stream_price(entry.at_ms))
-        if reason in ENDED_IN_BRIDGE:
+        if reason in REASONS_THAT_COMPLETE:
             self.set(call, status=later_status(call.status, "completed"))
 
-    def _end_requested(self, call: Call, entry: journal.EndRequested) -> None:
+    def _on_end_requested(self, call: Call, entry: journal.EndRequested) -> None:
+        requested_at = utc_datetime(entry.at)
         if entry.withdrawn:
-            if call.end_requested_at == moment(entry.at):
+            if call.end_requested_at == requested_at:
                 self.set(call, end_requested="", end_requested_at=None)
                 self.set(call, ended_by=call.ended_by if call.end_reason else "")
             return
-        self.set(call, end_requested=clean_text(entry.end_reason, 64), end_requested_at=moment(entry.at))
-        # The stream may have told its end first: it was carried, perhaps, by another process.
-        if call.ended_at is not None and _was_asked_for(call, call.end_reason, call.ended_at):
+        self.set(call, end_requested=entry.end_reason, end_requested_at=requested_at)
+        # The stream's end may have been merged first: another process may have handled the stream.
+        if call.ended_at is not None and _was_requested(call, call.end_reason, call.ended_at):
             self.set(call, end_reason=call.end_requested, ended_by=entry.ended_by)
         elif not call.end_reason:
-            self.set(call, ended_by=clean_text(entry.ended_by, 16))
+            self.set(call, ended_by=entry.ended_by)
 
-    def _carrier(self, call: Call, entry: journal.CarrierReported) -> None:
+    def _on_carrier_reported(self, call: Call, entry: journal.CarrierReported) -> None:
         status = entry.status.strip().lower()
         if status:
             self.set(call, status=later_status(call.status, status))
-        if (
-            status in TERMINAL_STATUSES and not call.end_reason
-        ):  # no stream told when: the callback is closest
-            self.set(call, ended_at=min(moment(entry.at), call.ended_at or moment(entry.at)))
+        if status in TERMINAL_STATUSES and not call.end_reason:
+            # No stream has reported its end: the time of the callback is the best that there is.
+            self._set_ended_at(call, entry.at)
         if entry.duration_seconds is not None:
             longest = max(entry.duration_seconds, call.duration_seconds or 0)
-            self.set(call, duration_seconds=min(longest, 2**31 - 1))
+            self.set(call, duration_seconds=min(longest, MAX_DURATION_SECONDS))
         if entry.answered_by:
-            self.set(call, answered_by=clean_text(entry.answered_by, 32))
-        if (price := bills.amount(entry.price)) is not None:  # it comes late, and a later word is no nothing
+            self.set(call, answered_by=entry.answered_by)
+        # Callbacks have no price. One without a price that arrives late does not erase the price.
+        if (price := costs.parse_bill(entry.price)) is not None:
             self.set(call, twilio_price=price)
         if entry.asked and entry.duration_seconds and call.stream_sid and call.stream_price is None:
-            # Its server died with it: it has lasted no longer than the call.
+            # The server died before it could report the stream's end: the stream was no longer than the call.
             self.set(call, stream_price=_stream_price(entry.duration_seconds * 1000))
-        kind = clean_text(entry.stream_event or f"call-{status or 'unknown'}", 64)
+        kind = entry.stream_event or f"call-{status or 'unknown'}"
         data = {"sequence": entry.sequence, "detail": entry.detail}
-        if entry.asked:  # not one more callback
+        if entry.asked:  # the answer to a request of ours, not a callback
             kind = "call-looked-up"
             data |= {"status": status, "duration": entry.duration_seconds, "price": entry.price}
-        known = {name: value for name, value in data.items() if value not in (None, "")}
-        self._event(call, "carrier", _index(kind, entry.sequence), kind, None, known)
+        data = {name: value for name, value in data.items() if value not in (None, "")}
+        self._add_event(call, "carrier", _event_index(kind, entry.sequence), kind, data)
 
-    def _vapi(self, call: Call, entry: journal.AssistantReported) -> None:
-        """The report outranks any status, whichever came first, and of two reports the later stands."""
-        reason, at = clean_text(entry.ended_reason, 255), moment(entry.at)
-        self.set(call, vapi_call_id=call.vapi_call_id or clean_text(entry.vapi_call_id, 64))
-        final = entry.kind == "end-of-call-report"
-        if call.reported_at is None or (final and at >= call.reported_at):
-            self.set(
-                call,
-                vapi_ended_reason=reason or call.vapi_ended_reason,
-                summary=clean_text(entry.summary) or call.summary,
-            )
-            if final:
+    def _on_assistant_reported(self, call: Call, entry: journal.AssistantReported) -> None:
+        """A report outranks a status update, whichever came first. Of two reports the later one wins."""
+        at = utc_datetime(entry.at)
+        is_report = entry.kind == "end-of-call-report"
+        self.set(call, vapi_call_id=call.vapi_call_id or entry.vapi_call_id)
+        if call.reported_at is None or (is_report and at >= call.reported_at):
+            self.set_known(call, vapi_ended_reason=entry.ended_reason, summary=entry.summary)
+            if is_report:
                 self.set(call, reported_at=at)
-            if (cost := bills.amount(entry.cost)) is not None and cost >= 0:
+            if (cost := costs.parse_bill(entry.cost)) is not None and cost >= 0:
                 self.set(call, vapi_cost=cost)
-            kept = clean_json(entry.kept)
+            report = {**call.vapi_report, **entry.kept}
             if entry.turn_latencies:
-                kept["turn_latencies"] = clean_json(entry.turn_latencies)
+                report["turn_latencies"] = entry.turn_latencies
                 self._to_split[call.pk] = call
-            self.set(call, vapi_report={**call.vapi_report, **kept})
-        data = {"status": entry.status, "reason": reason}
-        known = {name: value for name, value in data.items() if value}
-        self._event(call, "vapi", _index(entry.kind, entry.status), entry.kind, None, known)
+            self.set(call, vapi_report=report)
+        data = {"status": entry.status, "reason": entry.ended_reason}
+        data = {name: value for name, value in data.items() if value}
+        self._add_event(call, "vapi", _event_index(entry.kind, entry.status), entry.kind, data)
 
-    def _event(
-        self, call: Call, source: str, index: int, kind: str, at_ms: int | None, data: Mapping[str, Any]
+    def _end(self, call: Call, reason: str, at: float) -> None:
+        self.set(call, end_reason=reason, ended_by=ENDED_BY.get(reason, "us"))
+        self._set_ended_at(call, at)
+
+    def _set_ended_at(self, call: Call, at: float) -> None:
+        self.set(call, ended_at=min(utc_datetime(at), call.ended_at or utc_datetime(at)))
+
+    def _add_event(
+        self,
+        call: Call,
+        source: str,
+        index: int,
+        kind: str,
+        data: Mapping[str, Any],
+        at_ms: int | None = None,
     ) -> None:
-        source = clean_text(source, 16)
-        self._events[call.pk, source, index] = CallEvent(
-            call=call,
-            source=source,
-            index=index,
-            kind=clean_text(kind, 64),
-            at_ms=at_ms,
-            data=clean_json(data),
-        )
+        event = _new(CallEvent, call=call, source=source, index=index, kind=kind, at_ms=at_ms, data=data)
+        self._events[call.pk, event.source, event.index] = event
 
     def save(self) -> None:
-        for pk, call in self._calls.items():
-            call.save(update_fields=sorted(self._fields[pk]))
+        """Write the batch. Call it inside a transaction."""
+        for pk, fields in self._changed_fields.items():
+            self._calls[pk].save(update_fields=sorted(fields))
         _upsert(Utterance, self._utterances.values(), ("call", "index"))
-        _upsert(Turn, self._turns.values(), ("call", "number"), only=_TURN_FIELDS)
+        _upsert(Turn, self._turns.values(), ("call", "number"), update=_TURN_FIELDS)
         _upsert(CallEvent, self._events.values(), ("call", "source", "index"))
         self._split_latencies()
-        # While a call goes on, nobody counts it by what it will have come to.
-        over = [call for call in self._seen.values() if call.end_reason or call.is_over]
-        # It is counted, though: by the hour in which it was, and by the one in which it is now.
-        call_summary.refresh(over, hours=self._hours | {key_of(call) for call in self._seen.values()})
+        # A call in progress gets no summary yet; but the hours before and after the batch both count it.
+        ended = [call for call in self._calls.values() if call.end_reason or call.is_over]
+        hours = self._previous_hours | {hour_key(call) for call in self._calls.values()}
+        call_summary.update_summaries(ended, hours=hours)
 
     def _split_latencies(self) -> None:
-        """The vendor's own latencies, onto the turns, where it counted as many as we did."""
+        """Copy Vapi's latency breakdown onto the turns, where Vapi counted as many turns as we did."""
         reports = {pk: call.vapi_report.get("turn_latencies", []) for pk, call in self._to_split.items()}
-        known = {pk: split for pk, split in reports.items() if split}
-        if not known:
+        reports = {pk: breakdown for pk, breakdown in reports.items() if breakdown}
+        if not reports:
             return
         turns: dict[int, list[Turn]] = defaultdict(list)
-        for turn in Turn.objects.filter(call_id__in=known).answered().order_by("number"):
+        for turn in Turn.objects.filter(call_id__in=reports).answered().order_by("number"):
             turns[turn.call_id].append(turn)
         changed = []
-        for pk, split in known.items():
-            # Counts that differ say nothing about any turn, also where they once were the same.
-            parts = split if len(split) == len(turns[pk]) else [{}] * len(turns[pk])
-            changed += [turn for turn, part in zip(turns[pk], parts, strict=True) if _take_parts(turn, part)]
-        Turn.objects.bulk_update(changed, list(_VENDOR_PARTS))
+        for pk, breakdown in reports.items():
+            if len(breakdown) != len(turns[pk]):
+                # It cannot be told which part belongs to which turn. The counts may have matched earlier.
+                breakdown = [{}] * len(turns[pk])
+            pairs = zip(turns[pk], breakdown, strict=True)
+            changed += [turn for turn, parts in pairs if _set_vapi_latencies(turn, parts)]
+        Turn.objects.bulk_update(changed, list(_VAPI_LATENCIES))
 
 
-def _stream_price(ms: int) -> Decimal:
-    return bills.stream_price(ms, settings.TWILIO_STREAM_PRICE_PER_MINUTE)
+def _stream_price(duration_ms: int) -> Decimal:
+    return costs.stream_price(duration_ms, settings.TWILIO_STREAM_PRICE_PER_MINUTE)
 
 
-def _was_asked_for(call: Call, reason: str, ended_at: datetime) -> bool:
-    """Whether the stream ended because staff, or a tool of ours, had just asked for it."""
-    asked_at = call.end_requested_at
-    if not call.end_requested or asked_at is None or reason not in LOOKS_LIKE:
+def _was_requested(call: Call, reason: str, ended_at: datetime) -> bool:
+    """Whether the stream ended because staff or a tool had just requested it."""
+    requested_at = call.end_requested_at
+    if not call.end_requested or requested_at is None or reason not in REASONS_OF_REQUESTED_END:
         return False
-    # Page and stream may run on two machines, whose clocks differ by a little.
-    return -CLOCKS_APART <= ended_at - asked_at <= ASKED_WITHIN
+    return -MAX_CLOCK_DIFFERENCE <= ended_at - requested_at <= REQUEST_WINDOW
 
 
-def _take_parts(turn: Turn, part: Any) -> bool:
-    """Set a turn's vendor columns; whether that changed any."""
-    before = [getattr(turn, column) for column in _VENDOR_PARTS]
-    for column, name in _VENDOR_PARTS.items():
-        value = part.get(name) if isinstance(part, Mapping) else None
-        usable = isinstance(value, int | float) and 0 <= value < 10_000_000
-        setattr(turn, column, round(value) if usable and value is not None else None)
-    return before != [getattr(turn, column) for column in _VENDOR_PARTS]
+def _set_vapi_latencies(turn: Turn, parts: Any) -> bool:
+    """Set the turn's columns from one item of Vapi's `turnLatencies`. Whether that changed any."""
+    before = [getattr(turn, column) for column in _VAPI_LATENCIES]
+    for column, key in _VAPI_LATENCIES.items():
+        value = parts.get(key) if isinstance(parts, Mapping) else None
+        is_valid = isinstance(value, int | float) and 0 <= value < MAX_LATENCY_PART_MS
+        setattr(turn, column, round(value) if is_valid and value is not None else None)
+    return before != [getattr(turn, column) for column in _VAPI_LATENCIES]
 
 
+_UTTERANCE_FIELDS = ("index", "speaker", "text", "started_ms", "ended_ms", "interrupted", "unheard_ms")
 _TURN_FIELDS = (
     "number", "end_of_speech_ms", "endpointed_ms", "first_audio_ms", "sent_ms", "heard_ms",
     "response_latency_ms", "bridge_overhead_us", "interrupted",
 )  # fmt: skip
-_VENDOR_PARTS = {
+_VAPI_LATENCIES = {
     "model_ms": "modelLatency",
     "voice_ms": "voiceLatency",
     "transcriber_ms": "transcriberLatency",
@@ -317,23 +333,29 @@ _VENDOR_PARTS = {
 }
 
 
-def _index(*parts: object) -> int:
-    """The same index for the same news, so that hearing it twice makes one row."""
+def _event_index(*parts: object) -> int:
+    """An index made of the event's content, so that the same report delivered twice is one row."""
     return crc32(repr(parts).encode()) >> 1
+
+
+def _new(model: type[M], **values: Any) -> M:
+    """An unsaved row of cleaned values."""
+    return model(**{name: clean_value(model, name, value) for name, value in values.items()})
 
 
 def _upsert(
     model: type[models.Model],
     rows: Iterable[models.Model],
     unique: Sequence[str],
-    only: Sequence[str] | None = None,
+    update: Sequence[str] | None = None,
 ) -> None:
-    found = list(rows)
-    if not found:
+    """Insert the rows; update those that exist. `update` names the columns to update, by default all."""
+    rows = list(rows)
+    if not rows:
         return
-    names = only or [f.name for f in model._meta.concrete_fields if not f.primary_key]
+    names = update or [field.name for field in model._meta.concrete_fields if not field.primary_key]
     model._default_manager.bulk_create(
-        found,
+        rows,
         update_conflicts=True,
         unique_fields=list(unique),
         update_fields=[name for name in names if name not in unique],

@@ -1,7 +1,9 @@
-"""The one sanitiser of what strangers wrote: every text and every JSON value passes it on its way to a row.
+"""Cleans text and JSON from outside before they are stored, so that every database accepts them.
 
-PostgreSQL refuses a NUL that SQLite takes, both refuse a lone surrogate somewhere, and neither takes NaN
-in JSON; here all of that becomes one and the same value for both. Pure, and idempotent.
+PostgreSQL rejects a NUL, which SQLite accepts. Both reject a lone surrogate in some places. Neither accepts
+NaN in JSON. Here they all become the same value for both databases. Idempotent.
+
+`clean_value` is for a column of a model: it takes the maximum length from the model's field.
 """
 
 from __future__ import annotations
@@ -9,28 +11,32 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from itertools import islice
 from typing import Any
 
-MAX_TEXT = 16_000
+from django.db import models
+
+MAX_TEXT = 16_000  # of a column without a maximum length
 MAX_JSON_TEXT = 2000
+MAX_JSON_KEY = 200
 MAX_JSON_DEPTH = 8
 MAX_JSON_ITEMS = 1000
 
-# Control characters other than tab and newline, and lone halves of surrogate pairs.
+# Control characters other than tab and newline, and lone surrogates.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
-def clean_text(text: str, most: int = MAX_TEXT) -> str:
-    """Text that every database takes: no control characters, no lone surrogates, NFC, bounded."""
-    cut = _SURROGATE.sub("\ufffd", _CONTROL.sub("", text[: most * 2]))
-    return unicodedata.normalize("NFC", cut)[:most]
+def clean_text(text: str, max_length: int = MAX_TEXT) -> str:
+    """Text in NFC, without control characters and lone surrogates, at most `max_length` characters."""
+    cleaned = _SURROGATE.sub("\ufffd", _CONTROL.sub("", text[: max_length * 2]))
+    return unicodedata.normalize("NFC", cleaned)[:max_length]
 
 
 def clean_json(value: Any, depth: int = 0) -> Any:
-    """The same for JSON; NaN and infinities become null, what is too deep or strange becomes text."""
+    """The same for JSON. NaN and infinities become null; what is nested too deep or not JSON becomes text."""
     match value:
         case None | bool() | int():
             return value
@@ -40,8 +46,27 @@ def clean_json(value: Any, depth: int = 0) -> Any:
             return clean_text(value, MAX_JSON_TEXT)
         case Mapping() if depth < MAX_JSON_DEPTH:
             items = islice(value.items(), MAX_JSON_ITEMS)
-            return {clean_text(str(key), 200): clean_json(item, depth + 1) for key, item in items}
+            return {clean_text(str(key), MAX_JSON_KEY): clean_json(item, depth + 1) for key, item in items}
         case list() | tuple() if depth < MAX_JSON_DEPTH:
             return [clean_json(item, depth + 1) for item in value[:MAX_JSON_ITEMS]]
         case _:
             return clean_text(str(value), MAX_JSON_TEXT)
+
+
+def clean_value(model: type[models.Model], name: str, value: Any) -> Any:
+    """The value as this column of the model stores it. Only text and JSON columns change it."""
+    cleaner = _cleaner(model, name)
+    return cleaner(value) if cleaner else value
+
+
+@cache  # runs for every entry, and looking up a field is slow
+def _cleaner(model: type[models.Model], name: str) -> Callable[[Any], Any] | None:
+    match model._meta.get_field(name):
+        case models.CharField(max_length=max_length):
+            return partial(clean_text, max_length=max_length or MAX_TEXT)
+        case models.TextField():
+            return clean_text
+        case models.JSONField():
+            return clean_json
+        case _:
+            return None

@@ -1,8 +1,8 @@
-"""Entries to rows: any order, any number of times, the same rows.
+"""Applies journal entries to the database: in any order and any number of times, the rows are the same.
 
-A batch is applied in one transaction. The calls it names are locked and merged in memory (`merge.py`), then
-saved with the fields that changed; children are upserted in bulk by their index.
-The leases that say which process carries a call are rows, too, and kept here.
+A batch is applied in one transaction. Its calls are locked, merged in memory (`merge.py`) and saved with the
+fields that changed; utterances, turns and events are upserted in bulk. The leases that say which process
+handles a call are columns, too, and are renewed and reaped here.
 """
 
 from __future__ import annotations
@@ -16,102 +16,109 @@ from django.db.models import QuerySet
 
 from bridge import journal
 from bridge.end_reasons import ENDED_BY, WORKER_LOST
-from calls.ingest.merge import LEASE, Changes, moment
-from calls.ingest.sanitize import clean_text
+from calls.ingest.merge import LEASE, Changes, utc_datetime
+from calls.ingest.sanitize import clean_value
 from calls.models import Call
 from calls.stats import call_summary
 
-LONGEST_CALL = timedelta(hours=4)  # Twilio ends every call by then
-REAPED_AT_ONCE = 500
+MAX_CALL_DURATION = timedelta(hours=4)  # Twilio ends every call by then
+MAX_REAPED = 500  # calls, at one time
 
 Batch = Sequence[journal.Entry]
 
 
-def apply(entries: Batch) -> list[journal.Entry]:
-    """Make rows of a batch; call it inside a transaction. Returns entries whose call is not known yet."""
-    calls = _calls_of(entries)
-    by_vapi_id = _by_vapi_id(entries, calls)
+def apply_entries(entries: Batch) -> list[journal.Entry]:
+    """Make rows of a batch. Call it in a transaction. Returns the entries whose call is not known yet."""
+    calls = _lock_calls(entries)
+    calls_by_vapi_id = _lock_calls_by_vapi_id(entries, calls)
     changes = Changes()
-    unplaced: list[journal.Entry] = []
+    unmatched: list[journal.Entry] = []
     for entry in entries:
-        call = calls.get(clean_sid(entry.call_sid))
+        call = calls.get(_call_sid(entry))
         if call is None and isinstance(entry, journal.AssistantReported):
-            call = by_vapi_id.get(entry.vapi_call_id)
+            call = calls_by_vapi_id.get(entry.vapi_call_id)
         if call is None:
-            unplaced.append(entry)
+            unmatched.append(entry)
         else:
             changes.merge(call, entry)
     changes.save()
-    return unplaced
+    return unmatched
 
 
-def clean_sid(call_sid: str) -> str:
-    return clean_text(call_sid, 64)
+def _call_sid(entry: journal.Entry) -> str:
+    return str(clean_value(Call, "call_sid", entry.call_sid))
 
 
-def _calls_of(entries: Batch) -> dict[str, Call]:
-    """The batch's calls, locked, and created where they are not there yet."""
+def _lock_calls(entries: Batch) -> dict[str, Call]:
+    """The batch's calls by CallSid, locked. Missing ones are created."""
     first_seen: dict[str, float] = {}
     for entry in entries:
-        if sid := clean_sid(entry.call_sid):
+        if sid := _call_sid(entry):
             at = getattr(entry, "at", None)
             first_seen[sid] = min(first_seen.get(sid, math.inf), math.inf if at is None else at)
-    rows = Call.objects.select_for_update().order_by("call_sid")  # one order, so that writers cannot deadlock
-    found = {call.call_sid: call for call in rows.filter(call_sid__in=first_seen)}
-    missing = first_seen.keys() - found.keys()
+    rows = Call.objects.select_for_update().order_by("call_sid")  # always this order: writers cannot deadlock
+    calls = {call.call_sid: call for call in rows.filter(call_sid__in=first_seen)}
+    missing = first_seen.keys() - calls.keys()
     if missing:
         now = datetime.now(UTC)
-        fresh = [
-            Call(call_sid=sid, started_at=moment(first_seen[sid]) if first_seen[sid] < math.inf else now)
+        created = [
+            Call(
+                call_sid=sid, started_at=utc_datetime(first_seen[sid]) if first_seen[sid] < math.inf else now
+            )
             for sid in sorted(missing)
         ]
-        # Another process may create the same call at this moment.
-        Call.objects.bulk_create(fresh, ignore_conflicts=True)
-        found |= {call.call_sid: call for call in rows.filter(call_sid__in=missing)}
-    return found
+        # Another process may create the same call at the same time.
+        Call.objects.bulk_create(created, ignore_conflicts=True)
+        calls |= {call.call_sid: call for call in rows.filter(call_sid__in=missing)}
+    return calls
 
 
-def _by_vapi_id(entries: Batch, calls: Mapping[str, Call]) -> dict[str, Call]:
-    wanted = {
+def _lock_calls_by_vapi_id(entries: Batch, calls: Mapping[str, Call]) -> dict[str, Call]:
+    """The calls of reports that name only Vapi's call id, locked."""
+    ids = {
         entry.vapi_call_id
         for entry in entries
         if isinstance(entry, journal.AssistantReported) and entry.vapi_call_id and not entry.call_sid
     }
-    found = {call.vapi_call_id: call for call in calls.values() if call.vapi_call_id}
-    # An answer in this very batch has not reached its row yet.
+    by_id = {call.vapi_call_id: call for call in calls.values() if call.vapi_call_id}
+    # An id from an entry of this batch is not in its row yet.
     for entry in entries:
-        if isinstance(entry, journal.AssistantAnswered) and entry.vapi_call_id in wanted:
-            found[entry.vapi_call_id] = calls[clean_sid(entry.call_sid)]
-    if unknown := wanted - found.keys():
+        if isinstance(entry, journal.AssistantAnswered) and entry.vapi_call_id in ids:
+            by_id[entry.vapi_call_id] = calls[_call_sid(entry)]
+    if unknown := ids - by_id.keys():
         rows = Call.objects.select_for_update().order_by("call_sid").filter(vapi_call_id__in=unknown)
-        found |= {call.vapi_call_id: call for call in rows}
-    return found
+        by_id |= {call.vapi_call_id: call for call in rows}
+    return by_id
 
 
 def renew_leases(call_sids: Sequence[str], now: datetime) -> None:
-    """This process still carries these calls."""
+    """Extend the leases of the calls that this process handles."""
     if call_sids:
         Call.objects.live().filter(call_sid__in=call_sids).update(lease_until=now + LEASE)
 
 
 def reap(now: datetime) -> list[str]:
-    """End the calls that no process carries any more; call it inside a transaction. Returns their sids.
+    """End the calls that no process handles any more. Call it in a transaction. Returns their CallSids.
 
-    A stream that ended otherwise than by caller, assistant or staff leaves its call open, for Twilio goes
-    on with it. If Twilio's word never comes, the call is closed when no call can last that long.
+    A stream that ended, but not by caller, assistant or staff, leaves its call open, because Twilio goes on
+    with it. If Twilio's final status never arrives, the call is closed when no call can last that long.
     """
-    lost = _take(Call.objects.live().filter(lease_until__lt=now, end_reason=""))
+    lost = _lock_some(Call.objects.live().filter(lease_until__lt=now, end_reason=""))
     Call.objects.filter(pk__in=lost).update(
         end_reason=WORKER_LOST, ended_by=ENDED_BY[WORKER_LOST], ended_at=now, status="failed"
     )
-    stale = _take(Call.objects.open().filter(ended_at__lt=now - LONGEST_CALL).exclude(end_reason=""))
+    ended_long_ago = Call.objects.open().filter(ended_at__lt=now - MAX_CALL_DURATION)
+    stale = _lock_some(ended_long_ago.exclude(end_reason=""))
     Call.objects.filter(pk__in=stale).update(status="completed")
-    call_summary.refresh(list(Call.objects.filter(pk__in=[*lost, *stale])))
+    call_summary.update_summaries(list(Call.objects.filter(pk__in=[*lost, *stale])))
     return [*lost.values(), *stale.values()]
 
 
-def _take(calls: QuerySet[Call]) -> dict[int, str]:
-    """Some of these calls, locked where the database can; those that another process has are left to it."""
+def _lock_some(calls: QuerySet[Call]) -> dict[int, str]:
+    """Lock some of these calls. Returns their CallSids by primary key.
+
+    Calls that another process has locked are skipped, where the database can do that.
+    """
     skip = connection.features.has_select_for_update_skip_locked
     rows = calls.select_for_update(skip_locked=skip).values_list("pk", "call_sid")
-    return dict(rows[:REAPED_AT_ONCE])
+    return dict(rows[:MAX_REAPED])

@@ -1,13 +1,15 @@
-"""Entries become rows on one thread, later: the call never waits for the database.
+"""The writer thread: turns the spool's lines into rows, so that no call ever waits for the database.
 
-`SpoolJournal.write` appends a line to this process's spool and wakes the writer; that is all that the
-server's loop ever does. The writer gathers for a moment, applies a batch in one transaction, and goes on.
-A database that is away, locked or frozen holds up this thread and nothing else: the batch is tried again
-until it goes through, in order. What the database refuses for its content is put aside, one line at a
-time, and counted. A report whose call is not known yet is parked for a minute. Spools of dead processes
-are looked for at the start and ever after, and applied beside our own, the oldest first.
+`SpoolJournal.write` appends a line to this process's spool and wakes the writer. The writer waits a moment
+for more lines, applies a batch in one transaction, and repeats.
 
-Between batches the same thread does its rounds (`calls/ingest/housekeeping.py`).
+- A database that is down, locked or frozen blocks only this thread. The batch is retried, in order, until it
+  is applied.
+- A line that the database rejects for its content is quarantined and counted.
+- A report whose call is not known yet is deferred for up to a minute.
+- Spools of dead processes are claimed and applied as well, the oldest first.
+
+Between batches the same thread does the housekeeping (`housekeeping.py`).
 """
 
 from __future__ import annotations
@@ -25,28 +27,28 @@ from django.db import DatabaseError, connection, reset_queries
 
 from calls.ingest.batch import RowWriter
 from calls.ingest.db import now_utc, use_own_connection
-from calls.ingest.housekeeping import ROUNDS_SECONDS, ROUTES_SECONDS, Housekeeping
+from calls.ingest.housekeeping import HOUSEKEEPING_SECONDS, ROUTES_SECONDS, Housekeeping
 from calls.ingest.journal import SpoolJournal
-from calls.ingest.spool import Spool, abandoned
+from calls.ingest.spool import Spool, claim_abandoned
 
 log = logging.getLogger(__name__)
 
-BATCH = 500
-GATHER_SECONDS = 0.05
+MAX_BATCH = 500  # lines
+GATHER_SECONDS = 0.05  # from the first line until its batch is read
 TICK_SECONDS = 1.0
-RETRY_SECONDS = (0.2, 2.0)  # first pause, longest pause
-SYNC_SECONDS = 0.2  # what a power cut may cost
-PARK_SECONDS = 60.0
-MAX_PARKED = 1000
-CUT_ABOVE_BYTES = 1024 * 1024
-CUT_AFTER_SECONDS = 30.0  # of quiet, however small the file: words spoken should not lie about
+MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.2, 2.0
+SYNC_SECONDS = 0.2  # a power cut may lose this much
+DEFER_SECONDS = 60.0
+MAX_DEFERRED = 1000  # lines
+TRUNCATE_ABOVE_BYTES = 1024 * 1024
+TRUNCATE_IDLE_SECONDS = 30.0  # below that size: transcripts should not stay in the file
 
-_NO_TABLE = re.compile(r"no such (table|column)|has no column|calls_\w+\W+does not exist", re.ASCII)
+_MISSING_TABLE = re.compile(r"no such (table|column)|has no column|calls_\w+\W+does not exist", re.ASCII)
 
 
 @dataclass(slots=True)
-class Source:
-    """A spool and how far it is in rows."""
+class SpoolCursor:
+    """A spool, and how much of it is in the database."""
 
     spool: Spool
     offset: int = 0
@@ -54,21 +56,21 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """How the writer is doing."""
+class WriterStats:
+    """The writer's counters."""
 
     backlog: int  # lines of this process that are not rows yet
-    backlog_bytes: int  # the same in bytes, dead processes' spools included
+    backlog_bytes: int  # the same in bytes, including the spools of dead processes
     applied: int
-    parked: int
+    deferred: int
     quarantined: int
     dropped: int
     retries: int
-    last_error: str  # the class of what the database raised, empty once it takes rows again
+    last_error: str  # class name of the database's error; empty once it accepts rows again
 
 
 class JournalWriter(threading.Thread):
-    """The one thread that makes rows."""
+    """The thread that makes rows. All times are monotonic seconds."""
 
     def __init__(
         self,
@@ -81,168 +83,171 @@ class JournalWriter(threading.Thread):
     ) -> None:
         super().__init__(name="journal-writer", daemon=True)
         self._journal = journal
-        self._own = Source(journal.spool)
-        self._dead: list[Source] = []  # spools of dead processes, oldest first
-        self._placer = RowWriter(live_calls, on_commit)
+        self._own = SpoolCursor(journal.spool)
+        self._abandoned: list[SpoolCursor] = []  # spools of dead processes, oldest first
+        self._rows = RowWriter(live_calls, on_commit)
+        self._housekeeping = Housekeeping(live_calls, on_routes, started_at=clock())
         self._clock = clock
-        self._rounds = Housekeeping(live_calls, on_routes, started_at=clock())
-        self._parked: dict[bytes, float] = {}  # lines without a call, and until when they may wait for it
+        self._deferred: dict[bytes, float] = {}  # lines whose call is unknown, and when to give up on them
         self._quarantined = self._retries = 0
         self._last_error = ""
-        self._batch = BATCH  # smaller while the database has trouble
-        self._pause = RETRY_SECONDS[0]
+        self._batch_size = MAX_BATCH  # smaller after an error
+        self._backoff_seconds = MIN_BACKOFF_SECONDS  # longer after an error
         self._stopping = threading.Event()
-        self._give_up_at = float("inf")  # monotonic; after it, what is left stays in the spool
-        self._routes_due = self._rounds_due = self._tick_due = 0.0  # monotonic, as are those below
+        self._stop_deadline = float("inf")  # lines that are left then stay in the spool
+        self._routes_due = self._housekeeping_due = self._retry_due = 0.0
         self._synced_at = self._read_at = self._clock()
         self._synced_size = 0
 
-    def figures(self) -> Figures:
-        """A snapshot; may be asked from any thread."""
+    def stats(self) -> WriterStats:
+        """A snapshot. Thread-safe."""
         spool = self._journal.spool
-        return Figures(
+        cursors = (self._own, *self._abandoned)
+        return WriterStats(
             backlog=max(0, spool.appended - self._own.lines),
-            backlog_bytes=sum(max(0, each.spool.size - each.offset) for each in (self._own, *self._dead)),
-            applied=self._placer.applied,
-            parked=len(self._parked),
+            backlog_bytes=sum(max(0, cursor.spool.size - cursor.offset) for cursor in cursors),
+            applied=self._rows.applied,
+            deferred=len(self._deferred),
             quarantined=self._quarantined,
             dropped=spool.dropped + self._journal.unwritable,
             retries=self._retries,
             last_error=self._last_error,
         )
 
-    def stop(self, deadline_s: float) -> None:
-        """Write what can be written in this time; the rest waits in the spool for the next start."""
-        self._give_up_at = self._clock() + deadline_s
+    def stop(self, timeout_seconds: float) -> None:
+        """Write what can be written in this time. The rest stays in the spool for the next start."""
+        self._stop_deadline = self._clock() + timeout_seconds
         self._stopping.set()
         self._journal.wake.set()
         if self.is_alive():
-            self.join(deadline_s)
+            self.join(timeout_seconds)
 
     # The thread
 
     def run(self) -> None:
         use_own_connection()
-        more = True
+        has_more = True
         while True:
-            if not more:
+            if not has_more:
                 self._wait()
-            stopping = self._stopping.is_set()  # asked first, so that a last look follows the last entry
+            is_stopping = self._stopping.is_set()  # read before the step: the last step sees the last entry
             try:
-                more = self.step()
-            except Exception:  # a bug must not end the one thread that makes rows
-                log.exception("journal: the writer stumbled and goes on")
-                self._rest(RETRY_SECONDS[1])
-                more = True
-            if stopping and (not more or self._clock() >= self._give_up_at):
+                has_more = self.step()
+            except Exception:  # a bug must not end the only thread that makes rows
+                log.exception("journal: the writer's step failed")
+                self._backoff(MAX_BACKOFF_SECONDS)
+                has_more = True
+            if is_stopping and (not has_more or self._clock() >= self._stop_deadline):
                 break
-        if not self._parked:
-            self._own.offset = self._own.spool.cut(self._own.offset)
-        for source in self._dead:
-            source.spool.close(delete=False)
+        if not self._deferred:
+            self._own.offset = self._own.spool.truncate(self._own.offset)
+        for cursor in self._abandoned:
+            cursor.spool.close(delete=False)
         connection.close()
 
     def _wait(self) -> None:
         if self._journal.wake.wait(TICK_SECONDS):
             self._stopping.wait(GATHER_SECONDS)
-        self._journal.wake.clear()  # before reading, so that whatever comes later wakes us again
+        self._journal.wake.clear()  # before reading, so that a later entry wakes the thread again
 
     def step(self) -> bool:
-        """One batch of each spool, and what is due. Whether there is more to do at once."""
-        reset_queries()  # with debug on Django remembers every query of a thread that serves no requests
+        """One batch of each spool, and the work that is due. Whether there is more to do at once."""
+        reset_queries()  # with DEBUG on, Django keeps every query of a thread that serves no requests
         now = self._clock()
         if now >= self._routes_due:
             self._routes_due = now + ROUTES_SECONDS
-            self._rounds.refresh_routes()
-        if now >= self._rounds_due:
-            self._rounds_due = now + ROUNDS_SECONDS
-            self._do_rounds()
-        if now >= self._tick_due:
-            self._tick_due = now + TICK_SECONDS
-            self._try_parked(now)
-        self._sync(now)
-        oldest = self._dead[:1]
-        more = [self._advance(source) for source in (*oldest, self._own)]
-        self._cut(now)
-        return any(more)
+            self._housekeeping.refresh_routes()
+        if now >= self._housekeeping_due:
+            self._housekeeping_due = now + HOUSEKEEPING_SECONDS
+            self._run_housekeeping()
+        if now >= self._retry_due:
+            self._retry_due = now + TICK_SECONDS
+            self._retry_deferred(now)
+        self._sync_spool(now)
+        cursors = (*self._abandoned[:1], self._own)
+        has_more = [self._apply_batch(cursor) for cursor in cursors]
+        self._truncate_spool(now)
+        return any(has_more)
 
-    def _advance(self, source: Source) -> bool:
-        """One batch; False when there was none."""
-        lines, behind = source.spool.read(source.offset, self._batch)
+    def _apply_batch(self, cursor: SpoolCursor) -> bool:
+        """Apply one batch. False if there was none."""
+        lines, end = cursor.spool.read(cursor.offset, self._batch_size)
         if not lines:
-            if source is not self._own:
-                log.info("journal: %s is applied and removed", source.spool.path.name)
-                source.spool.close(delete=True)
-                self._dead.remove(source)
-                return bool(self._dead)
-            return False
+            if cursor is self._own:
+                return False
+            log.info("journal: applied all of %s, deleting it", cursor.spool.path.name)
+            cursor.spool.close(delete=True)
+            self._abandoned.remove(cursor)
+            return bool(self._abandoned)
         try:
-            unplaced, bad = self._placer.place([line for line in lines if line != b"\n"])
+            unmatched, bad = self._rows.apply_lines([line for line in lines if line != b"\n"])
         except Exception as error:
-            self._trouble(error)
-            self._rest(self._pause)
-            self._pause = min(self._pause * 2, RETRY_SECONDS[1])
-            self._batch = max(1, self._batch // 2)
+            self._on_db_error(error)
+            self._backoff(self._backoff_seconds)
+            self._backoff_seconds = min(self._backoff_seconds * 2, MAX_BACKOFF_SECONDS)
+            self._batch_size = max(1, self._batch_size // 2)
             return True
-        self._well()
-        for line in unplaced:
-            self._park(line, source)
-        self._put_aside(source.spool, bad)
-        source.offset = behind
-        source.lines += len(lines)
+        self._on_db_ok()
+        for line in unmatched:
+            self._defer(line, cursor)
+        self._quarantine(cursor.spool, bad)
+        cursor.offset = end
+        cursor.lines += len(lines)
         self._read_at = self._clock()
         return True
 
-    def _do_rounds(self) -> None:
-        for spool in abandoned(self._journal.directory):
-            log.info("journal: found %s of a dead server, %d bytes", spool.path.name, spool.size)
-            self._dead.append(Source(spool))
+    def _run_housekeeping(self) -> None:
+        for spool in claim_abandoned(self._journal.directory):
+            log.info("journal: claimed %s of a dead server (%d bytes)", spool.path.name, spool.size)
+            self._abandoned.append(SpoolCursor(spool))
         try:
-            lost = self._rounds.go(self._clock(), now_utc())
+            reaped = self._housekeeping.run_once(self._clock(), now_utc())
         except Exception as error:
-            self._trouble(error)
+            self._on_db_error(error)
         else:
-            if not self.figures().backlog_bytes:  # otherwise the next batch tells
-                self._well()
-            self._placer.tell(set(lost))
+            if (
+                not self.stats().backlog_bytes
+            ):  # with a backlog, the next batch shows whether rows are accepted
+                self._on_db_ok()
+            self._rows.notify_changed(set(reaped))
 
-    # Lines that are no rows
+    # Lines that are not rows
 
-    def _park(self, line: bytes, source: Source) -> None:
-        """Let it wait for its call. It stays on disk, in our own spool, for as long."""
-        if source is not self._own:
+    def _defer(self, line: bytes, cursor: SpoolCursor) -> None:
+        """Keep a line until its call is known. It stays on disk, in this process's own spool."""
+        if cursor is not self._own:
             if not self._own.spool.append(line):
-                self._put_aside(source.spool, [line])
-        elif len(self._parked) < MAX_PARKED:
-            self._parked.setdefault(line, self._clock() + PARK_SECONDS)
+                self._quarantine(cursor.spool, [line])
+        elif len(self._deferred) < MAX_DEFERRED:
+            self._deferred.setdefault(line, self._clock() + DEFER_SECONDS)
         else:
-            self._put_aside(source.spool, [line])
+            self._quarantine(cursor.spool, [line])
 
-    def _try_parked(self, now: float) -> None:
-        lines = list(self._parked)
+    def _retry_deferred(self, now: float) -> None:
+        lines = list(self._deferred)
         if not lines:
             return
         try:
-            unplaced, bad = self._placer.place(lines)
+            unmatched, bad = self._rows.apply_lines(lines)
         except Exception as error:
-            self._trouble(error)
+            self._on_db_error(error)
             return
-        late = [line for line in unplaced if self._parked[line] <= now]
-        self._put_aside(self._own.spool, [*bad, *late])
-        self._parked = {line: self._parked[line] for line in unplaced if line not in late}
+        expired = [line for line in unmatched if self._deferred[line] <= now]
+        self._quarantine(self._own.spool, [*bad, *expired])
+        self._deferred = {line: self._deferred[line] for line in unmatched if line not in expired}
 
-    def _put_aside(self, spool: Spool, lines: Sequence[bytes]) -> None:
+    def _quarantine(self, spool: Spool, lines: Sequence[bytes]) -> None:
         self._quarantined += len(lines)
         for line in lines:
             try:
                 if not spool.quarantine(line):
-                    log.error("journal: the quarantine is full; a line was thrown away")
+                    log.error("journal: the quarantine is full, a line was discarded")
             except OSError as error:
-                log.error("journal: a line could not be put aside: %s", error.strerror)
+                log.error("journal: a line could not be quarantined: %s", error.strerror)
 
     # The disk and the database
 
-    def _sync(self, now: float) -> None:
+    def _sync_spool(self, now: float) -> None:
         spool = self._own.spool
         if spool.size != self._synced_size and now - self._synced_at >= SYNC_SECONDS:
             self._synced_at, self._synced_size = now, spool.size
@@ -251,38 +256,40 @@ class JournalWriter(threading.Thread):
             except OSError as error:
                 log.error("journal: the spool cannot be synced: %s", error.strerror)
 
-    def _cut(self, now: float) -> None:
+    def _truncate_spool(self, now: float) -> None:
         own = self._own
-        quiet = now - self._read_at >= CUT_AFTER_SECONDS
-        kept = sum(map(len, self._parked))
-        if own.spool.size > kept and (quiet or own.spool.size - kept > CUT_ABOVE_BYTES):
-            own.offset = own.spool.cut(own.offset, self._parked)
+        is_idle = now - self._read_at >= TRUNCATE_IDLE_SECONDS
+        applied_bytes = own.spool.size - sum(map(len, self._deferred))
+        if applied_bytes > TRUNCATE_ABOVE_BYTES or (is_idle and applied_bytes > 0):
+            own.offset = own.spool.truncate(own.offset, self._deferred)
 
-    def _trouble(self, error: Exception) -> None:
-        """The database does not take it now. Said once for each kind of trouble."""
+    def _on_db_error(self, error: Exception) -> None:
+        """The database accepts no rows now. Logged once for each class of error."""
         self._retries += 1
         name = type(error).__name__
         if name != self._last_error:
             self._last_error = name
             if isinstance(error, DatabaseError):
-                hint = " Its tables are not of this version: run `manage.py migrate`."
-                hint = hint if _NO_TABLE.search(str(error)) else ""
-                log.warning("journal: rows wait, the database does not take them (%s).%s", name, hint)
+                is_unmigrated = _MISSING_TABLE.search(str(error))
+                hint = (
+                    ". The tables are not of this version: run `manage.py migrate`" if is_unmigrated else ""
+                )
+                log.warning("journal: the database does not accept rows, retrying (%s)%s", name, hint)
             else:
-                log.error("journal: rows wait", exc_info=error)
-        with suppress(Exception):  # a dead connection may not even close
+                log.error("journal: rows could not be written, retrying", exc_info=error)
+        with suppress(Exception):  # closing a dead connection may fail, too
             connection.close()
 
-    def _well(self) -> None:
+    def _on_db_ok(self) -> None:
         if self._last_error:
-            log.info("journal: the database takes rows again after %s", self._last_error)
+            log.info("journal: the database accepts rows again after %s", self._last_error)
         self._last_error = ""
-        self._pause = RETRY_SECONDS[0]
-        self._batch = min(BATCH, self._batch * 2)
+        self._backoff_seconds = MIN_BACKOFF_SECONDS
+        self._batch_size = min(MAX_BATCH, self._batch_size * 2)
 
-    def _rest(self, seconds: float) -> None:
-        """Pause, though not beyond the time that is left to us."""
+    def _backoff(self, seconds: float) -> None:
+        """Sleep, but not beyond the deadline of a stop."""
         if self._stopping.is_set():
-            time.sleep(max(0.0, min(seconds, self._give_up_at - self._clock())))
+            time.sleep(max(0.0, min(seconds, self._stop_deadline - self._clock())))
         else:
             self._stopping.wait(seconds)

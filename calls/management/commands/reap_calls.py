@@ -1,4 +1,4 @@
-"""Ends the calls whose server died without a word."""
+"""`manage.py reap_calls`: ends the calls whose server process died."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from calls.ingest.db import bounded_transaction, now_utc
 
 
 class Command(BaseCommand):
-    help = "End calls that no server carries any more. Running servers do this by themselves."
+    help = "End calls whose server has stopped. Running servers do this by themselves."
 
     def handle(self, *args: Any, **options: Any) -> None:
         with bounded_transaction():

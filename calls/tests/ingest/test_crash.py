@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calls.tests.live_server import Database, LiveServer, eventually, live_server, own_database
-from sandbox.faults import AssistantDials
+from sandbox.faults import VapiFaults
 from sandbox.speech import audio
-from sandbox.twilio.carrier import CutIn, Say, Step
-from sandbox.vapi.server import Assistant
+from sandbox.twilio.caller import CutIn, Say, Step
+from sandbox.vapi.server import VapiSimulator
 
 GRACE_SECONDS = 1.0  # between a word and the kill, for the word to reach the server and its journal
 BEFORE_THE_KILL = (1.2, 2.8)  # seconds after the call's first final
@@ -58,8 +58,10 @@ def chatter() -> list[Step]:
     return [Say(yes), *(CutIn(yes, after_ms=350) for _ in range(20))]
 
 
-async def call_and_kill(server: LiveServer, assistant: Assistant, call_sid: str, after_s: float) -> Killed:
-    calling = asyncio.create_task(server.carrier().place_call(chatter(), call_sid=call_sid))
+async def call_and_kill(
+    server: LiveServer, assistant: VapiSimulator, call_sid: str, after_s: float
+) -> Killed:
+    calling = asyncio.create_task(server.twilio_simulator().place_call(chatter(), call_sid=call_sid))
     try:
         call = await assistant.call_for(call_sid, WAIT_SECONDS)
         await assistant.until(lambda: call.transcripts, WAIT_SECONDS)
@@ -87,10 +89,10 @@ async def check_rows(database: Database, killed: Killed) -> None:
 async def kill_and_restart(database: Database, folder: Path, *, kills: int, locked: bool, seed: int) -> None:
     """Some kills, each followed by a start; with `locked` the words are in the journal alone until then."""
     rng = random.Random(seed)
-    dials = AssistantDials(greets=False, delay_ms=(200, 250))
+    faults = VapiFaults(greets=False, delay_ms=(200, 250))
     script = [f"these are words number {number}" for number in range(1, 50)]
     killed: list[Killed] = []
-    async with Assistant(seed=seed, dials=dials, listen="energy", script=script) as assistant:
+    async with VapiSimulator(seed=seed, faults=faults, listen="energy", script=script) as assistant:
         server = await asyncio.to_thread(live_server, assistant.base_url, database.url, folder / "journal")
         for number in range(kills):
             async with server:

@@ -25,11 +25,11 @@ from calls.tests.live_server import (
     live_server,
     postgres_programs,
 )
-from sandbox.faults import AssistantDials
-from sandbox.twilio.carrier import Listen, Say, Step
-from sandbox.twilio.webhooks import Addresses, Answer, Webhooks
-from sandbox.vapi.record import AssistantCall
-from sandbox.vapi.server import Assistant
+from sandbox.faults import VapiFaults
+from sandbox.twilio.caller import Listen, Say, Step
+from sandbox.twilio.webhook_client import UrlResolver, WebhookClient, WebhookResponse
+from sandbox.vapi.record import VapiCallRecord
+from sandbox.vapi.server import VapiSimulator
 
 PROGRAMS = postgres_programs()
 POSTGRES = os.environ.get("TEST_POSTGRES_URL") or os.environ.get("DATABASE_URL", "").startswith("postgres")
@@ -57,7 +57,7 @@ def cluster() -> Iterator[Cluster]:
         yield cluster
 
 
-async def ring(server: LiveServer, webhooks: Webhooks, number: int) -> Answer:
+async def ring(server: LiveServer, webhooks: WebhookClient, number: int) -> WebhookResponse:
     """Somebody else calls."""
     form = {
         "CallSid": f"CA{number:032d}",
@@ -78,12 +78,12 @@ async def look_at_a_page(server: LiveServer, session: aiohttp.ClientSession) -> 
             await answer.read()
 
 
-async def freeze_and_ring(server: LiveServer, cluster: Cluster) -> list[Answer]:
+async def freeze_and_ring(server: LiveServer, cluster: Cluster) -> list[WebhookResponse]:
     """The answers that new callers got while nothing in the database moved and pages hung."""
-    answers: list[Answer] = []
+    answers: list[WebhookResponse] = []
     timeout = aiohttp.ClientTimeout(total=WAIT_SECONDS)
     async with aiohttp.ClientSession(trust_env=False, timeout=timeout) as session:
-        webhooks = Webhooks(Addresses(server.url), session)
+        webhooks = WebhookClient(UrlResolver(server.url), session)
         cluster.freeze()
         frozen_until = time.monotonic() + FROZEN_SECONDS
         try:
@@ -102,14 +102,14 @@ async def test_ten_frozen_seconds_cost_no_row_no_frame_and_no_caller(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     database = cluster.database
-    dials = AssistantDials(greets=False, delay_ms=(200, 300))
+    faults = VapiFaults(greets=False, delay_ms=(200, 300))
     script = [f"these are words number {number}" for number in range(1, 50)]
-    async with Assistant(dials=dials, listen="energy", script=script) as assistant:
+    async with VapiSimulator(faults=faults, listen="energy", script=script) as assistant:
         server = await asyncio.to_thread(
             live_server, assistant.base_url, database.url, tmp_path / "journal", VAPI_AUDIO_FORMAT="mulaw"
         )
         async with server:
-            calling = asyncio.create_task(server.carrier().place_call(SCRIPT, call_sid=SID))
+            calling = asyncio.create_task(server.twilio_simulator().place_call(SCRIPT, call_sid=SID))
             try:
                 call = await assistant.call_for(SID, WAIT_SECONDS)
                 await assistant.until(lambda: call.transcripts, WAIT_SECONDS)
@@ -121,7 +121,7 @@ async def test_ten_frozen_seconds_cost_no_row_no_frame_and_no_caller(
             await check_rows(database, call, answers)
 
     assert [(answer.status, answer.problem) for answer in answers] == [(200, "")] * len(answers)
-    assert max(answer.took_ms for answer in answers) < WEBHOOK_MS
+    assert max(answer.elapsed_ms for answer in answers) < WEBHOOK_MS
     assert record.errors == []
     # With mu-law all through, both ends have the same bytes.
     heard = call.received_audio
@@ -129,7 +129,7 @@ async def test_ten_frozen_seconds_cost_no_row_no_frame_and_no_caller(
     assert record.received_ulaw == call.sent_audio
 
 
-async def check_rows(database: Database, call: AssistantCall, answers: list[Answer]) -> None:
+async def check_rows(database: Database, call: VapiCallRecord, answers: list[WebhookResponse]) -> None:
     said = [(speaker, words) for _, speaker, words in call.transcripts]
     assert len(said) == 2 * len(SAYS)
     assert await eventually(lambda: database.utterances(SID), said.__eq__, WAIT_SECONDS) == said

@@ -79,7 +79,7 @@ def whole_call(sid: str = SID) -> list[Entry]:
 
 def apply(entries: Sequence[Entry]) -> list[Entry]:
     with transaction.atomic():
-        return upsert.apply(entries)
+        return upsert.apply_entries(entries)
 
 
 def kept(*entries: Entry) -> Call:

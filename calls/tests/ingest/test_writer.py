@@ -1,4 +1,4 @@
-"""The writer: nothing acknowledged is lost, whatever becomes of the database, the disk or the process."""
+"""The writer thread: no acknowledged entry is lost when the database, the disk or the process fails."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from bridge.journal import (
 )
 from calls.ingest import db
 from calls.ingest.db import now_utc
-from calls.ingest.housekeeping import ROUNDS_SECONDS, ROUTES_SECONDS, Housekeeping
+from calls.ingest.housekeeping import HOUSEKEEPING_SECONDS, ROUTES_SECONDS, Housekeeping
 from calls.ingest.journal import SpoolJournal
 from calls.ingest.spool import Spool
 from calls.ingest.writer import (
-    BATCH,
-    CUT_ABOVE_BYTES,
-    PARK_SECONDS,
+    DEFER_SECONDS,
+    MAX_BATCH,
     TICK_SECONDS,
+    TRUNCATE_ABOVE_BYTES,
     JournalWriter,
 )
 from calls.models import Call, CallEvent, PhoneNumber, Utterance
@@ -55,15 +55,15 @@ def spoken(number: int, text: str = "Hello.", speaker: str = "caller") -> Uttera
     return UtteranceSpoken(SID, number, speaker, text)
 
 
-def until(true: Callable[[], bool], what: str, seconds: float = 20) -> None:
-    give_up = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < give_up, what
+def wait_until(condition: Callable[[], bool], failure: str, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, failure
         time.sleep(0.01)
 
 
 class Folder:
-    """A journal in a folder of its own."""
+    """A journal in a directory of its own."""
 
     folder: Path
     journal: SpoolJournal
@@ -93,150 +93,152 @@ class Folder:
         return b"".join(found).splitlines(keepends=True)
 
 
-def work(writer: JournalWriter) -> None:
+def drain(writer: JournalWriter) -> None:
     while writer.step():
         pass
 
 
 class StepTests(Folder, TestCase):
-    """The writer's work, step by step on this thread."""
+    """The writer's steps, run on the test's thread."""
 
-    def test_it_makes_rows_and_tells_whose(self) -> None:
-        told: list[set[str]] = []
-        writer = self.writer(on_commit=told.append)
+    def test_it_makes_rows_and_notifies_of_their_calls(self) -> None:
+        notified: list[set[str]] = []
+        writer = self.writer(on_commit=notified.append)
         self.write(CallOffered(SID, 5.0), spoken(0), spoken(1))
-        self.assertEqual(writer.figures().backlog, 3)
-        work(writer)
+        self.assertEqual(writer.stats().backlog, 3)
+        drain(writer)
         self.assertEqual(Utterance.objects.count(), 2)
-        self.assertEqual(told, [{SID}])
-        figures = writer.figures()
-        self.assertEqual((figures.backlog, figures.backlog_bytes, figures.applied), (0, 0, 3))
+        self.assertEqual(notified, [{SID}])
+        stats = writer.stats()
+        self.assertEqual((stats.backlog, stats.backlog_bytes, stats.applied), (0, 0, 3))
 
-    def test_it_works_in_batches(self) -> None:
-        self.write(*(spoken(number) for number in range(BATCH + 1)))
+    def test_it_applies_lines_in_batches(self) -> None:
+        self.write(*(spoken(number) for number in range(MAX_BATCH + 1)))
         writer = self.writer()
         self.assertTrue(writer.step())
-        self.assertEqual(Utterance.objects.count(), BATCH)
-        work(writer)
-        self.assertEqual(Utterance.objects.count(), BATCH + 1)
+        self.assertEqual(Utterance.objects.count(), MAX_BATCH)
+        drain(writer)
+        self.assertEqual(Utterance.objects.count(), MAX_BATCH + 1)
 
-    def test_a_listener_that_fails_costs_nothing(self) -> None:
+    def test_a_failing_listener_does_not_stop_the_writer(self) -> None:
         def fail(call_sids: set[str]) -> None:
             raise RuntimeError("nobody home")
 
         writer = self.writer(on_commit=fail)
         self.write(spoken(0))
         with self.assertLogs("calls.ingest.batch", "ERROR"):
-            work(writer)
-        self.assertEqual((Utterance.objects.count(), writer.figures().retries), (1, 0))
+            drain(writer)
+        self.assertEqual((Utterance.objects.count(), writer.stats().retries), (1, 0))
 
-    def test_what_the_database_refuses_is_put_aside_alone(self) -> None:
+    def test_it_quarantines_only_the_entry_that_the_database_rejects(self) -> None:
         bad: list[Entry] = [spoken(1, speaker="robot"), StreamStarted(SID, "yesterday", "MZ1")]  # type: ignore[arg-type]
         self.write(spoken(0), *bad, spoken(2))
         writer = self.writer()
         with self.assertLogs("calls.ingest.batch", "ERROR"):
-            work(writer)
+            drain(writer)
         self.assertEqual(sorted(Utterance.objects.values_list("index", flat=True)), [0, 2])
         self.assertEqual([from_line(line) for line in self.quarantined()], bad)
-        self.assertEqual((writer.figures().quarantined, writer.figures().retries), (2, 0))
+        self.assertEqual((writer.stats().quarantined, writer.stats().retries), (2, 0))
 
-    def test_damaged_lines_are_put_aside_alone(self) -> None:
+    def test_it_quarantines_only_the_damaged_lines(self) -> None:
         flipped = bytearray(to_line(spoken(1)))
         flipped[30] ^= 1
         self.write(spoken(0))
         self.journal.spool.append(bytes(flipped))
         self.journal.spool.append(b"\n")
         self.write(spoken(2))
-        work(writer := self.writer())
+        drain(writer := self.writer())
         self.assertEqual(sorted(Utterance.objects.values_list("index", flat=True)), [0, 2])
         self.assertEqual(self.quarantined(), [bytes(flipped)])
-        self.assertEqual((writer.figures().quarantined, writer.figures().backlog), (1, 0))
+        self.assertEqual((writer.stats().quarantined, writer.stats().backlog), (1, 0))
 
-    def test_nothing_but_damage_is_no_batch(self) -> None:
+    def test_a_batch_of_damaged_lines_makes_no_query(self) -> None:
         self.journal.spool.append(b"noise\n")
-        work(self.writer())
+        drain(self.writer())
         self.assertEqual(self.quarantined(), [b"noise\n"])
 
-    def test_a_quarantine_that_cannot_be_written_holds_up_nothing(self) -> None:
+    def test_an_unwritable_quarantine_does_not_stop_the_writer(self) -> None:
         (self.folder / "1-abcd.quarantine").symlink_to("/dev/null")
         self.journal.spool.append(b"noise\n")
         self.write(spoken(0))
         with self.assertLogs("calls.ingest.writer", "ERROR"):
-            work(self.writer())
+            drain(self.writer())
         self.assertEqual(Utterance.objects.count(), 1)
 
-    def test_a_full_quarantine_counts_on(self) -> None:
+    def test_a_full_quarantine_still_counts(self) -> None:
         with (self.folder / "old.quarantine").open("wb") as old:
             old.truncate(10 * 1024 * 1024)
         self.journal.spool.append(b"noise\n")
         with self.assertLogs("calls.ingest.writer", "ERROR"):
-            work(writer := self.writer())
-        self.assertEqual(writer.figures().quarantined, 1)
+            drain(writer := self.writer())
+        self.assertEqual(writer.stats().quarantined, 1)
 
     # Parked
 
-    def test_a_report_waits_for_its_call(self) -> None:
+    def test_a_report_is_deferred_until_its_call_is_known(self) -> None:
         report = AssistantReported("", 9.0, "end-of-call-report", "vapi-1", summary="Well.")
         writer = self.writer()
         self.write(report)
-        work(writer)
-        self.assertEqual((writer.figures().parked, writer.figures().applied), (1, 0))
+        drain(writer)
+        self.assertEqual((writer.stats().deferred, writer.stats().applied), (1, 0))
         self.write(AssistantAnswered(SID, 5.0, 300, "vapi-1"))
-        work(writer)
+        drain(writer)
         self.assertEqual(Call.objects.get().summary, "")
         self.now += 1.1
-        work(writer)
+        drain(writer)
         self.assertEqual(Call.objects.get().summary, "Well.")
-        self.assertEqual((writer.figures().parked, writer.figures().quarantined), (0, 0))
+        self.assertEqual((writer.stats().deferred, writer.stats().quarantined), (0, 0))
 
-    def test_a_report_whose_call_never_comes_is_put_aside(self) -> None:
+    def test_a_report_whose_call_stays_unknown_is_quarantined(self) -> None:
         report = AssistantReported("", 9.0, "end-of-call-report", "vapi-1")
         self.write(report)
-        work(writer := self.writer())
-        self.now += PARK_SECONDS - 1
-        work(writer)
-        self.assertEqual(writer.figures().parked, 1)
+        drain(writer := self.writer())
+        self.now += DEFER_SECONDS - 1
+        drain(writer)
+        self.assertEqual(writer.stats().deferred, 1)
         self.now += 2
-        work(writer)
-        self.assertEqual((writer.figures().parked, writer.figures().quarantined), (0, 1))
+        drain(writer)
+        self.assertEqual((writer.stats().deferred, writer.stats().quarantined), (0, 1))
         self.assertEqual([from_line(line) for line in self.quarantined()], [report])
 
-    def test_parked_reports_stay_on_the_disk_when_the_spool_is_cut(self) -> None:
+    def test_deferred_reports_stay_on_disk_when_the_spool_is_truncated(self) -> None:
         report = AssistantReported("", 9.0, "end-of-call-report", "vapi-1")
-        self.write(report, *(spoken(number, "x" * 2000) for number in range(CUT_ABOVE_BYTES // 2000 + 1)))
-        work(writer := self.writer())
+        self.write(
+            report, *(spoken(number, "x" * 2000) for number in range(TRUNCATE_ABOVE_BYTES // 2000 + 1))
+        )
+        drain(writer := self.writer())
         self.assertEqual(self.journal.spool.path.read_bytes(), to_line(report))
         self.write(spoken(10_000))
-        work(writer)
-        self.assertEqual(writer.figures().parked, 1)  # read once only
-        self.assertEqual(writer.figures().backlog, 0)
+        drain(writer)
+        self.assertEqual(writer.stats().deferred, 1)  # read once only
+        self.assertEqual(writer.stats().backlog, 0)
 
-    def test_only_so_many_are_parked(self) -> None:
-        with mock.patch("calls.ingest.writer.MAX_PARKED", 2):
+    def test_deferred_reports_are_bounded(self) -> None:
+        with mock.patch("calls.ingest.writer.MAX_DEFERRED", 2):
             self.write(*(AssistantReported("", 9.0, "status-update", f"vapi-{n}") for n in range(3)))
-            work(writer := self.writer())
-        self.assertEqual((writer.figures().parked, writer.figures().quarantined), (2, 1))
+            drain(writer := self.writer())
+        self.assertEqual((writer.stats().deferred, writer.stats().quarantined), (2, 1))
 
     # The file
 
-    def test_the_spool_is_cut_when_it_is_long_or_quiet(self) -> None:
+    def test_the_spool_is_truncated_when_it_is_large_or_idle(self) -> None:
         self.write(spoken(0))
-        work(writer := self.writer())
+        drain(writer := self.writer())
         self.assertGreater(self.journal.spool.size, 0)
         self.now += 31
-        work(writer)
+        drain(writer)
         self.assertEqual(self.journal.spool.size, 0)
         self.write(spoken(1))
-        work(writer)
+        drain(writer)
         self.assertEqual(Utterance.objects.count(), 2)
 
-    def test_it_goes_on_when_the_disk_does_not_sync(self) -> None:
+    def test_a_failing_sync_does_not_stop_the_writer(self) -> None:
         self.write(spoken(0))
         writer = self.writer()
         self.now += 1
         broken = mock.patch.object(os, "fdatasync", side_effect=OSError(5, "Input/output error"))
         with broken, self.assertLogs("calls.ingest.writer", "ERROR"):
-            work(writer)
+            drain(writer)
         self.assertEqual(Utterance.objects.count(), 1)
 
     def test_write_never_raises(self) -> None:
@@ -246,131 +248,131 @@ class StepTests(Folder, TestCase):
 
         with self.assertLogs("calls.ingest.journal", "ERROR"):
             self.write(TimelineEvent(SID, 0, "odd", data={"odd": Odd()}))
-        self.assertEqual(self.writer().figures().dropped, 1)
+        self.assertEqual(self.writer().stats().dropped, 1)
         self.journal.close()
         self.write(spoken(0))
-        self.assertEqual(self.writer().figures().dropped, 2)
+        self.assertEqual(self.writer().stats().dropped, 2)
 
     # Spools of the dead
 
-    def dead(self, name: str, *entries: Entry, tail: bytes = b"") -> Path:
+    def abandon(self, name: str, *entries: Entry, tail: bytes = b"") -> Path:
         path = self.folder / f"{name}.log"
         path.write_bytes(b"".join(map(to_line, entries)) + tail)
         return path
 
-    def test_it_applies_what_the_dead_left_oldest_first(self) -> None:
-        old = self.dead("old", spoken(0, "old"), spoken(1), tail=to_line(spoken(9))[:20])
-        new = self.dead("new", spoken(0, "new"))
+    def test_it_applies_abandoned_spools_oldest_first(self) -> None:
+        old = self.abandon("old", spoken(0, "old"), spoken(1), tail=to_line(spoken(9))[:20])
+        new = self.abandon("new", spoken(0, "new"))
         os.utime(old, (1, 1))
         self.write(spoken(2))
         writer = self.writer()
         writer.step()
         self.assertEqual(Utterance.objects.get(index=0).text, "old")
-        self.assertEqual(Utterance.objects.count(), 3)  # our own entries do not wait behind the dead
-        work(writer)
+        self.assertEqual(Utterance.objects.count(), 3)  # our own entries do not wait for the abandoned spools
+        drain(writer)
         self.assertEqual(Utterance.objects.get(index=0).text, "new")
         self.assertFalse(old.exists() or new.exists())
         self.assertEqual(self.quarantined(), [to_line(spoken(9))[:20] + b"\n"])
 
-    def test_it_finds_those_who_die_later(self) -> None:
-        work(writer := self.writer())
-        self.dead("late", spoken(0))
-        work(writer)
+    def test_it_claims_a_spool_that_is_abandoned_later(self) -> None:
+        drain(writer := self.writer())
+        self.abandon("late", spoken(0))
+        drain(writer)
         self.assertEqual(Utterance.objects.count(), 0)
-        self.now += ROUNDS_SECONDS
-        work(writer)
+        self.now += HOUSEKEEPING_SECONDS
+        drain(writer)
         self.assertEqual(Utterance.objects.count(), 1)
 
-    def test_a_dead_ones_report_waits_in_our_own_spool(self) -> None:
+    def test_a_deferred_report_moves_from_an_abandoned_spool_to_our_own(self) -> None:
         report = AssistantReported("", 9.0, "end-of-call-report", "vapi-1")
-        path = self.dead("old", report)
-        work(writer := self.writer())
+        path = self.abandon("old", report)
+        drain(writer := self.writer())
         self.assertFalse(path.exists())
         self.assertEqual(self.journal.spool.path.read_bytes(), to_line(report))
-        self.assertEqual(writer.figures().parked, 1)
+        self.assertEqual(writer.stats().deferred, 1)
 
-    def test_a_dead_ones_report_is_put_aside_when_our_spool_is_full(self) -> None:
-        self.dead("old", AssistantReported("", 9.0, "end-of-call-report", "vapi-1"))
+    def test_a_report_of_an_abandoned_spool_is_quarantined_when_ours_is_full(self) -> None:
+        self.abandon("old", AssistantReported("", 9.0, "end-of-call-report", "vapi-1"))
         self.journal.spool._cap = 10
-        work(writer := self.writer())
-        self.assertEqual((writer.figures().parked, writer.figures().quarantined), (0, 1))
+        drain(writer := self.writer())
+        self.assertEqual((writer.stats().deferred, writer.stats().quarantined), (0, 1))
 
     # Leases
 
-    def test_a_start_that_waited_for_the_database_gets_a_fresh_lease(self) -> None:
+    def test_a_delayed_start_gets_a_new_lease(self) -> None:
         self.write(StreamStarted(SID, 5.0, "MZ1"))
-        work(self.writer(live_calls=lambda: [SID]))
+        drain(self.writer(live_calls=lambda: [SID]))
         lease = Call.objects.get().lease_until
         assert lease is not None
         self.assertGreater(lease, now_utc() + timedelta(seconds=10))
 
-    def test_a_call_that_nobody_carries_is_ended_and_told(self) -> None:
-        told: list[set[str]] = []
-        writer = self.writer(on_commit=told.append)
+    def test_a_lost_call_is_ended_and_notified(self) -> None:
+        notified: list[set[str]] = []
+        writer = self.writer(on_commit=notified.append)
         self.write(StreamStarted(SID, 5.0, "MZ1"))
-        work(writer)
-        told.clear()
-        self.now += ROUNDS_SECONDS
+        drain(writer)
+        notified.clear()
+        self.now += HOUSEKEEPING_SECONDS
         with self.assertLogs("calls.ingest.housekeeping", "WARNING"):
-            work(writer)
+            drain(writer)
         self.assertEqual(Call.objects.get().end_reason, "worker-lost")
-        self.assertEqual(told, [{SID}])
+        self.assertEqual(notified, [{SID}])
 
     # Routes
 
-    def test_routes_are_read_at_once_and_often_enough_for_five_seconds(self) -> None:
+    def test_a_new_number_takes_effect_within_five_seconds(self) -> None:
         self.assertLess(ROUTES_SECONDS + 2 * TICK_SECONDS, 5)
         taken: list[list[Mapping[str, Any]]] = []
-        writer = self.writer(on_routes=lambda found: taken.append(list(found)))
-        work(writer)
+        writer = self.writer(on_routes=lambda routes: taken.append(list(routes)))
+        drain(writer)
         PhoneNumber.objects.create(number="+15559870000")
-        work(writer)
-        self.assertEqual(taken, [[]], "not before it is time")
+        drain(writer)
+        self.assertEqual(taken, [[]], "routes are not due yet")
         self.now += ROUTES_SECONDS
-        work(writer)
+        drain(writer)
         self.assertEqual([route["number"] for route in taken[-1]], ["+15559870000"])
 
 
-class RoundsTests(TestCase):
+class HousekeepingTests(TestCase):
     def setUp(self) -> None:
         self.live: list[str] = []
         self.taken: list[list[Mapping[str, Any]]] = []
-        self.rounds = Housekeeping(lambda: self.live, self.take, started_at=0.0)
+        self.housekeeping = Housekeeping(lambda: self.live, self.take_routes, started_at=0.0)
         self.began = now_utc()
         self.call = make_call(status="in-progress", end_reason="", lease_until=self.began)
 
-    def take(self, found: Iterable[Mapping[str, Any]]) -> None:
-        self.taken.append(list(found))
+    def take_routes(self, routes: Iterable[Mapping[str, Any]]) -> None:
+        self.taken.append(list(routes))
 
-    def go(self, mono: float, *, step: float = 0.0) -> list[str]:
-        return self.rounds.go(mono, self.began + timedelta(seconds=mono + step))
+    def run_once(self, mono: float, *, step: float = 0.0) -> list[str]:
+        return self.housekeeping.run_once(mono, self.began + timedelta(seconds=mono + step))
 
-    def test_it_renews_our_own_and_reaps_the_others(self) -> None:
+    def test_it_renews_its_own_leases_and_reaps_expired_ones(self) -> None:
         ours = make_call(status="in-progress", end_reason="", lease_until=self.began)
         self.live = [ours.call_sid]
-        self.assertEqual(self.go(0), [])  # others may be starting as we are
-        self.assertEqual(self.go(5), [self.call.call_sid])
-        self.assertEqual(self.go(10), [])
+        self.assertEqual(self.run_once(0), [])  # other processes may be starting, too
+        self.assertEqual(self.run_once(5), [self.call.call_sid])
+        self.assertEqual(self.run_once(10), [])
 
-    def test_it_waits_two_leases_after_a_time_without_renewal(self) -> None:
-        self.go(0)
+    def test_the_reaper_pauses_after_a_time_without_renewal(self) -> None:
+        self.run_once(0)
         for mono, ended in ((60, 0), (65, 0), (70, 0), (75, 0), (80, 0), (85, 0), (90, 1)):
-            self.assertEqual(len(self.go(mono)), ended, mono)
+            self.assertEqual(len(self.run_once(mono)), ended, mono)
 
-    def test_it_waits_two_leases_after_a_step_of_the_clock(self) -> None:
-        self.go(0)
+    def test_the_reaper_pauses_after_a_clock_step(self) -> None:
+        self.run_once(0)
         for mono, ended in ((5, 0), (10, 0), (15, 0), (20, 0), (25, 0), (30, 0), (35, 1)):
-            self.assertEqual(len(self.go(mono, step=3600)), ended, mono)
+            self.assertEqual(len(self.run_once(mono, step=3600)), ended, mono)
 
-    def test_it_hands_over_the_active_numbers(self) -> None:
+    def test_it_reads_the_active_numbers(self) -> None:
         number = PhoneNumber.objects.create(number="+15559870000", assistant_id="a1", overrides=[1])
         PhoneNumber.objects.create(number="+15559870001", active=False)
-        self.rounds.refresh_routes()
-        (found,) = self.taken[0]
-        self.assertEqual((found["id"], found["assistant_id"]), (str(number.pk), "a1"))
-        self.assertEqual((found["overrides"], found["record"]), ({}, None))
+        self.housekeeping.refresh_routes()
+        (route,) = self.taken[0]
+        self.assertEqual((route["id"], route["assistant_id"]), (str(number.pk), "a1"))
+        self.assertEqual((route["overrides"], route["record"]), ({}, None))
 
-    def test_routes_have_the_names_that_the_bridge_knows(self) -> None:
+    def test_the_bridge_can_resolve_the_routes(self) -> None:
         from bridge.config import BridgeConfig
         from bridge.routes import Route
 
@@ -378,18 +380,18 @@ class RoundsTests(TestCase):
         (route,) = (Route.resolve(BridgeConfig(), row) for row in active_routes())
         self.assertEqual((route.number, route.record, route.max_call_seconds), ("+15559870000", True, 60))
 
-    def test_routes_that_nobody_takes_stop_nothing(self) -> None:
-        failing = Housekeeping(list, self.fail_to_take, started_at=0.0)
+    def test_a_failing_route_listener_is_logged(self) -> None:
+        failing = Housekeeping(list, self.reject_routes, started_at=0.0)
         with self.assertLogs("calls.ingest.housekeeping", "ERROR"):
             failing.refresh_routes()
 
-    def fail_to_take(self, found: Iterable[Mapping[str, Any]]) -> None:
+    def reject_routes(self, routes: Iterable[Mapping[str, Any]]) -> None:
         raise KeyError("mood")
 
 
 @contextmanager
 def other_connection() -> Iterator[Any]:
-    """A connection beside the one that this thread uses."""
+    """A second connection, next to this thread's own."""
     other = connections.create_connection("default")
     try:
         yield other
@@ -410,7 +412,7 @@ def without_table(table: str) -> Iterator[None]:
 
 @contextmanager
 def locked() -> Iterator[None]:
-    """Nobody else writes, or on PostgreSQL even reads, calls."""
+    """Other connections cannot write calls, on PostgreSQL not even read them."""
     with other_connection() as other, other.cursor() as cursor:
         if other.vendor == "sqlite":
             cursor.execute("BEGIN EXCLUSIVE")
@@ -448,49 +450,49 @@ class ThreadTests(Folder, TransactionTestCase):
     def wait_for_rows(self, count: int, seconds: float = 20) -> None:
         with self.committed:
             found = self.committed.wait_for(lambda: Utterance.objects.count() >= count, seconds)
-        assert found, (Utterance.objects.count(), self.started[0].figures())
+        assert found, (Utterance.objects.count(), self.started[0].stats())
 
-    def test_an_entry_is_a_row_soon_after(self) -> None:
+    def test_the_thread_makes_a_row_of_an_entry(self) -> None:
         writer = self.start()
         self.write(spoken(0))
         self.wait_for_rows(1)
-        self.assertEqual(writer.figures().applied, 1)
+        self.assertEqual(writer.stats().applied, 1)
 
-    def test_at_the_stop_everything_is_written_and_the_spool_is_empty(self) -> None:
+    def test_stop_writes_everything_and_leaves_an_empty_spool(self) -> None:
         writer = self.start()
         self.write(*(spoken(number) for number in range(1200)))
         writer.stop(20)
         self.assertFalse(writer.is_alive())
         self.assertEqual(Utterance.objects.count(), 1200)
         self.assertEqual(self.journal.spool.size, 0)
-        writer.stop(1)  # twice is once
+        writer.stop(1)  # a second stop does nothing
         self.journal.close()
         self.assertEqual(list(self.folder.iterdir()), [])
 
-    def test_stopping_a_writer_that_never_ran_is_nothing(self) -> None:
+    def test_a_writer_that_never_started_can_be_stopped(self) -> None:
         JournalWriter(self.journal).stop(1)
 
-    def test_what_is_written_after_the_stop_waits_for_the_next_start(self) -> None:
+    def test_an_entry_written_after_the_stop_is_applied_at_the_next_start(self) -> None:
         self.start().stop(10)
         self.write(spoken(0))
         self.journal.close()
         self.start(SpoolJournal(self.folder, "2-next"))
         self.wait_for_rows(1)
 
-    def test_while_a_table_is_missing_entries_wait_and_it_says_why_once(self) -> None:
+    def test_entries_wait_for_a_missing_table_and_the_log_names_it_once(self) -> None:
         with without_table("calls_utterance"), self.assertLogs("calls.ingest.writer", "WARNING") as logs:
             writer = self.start()
             self.write(*(spoken(number) for number in range(30)))
-            until(lambda: writer.figures().retries >= 3, "it tries again")
-            self.assertEqual((writer.figures().backlog, writer.figures().quarantined), (30, 0))
-            self.assertEqual(len([line for line in logs.output if "rows wait" in line]), 1)
+            wait_until(lambda: writer.stats().retries >= 3, "no retry")
+            self.assertEqual((writer.stats().backlog, writer.stats().quarantined), (30, 0))
+            self.assertEqual(len([line for line in logs.output if "does not accept rows" in line]), 1)
             self.assertIn("migrate", logs.output[0])
         self.wait_for_rows(30)
-        until(lambda: not writer.figures().last_error, "it is well again")
+        wait_until(lambda: not writer.stats().last_error, "the error did not clear")
         texts = Utterance.objects.order_by("index").values_list("index", flat=True)
         self.assertEqual(list(texts), list(range(30)))
 
-    def test_a_locked_database_costs_the_caller_nothing_and_no_row(self) -> None:
+    def test_a_locked_database_blocks_no_write_and_loses_no_row(self) -> None:
         timeout = connection.settings_dict["OPTIONS"].get("timeout")
         if connection.vendor == "sqlite":
             connection.settings_dict["OPTIONS"]["timeout"] = 0.2
@@ -503,17 +505,17 @@ class ThreadTests(Folder, TransactionTestCase):
                 began = time.monotonic()
                 self.write(*(spoken(number) for number in range(1, 301)))
                 took = time.monotonic() - began
-                until(lambda: writer.figures().retries >= 2, "it gives up on the lock and tries again")
-                self.assertEqual(writer.figures().backlog, 300)
+                wait_until(lambda: writer.stats().retries >= 2, "no retry after the lock timeout")
+                self.assertEqual(writer.stats().backlog, 300)
             self.wait_for_rows(301)
         self.assertLess(took, 0.5)
-        self.assertEqual(writer.figures().quarantined, 0)
+        self.assertEqual(writer.stats().quarantined, 0)
 
-    def test_a_stop_while_the_database_is_away_keeps_its_time_and_the_entries(self) -> None:
+    def test_stop_keeps_its_deadline_and_the_entries_while_the_database_is_down(self) -> None:
         with without_table("calls_utterance"), self.assertLogs("calls.ingest.writer", "WARNING"):
             writer = self.start()
             self.write(spoken(0), spoken(1))
-            until(lambda: writer.figures().retries >= 1, "it has noticed")
+            wait_until(lambda: writer.stats().retries >= 1, "no retry")
             began = time.monotonic()
             writer.stop(0.5)
             self.assertLess(time.monotonic() - began, 2)
@@ -522,15 +524,15 @@ class ThreadTests(Folder, TransactionTestCase):
         self.start(SpoolJournal(self.folder, "2-next"))
         self.wait_for_rows(2)
 
-    def test_a_report_waits_out_a_database_that_is_away(self) -> None:
+    def test_a_deferred_report_survives_a_database_that_is_down(self) -> None:
         report = AssistantReported("", 9.0, "end-of-call-report", "vapi-1", summary="Well.")
         writer = self.start()
         self.write(report)
-        until(lambda: writer.figures().parked == 1, "it is parked")
+        wait_until(lambda: writer.stats().deferred == 1, "not deferred")
         with without_table("calls_callevent"), self.assertLogs("calls.ingest.writer", "WARNING"):
             make_call(vapi_call_id="vapi-1")
-            until(lambda: writer.figures().retries >= 1, "it was tried")
-        until(lambda: writer.figures().parked == 0, "it has its call")
+            wait_until(lambda: writer.stats().retries >= 1, "no retry")
+        wait_until(lambda: writer.stats().deferred == 0, "still deferred")
         self.assertEqual(Call.objects.get().summary, "Well.")
 
     def test_a_bug_does_not_end_the_thread(self) -> None:
@@ -538,25 +540,25 @@ class ThreadTests(Folder, TransactionTestCase):
         broken = mock.patch.object(Spool, "read", side_effect=OSError(5, "Input/output error"))
         with broken, self.assertLogs("calls.ingest.writer", "ERROR") as logs:
             self.write(spoken(0))
-            until(lambda: bool(logs.records), "it stumbled")
+            wait_until(lambda: bool(logs.records), "nothing logged")
         self.wait_for_rows(1)
         self.assertTrue(writer.is_alive())
 
-    def test_trouble_in_the_rounds_passes(self) -> None:
-        def away() -> Sequence[str]:
+    def test_it_recovers_from_errors_in_housekeeping(self) -> None:
+        def get_live_calls() -> Sequence[str]:
             if fails:
                 raise fails.pop()
             return []
 
         fails = [OperationalError("gone"), RuntimeError("strange")]
-        often = mock.patch("calls.ingest.writer.ROUNDS_SECONDS", 0.1)
-        with often, self.assertLogs("calls.ingest.writer", "INFO") as logs:
-            writer = self.start(live_calls=away)
-            until(lambda: writer.figures().retries == 2, "both went wrong")
-            until(lambda: not writer.figures().last_error, "it is well again")
-        self.assertIn("takes rows again", logs.output[-1])
+        frequent = mock.patch("calls.ingest.writer.HOUSEKEEPING_SECONDS", 0.1)
+        with frequent, self.assertLogs("calls.ingest.writer", "INFO") as logs:
+            writer = self.start(live_calls=get_live_calls)
+            wait_until(lambda: writer.stats().retries == 2, "not both errors raised")
+            wait_until(lambda: not writer.stats().last_error, "the error did not clear")
+        self.assertIn("accepts rows again", logs.output[-1])
 
-    def test_its_connection_is_from_no_pool(self) -> None:
+    def test_its_connection_is_not_from_the_pool(self) -> None:
         done: list[object] = []
 
         def look() -> None:
@@ -568,8 +570,8 @@ class ThreadTests(Folder, TransactionTestCase):
         thread.join(5)
         self.assertEqual(done, [None])
 
-    def test_what_a_killed_server_had_acknowledged_becomes_rows(self) -> None:
-        """Entries from several threads, then SIGKILL; whatever was acknowledged before is a row after."""
+    def test_acknowledged_entries_of_a_killed_server_become_rows(self) -> None:
+        """Several threads write entries, then SIGKILL: every acknowledged entry becomes a row."""
         program = f"""
 import os, signal, threading
 from pathlib import Path
@@ -592,8 +594,8 @@ signal.pause()
         child.stdout.close()
         child.wait(10)
         writer = self.start()
-        until(lambda: not (self.folder / "9-killed.log").exists(), "it is replayed and removed", 60)
+        wait_until(lambda: not (self.folder / "9-killed.log").exists(), "the spool was not applied", 60)
         found = set(Utterance.objects.values_list("index", flat=True))
         self.assertLessEqual(acknowledged, found)
-        self.assertLessEqual(writer.figures().quarantined, 1)
+        self.assertLessEqual(writer.stats().quarantined, 1)
         self.assertEqual(CallEvent.objects.count(), 0)
