@@ -1,5 +1,5 @@
-"""Django looks for admin classes here; they are in `calls/staff/admin/`."""
+"""Imports the admin classes, which Django looks for in this module."""
 
-from calls.staff.admin import calls, numbers
+from calls.staff.admin import accounts, calls, numbers
 
-__all__ = ["calls", "numbers"]
+__all__ = ["accounts", "calls", "numbers"]

@@ -1,4 +1,7 @@
-"""Webhooks answer with and without a trailing slash, and never redirect; pages have one form."""
+"""URLs of webhooks and staff pages.
+
+Webhooks work with and without a trailing slash and never redirect. Pages have one form.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from django.urls import path, re_path
 from calls.doctor import echo, page
 from calls.staff import call_detail, dashboard
 from calls.staff.live import actions as live_actions
-from calls.staff.live import consumer as live
+from calls.staff.live import views as live_views
 from calls.staff.place_test_call import place_test_call
 from calls.twilio import webhooks as twilio_webhooks
 from calls.vapi import webhooks as vapi_webhooks
@@ -30,6 +33,6 @@ urlpatterns = [
     path("calls/<int:call_id>/say", live_actions.say, name="call_say"),
     path("calls/<int:call_id>/transfer", live_actions.transfer, name="call_transfer"),
     path("test-call", place_test_call, name="test_call"),
-    path("live/board", live.live_board, name="live_board"),
-    path("live/calls/<int:call_id>", live.live_call, name="live_call"),
+    path("live/board", live_views.live_board, name="live_board"),
+    path("live/calls/<int:call_id>", live_views.live_call, name="live_call"),
 ]

@@ -1,4 +1,4 @@
-"""What one of the staff may see and do, asked once per request and handed to whatever makes a page."""
+"""What a member of staff may see and do, resolved once per request and passed to templates and renderers."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from calls.masking import mask_number
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """By permission, not by role: an admin may cut a role of their own."""
+    """Derived from permissions, not from roles, so that custom groups work too."""
 
-    sees_calls: bool = False
-    sees_numbers: bool = False  # whole, that is; everybody sees them masked
-    annotates: bool = False  # outcome, note, needs review
-    exports: bool = False
-    acts: bool = False  # on live calls
-    tests: bool = False  # may place a test call
-    audits: bool = False  # sees who looked at a call
+    can_view_calls: bool = False
+    can_view_numbers: bool = False  # unmasked; everyone sees masked numbers
+    can_annotate: bool = False  # outcome, note, needs review
+    can_export: bool = False
+    can_act: bool = False  # on live calls
+    can_place_test_calls: bool = False
+    can_view_audit_log: bool = False
 
     @classmethod
-    def of(cls, user: AbstractBaseUser | PermissionsMixin | AnonymousUser) -> Self:
-        """One or two queries for a user who has not been asked before, none after."""
+    def for_user(cls, user: AbstractBaseUser | PermissionsMixin | AnonymousUser) -> Self:
+        """One or two queries the first time, none afterwards: Django caches permissions on the user."""
         if not (getattr(user, "is_active", False) and getattr(user, "is_staff", False)):
             return cls()
-        may = user.has_perm  # type: ignore[union-attr]
+        has_perm = user.has_perm  # type: ignore[union-attr]
         return cls(
-            sees_calls=may("calls.view_call"),
-            sees_numbers=may("calls.view_numbers"),
-            annotates=may("calls.change_call"),
-            exports=may("calls.export_call"),
-            acts=may("calls.act_on_call"),
-            tests=may("calls.place_test_call"),
-            audits=may("calls.view_auditentry"),
+            can_view_calls=has_perm("calls.view_call"),
+            can_view_numbers=has_perm("calls.view_numbers"),
+            can_annotate=has_perm("calls.change_call"),
+            can_export=has_perm("calls.export_call"),
+            can_act=has_perm("calls.act_on_call"),
+            can_place_test_calls=has_perm("calls.place_test_call"),
+            can_view_audit_log=has_perm("calls.view_auditentry"),
         )
 
-    def number(self, number: str) -> str:
-        """A phone number as this viewer may read it; empty when there is none."""
-        return number if self.sees_numbers else mask_number(number)
+    def display_number(self, number: str) -> str:
+        """The phone number, masked unless this viewer may see it in full; empty stays empty."""
+        return number if self.can_view_numbers else mask_number(number)

@@ -1,4 +1,4 @@
-"""Where requests go."""
+"""Root URL configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who of the staff looked at a call, and who did something about one."""
+"""The audit log: which member of staff opened a call or acted on one."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from django.utils import timezone
 from calls.models import AuditEntry, Call
 
 OPENED = "opened"
-AGAIN_AFTER = timedelta(minutes=1)  # a page that is reloaded is one look
+REOPEN_INTERVAL = timedelta(minutes=1)  # reloads within this time count as one view
 
 
-def note(
+def record(
     user: AbstractBaseUser | AnonymousUser, action: str, call: Call | None = None, detail: str = ""
 ) -> None:
-    """Write it down; what cannot be written down must not be done, so errors are raised."""
+    """Write one entry. Errors propagate on purpose: an action that cannot be audited must not happen."""
     AuditEntry.objects.create(
         call=call,
         call_sid=call.call_sid if call else "",
@@ -27,10 +27,13 @@ def note(
     )
 
 
-def opened(user: AbstractBaseUser | AnonymousUser, call: Call) -> None:
-    """Somebody looks at a call: one entry a minute at most."""
+def record_opened(user: AbstractBaseUser | AnonymousUser, call: Call) -> None:
+    """Record that a user opened a call, at most once per `REOPEN_INTERVAL`."""
     recent = AuditEntry.objects.filter(
-        call=call, action=OPENED, at__gte=timezone.now() - AGAIN_AFTER, username=user.get_username()[:150]
+        call=call,
+        action=OPENED,
+        at__gte=timezone.now() - REOPEN_INTERVAL,
+        username=user.get_username()[:150],
     )
     if not recent.exists():
-        note(user, OPENED, call)
+        record(user, OPENED, call)

@@ -1,6 +1,6 @@
-"""Two charts of a stretch of time, drawn by the server: a bar for each hour or day, each a link to its calls.
+"""Two server-rendered bar charts: one bar per hour or day, each linked to its calls.
 
-Numbers in, geometry out. Widths and heights are in the drawing's own units; pages stretch it.
+Pure: numbers in, geometry out. Coordinates are in the drawing's own units; CSS scales it.
 """
 
 from __future__ import annotations
@@ -11,32 +11,32 @@ from datetime import datetime, timedelta
 
 from django.utils import timezone
 
-from calls.stats.queries import Figures
+from calls.stats.queries import CallStats
 
 HEIGHT = 100
-SLOT = 10  # width of one hour or day
-_BAR = 8  # of the slot, the rest is air
+PERIOD_WIDTH = 10
+_BAR_WIDTH = 8  # the rest of the period is the gap
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One slot's mark: what is high, and what of it is of another kind."""
+    """The bar of one period: its full height, and an inner part in another color."""
 
     x: int
     y: float
     height: float
     inner_y: float
     inner_height: float
-    words: str
+    label: str
     link: str
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
-    """One hour or day, for the table below the charts."""
+class Period:
+    """One hour or day with its metrics. Also a row of the table below the charts."""
 
     name: str
-    figures: Figures
+    stats: CallStats
     link: str
 
 
@@ -48,62 +48,62 @@ class Chart:
     target_y: float | None = None
 
     height = HEIGHT
-    bar_width = _BAR
+    bar_width = _BAR_WIDTH
 
 
-def slots(
-    parts: Sequence[tuple[datetime, Figures]], *, by_hour: bool, link: Callable[[datetime, datetime], str]
-) -> list[Slot]:
-    """`link` makes an address of the calls from one moment until just before another."""
-    found = []
-    for begins, figures in parts:
-        local = timezone.localtime(begins)
+def build_periods(
+    parts: Sequence[tuple[datetime, CallStats]], *, by_hour: bool, link: Callable[[datetime, datetime], str]
+) -> list[Period]:
+    """`link` returns the URL of the calls from one time up to, and excluding, another."""
+    periods = []
+    for start, stats in parts:
+        local = timezone.localtime(start)
         if by_hour:
-            ends, name = begins + timedelta(hours=1), f"{local:%-d %b, %H:%M}"
+            end, name = start + timedelta(hours=1), f"{local:%-d %b, %H:%M}"
         else:
-            following = local.date() + timedelta(days=1)
-            ends = datetime(following.year, following.month, following.day, tzinfo=local.tzinfo)
+            next_day = local.date() + timedelta(days=1)
+            end = datetime(next_day.year, next_day.month, next_day.day, tzinfo=local.tzinfo)
             name = f"{local:%a %-d %b}"
-        found.append(Slot(name, figures, link(begins, ends)))
-    return found
+        periods.append(Period(name, stats, link(start, end)))
+    return periods
 
 
-def latency_chart(found: Sequence[Slot], target_ms: int) -> Chart:
-    """95 of 100 answers came within the whole bar, half of them within the inner one."""
-    top = _round_up(max([target_ms, *(slot.figures.response.p95 or 0 for slot in found)]))
+def latency_chart(periods: Sequence[Period], target_ms: int) -> Chart:
+    """The bar is the p95 latency, its inner part the p50."""
+    top = _round_up(max([target_ms, *(period.stats.response_latency.p95 or 0 for period in periods)]))
     bars = []
-    for at, slot in enumerate(found):
-        response = slot.figures.response
+    for index, period in enumerate(periods):
+        response = period.stats.response_latency
         if not response.n:
             continue
         p50, p95 = response.p50 or 0, response.p95 or 0
-        words = f"{slot.name}: p50 {p50 / 1000:.2f} s, p95 {p95 / 1000:.2f} s, {response.n} turns"
-        bars.append(_bar(at, p95 / top, p50 / top, words, slot.link))
-    return Chart(SLOT * len(found), top, bars, round(HEIGHT * (1 - target_ms / top), 2))
+        label = f"{period.name}: p50 {p50 / 1000:.2f} s, p95 {p95 / 1000:.2f} s, {response.n} turns"
+        bars.append(_bar(index, p95 / top, p50 / top, label, period.link))
+    return Chart(PERIOD_WIDTH * len(periods), top, bars, round(HEIGHT * (1 - target_ms / top), 2))
 
 
-def calls_chart(found: Sequence[Slot]) -> Chart:
-    """All calls, and the failed ones at the foot of the bar."""
-    top = _round_up(max([1, *(slot.figures.calls for slot in found)]))
+def calls_chart(periods: Sequence[Period]) -> Chart:
+    """The bar is all calls, its inner part the failed ones."""
+    top = _round_up(max([1, *(period.stats.calls for period in periods)]))
     bars = []
-    for at, slot in enumerate(found):
-        calls, failed = slot.figures.calls, slot.figures.failed
+    for index, period in enumerate(periods):
+        calls, failed = period.stats.calls, period.stats.failed
         if calls:
-            words = f"{slot.name}: {calls} calls, {failed} failed"
-            bars.append(_bar(at, calls / top, failed / top, words, slot.link))
-    return Chart(SLOT * len(found), top, bars)
+            label = f"{period.name}: {calls} calls, {failed} failed"
+            bars.append(_bar(index, calls / top, failed / top, label, period.link))
+    return Chart(PERIOD_WIDTH * len(periods), top, bars)
 
 
-def _bar(at: int, whole: float, inner: float, words: str, link: str) -> Bar:
-    height, inner_height = round(HEIGHT * whole, 2), round(HEIGHT * inner, 2)
-    x = at * SLOT + (SLOT - _BAR) // 2
+def _bar(index: int, fraction: float, inner_fraction: float, label: str, link: str) -> Bar:
+    height, inner_height = round(HEIGHT * fraction, 2), round(HEIGHT * inner_fraction, 2)
+    x = index * PERIOD_WIDTH + (PERIOD_WIDTH - _BAR_WIDTH) // 2
     return Bar(
-        x, round(HEIGHT - height, 2), height, round(HEIGHT - inner_height, 2), inner_height, words, link
+        x, round(HEIGHT - height, 2), height, round(HEIGHT - inner_height, 2), inner_height, label, link
     )
 
 
 def _round_up(value: int) -> int:
-    """The next number that reads well on an axis: 1, 2, 4, 5 or 8 and zeros."""
+    """The next round number for an axis: 1, 2, 4, 5 or 8 times a power of ten."""
     power = 1
     while True:
         for step in (1, 2, 4, 5, 8):

@@ -1,7 +1,7 @@
-"""The first page: is something wrong now, and how have the calls been.
+"""The dashboard: live calls, metrics of a time range, calls that need attention, and recent calls.
 
-Every figure says what it counts, over when and with which n, and leads to the rows behind it. A fixed
-number of queries however many calls there are (`figures.py`).
+Every metric states its time range and sample size, and links to the calls behind it. The number of
+queries does not depend on the number of calls (`stats/queries.py`).
 """
 
 from __future__ import annotations
@@ -18,111 +18,113 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from calls import end_reasons as words
-from calls import requirements as setup
+from calls import end_reasons, requirements
 from calls.models import Call, PhoneNumber
 from calls.staff import charts
 from calls.staff.live.board import board_context, get_bridge
-from calls.staff.pages import page_context, staff_page
-from calls.staff.place_test_call import costs_money
+from calls.staff.pages import page_context, view_call_required
+from calls.staff.place_test_call import is_billable
 from calls.stats import time_ranges
 from calls.stats.flags import FAILED, FLAGS
-from calls.stats.queries import by_day, by_hour, figures
+from calls.stats.queries import call_stats, stats_by_day, stats_by_hour
 from calls.viewer import Viewer
 
 RECENT_CALLS = 25
 
 
 @dataclass(frozen=True, slots=True)
-class Reason:
-    """One reason to look at calls, and how many there are."""
+class ReasonCount:
+    """The number of calls with one end reason or flag, and a link to them."""
 
     name: str
     count: int
-    words: str
+    description: str
     next_step: str
     link: str
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One call in a list."""
+class RecentCall:
+    """A row of the table of recent calls."""
 
     call: Call
     number_label: str
 
 
-@staff_page
+@view_call_required
 @require_safe
 def dashboard(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
-    bad_range = ""
+    range_error = ""
     try:
-        when = time_ranges.chosen(request.GET.dict(), now)
-    except time_ranges.BadRange as problem:
-        bad_range, when = str(problem), time_ranges.named(time_ranges.DEFAULT, now)
+        when = time_ranges.parse_range(request.GET.dict(), now)
+    except time_ranges.InvalidRange as error:
+        range_error, when = str(error), time_ranges.named_range(time_ranges.DEFAULT_RANGE, now)
     only_simulated = not Call.objects.real().exists()
-    link = _linker(only_simulated)
-    found = figures(when.since, when.until, simulated=only_simulated)
-    parts = (by_hour if when.by_hour else by_day)(when.since, when.until, simulated=only_simulated)
-    slots = charts.slots(parts, by_hour=when.by_hour, link=lambda begins, ends: link(begins, ends))
+    link = _call_list_linker(only_simulated)
+    totals = call_stats(when.since, when.until, simulated=only_simulated)
+    group = stats_by_hour if when.is_hourly else stats_by_day
+    periods = charts.build_periods(
+        group(when.since, when.until, simulated=only_simulated), by_hour=when.is_hourly, link=link
+    )
     recent = list(Call.objects.filter(simulated=only_simulated).newest_first()[:RECENT_CALLS])
-    labels = _labels(recent)
+    labels = _number_labels(recent)
+    missing = requirements.dashboard_items()
     context = {
         **page_context(request, "Dashboard"),
-        **board_context(Viewer.of(request.user), get_bridge(request)),
-        "ranges": time_ranges.NAMES,
+        **board_context(Viewer.for_user(request.user), get_bridge(request)),
+        "ranges": time_ranges.RANGE_LABELS,
         "when": when,
-        "bad_range": bad_range,
-        "found": found,
-        "answered_percent": 100 * found.answered / found.calls if found.calls else None,
-        "slow": found.response.misses(settings.LATENCY_TARGET_MS),
+        "range_error": range_error,
+        "totals": totals,
+        "answered_percent": 100 * totals.answered / totals.calls if totals.calls else None,
+        "slow": totals.response_latency.misses_target(settings.LATENCY_TARGET_MS),
         "target_ms": settings.LATENCY_TARGET_MS,
         "links": {
             "all": link(when.since, when.until),
             **{name: link(when.since, when.until, flag=name) for name in FLAGS},
         },
         "failures": [
-            Reason(
+            ReasonCount(
                 reason,
                 count,
-                words.ending(reason).sentence,
-                words.ending(reason).next_step,
+                end_reasons.explain(reason).sentence,
+                end_reasons.explain(reason).next_step,
                 link(when.since, when.until, ended=reason)
                 if reason
                 else link(when.since, when.until, flag=FAILED),
             )
-            for reason, count in found.end_reasons.most_common()
+            for reason, count in totals.end_reasons.most_common()
         ],
-        "needs_a_look": [
-            Reason(name, found.flags[name], flag.words, "", link(when.since, when.until, flag=name))
+        "needs_attention": [
+            ReasonCount(name, totals.flags[name], flag.label, "", link(when.since, when.until, flag=name))
             for name, flag in FLAGS.items()
-            if name != FAILED and found.flags[name]
+            if name != FAILED and totals.flags[name]
         ],
-        "latency_chart": charts.latency_chart(slots, settings.LATENCY_TARGET_MS),
-        "calls_chart": charts.calls_chart(slots),
-        "slots": slots,
-        "rows": [Row(call, labels.get(call.to_number, "")) for call in recent],
+        "latency_chart": charts.latency_chart(periods, settings.LATENCY_TARGET_MS),
+        "calls_chart": charts.calls_chart(periods),
+        "periods": periods,
+        "recent_calls": [RecentCall(call, labels.get(call.to_number, "")) for call in recent],
         "only_simulated": only_simulated,
-        "hidden_link": f"{reverse('admin:calls_call_changelist')}?simulated=yes",
-        "missing": (missing := setup.missing()),
-        "needed": any(each.needed for each in missing),
-        "test_call_costs": costs_money(),
+        "simulated_link": f"{reverse('admin:calls_call_changelist')}?simulated=yes",
+        "missing_settings": missing,
+        "setup_required": any(requirement.is_required for requirement in missing),
+        "test_call_is_billable": is_billable(),
     }
     return render(request, "calls/dashboard.html", context)
 
 
-def _linker(simulated: bool) -> Callable[..., str]:
+def _call_list_linker(simulated: bool) -> Callable[..., str]:
     def link(since: datetime, until: datetime, **filters: str) -> str:
-        """The rows behind a figure."""
-        asked = {"started_at__gte": since.isoformat(), "started_at__lt": until.isoformat(), **filters}
+        """URL of the call list with the calls of this time range, narrowed by further filters."""
+        query = {"started_at__gte": since.isoformat(), "started_at__lt": until.isoformat(), **filters}
         if simulated:
-            asked["simulated"] = "yes"
-        return f"{reverse('admin:calls_call_changelist')}?{urlencode(asked)}"
+            query["simulated"] = "yes"
+        return f"{reverse('admin:calls_call_changelist')}?{urlencode(query)}"
 
     return link
 
 
-def _labels(calls: list[Call]) -> dict[str, str]:
+def _number_labels(calls: list[Call]) -> dict[str, str]:
     numbers = {call.to_number for call in calls}
     return dict(PhoneNumber.objects.filter(number__in=numbers).values_list("number", "label"))

@@ -1,8 +1,8 @@
-"""A filtered list as CSV or JSON, row by row, so that its length costs no memory.
+"""Call exports as CSV or JSON, streamed row by row so that memory use does not grow with the export.
 
-A spreadsheet takes a cell that begins with `=` and its like for a formula and runs it, and what a caller
-says, or is called, is not ours. Such a cell gets an apostrophe in front, which spreadsheets read as "text".
-(Libraries at hand guard against `=` alone and build the whole file first.)
+Spreadsheets execute a cell that begins with `=`, `+`, `-` or `@` as a formula, and callers control what
+they say and how they are named. Such cells get a leading apostrophe, which spreadsheets read as "text".
+(Available libraries guard against `=` only and build the whole file in memory.)
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.http import StreamingHttpResponse
 
-from calls.models import Call, CallQuerySet
+from calls.models import Call
+from calls.querysets import CallQuerySet
 from calls.viewer import Viewer
 
-MOST_ROWS = 100_000
-AT_ONCE = 500
-# Full-width signs are the same to some programs.
+MAX_ROWS = 100_000
+CHUNK_ROWS = 500
+# Some programs treat the full-width signs the same way.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
 
 _COLUMNS = (
@@ -36,8 +37,8 @@ _COLUMNS = (
     "outcome", "note", "needs_review", "simulated",
 )  # fmt: skip
 
-_SAID = ("index", "speaker", "text", "started_ms", "ended_ms", "interrupted", "unheard_ms")
-_TURN = (
+_UTTERANCE_FIELDS = ("index", "speaker", "text", "started_ms", "ended_ms", "interrupted", "unheard_ms")
+_TURN_FIELDS = (
     "number", "end_of_speech_ms", "endpointed_ms", "first_audio_ms", "sent_ms", "heard_ms",
     "response_latency_ms", "bridge_overhead_us", "interrupted", "model_ms", "voice_ms", "transcriber_ms",
     "endpointing_ms",
@@ -45,31 +46,31 @@ _TURN = (
 
 
 def escape_formula(cell: Any) -> str:
-    """As text that no spreadsheet runs."""
+    """The cell as text that no spreadsheet executes."""
     text = "" if cell is None else str(cell)
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-def facts_of(call: Call, viewer: Viewer) -> dict[str, Any]:
-    """A call as this viewer may take it along; times are UTC, money is dollars as text."""
-    facts: dict[str, Any] = {}
+def serialize_call(call: Call, viewer: Viewer) -> dict[str, Any]:
+    """The exported columns of a call. Times are UTC, amounts are dollars as text, numbers may be masked."""
+    row: dict[str, Any] = {}
     for name in _COLUMNS:
         value = getattr(call, name)
         value = value() if callable(value) else value
         if name in ("from_number", "to_number"):
-            value = viewer.number(value)
+            value = viewer.display_number(value)
         elif isinstance(value, datetime):
             value = value.astimezone(UTC).isoformat()
         elif isinstance(value, Decimal):
             value = f"{value:f}"
         elif isinstance(value, list):
             value = ", ".join(value)
-        facts[name] = value
-    return facts
+        row[name] = value
+    return row
 
 
-class _Line:
-    """What `csv` writes to: it gives the line back."""
+class _Echo:
+    """A file-like object for `csv` whose `write` returns the line instead of storing it."""
 
     @staticmethod
     def write(line: str) -> str:
@@ -77,30 +78,33 @@ class _Line:
 
 
 def csv_lines(calls: Iterable[Call], viewer: Viewer) -> Generator[str]:
-    writer = csv.writer(_Line())
+    writer = csv.writer(_Echo())
     yield writer.writerow(_COLUMNS)
     for call in calls:
-        yield writer.writerow([escape_formula(value) for value in facts_of(call, viewer).values()])
+        yield writer.writerow([escape_formula(value) for value in serialize_call(call, viewer).values()])
 
 
 def json_lines(calls: Iterator[Call], viewer: Viewer) -> Iterator[str]:
-    """One JSON object in all: `{"calls": [...]}`."""
+    """One JSON object for the whole export: `{"calls": [...]}`."""
     before = '{"calls": [\n'
     for call in calls:
-        yield before + json.dumps(facts_of(call, viewer))
+        yield before + json.dumps(serialize_call(call, viewer))
         before = ",\n"
     yield (before if before.startswith("{") else "") + "\n]}\n"
 
 
-def whole_lines(calls: Iterable[Call], viewer: Viewer) -> Generator[str]:
-    """One JSON object a line, with all that was said and how fast; prefetch `utterances` and `turns`."""
+def transcript_lines(calls: Iterable[Call], viewer: Viewer) -> Generator[str]:
+    """JSON Lines with transcript, turns and Vapi's report. Prefetch `utterances` and `turns`."""
     for call in calls:
-        facts = facts_of(call, viewer) | {
+        row = serialize_call(call, viewer) | {
             "report": call.vapi_report,
-            "transcript": [{name: getattr(said, name) for name in _SAID} for said in call.utterances.all()],
-            "turns": [{name: getattr(turn, name) for name in _TURN} for turn in call.turns.all()],
+            "transcript": [
+                {name: getattr(utterance, name) for name in _UTTERANCE_FIELDS}
+                for utterance in call.utterances.all()
+            ],
+            "turns": [{name: getattr(turn, name) for name in _TURN_FIELDS} for turn in call.turns.all()],
         }
-        yield json.dumps(facts) + "\n"
+        yield json.dumps(row) + "\n"
 
 
 FORMATS: dict[str, tuple[str, Callable[[Iterator[Call], Viewer], Iterator[str]]]] = {
@@ -109,21 +113,24 @@ FORMATS: dict[str, tuple[str, Callable[[Iterator[Call], Viewer], Iterator[str]]]
 }
 
 
-def download(calls: CallQuerySet, form: str, viewer: Viewer, *, name: str) -> StreamingHttpResponse:
-    """The newest `MOST_ROWS` of these calls as a file. `form` is one of `FORMATS`."""
-    content_type, lines = FORMATS[form]
-    rows = calls.newest_first()[:MOST_ROWS].iterator(chunk_size=AT_ONCE)
-    response = StreamingHttpResponse(_in_pieces(lines(rows, viewer)), content_type=content_type)
-    response["Content-Disposition"] = f'attachment; filename="{name}.{form}"'
+def download(calls: CallQuerySet, file_format: str, viewer: Viewer, *, name: str) -> StreamingHttpResponse:
+    """A file with the newest `MAX_ROWS` of these calls. `file_format` is a key of `FORMATS`."""
+    content_type, serialize = FORMATS[file_format]
+    rows = calls.newest_first()[:MAX_ROWS].iterator(chunk_size=CHUNK_ROWS)
+    response = StreamingHttpResponse(_stream_chunks(serialize(rows, viewer)), content_type=content_type)
+    response["Content-Disposition"] = f'attachment; filename="{name}.{file_format}"'
     return response
 
 
-async def _in_pieces(lines: Iterator[str]) -> AsyncIterator[str]:
-    """Read on Django's thread, some hundred rows at a time; a plain iterator is read to its end first."""
+async def _stream_chunks(lines: Iterator[str]) -> AsyncIterator[str]:
+    """Read some hundred rows at a time on Django's thread.
 
-    def some() -> str:
-        return "".join(islice(lines, AT_ONCE))
+    Under ASGI Django would consume a plain iterator completely before it sends anything.
+    """
 
-    piece = sync_to_async(some)
-    while text := await piece():
+    def read_chunk() -> str:
+        return "".join(islice(lines, CHUNK_ROWS))
+
+    read = sync_to_async(read_chunk)
+    while text := await read():
         yield text

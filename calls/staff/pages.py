@@ -1,4 +1,4 @@
-"""What every staff page asks of who comes, and gives to its template."""
+"""Access checks, base context and error pages that all staff pages share."""
 
 from __future__ import annotations
 
@@ -15,42 +15,45 @@ from django.views import defaults
 
 from calls.viewer import Viewer
 
-Page = Callable[..., HttpResponse]
+View = Callable[..., HttpResponse]
 
 
-def staff_page(view: Page) -> Page:
-    """For staff who may see calls; others are sent to the log-in, or told that they may not."""
+def view_call_required(view: View) -> View:
+    """Require a member of staff with `calls.view_call`.
+
+    Anyone who is not staff is redirected to the login page; staff without the permission get a 403.
+    """
 
     @wraps(view)
-    def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    def check_permission(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         if not request.user.has_perm("calls.view_call"):
-            raise PermissionDenied("Viewing calls needs the permission “Can view call”.")
+            raise PermissionDenied("Viewing calls requires the permission “Can view call”.")
         return view(request, *args, **kwargs)
 
-    guarded: Page = staff_member_required(login_url="admin:login")(checked)
-    return guarded
+    protected: View = staff_member_required(login_url="admin:login")(check_permission)
+    return protected
 
 
 def page_context(request: HttpRequest, title: str) -> dict[str, Any]:
-    """What the frame of a page needs: menu, title, and who looks."""
-    return {**admin.site.each_context(request), "title": title, "viewer": Viewer.of(request.user)}
+    """What `base.html` needs: the admin's navigation, the page title and the viewer."""
+    return {**admin.site.each_context(request), "title": title, "viewer": Viewer.for_user(request.user)}
 
 
 def handler403(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """403 as a page like all others for staff, and in Django's few words for strangers."""
+    """A full page for staff, Django's plain response for everyone else."""
     if not _is_staff(request):
         return defaults.permission_denied(request, exception)
-    context = page_context(request, "Not allowed") | {"why": str(exception)}
+    context = page_context(request, "Permission denied") | {"reason": str(exception)}
     return render(request, "calls/403.html", context, status=403)
 
 
 def handler404(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """404 in the same way."""
+    """A full page for staff, Django's plain response for everyone else."""
     if not _is_staff(request):
         return defaults.page_not_found(request, exception)
-    return render(request, "calls/404.html", page_context(request, "Not found"), status=404)
+    return render(request, "calls/404.html", page_context(request, "Page not found"), status=404)
 
 
 def _is_staff(request: HttpRequest) -> bool:
-    user = getattr(request, "user", None)  # a request may fail before anybody asked who sent it
+    user = getattr(request, "user", None)  # missing when the request failed before the auth middleware
     return user is not None and user.is_active and user.is_staff

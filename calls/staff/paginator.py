@@ -1,4 +1,4 @@
-"""Lists of millions of rows: nobody counts them, and nobody reads past the first few thousand."""
+"""A paginator for tables with millions of rows: it counts and pages through the first few thousand only."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any, cast
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
 
-MOST = 5_000  # rows that can be paged through; beyond, filters help more than pages
+MAX_ROWS = 5_000  # that can be paged through; filters find the rest
 
 
 class CappedPaginator(Paginator):  # type: ignore[type-arg]
-    """Counts no further than `MOST`: the cost of a list does not grow with its table."""
+    """Stops counting at `MAX_ROWS`, so that the cost of a list does not grow with its table."""
 
     @cached_property
     def count(self) -> int:
         rows = cast("QuerySet[Any]", self.object_list)
-        return rows.order_by()[:MOST].count()
+        return rows.order_by()[:MAX_ROWS].count()
 
     @property
     def is_capped(self) -> bool:
-        return self.count >= MOST
+        return self.count >= MAX_ROWS

@@ -1,7 +1,7 @@
-"""The button "place a test call": the simulator calls this very server, as Twilio would.
+"""The “Place test call” button: the simulator calls this server the way Twilio would.
 
-It is a process of its own, bounded in number and in time, and its call is marked as simulated. What it
-prints is of no interest here: the call's page tells how it went.
+The simulator runs as a subprocess, limited in number and in time, and its call is marked as simulated.
+Its output is discarded: the call's page shows how the call went.
 """
 
 from __future__ import annotations
@@ -20,55 +20,63 @@ from django.shortcuts import redirect
 from django.views.decorators.http import require_POST
 
 from calls.staff import audit
-from calls.staff.pages import staff_page
+from calls.staff.pages import view_call_required
 from calls.viewer import Viewer
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 3
-SECONDS = 120.0
+MAX_CONCURRENT = 3  # test calls, in this process
+TIMEOUT_SECONDS = 120.0
 
-_places = threading.BoundedSemaphore(AT_ONCE)
+_free_slots = threading.BoundedSemaphore(MAX_CONCURRENT)
 
 
-@staff_page
+@view_call_required
 @require_POST
 def place_test_call(request: HttpRequest) -> HttpResponse:
-    if not Viewer.of(request.user).tests:
-        raise PermissionDenied("A test call needs the permission “Can place a test call”.")
-    if not _places.acquire(blocking=False):
-        messages.error(request, f"{AT_ONCE} test calls are going on already; wait for one to end.")
+    if not Viewer.for_user(request.user).can_place_test_calls:
+        raise PermissionDenied("Placing a test call requires the permission “Can place a test call”.")
+    if not _free_slots.acquire(blocking=False):
+        messages.error(
+            request, f"{MAX_CONCURRENT} test calls are already running. Try again when one has ended."
+        )
         return redirect("dashboard")
-    audit.note(request.user, "test-call")
-    threading.Thread(target=_place, args=(_address(request),), name="test-call", daemon=True).start()
-    messages.success(request, "A test call is on its way; it takes half a minute.")
+    audit.record(request.user, "test-call")
+    threading.Thread(
+        target=_run_simulator, args=(_local_url(request),), name="test-call", daemon=True
+    ).start()
+    messages.success(request, "Test call started. It takes about 30 seconds.")
     return redirect("dashboard")
 
 
-def costs_money() -> bool:
-    """Whether the assistant that would answer is the vendor's own, and not a stand-in."""
-    where = urlsplit(settings.VAPI_SOCKET_URL or settings.VAPI_BASE_URL).hostname or ""
-    return where == "vapi.ai" or where.endswith(".vapi.ai")
+def is_billable() -> bool:
+    """Whether Vapi itself answers the test call, which costs money, rather than the simulator."""
+    host = urlsplit(settings.VAPI_SOCKET_URL or settings.VAPI_BASE_URL).hostname or ""
+    return host == "vapi.ai" or host.endswith(".vapi.ai")
 
 
-def _address(request: HttpRequest) -> str:
-    """Where this server listens, past any proxy: the simulator signs for the public URL all the same."""
+def _local_url(request: HttpRequest) -> str:
+    """Where this server listens, bypassing any proxy. The simulator still signs for the public URL."""
     host, port = getattr(request, "scope", {}).get("server") or ("127.0.0.1", 8000)
     host = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _place(address: str) -> None:
-    """Run the simulator to its end. Always gives the place back, never leaves a process behind."""
-    command = [sys.executable, "manage.py", "simulate_call", "--url", address]
+def _run_simulator(url: str) -> None:
+    """Run the simulator until it ends or times out. Always frees the slot and leaves no process behind."""
+    command = [sys.executable, "manage.py", "simulate_call", "--url", url]
     try:
-        done = subprocess.run(
-            command, cwd=settings.BASE_DIR, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS
+        result = subprocess.run(
+            command,
+            cwd=settings.BASE_DIR,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=TIMEOUT_SECONDS,
         )
-        log.info("test call: simulator ended with %d", done.returncode)
+        log.info("test call: simulator exited with %d", result.returncode)
     except subprocess.TimeoutExpired:
-        log.warning("test call: simulator stopped after %d s", SECONDS)
+        log.warning("test call: simulator stopped after %d s", TIMEOUT_SECONDS)
     except OSError as error:
         log.warning("test call: simulator could not be started: %s", type(error).__name__)
     finally:
-        _places.release()
+        _free_slots.release()

@@ -1,13 +1,15 @@
-"""The three roles of staff, as groups of permissions. A group may be changed afterwards: pages ask for
-permissions, never for roles."""
+"""The three staff roles, as groups of permissions.
+
+Groups can be changed in the admin afterwards: pages check permissions, never roles.
+"""
 
 from __future__ import annotations
 
 from django.contrib.auth.models import Group, Permission, User
 from django.db import transaction
 
-_VIEWER = frozenset({"view_call", "view_utterance", "view_turn", "view_callevent", "view_callflag"})
-_OPERATOR = _VIEWER | {
+_VIEWER_CODENAMES = frozenset({"view_call", "view_utterance", "view_turn", "view_callevent", "view_callflag"})
+_OPERATOR_CODENAMES = _VIEWER_CODENAMES | {
     "view_numbers", "export_call", "act_on_call", "place_test_call", "place_call", "change_call",
     "view_phonenumber",
 }  # fmt: skip
@@ -16,30 +18,33 @@ VIEWER, OPERATOR, ADMIN = "viewer", "operator", "admin"
 ROLES = (VIEWER, OPERATOR, ADMIN)
 
 
-def permissions_of(role: str) -> list[Permission]:
-    """What a role may do; `admin` may do everything with calls, users and roles."""
-    every = Permission.objects.select_related("content_type")
-    ours = every.filter(content_type__app_label="calls")
+def get_permissions(role: str) -> list[Permission]:
+    """The permissions of a role. `admin` has all permissions on calls, users and groups."""
+    permissions = Permission.objects.select_related("content_type")
+    call_permissions = permissions.filter(content_type__app_label="calls")
     if role == ADMIN:
-        accounts = every.filter(content_type__app_label="auth", content_type__model__in=("user", "group"))
-        return [*ours, *accounts]
-    return list(ours.filter(codename__in=_OPERATOR if role == OPERATOR else _VIEWER))
+        account_permissions = permissions.filter(
+            content_type__app_label="auth", content_type__model__in=("user", "group")
+        )
+        return [*call_permissions, *account_permissions]
+    codenames = _OPERATOR_CODENAMES if role == OPERATOR else _VIEWER_CODENAMES
+    return list(call_permissions.filter(codename__in=codenames))
 
 
 def create_roles() -> dict[str, int]:
-    """Make the groups, or put them right; returns how many permissions each has."""
+    """Create the groups, or reset their permissions. Returns the number of permissions per role."""
     counts = {}
     with transaction.atomic():
         for role in ROLES:
             group, _ = Group.objects.get_or_create(name=role)
-            found = permissions_of(role)
-            group.permissions.set(found)
-            counts[role] = len(found)
+            permissions = get_permissions(role)
+            group.permissions.set(permissions)
+            counts[role] = len(permissions)
     return counts
 
 
-def give_role(user: User, role: str) -> None:
-    """This role and none of the other two; who has one may log in to the pages."""
+def assign_role(user: User, role: str) -> None:
+    """Give a user this role instead of any other, and staff status, which the login page requires."""
     with transaction.atomic():
         user.groups.remove(*Group.objects.filter(name__in=ROLES))
         user.groups.add(Group.objects.get(name=role))

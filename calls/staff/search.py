@@ -1,8 +1,8 @@
-"""Words that were spoken: which calls have them, and where in the line they stand.
+"""Full-text search in transcripts: which calls contain the words, and the matching line with its context.
 
-Both databases answer from an index that follows every write: PostgreSQL from a GIN index over the words
-of `Utterance.text`, SQLite from a full-text table that triggers keep. All words must stand in one
-utterance, the last one may be a beginning. Nothing that is typed is an operator.
+Both databases answer from an index that follows every write: PostgreSQL from a GIN index on
+`Utterance.text`, SQLite from a full-text table that triggers keep current. All words must occur in one
+utterance; the last word matches as a prefix. Input is never interpreted as a query operator.
 """
 
 from __future__ import annotations
@@ -15,34 +15,35 @@ from django.db import connection
 
 from calls.models import Utterance
 
-LIMIT = 1000  # calls, the newest; a search that finds more is no search
+MAX_CALLS = 1000  # the newest; a search that matches more is too broad to be useful
 MAX_WORDS = 8
-MAX_LINES = 5000  # looked at for the hits of one page
-_HITS_PER_CALL = 4  # a word stands in so many lines of a call, more or less
-_AROUND = 60  # characters shown before and behind a hit
+MAX_LINES = 5000  # read to find the matches of one page
+_LINES_PER_CALL = 4  # in how many lines of a call a word occurs, roughly
+_CONTEXT_CHARS = 60  # shown before and after a match
 
-# What parts words: blanks, control characters, ASCII's punctuation, the common rest of it, and what no
-# database takes. Not `\W`: the vowel signs of many scripts are no letters.
+# Word separators: whitespace, control characters, ASCII punctuation, common other punctuation, and
+# characters that no database stores. Not `\W`: it also splits at the vowel signs of many scripts.
 _WORD = re.compile(
     r"[^\x00-/:-@\[-`{-\xa1\xab\xb7\xbb\xbf\u2010-\u2027\u2030-\u205e\u3000-\u3003\ud800-\udfff]+"
 )
 
-# PostgreSQL alone makes addresses, numbers with points and the like into words of their own; without these
-# characters there are none. The index has the same expression (migration 0003).
-_SPOKEN = "to_tsvector('simple', translate(text, '.:/@-_+~&<>=?#''', '               '))"
+# PostgreSQL keeps URLs, decimal numbers and the like as single words. Replacing these characters with
+# spaces prevents it. The index uses the same expression (migration 0003).
+_TEXT_VECTOR = "to_tsvector('simple', translate(text, '.:/@-_+~&<>=?#''', '               '))"
 
-# Its planner takes every beginning of a word for common, and walks millions of lines for a rare one. So we
-# look at the newest lines ourselves and then choose: walk on for a common word, ask the index for a rare one.
-_LOOKED_AT = 5_000
-_COMMON = 150  # of these; from here on walking is quicker than sorting all that the index has
-_WALKED = f"""
+# PostgreSQL's planner assumes that every word prefix is common, and would scan millions of lines for a
+# rare one. So the newest lines are sampled first: a common word is found by scanning on, a rare one by
+# using the index.
+_SAMPLE_LINES = 5_000
+_COMMON_HITS = 150  # in the sample; from here on scanning is faster than sorting all hits of the index
+_SCAN_NEWEST = f"""
     SELECT call_id FROM (SELECT id, call_id, text FROM calls_utterance ORDER BY id DESC LIMIT %s) newest
-    WHERE {_SPOKEN} @@ to_tsquery('simple', %s) ORDER BY id DESC LIMIT %s
+    WHERE {_TEXT_VECTOR} @@ to_tsquery('simple', %s) ORDER BY id DESC LIMIT %s
 """
-_INDEXED = f"""
-    WITH said AS MATERIALIZED (
-        SELECT id, call_id FROM calls_utterance WHERE {_SPOKEN} @@ to_tsquery('simple', %s)
-    ) SELECT call_id FROM said ORDER BY id DESC LIMIT %s
+_USE_INDEX = f"""
+    WITH matches AS MATERIALIZED (
+        SELECT id, call_id FROM calls_utterance WHERE {_TEXT_VECTOR} @@ to_tsquery('simple', %s)
+    ) SELECT call_id FROM matches ORDER BY id DESC LIMIT %s
 """
 _SQLITE = """
     SELECT u.call_id FROM calls_utterance_words w CROSS JOIN calls_utterance u ON u.id = w.rowid
@@ -51,74 +52,75 @@ _SQLITE = """
 
 
 class Hit(NamedTuple):
-    """A line around what was found."""
+    """A matching line, split around the word that matched."""
 
     before: str
-    found: str
-    behind: str
+    match: str
+    after: str
 
 
-def words_of(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
+    """The first `MAX_WORDS` words of a query, in lower case."""
     words = (word for word in _WORD.findall(text.lower()) if any(map(str.isalnum, word)))
     return list(words)[:MAX_WORDS]
 
 
-def call_ids_saying(text: str, limit: int = LIMIT) -> list[int]:
-    """The newest calls in which somebody said this, the newest first; two queries at most."""
-    words = words_of(text)
+def find_call_ids(text: str, limit: int = MAX_CALLS) -> list[int]:
+    """Ids of the calls in which one utterance contains all words, newest first. Two queries at most."""
+    words = split_words(text)
     if not words:
         return []
-    lines = limit * _HITS_PER_CALL
+    max_lines = limit * _LINES_PER_CALL
     if connection.vendor == "postgresql":
-        found = _ask_postgres(" & ".join(f"'{word}'" for word in words) + ":*", lines)
+        call_ids = _query_postgres(" & ".join(f"'{word}'" for word in words) + ":*", max_lines)
     else:
-        found = _ask(_SQLITE, " ".join(f'"{word}"' for word in words) + "*", lines)
-    return list(dict.fromkeys(found))[:limit]
+        call_ids = _run_query(_SQLITE, " ".join(f'"{word}"' for word in words) + "*", max_lines)
+    return list(dict.fromkeys(call_ids))[:limit]
 
 
-def _ask_postgres(wanted: str, lines: int) -> list[int]:
-    found = _ask(_WALKED, _LOOKED_AT, wanted, lines)
-    if len(found) >= lines:
-        return found
-    if len(found) < _COMMON:
-        return _ask(_INDEXED, wanted, lines)
-    # As far as it should take, and half as far again.
-    return _ask(_WALKED, _LOOKED_AT * lines * 3 // (len(found) * 2), wanted, lines)
+def _query_postgres(tsquery: str, max_lines: int) -> list[int]:
+    call_ids = _run_query(_SCAN_NEWEST, _SAMPLE_LINES, tsquery, max_lines)
+    if len(call_ids) >= max_lines:
+        return call_ids
+    if len(call_ids) < _COMMON_HITS:
+        return _run_query(_USE_INDEX, tsquery, max_lines)
+    # One and a half times as many lines as the hit rate of the sample predicts.
+    return _run_query(_SCAN_NEWEST, _SAMPLE_LINES * max_lines * 3 // (len(call_ids) * 2), tsquery, max_lines)
 
 
-def _ask(statement: str, *asked: int | str) -> list[int]:
+def _run_query(statement: str, *parameters: int | str) -> list[int]:
     with connection.cursor() as cursor:
-        cursor.execute(statement, asked)
+        cursor.execute(statement, parameters)
         return [call_id for (call_id,) in cursor.fetchall()]
 
 
-def hits(call_ids: Sequence[int], text: str) -> dict[int, Hit]:
-    """For each of these calls the first line with the words in it; one query."""
-    words = words_of(text)
-    found: dict[int, Hit] = {}
+def find_hits(call_ids: Sequence[int], text: str) -> dict[int, Hit]:
+    """The first matching line of each of these calls. One query."""
+    words = split_words(text)
+    hits: dict[int, Hit] = {}
     if not words or not call_ids:
-        return found
+        return hits
     lines = Utterance.objects.filter(call__in=call_ids).order_by("call_id", "index")
     for word in words:
         lines = lines.filter(text__icontains=word)
     for call_id, line in lines.values_list("call_id", "text")[:MAX_LINES]:
-        hit = found.get(call_id) or hit_of(line, text)
+        hit = hits.get(call_id) or highlight(line, text)
         if hit is not None:
-            found[call_id] = hit
-    return found
+            hits[call_id] = hit
+    return hits
 
 
-def hit_of(line: str, text: str) -> Hit | None:
-    """Where in a line the words stand: the first of them that does, with what is around it."""
-    words = words_of(text)
+def highlight(line: str, text: str) -> Hit | None:
+    """Split a line around the first query word that it contains. None when it contains none."""
+    words = split_words(text)
     for word in [*words[-1:], *words[:-1]]:
-        found = re.search(rf"(?<![^\W_]){re.escape(word)}[^\W_]*", line, re.IGNORECASE)
-        if found:
-            start, end = found.span()
-            before, behind = line[:start], line[end:]
+        match = re.search(rf"(?<![^\W_]){re.escape(word)}[^\W_]*", line, re.IGNORECASE)
+        if match:
+            start, end = match.span()
+            before, after = line[:start], line[end:]
             return Hit(
-                before if len(before) <= _AROUND else "…" + before[-_AROUND:],
+                before if len(before) <= _CONTEXT_CHARS else "…" + before[-_CONTEXT_CHARS:],
                 line[start:end],
-                behind if len(behind) <= _AROUND else behind[:_AROUND] + "…",
+                after if len(after) <= _CONTEXT_CHARS else after[:_CONTEXT_CHARS] + "…",
             )
     return None

@@ -1,9 +1,9 @@
-"""One line after the other: what was said in a call, and between the lines what happened.
+"""The timeline of a call's page: the utterances in order, and between them the events that explain the call.
 
-Of the events a reader sees those that explain the conversation (`WORDS`); the rest stay in the list of what
-happened underneath. A kind that this version does not know is shown as it is spelled rather than kept back.
+Events with a description in `DESCRIPTIONS` are shown; those in `HIDDEN_KINDS` appear in the list of raw
+events only. An event kind that this version does not know is shown under its own name, not hidden.
 
-Pure: rows in, lines out. An event's data comes from outside and may be anything.
+Pure: rows in, lines out. An event's data comes from outside and can be any JSON.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from calls import end_reasons as words
+from calls import end_reasons
 from calls.models import CallEvent, Utterance
 from calls.staff.waterfall import Waterfall
-from calls.templatetags.call_words import facts, seconds, spelled
+from calls.templatetags.call_format import humanize, key_values, seconds
 
-KEYS_TOGETHER_MS = 3_000  # keys pressed no further apart are one line
-MAX_WORDS = 300
+KEY_GROUP_MS = 3_000  # keys pressed within this time of each other share a line
+MAX_TEXT_CHARS = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """One utterance, with the turn that it ended, if it did."""
+class SpokenLine:
+    """One utterance, with the waterfall of the turn that it ended, if any."""
 
     utterance: Utterance
     waterfall: Waterfall | None
     heard: str
-    unheard: str  # said, and by the share of audio that was played never heard
+    unheard: str  # cut off by a barge-in, estimated from the share of its audio that was played
 
     @property
     def at_ms(self) -> int | None:
@@ -37,75 +37,82 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
-    """What happened between two utterances, in words; `is_alarm` when somebody should look at it."""
+class EventLine:
+    """An event as one sentence. `is_alarm` marks what staff should look into."""
 
     id: str
     at_ms: int | None
-    words: str
+    text: str
     is_alarm: bool = False
 
 
-Line = Said | Happening
-Told = tuple[str, bool]  # words, and whether they are an alarm
+Line = SpokenLine | EventLine
+Description = tuple[str, bool]  # text, is_alarm
 
 
-def timeline(said: Sequence[Said], events: Iterable[CallEvent]) -> list[Line]:
-    """Utterances in their own order, and each event before what was begun to be said after it.
+def build_timeline(spoken: Sequence[SpokenLine], events: Iterable[CallEvent]) -> list[Line]:
+    """Utterances keep their order; each event comes before the first utterance that started after it.
 
-    Events whose moment nobody knows come last.
+    Events without a time come last.
     """
-    tells_cuts = not any(each.utterance.interrupted for each in said)  # else they stand beside the words
-    waiting = deque(_happenings(list(events), tells_cuts=tells_cuts))
+    # Interruptions are marked next to the utterance; without such a mark they get a line of their own.
+    show_barge_ins = not any(line.utterance.interrupted for line in spoken)
+    pending = deque(_event_lines(list(events), show_barge_ins=show_barge_ins))
     lines: list[Line] = []
-    for each in said:
-        while waiting and each.at_ms is not None and _at(waiting[0]) <= each.at_ms:
-            lines.append(waiting.popleft())
-        lines.append(each)
-    return [*lines, *waiting]
+    for line in spoken:
+        while pending and line.at_ms is not None and _sort_ms(pending[0]) <= line.at_ms:
+            lines.append(pending.popleft())
+        lines.append(line)
+    return [*lines, *pending]
 
 
-def _happenings(events: list[CallEvent], *, tells_cuts: bool) -> list[Happening]:
-    results = _results_of_tools(events)
-    untold = {*UNTOLD, *TOOL_RESULTS, *(() if tells_cuts else ("barge-in",))}
-    if any(event.kind in ASSISTANT_LEFT for event in events):
-        untold.add("stream-ended")  # which says the same once more
-    found: list[Happening] = []
-    keys: list[CallEvent] = []  # pressed in a row, up to now
-    for event in sorted(events, key=lambda event: (_at(event), event.source, event.index)):
-        if event.kind in untold:
+def _event_lines(events: list[CallEvent], *, show_barge_ins: bool) -> list[EventLine]:
+    results = _tool_results(events)
+    hidden = {*HIDDEN_KINDS, *TOOL_RESULT_KINDS, *(() if show_barge_ins else ("barge-in",))}
+    if any(event.kind in ASSISTANT_END_KINDS for event in events):
+        hidden.add("stream-ended")  # it would repeat the same end
+    lines: list[EventLine] = []
+    keys: list[CallEvent] = []  # the current group of pressed keys
+    for event in sorted(events, key=lambda event: (_sort_ms(event), event.source, event.index)):
+        if event.kind in hidden:
             continue
         if event.kind != "dtmf":
             keys = []
-        elif keys and _at(event) - _at(keys[-1]) <= KEYS_TOGETHER_MS:
+        elif keys and _sort_ms(event) - _sort_ms(keys[-1]) <= KEY_GROUP_MS:
             keys.append(event)
-            found[-1] = _happening(keys[0], _keypad(keys))
+            lines[-1] = _event_line(keys[0], _describe_keys(keys))
             continue
         else:
             keys = [event]
-        found.append(_happening(event, _told(event, keys, results)))
-    # A tool has run although nobody told us of its call.
-    return found + [_happening(event, _ran(name, event)) for name, left in results.items() for event in left]
+        lines.append(_event_line(event, _describe(event, keys, results)))
+    # Results of tools whose call was never reported.
+    return lines + [
+        _event_line(result, _describe_tool_result(name, result))
+        for name, remaining in results.items()
+        for result in remaining
+    ]
 
 
-def _told(event: CallEvent, keys: Sequence[CallEvent], results: Mapping[str, deque[CallEvent]]) -> Told:
+def _describe(
+    event: CallEvent, keys: Sequence[CallEvent], results: Mapping[str, deque[CallEvent]]
+) -> Description:
     match event.kind:
         case "dtmf":
-            return _keypad(keys)
+            return _describe_keys(keys)
         case "tool-called":
-            return _tool(event, results)
-        case kind if kind in WORDS:
-            return WORDS[kind](_data(event))
+            return _describe_tool_call(event, results)
+        case kind if kind in DESCRIPTIONS:
+            return DESCRIPTIONS[kind](_data(event))
         case kind:
-            return f"{spelled(kind)} {facts(event.data)}".strip(), False
+            return f"{humanize(kind)} {key_values(event.data)}".strip(), False
 
 
-def _happening(event: CallEvent, told: Told) -> Happening:
-    text, is_alarm = told
-    return Happening(f"{event.source}-{event.index}", event.at_ms, text[:MAX_WORDS], is_alarm)
+def _event_line(event: CallEvent, description: Description) -> EventLine:
+    text, is_alarm = description
+    return EventLine(f"{event.source}-{event.index}", event.at_ms, text[:MAX_TEXT_CHARS], is_alarm)
 
 
-def _at(event: CallEvent | Happening) -> float:
+def _sort_ms(event: CallEvent | EventLine) -> float:
     return float("inf") if event.at_ms is None else event.at_ms
 
 
@@ -123,97 +130,100 @@ def _number(data: Mapping[str, Any], name: str) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-# In words
+# Descriptions, by kind
 
 
-def _keypad(keys: Sequence[CallEvent]) -> Told:
-    return "The caller pressed " + " ".join(_text(_data(key), "digit") or "?" for key in keys), False
+def _describe_keys(keys: Sequence[CallEvent]) -> Description:
+    return "Caller pressed " + " ".join(_text(_data(key), "digit") or "?" for key in keys), False
 
 
-def _answered(data: Mapping[str, Any]) -> Told:
-    took, held = _number(data, "connect_ms"), _number(data, "frames_held")
-    text = "The assistant was reached" + (f" in {seconds(took)}" if took is not None else "")
-    return text + (f"; {held} frames of the caller's had been held for it" if held else ""), False
+def _describe_answered(data: Mapping[str, Any]) -> Description:
+    connect_ms, held = _number(data, "connect_ms"), _number(data, "frames_held")
+    text = "Assistant connected" + (f" in {seconds(connect_ms)}" if connect_ms is not None else "")
+    return text + (f", {held} frames of caller audio held until then" if held else ""), False
 
 
-def _unreachable(data: Mapping[str, Any]) -> Told:
-    return f"The assistant could not be reached. {_text(data, 'detail')}".strip(), True
+def _describe_unreachable(data: Mapping[str, Any]) -> Description:
+    return f"Assistant unreachable. {_text(data, 'detail')}".strip(), True
 
 
-def _cut_in(data: Mapping[str, Any]) -> Told:
+def _describe_barge_in(data: Mapping[str, Any]) -> Description:
     unplayed = _number(data, "unplayed_ms")
-    return "The caller cut in" + (f"; {seconds(unplayed)} were never heard" if unplayed else ""), False
+    return "Caller interrupted" + (f", {seconds(unplayed)} of audio not played" if unplayed else ""), False
 
 
-def _ended(data: Mapping[str, Any]) -> Told:
+def _describe_assistant_end(data: Mapping[str, Any]) -> Description:
     reason = _text(data, "reason")
-    known = words.vendor_reason(reason)
-    return (known.sentence if known else f"The assistant ended the call. {reason}").strip(), False
+    explained = end_reasons.explain_vapi_reason(reason)
+    return (explained.sentence if explained else f"The assistant ended the call. {reason}").strip(), False
 
 
-def _stream_ended(data: Mapping[str, Any]) -> Told:
-    reason = _text(data, "reason")
-    ending = words.ENDINGS.get(reason)
-    return (
-        (ending.sentence, ending.failed) if ending else (f"It ended: {reason or 'nobody noted why'}.", False)
-    )
+def _describe_stream_end(data: Mapping[str, Any]) -> Description:
+    name = _text(data, "reason")
+    reason = end_reasons.END_REASONS.get(name)
+    if reason is None:
+        return f"Call ended: {name or 'no reason recorded'}.", False
+    return reason.sentence, reason.is_failure
 
 
-def _not_reached(data: Mapping[str, Any]) -> Told:
-    return f"The person did not take the call ({_text(data, 'status') or 'no word why'})", True
+def _describe_fallback_failed(data: Mapping[str, Any]) -> Description:
+    return f"Fallback number not reached ({_text(data, 'status') or 'no status'})", True
 
 
-def _took_it(data: Mapping[str, Any]) -> Told:
-    spoke = _number(data, "seconds")
-    return "A person took the call" + (f" and talked for {spoke} s" if spoke else ""), False
+def _describe_fallback_answered(data: Mapping[str, Any]) -> Description:
+    talk_seconds = _number(data, "seconds")
+    return "Fallback number answered" + (f", talked for {talk_seconds} s" if talk_seconds else ""), False
 
 
-def _always(text: str, *, is_alarm: bool = False) -> Callable[[Mapping[str, Any]], Told]:
+def _fixed(text: str, *, is_alarm: bool = False) -> Callable[[Mapping[str, Any]], Description]:
     return lambda data: (text, is_alarm)
 
 
-WORDS: dict[str, Callable[[Mapping[str, Any]], Told]] = {
-    "assistant-answered": _answered,
-    "assistant-unreachable": _unreachable,
-    "assistant-lost": lambda data: (f"The line to the assistant broke (code {_text(data, 'code')})", True),
-    "assistant-ended": _ended,
-    "barge-in": _cut_in,
-    "hang": _always("The assistant was slow to go on, by its own word", is_alarm=True),
-    "keys-played": lambda data: ("The assistant pressed " + " ".join(_text(data, "keys")), False),
-    "bad-message": lambda data: (f"A broken message came from the {_text(data, 'leg')}'s side", True),
-    "stream-ended": _stream_ended,
-    "stream-error": lambda data: (f"Twilio lost the stream. {_text(data, 'detail')}".strip(), True),
-    "person-answered": _took_it,
-    "person-not-reached": _not_reached,
+DESCRIPTIONS: dict[str, Callable[[Mapping[str, Any]], Description]] = {
+    "assistant-answered": _describe_answered,
+    "assistant-unreachable": _describe_unreachable,
+    "assistant-lost": lambda data: (f"Connection to the assistant lost (code {_text(data, 'code')})", True),
+    "assistant-ended": _describe_assistant_end,
+    "barge-in": _describe_barge_in,
+    "hang": _fixed("Vapi reported a delay of the assistant", is_alarm=True),
+    "keys-played": lambda data: ("Assistant pressed " + " ".join(_text(data, "keys")), False),
+    "bad-message": lambda data: (f"Malformed message from the {_text(data, 'leg')} leg", True),
+    "stream-ended": _describe_stream_end,
+    "stream-error": lambda data: (f"Twilio media stream error. {_text(data, 'detail')}".strip(), True),
+    "person-answered": _describe_fallback_answered,
+    "person-not-reached": _describe_fallback_failed,
 }
 
-ASSISTANT_LEFT = ("assistant-ended", "assistant-unreachable", "assistant-lost")
-TOOL_RESULTS = ("tool-done", "tool-failed")
-# What explains nothing to a reader: beginnings and ends of speech, statuses, the carrier's own bookkeeping.
-UNTOLD = frozenset({
+ASSISTANT_END_KINDS = ("assistant-ended", "assistant-unreachable", "assistant-lost")
+TOOL_RESULT_KINDS = ("tool-done", "tool-failed")
+# Kinds that explain nothing to a reader: start and end of speech, statuses, Twilio's bookkeeping.
+HIDDEN_KINDS = frozenset({
     "stream-started", "stream-stopped", "first-audio",
     "assistant-status", "status-update", "end-of-call-report",
     "caller-started", "caller-stopped", "assistant-started", "assistant-stopped",
-    *(f"call-{status}" for status in words.STATUS_SENTENCES), "call-looked-up",
+    *(f"call-{status}" for status in end_reasons.STATUS_SENTENCES), "call-looked-up",
 })  # fmt: skip
 
 
-def _results_of_tools(events: Iterable[CallEvent]) -> dict[str, deque[CallEvent]]:
-    """What came of the tools, by name. Who ran them does not know the time in the stream."""
+def _tool_results(events: Iterable[CallEvent]) -> dict[str, deque[CallEvent]]:
+    """The results by tool, in order. They carry no stream time, because a webhook runs the tools."""
     results: dict[str, deque[CallEvent]] = defaultdict(deque)
     for event in events:
-        if event.kind in TOOL_RESULTS:
+        if event.kind in TOOL_RESULT_KINDS:
             results[_text(_data(event), "tool")].append(event)
     return results
 
 
-def _tool(event: CallEvent, results: Mapping[str, deque[CallEvent]]) -> Told:
+def _describe_tool_call(event: CallEvent, results: Mapping[str, deque[CallEvent]]) -> Description:
+    """A call together with its result, which is taken from `results`."""
     name = _text(_data(event), "tool")
-    left = results.get(name)
-    return _ran(name, left.popleft()) if left else (f"The assistant used {name or 'a tool'}", False)
+    remaining = results.get(name)
+    if remaining:
+        return _describe_tool_result(name, remaining.popleft())
+    return f"Tool call: {name or 'unnamed'}", False
 
 
-def _ran(name: str, result: CallEvent) -> Told:
-    data, failed = _data(result), result.kind == "tool-failed"
-    said = _text(data, "error" if failed else "result")
-    return f"The assistant used {name or 'a tool'}: {said}", failed
+def _describe_tool_result(name: str, result: CallEvent) -> Description:
+    is_failure = result.kind == "tool-failed"
+    outcome = _text(_data(result), "error" if is_failure else "result")
+    return f"Tool call: {name or 'unnamed'} → {outcome}", is_failure

@@ -1,7 +1,7 @@
-"""One turn as a bar: what the caller waited for, part by part.
+"""The waterfall of a turn: what the caller's wait consisted of, as one bar with a segment per part.
 
-The parts come from rows. A part whose ends were not both measured is shown as one hatched piece under
-its own name and never guessed.
+Segments come from rows and are never estimated. If Vapi reported no endpointing, the time until the first
+audio is one hatched segment under its own name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ WIDTH = 300  # of the drawing, in its own units
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of the bar. `kind` is the CSS class, `x` and `width` are in drawing units."""
+    """One segment. `kind` is its CSS class; `x` and `width` are in drawing units."""
 
     kind: str
     name: str
@@ -25,8 +25,8 @@ class Part:
     width: float
 
 
-def side_by_side(turns: Sequence[Turn], target_ms: int) -> list[Waterfall]:
-    """All turns of a call on one scale, wide enough for the slowest and for the target."""
+def build_waterfalls(turns: Sequence[Turn], target_ms: int) -> list[Waterfall]:
+    """All turns of a call on one scale, which fits the slowest turn and the target."""
     ends = [
         (turn, end_ms)
         for turn in turns
@@ -40,7 +40,7 @@ def side_by_side(turns: Sequence[Turn], target_ms: int) -> list[Waterfall]:
 @dataclass(frozen=True, slots=True)
 class Waterfall:
     turn: Turn
-    scale_ms: int  # how much time the drawing's width stands for
+    scale_ms: int  # the time that the drawing's width represents
     target_ms: int
 
     @property
@@ -51,7 +51,7 @@ class Waterfall:
         return round(self.target_ms / self.scale_ms * WIDTH, 1)
 
     def parts(self) -> list[Part]:
-        """From the caller's last sound (T0) to the caller's ear (T3), as far as it was measured."""
+        """From the caller's end of speech (T0) to playout at the caller (T3), as far as measured."""
         turn = self.turn
         if turn.first_audio_ms is None:
             return []
@@ -60,13 +60,13 @@ class Waterfall:
             turn.endpointed_ms is not None
             and turn.end_of_speech_ms <= turn.endpointed_ms <= turn.first_audio_ms
         ):
-            steps.append(("heard", "heard the end", turn.endpointed_ms - turn.end_of_speech_ms))
-            steps.append(("voiced", "thought and voiced", turn.first_audio_ms - turn.endpointed_ms))
+            steps.append(("heard", "endpointing", turn.endpointed_ms - turn.end_of_speech_ms))
+            steps.append(("voiced", "model and voice", turn.first_audio_ms - turn.endpointed_ms))
         else:
-            waited = turn.first_audio_ms - turn.end_of_speech_ms
-            steps.append(("unsplit", "not split: no word when the assistant heard the end", waited))
+            wait_ms = turn.first_audio_ms - turn.end_of_speech_ms
+            steps.append(("unsplit", "endpointing, model and voice (no breakdown)", wait_ms))
         if turn.sent_ms is not None:
-            steps.append(("bridge", "our bridge", turn.sent_ms - turn.first_audio_ms))
+            steps.append(("bridge", "bridge", turn.sent_ms - turn.first_audio_ms))
             if turn.heard_ms is not None:
                 steps.append(("line", "phone line", turn.heard_ms - turn.sent_ms))
         parts, x = [], 0.0
@@ -76,9 +76,9 @@ class Waterfall:
             x += width
         return parts
 
-    def in_words(self) -> str:
-        """The drawing for those who do not see it."""
+    def describe(self) -> str:
+        """The drawing as text, for its tooltip and for screen readers."""
         if not self.turn.was_answered:
-            return f"Turn {self.turn.number}: never answered."
-        said = ", ".join(f"{part.name} {part.ms} ms" for part in self.parts())
-        return f"Turn {self.turn.number}: {self.turn.response_latency_ms} ms ({said})."
+            return f"Turn {self.turn.number}: not answered."
+        parts = ", ".join(f"{part.name} {part.ms} ms" for part in self.parts())
+        return f"Turn {self.turn.number}: {self.turn.response_latency_ms} ms ({parts})."

@@ -1,4 +1,4 @@
-"""What staff do to many calls at once, from the list: an outcome, a review."""
+"""Bulk actions of the call list: set an outcome, mark for review, call back."""
 
 from __future__ import annotations
 
@@ -16,24 +16,23 @@ from unfold.forms import ActionForm
 from calls.ingest.sanitize import clean_text
 from calls.models import Call
 from calls.staff import audit
-from calls.staff.live.board import our_number, their_number
 from calls.twilio import outbound
 from calls.vendor_errors import VendorError
 
-MAX_OUTCOME = 64
+MAX_OUTCOME_CHARS = 64
 
 
 class CallActionForm(ActionForm):  # type: ignore[misc]
-    """The bar under the list: which action, and for one of them the outcome."""
+    """The action bar below the list, with an outcome field that only `set_outcome` shows."""
 
     outcome = forms.CharField(
         label="",
         required=False,
-        max_length=MAX_OUTCOME,
+        max_length=MAX_OUTCOME_CHARS,
         widget=forms.TextInput(
             {
                 "class": "bg-white/20 placeholder:text-white/80 px-2 py-1 rounded-default text-sm text-white",
-                "placeholder": "such as booked",
+                "placeholder": "e.g. booked",
                 "aria-label": "Outcome",
                 "x-show": "action === 'set_outcome'",
             }
@@ -42,57 +41,60 @@ class CallActionForm(ActionForm):  # type: ignore[misc]
 
 
 class CallActions:
-    """The actions, for the admin of calls."""
+    """Mixin for the admin of calls."""
 
-    actions = ("set_outcome", "needs_review", "needs_no_review", "call_back")
+    actions = ("set_outcome", "mark_for_review", "mark_reviewed", "call_back")
     action_form = CallActionForm
 
     if TYPE_CHECKING:
 
         def message_user(self, request: HttpRequest, message: str, level: int = 0) -> None: ...
 
-    @admin.action(description="Set the outcome", permissions=["change"])
+    @admin.action(description="Set outcome", permissions=["change"])
     def set_outcome(self, request: HttpRequest, queryset: QuerySet[Call]) -> None:
-        outcome = clean_text(request.POST.get("outcome", "")).strip()[:MAX_OUTCOME]
+        outcome = clean_text(request.POST.get("outcome", "")).strip()[:MAX_OUTCOME_CHARS]
         if not outcome:
-            self.message_user(request, "Write the outcome beside the action.", messages.ERROR)
+            self.message_user(request, "Enter an outcome next to the action.", messages.ERROR)
             return
-        self._change(request, queryset, f"Outcome “{outcome}”.", outcome=outcome)
+        self._change(request, queryset, f"Outcome “{outcome}”", outcome=outcome)
 
-    @admin.action(description="Mark as needing review", permissions=["change"])
-    def needs_review(self, request: HttpRequest, queryset: QuerySet[Call]) -> None:
-        self._change(request, queryset, "Needs review.", needs_review=True)
+    @admin.action(description="Mark for review", permissions=["change"])
+    def mark_for_review(self, request: HttpRequest, queryset: QuerySet[Call]) -> None:
+        self._change(request, queryset, "Marked for review", needs_review=True)
 
     @admin.action(description="Mark as reviewed", permissions=["change"])
-    def needs_no_review(self, request: HttpRequest, queryset: QuerySet[Call]) -> None:
-        self._change(request, queryset, "Reviewed.", needs_review=False)
+    def mark_reviewed(self, request: HttpRequest, queryset: QuerySet[Call]) -> None:
+        self._change(request, queryset, "Marked as reviewed", needs_review=False)
 
-    @admin.action(description="Call back: the assistant calls the caller", permissions=["place"])
+    @admin.action(description="Call back (the assistant calls)", permissions=["place"])
     def call_back(self, request: HttpRequest, queryset: QuerySet[Call]) -> None:
         calls = list(queryset[:2])
         if len(calls) != 1:
-            self.message_user(request, "Choose one call: one person is called at a time.", messages.ERROR)
+            self.message_user(request, "Select exactly one call to call back.", messages.ERROR)
             return
         (call,) = calls
         try:
-            callee, ours = outbound.numbers_for(their_number(call), our_number(call))
-            audit.note(request.user, "call-back", call)
-            placed = outbound.note(async_to_sync(outbound.place)(callee, ours), callee, ours)
-        except VendorError as failure:
-            self.message_user(request, str(failure), messages.ERROR)
+            callee, caller_id = outbound.numbers_for(call.their_number, call.our_number)
+            audit.record(request.user, "call-back", call)
+            placed = outbound.note(async_to_sync(outbound.place)(callee, caller_id), callee, caller_id)
+        except VendorError as error:
+            self.message_user(request, str(error), messages.ERROR)
             return
-        said = format_html('They are being called: <a href="{}">the call</a>.', placed.get_absolute_url())
-        self.message_user(request, said, messages.SUCCESS)
+        message = format_html('Call placed. <a href="{}">View call</a>', placed.get_absolute_url())
+        self.message_user(request, message, messages.SUCCESS)
 
     def has_place_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("calls.place_call")
 
-    def _change(self, request: HttpRequest, queryset: QuerySet[Call], said: str, **values: Any) -> None:
-        """Change the calls of the page that are not so yet, and leave a trace of each."""
+    def _change(self, request: HttpRequest, queryset: QuerySet[Call], change: str, **values: Any) -> None:
+        """Update the selected calls that do not have these values yet, and log each change."""
         selected = Call.objects.filter(pk__in=queryset.order_by().values("pk"))
         calls = list(selected.exclude(Q(**values)))
         Call.objects.filter(pk__in=[call.pk for call in calls]).update(**values)
+        count = f"{len(calls)} call{'' if len(calls) == 1 else 's'}"
         if calls:
-            LogEntry.objects.log_actions(cast(int, request.user.pk), calls, CHANGE, change_message=said)
-            audit.note(request.user, "note", detail=f"{said} {len(calls)} calls")
-        self.message_user(request, f"{said} {len(calls)} changed.", messages.SUCCESS)
+            LogEntry.objects.log_actions(
+                cast(int, request.user.pk), calls, CHANGE, change_message=f"{change}."
+            )
+            audit.record(request.user, "note", detail=f"{change}: {count}")
+        self.message_user(request, f"{change}: {count} changed.", messages.SUCCESS)

@@ -1,4 +1,4 @@
-"""The columns of the list of calls, made for one viewer: what they show depends on who looks."""
+"""The columns of the call list. They are built per viewer, because they may mask numbers."""
 
 from __future__ import annotations
 
@@ -9,38 +9,42 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from calls.models import Call, PhoneNumber
-from calls.staff.admin.filters import MOST_NUMBERS
+from calls.staff.admin.filters import MAX_NUMBERS
 from calls.staff.search import Hit
 from calls.stats.flags import FLAGS
-from calls.templatetags.call_words import cost as call_cost
-from calls.templatetags.call_words import duration, moment, seconds
+from calls.templatetags.call_format import cost as format_cost
+from calls.templatetags.call_format import duration, seconds, timestamp
 from calls.viewer import Viewer
 
 
-def columns_for(viewer: Viewer, *, searched: bool) -> list[Any]:
-    """The list's columns for one viewer. One query."""
-    labels = dict(PhoneNumber.objects.exclude(label="").values_list("number", "label")[:MOST_NUMBERS])
+def build_columns(viewer: Viewer, *, searched: bool) -> list[Any]:
+    """The columns for one viewer, with the matching line after a search. One query.
+
+    The functions' names are part of the page: Django uses them as CSS classes.
+    """
+    labels = dict(PhoneNumber.objects.exclude(label="").values_list("number", "label")[:MAX_NUMBERS])
 
     @admin.display(description="time", ordering="started_at")
     def time(call: Call) -> SafeString:
-        return format_html('<a href="{}">{}</a>', call.get_absolute_url(), moment(call.started_at, "short"))
+        text = timestamp(call.started_at, "short")
+        return format_html('<a href="{}">{}</a>', call.get_absolute_url(), text)
 
-    @admin.display(description="caller", ordering="from_number" if viewer.sees_numbers else None)
+    @admin.display(description="caller", ordering="from_number" if viewer.can_view_numbers else None)
     def caller(call: Call) -> str:
-        return viewer.number(call.from_number) or "unknown"
+        return viewer.display_number(call.from_number) or "Unknown"
 
-    @admin.display(description="number", ordering="to_number" if viewer.sees_numbers else None)
+    @admin.display(description="number", ordering="to_number" if viewer.can_view_numbers else None)
     def number(call: Call) -> str:
-        return labels.get(call.to_number) or viewer.number(call.to_number)
+        return labels.get(call.to_number) or viewer.display_number(call.to_number)
 
-    @admin.display(description="length", ordering="duration_seconds")
+    @admin.display(description="duration", ordering="duration_seconds")
     def length(call: Call) -> str:
-        return duration(call.length())
+        return duration(call.duration())
 
-    @admin.display(description="how it ended", ordering="end_reason")
+    @admin.display(description="status", ordering="end_reason")
     def ended(call: Call) -> SafeString:
-        tone = "call-failed" if call.is_failed else "call-fine"
-        return format_html('<span class="{}">{}</span>', tone, call.ended_in_words())
+        css_class = "call-failed" if call.is_failed else "call-fine"
+        return format_html('<span class="{}">{}</span>', css_class, call.status_sentence())
 
     @admin.display(description="turns", ordering="turn_count")
     def turns(call: Call) -> int:
@@ -50,27 +54,27 @@ def columns_for(viewer: Viewer, *, searched: bool) -> list[Any]:
     def p50(call: Call) -> str:
         return seconds(call.p50_latency_ms)
 
-    @admin.display(description="worst", ordering="worst_latency_ms")
+    @admin.display(description="slowest", ordering="worst_latency_ms")
     def worst(call: Call) -> str:
         return seconds(call.worst_latency_ms)
 
     @admin.display(description="cost")
     def cost(call: Call) -> str:
-        return call_cost(call)
+        return format_cost(call)
 
     @admin.display(description="flags")
     def flags(call: Call) -> SafeString:
-        marks = [FLAGS[flag.name].words for flag in call.flags.all() if flag.name in FLAGS]
+        badges = [FLAGS[flag.name].label for flag in call.flags.all() if flag.name in FLAGS]
         if call.needs_review:
-            marks.append("needs review")
+            badges.append("needs review")
         if call.simulated:
-            marks.append("simulated")
-        return format_html_join(" ", '<span class="call-badge">{}</span>', ((each,) for each in marks))
+            badges.append("simulated")
+        return format_html_join(" ", '<span class="call-badge">{}</span>', ((badge,) for badge in badges))
 
-    @admin.display(description="what was said")
+    @admin.display(description="transcript")
     def hit(call: Call) -> SafeString | str:
-        found: Hit | None = getattr(call, "hit", None)
-        return format_html("{}<mark>{}</mark>{}", *found) if found else ""
+        match: Hit | None = getattr(call, "hit", None)  # set by `CallChangeList`
+        return format_html("{}<mark>{}</mark>{}", *match) if match else ""
 
     columns: list[Any] = [time, caller, number, length, ended, turns, p50, worst, cost, flags]
     return [*columns[:2], hit, *columns[2:]] if searched else columns

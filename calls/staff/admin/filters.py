@@ -1,4 +1,4 @@
-"""The filters of the list of calls. Choices come from tables in code, never from all the rows."""
+"""The filters of the call list. Choices come from tables in code, never from a scan of all calls."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
-from calls import end_reasons as words
-from calls.models import Call, CallQuerySet, PhoneNumber
+from calls import end_reasons
+from calls.models import Call, PhoneNumber
+from calls.querysets import CallQuerySet
 from calls.stats import time_ranges
 from calls.stats.flags import FAILED, FLAGS
 
@@ -21,51 +22,51 @@ if TYPE_CHECKING:
     from django.contrib.admin import ModelAdmin as CallModelAdmin
 
 Lookups = list[tuple[str, str]]
-MOST_NUMBERS = 200
+MAX_NUMBERS = 200
 
 
 class CallFilter(admin.SimpleListFilter, ABC):
-    """One choice, kept in the URL."""
+    """A filter with one value, kept in the URL."""
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Call]) -> QuerySet[Call]:
         assert isinstance(queryset, CallQuerySet)
-        return self.narrow(queryset, self.value()) if self.value() else queryset
+        return self.apply(queryset, self.value()) if self.value() else queryset
 
     @abstractmethod
-    def narrow(self, calls: CallQuerySet, value: str | None) -> CallQuerySet:
-        """The calls that the choice leaves."""
+    def apply(self, calls: CallQuerySet, value: str | None) -> CallQuerySet:
+        """The calls that match the chosen value."""
 
 
-class WhenFilter(CallFilter):
-    """A range by name; links from the dashboard bring exact bounds instead."""
+class TimeRangeFilter(CallFilter):
+    """A named time range. Links from the dashboard use exact bounds instead."""
 
-    title = "when"
+    title = "time range"
     parameter_name = "when"
 
     def lookups(self, request: HttpRequest, model_admin: CallModelAdmin[Any]) -> Lookups:
-        return [(name, label.lower()) for name, label in time_ranges.NAMES.items()]
+        return list(time_ranges.RANGE_LABELS.items())
 
-    def narrow(self, calls: CallQuerySet, value: str | None) -> CallQuerySet:
+    def apply(self, calls: CallQuerySet, value: str | None) -> CallQuerySet:
         try:
-            return calls.since(time_ranges.named(value or "", timezone.now()).since)
-        except time_ranges.BadRange:
+            return calls.since(time_ranges.named_range(value or "", timezone.now()).since)
+        except time_ranges.InvalidRange:
             return calls
 
 
 class BoundFilter(CallFilter):
-    """A moment that a link brought. It shows nothing but itself, so that it can be taken away."""
+    """A time bound that came with a link. Its only choice is itself, so that it can be removed."""
 
     lookup = ""
 
     def lookups(self, request: HttpRequest, model_admin: CallModelAdmin[Any]) -> Lookups:
-        moment = _moment(request.GET.get(self.parameter_name or ""))
-        if moment is None:
+        bound = _parse_bound(request.GET.get(self.parameter_name or ""))
+        if bound is None:
             return []
-        return [(moment.isoformat(), f"{timezone.localtime(moment):%-d %b %Y, %H:%M}")]
+        return [(bound.isoformat(), f"{timezone.localtime(bound):%-d %b %Y, %H:%M}")]
 
-    def narrow(self, calls: CallQuerySet, value: str | None) -> CallQuerySet:
-        moment = _moment(value)
-        return calls if moment is None else calls.filter(**{self.lookup: moment})
+    def apply(self, calls: CallQuerySet, value: str | None) -> CallQuerySet:
+        bound = _parse_bound(value)
+        return calls if bound is None else calls.filter(**{self.lookup: bound})
 
 
 class FromFilter(BoundFilter):
@@ -78,57 +79,55 @@ class UntilFilter(BoundFilter):
     parameter_name = lookup = "started_at__lt"
 
 
-def _moment(text: str | None) -> datetime | None:
-    """A moment from a link; None for whatever is none."""
+def _parse_bound(text: str | None) -> datetime | None:
+    """A time from a link, or None if it is not valid."""
+    text = (text or "")[:40]
     try:
-        found = parse_datetime((text or "")[:40].replace(" ", "+", 1) if "T" in (text or "") else text or "")
-        if found is None:
+        # A `+` in a query string arrives as a space.
+        bound = parse_datetime(text.replace(" ", "+", 1) if "T" in text else text)
+        if bound is None:
             return None
-        found = found if timezone.is_aware(found) else timezone.make_aware(found)
-        # Every zone must be able to show it.
-        return found if datetime(2000, 1, 2) <= found.replace(tzinfo=None) <= datetime(2999, 1, 1) else None
+        bound = bound if timezone.is_aware(bound) else timezone.make_aware(bound)
+        # Must be representable in every time zone.
+        return bound if datetime(2000, 1, 2) <= bound.replace(tzinfo=None) <= datetime(2999, 1, 1) else None
     except (ValueError, OverflowError):
         return None
 
 
-class EndedFilter(CallFilter):
-    """By how a call ended."""
-
-    title = "how it ended"
+class EndReasonFilter(CallFilter):
+    title = "end reason"
     parameter_name = "ended"
 
     def lookups(self, request: HttpRequest, model_admin: CallModelAdmin[Any]) -> Lookups:
-        reasons = [(reason, ending.sentence.rstrip(".")) for reason, ending in words.ENDINGS.items()]
-        return [(FAILED, "failed, in any way"), *reasons]
+        reasons = [(name, reason.sentence.rstrip(".")) for name, reason in end_reasons.END_REASONS.items()]
+        return [(FAILED, "Failed (any reason)"), *reasons]
 
-    def narrow(self, calls: CallQuerySet, value: str | None) -> CallQuerySet:
+    def apply(self, calls: CallQuerySet, value: str | None) -> CallQuerySet:
         return calls.flagged(FAILED) if value == FAILED else calls.filter(end_reason=value)
 
 
 class FlagFilter(CallFilter):
-    """By a reason to look at it."""
-
-    title = "needs a look"
+    title = "needs attention"
     parameter_name = "flag"
 
     def lookups(self, request: HttpRequest, model_admin: CallModelAdmin[Any]) -> Lookups:
-        return [(name, flag.words) for name, flag in FLAGS.items()]
+        return [(name, flag.label[:1].upper() + flag.label[1:]) for name, flag in FLAGS.items()]
 
-    def narrow(self, calls: CallQuerySet, value: str | None) -> CallQuerySet:
+    def apply(self, calls: CallQuerySet, value: str | None) -> CallQuerySet:
         return calls.flagged(value) if value in FLAGS else calls.none()
 
 
 class NumberFilter(CallFilter):
-    """By which of our numbers was called."""
+    """By our number that was called."""
 
-    title = "our number"
+    title = "number"
     parameter_name = "number"
 
     def lookups(self, request: HttpRequest, model_admin: CallModelAdmin[Any]) -> Lookups:
-        numbers = PhoneNumber.objects.order_by("label", "number")[:MOST_NUMBERS]
+        numbers = PhoneNumber.objects.order_by("label", "number")[:MAX_NUMBERS]
         return [(str(number.pk), number.label or number.number) for number in numbers]
 
-    def narrow(self, calls: CallQuerySet, value: str | None) -> CallQuerySet:
+    def apply(self, calls: CallQuerySet, value: str | None) -> CallQuerySet:
         if not (value or "").isascii() or not (value or "").isdigit() or len(value or "") > 18:
             return calls.none()
         number = PhoneNumber.objects.filter(pk=int(value or 0)).values_list("number", flat=True).first()
@@ -140,20 +139,20 @@ class ReviewFilter(CallFilter):
     parameter_name = "review"
 
     def lookups(self, request: HttpRequest, model_admin: CallModelAdmin[Any]) -> Lookups:
-        return [("yes", "yes")]
+        return [("yes", "Yes")]
 
-    def narrow(self, calls: CallQuerySet, value: str | None) -> CallQuerySet:
+    def apply(self, calls: CallQuerySet, value: str | None) -> CallQuerySet:
         return calls.filter(needs_review=True)
 
 
 class SimulatedFilter(admin.SimpleListFilter):
-    """Simulated calls are hidden once there is a real one, unless they are asked for."""
+    """Hides simulated calls as soon as there is a real one, unless a choice is made."""
 
-    title = "simulated"
+    title = "simulated calls"
     parameter_name = "simulated"
 
     def lookups(self, request: HttpRequest, model_admin: CallModelAdmin[Any]) -> Lookups:
-        return [("no", "no"), ("yes", "yes"), ("all", "with real ones")]
+        return [("no", "Exclude"), ("yes", "Only"), ("all", "Include")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Call]) -> QuerySet[Call]:
         assert isinstance(queryset, CallQuerySet)
@@ -165,4 +164,4 @@ class SimulatedFilter(admin.SimpleListFilter):
             case "all":
                 return queryset
             case _:
-                return queryset.shown()
+                return queryset.real_or_simulated()

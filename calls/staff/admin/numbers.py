@@ -1,8 +1,8 @@
-"""Our numbers in the admin: how each is answered, checked before a caller meets it.
+"""Phone numbers in the admin: how each number is answered, validated before it takes effect.
 
-What a form lets through is live in every server process within seconds, so nothing passes that the bridge
-or Vapi would stumble over: numbers are E.164, hours and zones can be read, overrides are an object that
-leaves alone what the bridge lives on.
+A saved form takes effect in every server process within seconds. So the form rejects whatever the bridge
+or Vapi could not handle: numbers must be E.164, hours and time zones must parse, and overrides must be an
+object that leaves alone what the bridge depends on.
 """
 
 from __future__ import annotations
@@ -29,60 +29,60 @@ from calls.phone_numbers import e164
 from calls.routes import opening_hours
 from calls.viewer import Viewer
 
-LIVE = "A change counts from the next call on, within 5 seconds, in every server process."
-MAX_SPOKEN = 1000  # characters
-ROWS = {"overrides": 5, "disclosure": 2, "greeting": 3, "hours": 2, "closed_message": 2}
+TAKES_EFFECT = "Changes apply to new calls within 5 seconds, in every server process."
+MAX_SPOKEN_CHARS = 1000
+TEXTAREA_ROWS = {"overrides": 5, "disclosure": 2, "greeting": 3, "hours": 2, "closed_message": 2}
 
-# Least and most; beyond them Twilio, Vapi or sense would not follow.
+# Minimum and maximum: the limits of Twilio and Vapi, or beyond any sensible use.
 BOUNDS = {
     "endpointing_ms": (0, 5000),
     "max_concurrent_calls": (1, 10_000),
     "max_call_seconds": (10, 14_400),
 }
 
-# What of `assistantOverrides` is not a number's to say, and why.
-OURS = {
-    "clientMessages": "the bridge needs these messages as they are",
-    "serverMessages": "the call's page needs these messages as they are",
-    "metadata": "calls are recognised by it",
-    "server": "events of a call come to this server, with its secret",
-    "maxDurationSeconds": "it follows the limit of this number, so that both sides know one",
-    "startSpeakingPlan.waitSeconds": "it follows the pause before the assistant answers",
-    "artifactPlan.recordingEnabled": "it follows “Records calls”",
+# Keys of `assistantOverrides` that a number may not set, and why.
+PROTECTED_OVERRIDES = {
+    "clientMessages": "the bridge depends on these messages",
+    "serverMessages": "call pages depend on these messages",
+    "metadata": "it identifies the call",
+    "server": "it is this server's own URL and secret",
+    "maxDurationSeconds": "it is set from “Maximum call duration”",
+    "startSpeakingPlan.waitSeconds": "it is set from “Response delay”",
+    "artifactPlan.recordingEnabled": "it is set from “Record calls”",
     "variableValues.caller": "it is the caller's number",
-    "variableValues.twilioCallSid": "it is the call's sid",
+    "variableValues.twilioCallSid": "it is the CallSid",
 }
 
 
 @cache
-def zones() -> Mapping[str, str]:
-    """The zones that this server knows, by their names in small letters."""
+def known_time_zones() -> Mapping[str, str]:
+    """Names of all time zones on this server, by their lower-case form."""
     return {name.lower(): name for name in available_timezones()}
 
 
-def zone_name(text: str) -> str:
-    """A zone's name as it is spelled. Raises `ValidationError` with the nearest one."""
+def normalize_time_zone(text: str) -> str:
+    """The time zone's canonical name. Raises `ValidationError` with a suggestion."""
     name = text.strip().replace(" ", "_").lower()
-    if not name or name in zones():
-        return zones().get(name, "")
-    near = difflib.get_close_matches(name, zones(), n=1)
-    meant = f" Is it {zones()[near[0]]}?" if near else " Write one such as Europe/Berlin."
-    raise ValidationError(f"“{text[:64]}” is not the name of a time zone.{meant}")
+    if not name or name in known_time_zones():
+        return known_time_zones().get(name, "")
+    close = difflib.get_close_matches(name, known_time_zones(), n=1)
+    hint = f"Did you mean {known_time_zones()[close[0]]}?" if close else "Enter one like Europe/Berlin."
+    raise ValidationError(f"“{text[:64]}” is not a time zone. {hint}")
 
 
-def overrides_of(value: Any) -> dict[str, Any]:
-    """Overrides that Vapi and every database take. Raises `ValidationError`."""
+def validate_overrides(value: Any) -> dict[str, Any]:
+    """The overrides, if Vapi and every database accept them. Raises `ValidationError`."""
     if value in (None, ""):
         return {}
     if not isinstance(value, dict):
-        raise ValidationError('Overrides are one JSON object, such as {"firstMessage": "Hello."}.')
+        raise ValidationError('Enter one JSON object, like {"firstMessage": "Hello."}.')
     if clean_json(value) != value:
-        raise ValidationError("Something in this JSON is too long, too deep, or no proper text or number.")
-    for path, why in OURS.items():
+        raise ValidationError("This JSON is too long or too deep, or contains invalid text or numbers.")
+    for path, reason in PROTECTED_OVERRIDES.items():
         name, _, inner = path.partition(".")
         part = value.get(name)
         if name in value and (not inner or (isinstance(part, dict) and inner in part)):
-            raise ValidationError(f"{path} cannot be overridden: {why}.")
+            raise ValidationError(f"{path} cannot be overridden: {reason}.")
     return value
 
 
@@ -91,43 +91,48 @@ class NumberForm(forms.ModelForm):  # type: ignore[type-arg]
         model = PhoneNumber
         fields = "__all__"
         labels: ClassVar[dict[str, str]] = {
-            "assistant_id": "Assistant",
-            "endpointing_ms": "Pause before the assistant answers",
-            "discloses_ai": "Says that it is an AI",
-            "closed_message": "Outside the hours",
-            "fallback_number": "Person who stands in",
-            "record_calls": "Records calls",
-            "max_concurrent_calls": "Calls at a time",
-            "max_call_seconds": "Longest call",
+            "assistant_id": "Assistant ID",
+            "endpointing_ms": "Response delay (ms)",
+            "overrides": "Assistant overrides",
+            "discloses_ai": "AI disclosure",
+            "disclosure": "Disclosure text",
+            "closed_message": "Closed message",
+            "fallback_number": "Fallback number",
+            "record_calls": "Record calls",
+            "max_concurrent_calls": "Concurrent calls",
+            "max_call_seconds": "Maximum call duration (seconds)",
         }
         help_texts: ClassVar[dict[str, str]] = {
-            "number": "As Twilio sends it: + and the country's code.",
-            "active": "Off: this page is ignored, and the number is answered as the settings say.",
-            "assistant_id": "Vapi's id of an assistant. Blank: the one of the settings.",
-            "endpointing_ms": "Milliseconds; 300 to 400 is a good range. Blank: as the settings say.",
-            "overrides": "Sent to Vapi as assistantOverrides: one JSON object.",
-            "discloses_ai": "Callers hear it before all else. Many countries' laws ask for it.",
-            "disclosure": "In these words. Blank: those of the settings.",
-            "greeting": "Spoken next, before the assistant is connected, such as a consent text.",
-            "hours": "When the assistant answers, such as Mon-Fri 08:00-18:00, Sat 09:00-12:00, or "
+            "number": "In E.164 format, like +15551234567.",
+            "active": "Off: calls to this number use the default settings.",
+            "assistant_id": "From your Vapi dashboard. Blank: default.",
+            "endpointing_ms": "How long the assistant waits after the caller stops speaking. "
+            "300 to 400 ms works well. Blank: default.",
+            "overrides": "One JSON object, sent to Vapi as assistantOverrides.",
+            "discloses_ai": "Tell callers first that they are speaking to an AI. Many countries require it.",
+            "disclosure": "Blank: default.",
+            "greeting": "Spoken after the disclosure and before the assistant connects, for example a "
+            "consent notice.",
+            "hours": "When the assistant answers, for example Mon-Fri 08:00-18:00, Sat 09:00-12:00, or "
             "Mon 22:00-06:00 for a night. Blank: always.",
-            "time_zone": "Of the hours, such as Europe/Berlin. Blank: UTC.",
-            "closed_message": "Spoken where no person stands in. Blank: a polite line.",
-            "fallback_number": "Dialled when the assistant fails, when all lines are busy, and outside the "
-            "hours. Blank: the one of the settings.",
-            "record_calls": "By Vapi. Off: as the settings say. Announce it where the law asks for it.",
-            "max_concurrent_calls": "In one server process. Blank: as many as there is room for.",
-            "max_call_seconds": "Seconds, 10 to 14400. Blank: as the settings say.",
+            "time_zone": "For the opening hours, for example Europe/Berlin. Blank: UTC.",
+            "closed_message": "Spoken outside opening hours if there is no fallback number. Blank: default.",
+            "fallback_number": "Dialed when the assistant fails, when all lines are busy and outside opening "
+            "hours. Blank: default.",
+            "record_calls": "Vapi records the call. Off: default. Announce the recording where the law "
+            "requires it.",
+            "max_concurrent_calls": "In each server process. Blank: limited by the server's capacity only.",
+            "max_call_seconds": "10 to 14400. Blank: default.",
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for name, rows in ROWS.items():
+        for name, rows in TEXTAREA_ROWS.items():
             if name in self.fields:
                 self.fields[name].widget.attrs["rows"] = rows
         if "disclosure" in self.fields:
-            said = settings.AI_DISCLOSURE or settings.AI_DISCLOSURE_LINE
-            self.fields["disclosure"].widget.attrs["placeholder"] = said
+            default = settings.AI_DISCLOSURE or settings.AI_DISCLOSURE_LINE
+            self.fields["disclosure"].widget.attrs["placeholder"] = default
 
     def clean_number(self) -> str:
         return e164(self.cleaned_data["number"])
@@ -137,13 +142,13 @@ class NumberForm(forms.ModelForm):  # type: ignore[type-arg]
         return e164(text) if text else ""
 
     def clean_assistant_id(self) -> str:
-        found: str = self.cleaned_data["assistant_id"].strip()
-        if re.search(r"[^A-Za-z0-9_-]", found):
-            raise ValidationError("An assistant's id has letters, digits and hyphens only.")
-        return found
+        assistant_id: str = self.cleaned_data["assistant_id"].strip()
+        if re.search(r"[^A-Za-z0-9_-]", assistant_id):
+            raise ValidationError("An assistant ID contains only letters, digits, hyphens and underscores.")
+        return assistant_id
 
     def clean_overrides(self) -> dict[str, Any]:
-        return overrides_of(self.cleaned_data["overrides"])
+        return validate_overrides(self.cleaned_data["overrides"])
 
     def clean_hours(self) -> str:
         text: str = self.cleaned_data["hours"].strip()
@@ -155,20 +160,20 @@ class NumberForm(forms.ModelForm):  # type: ignore[type-arg]
         return text
 
     def clean_time_zone(self) -> str:
-        return zone_name(self.cleaned_data["time_zone"])
+        return normalize_time_zone(self.cleaned_data["time_zone"])
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
         for name in ("disclosure", "greeting", "closed_message"):
-            if len(cleaned.get(name) or "") > MAX_SPOKEN:
-                self.add_error(name, f"Nobody listens to more than {MAX_SPOKEN} characters.")
-        for name, (least, most) in BOUNDS.items():
+            if len(cleaned.get(name) or "") > MAX_SPOKEN_CHARS:
+                self.add_error(name, f"Enter at most {MAX_SPOKEN_CHARS} characters.")
+        for name, (minimum, maximum) in BOUNDS.items():
             value = cleaned.get(name)
-            if value is not None and not least <= value <= most:
-                self.add_error(name, f"This must be from {least} to {most}.")
-        person = cleaned.get("fallback_number", self.instance.fallback_number)
-        if person and person == cleaned.get("number", self.instance.number) and "number" in self.fields:
-            self.add_error("fallback_number", "This is the number itself: its calls would ring here again.")
+            if value is not None and not minimum <= value <= maximum:
+                self.add_error(name, f"Enter a number from {minimum} to {maximum}.")
+        fallback = cleaned.get("fallback_number", self.instance.fallback_number)
+        if fallback and fallback == cleaned.get("number", self.instance.number) and "number" in self.fields:
+            self.add_error("fallback_number", "The fallback number must differ from the number itself.")
         return cleaned
 
 
@@ -177,46 +182,51 @@ class PhoneNumberAdmin(ModelAdmin):  # type: ignore[misc]
     form = NumberForm
     list_filter = ("active",)
     show_full_result_count = False
-    # Shown in their places to those who may not see numbers, and never sent to their browsers.
-    MASKED: ClassVar[dict[str, str]] = {"number": "our_number", "fallback_number": "person"}
+    # Replacements for viewers who may not see numbers. The full numbers are never sent to their browsers.
+    MASKED: ClassVar[dict[str, str]] = {
+        "number": "masked_number",
+        "fallback_number": "masked_fallback_number",
+    }
 
     def get_list_display(self, request: HttpRequest) -> Sequence[Any]:
-        return columns_for(Viewer.of(request.user))
+        return build_columns(Viewer.for_user(request.user))
 
     def get_search_fields(self, request: HttpRequest) -> Sequence[str]:
-        # Who may not see a number must not find it out digit by digit.
-        numbers = ("number__startswith",) if Viewer.of(request.user).sees_numbers else ()
+        # Viewers who may not see a number must not be able to guess it digit by digit.
+        numbers = ("number__startswith",) if Viewer.for_user(request.user).can_view_numbers else ()
         return (*numbers, "label__istartswith")
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         number = super().get_object(request, object_id, from_field)
         if number is not None:
-            number.viewer = Viewer.of(request.user)  # for the two fields below
+            number.viewer = Viewer.for_user(request.user)  # for the two fields below
         return number
 
     @admin.display(description="number")
-    def our_number(self, number: Any) -> str:
-        return str(number.viewer.number(number.number))
+    def masked_number(self, number: Any) -> str:
+        return str(number.viewer.display_number(number.number))
 
-    @admin.display(description="Person who stands in")
-    def person(self, number: Any) -> str:
-        return str(number.viewer.number(number.fallback_number)) or "nobody"
+    @admin.display(description="fallback number")
+    def masked_fallback_number(self, number: Any) -> str:
+        return str(number.viewer.display_number(number.fallback_number)) or "Default"
 
-    def _masked(self, request: HttpRequest, obj: PhoneNumber | None) -> Mapping[str, str]:
-        return {} if obj is None or Viewer.of(request.user).sees_numbers else self.MASKED
+    def _masked_fields(self, request: HttpRequest, obj: PhoneNumber | None) -> Mapping[str, str]:
+        """Fields of the form to replace, by name; empty for viewers who may see numbers."""
+        return {} if obj is None or Viewer.for_user(request.user).can_view_numbers else self.MASKED
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
-        return tuple(self._masked(request, obj).values())
+        return tuple(self._masked_fields(request, obj).values())
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        masked = self._masked(request, obj)
-        number, person = masked.get("number", "number"), masked.get("fallback_number", "fallback_number")
+        masked = self._masked_fields(request, obj)
+        number = masked.get("number", "number")
+        fallback = masked.get("fallback_number", "fallback_number")
         return (
-            (None, {"fields": (number, "label", "active"), "description": LIVE}),
-            ("Who answers", {"fields": ("assistant_id", "endpointing_ms", "overrides")}),
-            ("What callers hear first", {"fields": ("discloses_ai", "disclosure", "greeting")}),
+            (None, {"fields": (number, "label", "active"), "description": TAKES_EFFECT}),
+            ("Assistant", {"fields": ("assistant_id", "endpointing_ms", "overrides")}),
+            ("Opening announcement", {"fields": ("discloses_ai", "disclosure", "greeting")}),
             ("Opening hours", {"fields": ("hours", "time_zone", "closed_message")}),
-            ("When the assistant cannot", {"fields": (person,)}),
+            ("Fallback", {"fields": (fallback,)}),
             (
                 "Limits and recording",
                 {"fields": ("max_concurrent_calls", "max_call_seconds", "record_calls")},
@@ -224,26 +234,30 @@ class PhoneNumberAdmin(ModelAdmin):  # type: ignore[misc]
         )
 
 
-def columns_for(viewer: Viewer) -> list[Any]:
-    """The list's columns for one viewer."""
+def build_columns(viewer: Viewer) -> list[Any]:
+    """The columns of the list for one viewer."""
 
-    @admin.display(description="number", ordering="number" if viewer.sees_numbers else None)
+    @admin.display(description="number", ordering="number" if viewer.can_view_numbers else None)
     def number(row: PhoneNumber) -> str:
-        return viewer.number(row.number)
+        return viewer.display_number(row.number)
 
     @admin.display(description="now")
     def now(row: PhoneNumber) -> str:
         if not row.active:
-            return "as the settings say"
+            return "Default settings"
         hours = opening_hours(row.hours, row.time_zone)
-        return "open" if hours is None or hours.is_open(time.time()) else "closed"
+        return "Open" if hours is None or hours.is_open(time.time()) else "Closed"
 
-    @admin.display(description="person who stands in")
-    def person(row: PhoneNumber) -> str:
-        return viewer.number(row.fallback_number)
+    @admin.display(description="fallback number", empty_value="Default")
+    def fallback(row: PhoneNumber) -> str | None:
+        return viewer.display_number(row.fallback_number) or None
 
-    @admin.display(description="assistant", empty_value="of the settings", ordering="assistant_id")
+    @admin.display(description="assistant ID", empty_value="Default", ordering="assistant_id")
     def assistant(row: PhoneNumber) -> str | None:
         return row.assistant_id or None
 
-    return [number, "label", assistant, now, "discloses_ai", person, "active"]
+    @admin.display(description="AI disclosure", boolean=True, ordering="discloses_ai")
+    def discloses_ai(row: PhoneNumber) -> bool:
+        return row.discloses_ai
+
+    return [number, "label", assistant, now, discloses_ai, fallback, "active"]

@@ -1,9 +1,9 @@
-"""What staff do to a live call: hang up, have the assistant say something, hand the caller to a person.
+"""Actions of staff on a live call: hang up, have the assistant say something, transfer.
 
-Each is asked of Twilio or Vapi over HTTP and never of a session: whichever process carries the call, it
-learns of it as of anything that happens on the line. What ends the call is written to its row first, so
-that the stream's end, which follows within moments, is named by whoever asked for it; if Twilio refuses,
-it is taken back. Every attempt that reaches a live call leaves an audit entry.
+Actions are HTTP requests to Twilio or Vapi and never touch a session: the process that carries the call
+sees the result as it sees any other event on the line. For hang-up and transfer the end reason is written to
+the call first, because the stream ends within moments and that end must carry the requested reason. If
+Twilio refuses, the end reason is removed again. Every attempt on a live call is recorded in the audit log.
 """
 
 from __future__ import annotations
@@ -28,55 +28,60 @@ from calls.ingest.sanitize import clean_text
 from calls.masking import mask_number, short_sid
 from calls.models import Call, PhoneNumber
 from calls.staff import audit
-from calls.staff.live.board import fallback_number, our_number
-from calls.staff.pages import staff_page
+from calls.staff.pages import view_call_required
 from calls.twilio import client as twilio_client
-from calls.twilio.client import TWILIO
+from calls.twilio.client import TWILIO_API
 from calls.vapi import client as vapi_client
 from calls.vendor_errors import VendorError
 from calls.viewer import Viewer
 
 log = logging.getLogger(__name__)
 
-MAX_WORDS = 500  # characters; half a minute of speech
-OVER = "The call is already over."
+MAX_SAY_CHARS = 500  # about 30 seconds of speech
+CALL_HAS_ENDED = "The call has already ended."
 
 
 class NotLive(VendorError):
-    """There is nothing to act on."""
+    """The call has ended."""
 
 
 Action = Callable[[HttpRequest, Call], str]
 
 
 def on_live_call(action: Action) -> Callable[..., HttpResponse]:
-    """A view that acts on a live call and answers with what came of it, in one sentence.
+    """Make a view from a function that acts on a live call and returns a message for the user.
 
-    To a page's script it is a fragment, with a status; without scripts it is a message on the page that
-    the form was on.
+    The page's script gets the message as an HTML fragment with a matching status code. Without JavaScript
+    the message appears on the page that contained the form.
     """
 
-    @staff_page
+    @view_call_required
     @require_POST
     @wraps(action)
     def view(request: HttpRequest, call_id: int) -> HttpResponse:
-        if not Viewer.of(request.user).acts:
-            raise PermissionDenied("Acting on live calls needs the permission “Can hang up, speak into …”.")
+        if not Viewer.for_user(request.user).can_act:
+            raise PermissionDenied(
+                "Actions on live calls require the permission "
+                "“Can hang up, speak into and transfer live calls”."
+            )
         call = get_object_or_404(Call, pk=call_id)
         try:
             if not call.is_live or call.end_reason:
-                raise NotLive(OVER)
-            said, status = action(request, call), HTTPStatus.OK
-        except NotLive as refusal:
-            said, status = str(refusal), HTTPStatus.CONFLICT
-        except VendorError as failure:
-            said, status = str(failure), HTTPStatus.BAD_GATEWAY
-        done = status == HTTPStatus.OK
-        log.info("%s = staff: %s: %s", short_sid(call.call_sid), action.__name__, "done" if done else said)
+                raise NotLive(CALL_HAS_ENDED)
+            message, status = action(request, call), HTTPStatus.OK
+        except NotLive as error:
+            message, status = str(error), HTTPStatus.CONFLICT
+        except VendorError as error:
+            message, status = str(error), HTTPStatus.BAD_GATEWAY
+        succeeded = status == HTTPStatus.OK
+        log.info(
+            "%s = staff: %s: %s",
+            short_sid(call.call_sid), action.__name__, "done" if succeeded else message,
+        )  # fmt: skip
         if request.headers.get("HX-Request") == "true":
-            facts = {"said": said, "done": done}
-            return render(request, "calls/_live_result.html", facts, status=status)
-        messages.add_message(request, messages.SUCCESS if done else messages.ERROR, said)
+            context = {"message": message, "succeeded": succeeded}
+            return render(request, "calls/_live_result.html", context, status=status)
+        messages.add_message(request, messages.SUCCESS if succeeded else messages.ERROR, message)
         return redirect(call) if request.POST.get("back") == "call" else redirect("dashboard")
 
     return view
@@ -84,49 +89,51 @@ def on_live_call(action: Action) -> Callable[..., HttpResponse]:
 
 @on_live_call
 def hang_up(request: HttpRequest, call: Call) -> str:
-    audit.note(request.user, "hang-up", call)
-    _end(call, HUNG_UP_BY_STAFF, twilio_client.hang_up, call.call_sid)
-    return "The call was hung up."
+    audit.record(request.user, "hang-up", call)
+    _end_call(call, HUNG_UP_BY_STAFF, twilio_client.hang_up, call.call_sid)
+    return "Call ended."
 
 
 @on_live_call
 def transfer(request: HttpRequest, call: Call) -> str:
-    ours = our_number(call)
-    person = fallback_number(PhoneNumber.objects.filter(number=ours).first())
-    if not person:
+    number = PhoneNumber.objects.filter(number=call.our_number).first()
+    fallback = PhoneNumber.fallback_for(number)
+    if not fallback:
         raise VendorError(
-            "There is nobody to send the caller to: give the number a fallback number, "
-            "or set FALLBACK_NUMBER."
+            "There is no fallback number. Set one on the phone number, or FALLBACK_NUMBER for all numbers."
         )
-    audit.note(request.user, "transfer", call, f"to {mask_number(person)}")
-    _end(call, TRANSFERRED, twilio_client.transfer, call.call_sid, person)
-    return "The caller is being connected to a person."
+    audit.record(request.user, "transfer", call, f"to {mask_number(fallback)}")
+    _end_call(call, TRANSFERRED, twilio_client.transfer, call.call_sid, fallback)
+    return "Transferring the caller to the fallback number."
 
 
 @on_live_call
 def say(request: HttpRequest, call: Call) -> str:
-    words = clean_text(request.POST.get("words", "")).strip()
-    if not words:
-        raise VendorError("There are no words to say.")
-    if len(words) > MAX_WORDS:
-        raise VendorError(f"That is too long to say: {len(words)} characters, {MAX_WORDS} at most.")
-    audit.note(request.user, "say", call, words)
-    async_to_sync(vapi_client.say)(call.vapi_call_id, words)
-    return "The assistant was told to say it."
+    text = clean_text(request.POST.get("words", "")).strip()
+    if not text:
+        raise VendorError("Enter a message.")
+    if len(text) > MAX_SAY_CHARS:
+        raise VendorError(f"The message has {len(text)} characters. The maximum is {MAX_SAY_CHARS}.")
+    audit.record(request.user, "say", call, text)
+    async_to_sync(vapi_client.say)(call.vapi_call_id, text)
+    return "Message sent to the assistant."
 
 
-def _end(call: Call, how: str, ask: Any, *arguments: str) -> None:
-    """Name the end, then ask for it. The condition stands in the UPDATE: the call may just have ended."""
-    if call.simulated and settings.TWILIO_BASE_URL == TWILIO:
-        raise VendorError("This call is simulated, and Twilio knows nothing of it: it ends by itself.")
-    asked_at = timezone.now()
+def _end_call(call: Call, end_reason: str, send: Any, *arguments: str) -> None:
+    """Write the requested end reason, then send the request to Twilio.
+
+    The UPDATE carries its condition itself, because the call may have ended since it was read.
+    """
+    if call.simulated and settings.TWILIO_BASE_URL == TWILIO_API:
+        raise VendorError("This is a simulated call. Twilio does not know it; it ends by itself.")
+    requested_at = timezone.now()
     live = Call.objects.live().filter(pk=call.pk, end_reason="")
-    if not live.update(end_requested=how, end_requested_at=asked_at):
-        raise NotLive(OVER)
+    if not live.update(end_requested=end_reason, end_requested_at=requested_at):
+        raise NotLive(CALL_HAS_ENDED)
     try:
-        async_to_sync(ask)(*arguments)
-    except VendorError as failure:
-        if not failure.may_have_happened:
-            mine = Call.objects.filter(pk=call.pk, end_requested=how, end_requested_at=asked_at)
-            mine.update(end_requested="", end_requested_at=None)
+        async_to_sync(send)(*arguments)
+    except VendorError as error:
+        if not error.may_have_happened:
+            own = Call.objects.filter(pk=call.pk, end_requested=end_reason, end_requested_at=requested_at)
+            own.update(end_requested="", end_requested_at=None)
         raise

@@ -1,7 +1,7 @@
-"""The calls that are on the line now, as staff see them: rows, and beside them the notes of the moment.
+"""The live board: calls in progress, read from their rows and the latest live notes.
 
-A fixed number of queries and one look into the cache, however many calls there are; without the cache the
-rows are shown as they are. The same HTML goes into the dashboard, to whoever polls, and to `/live`.
+The number of queries and cache lookups does not depend on the number of calls. Without the cache the board
+shows the rows alone. The dashboard, pages that poll, and `/live` all serve the same HTML.
 """
 
 from __future__ import annotations
@@ -19,39 +19,40 @@ from django.template.loader import render_to_string
 from django.utils import timezone
 
 from bridge.context import BridgeContext
+from bridge.end_reasons import HUNG_UP_BY_STAFF
 from bridge.journal import LiveNote
 from calls.models import Call, PhoneNumber, Turn, Utterance
-from calls.staff.live.publisher import notes_of
+from calls.staff.live.publisher import get_notes
 from calls.viewer import Viewer
 
 MAX_ROWS = 50
-SINCE = timedelta(hours=4)  # Twilio ends every call by then
-LINES = 2  # final ones; the partial words come below them
+MAX_CALL_AGE = timedelta(hours=4)  # Twilio ends every call by then
+LINES_PER_CALL = 2  # final utterances; the partial one follows them
 SILENT_SECONDS = 5
 
 T = TypeVar("T", bound=Model)
 
-FLOORS = {"caller": "caller speaking", "assistant": "assistant speaking", "": "nobody speaking"}
+FLOORS = {"caller": "Caller speaking", "assistant": "Assistant speaking", "": "Silence"}
 
 
 @dataclass(frozen=True, slots=True)
 class LiveRow:
-    """One call that is on the line."""
+    """One call in progress. Phone numbers are masked unless the viewer may see them."""
 
     call: Call
-    caller: str  # as the viewer may read it
+    caller: str
     number_label: str
     state: str
     lines: tuple[Utterance, ...]
     note: LiveNote | None
-    latency_ms: int | None  # of the last turn that was answered
-    seconds: int  # since Twilio asked what to do with it
-    person: str  # who would take it over, as the viewer may read it; empty: nobody
+    latency_ms: int | None  # of the last answered turn
+    seconds: int  # since Twilio requested instructions for the call
+    fallback_number: str  # for a transfer; empty: none is set
     can_say: bool
 
     @property
     def floor(self) -> str:
-        """Who has it, in words; empty when nobody told."""
+        """Who is speaking; empty when there is no live note."""
         return FLOORS.get(self.note.floor, "") if self.note else ""
 
     @property
@@ -62,7 +63,7 @@ class LiveRow:
 
     @property
     def silent_since(self) -> datetime | None:
-        """Since when nobody speaks; None while somebody does, or when nobody told."""
+        """Since when nobody has spoken; None while somebody speaks or when there is no live note."""
         if self.note is None or self.note.floor or self.call.answered_at is None:
             return None
         return datetime.fromtimestamp(self.note.floor_since, UTC)
@@ -78,43 +79,50 @@ class LiveRow:
 
 
 def live_rows(viewer: Viewer) -> list[LiveRow]:
-    """The newest first. What came after the assistant, a person or an apology, is Twilio's to tell."""
+    """Calls with a live stream, newest first.
+
+    A call whose stream has ended is left out, even while Twilio plays an apology or dials the fallback
+    number: we receive no live data for that part.
+    """
     now = timezone.now()
-    live = Call.objects.live().filter(end_reason="").since(now - SINCE)
+    live = Call.objects.live().filter(end_reason="").since(now - MAX_CALL_AGE)
     calls = list(live.newest_first()[:MAX_ROWS])
     if not calls:
         return []
-    notes = notes_of([call.call_sid for call in calls])
-    numbers = {row.number: row for row in PhoneNumber.objects.filter(number__in=set(map(our_number, calls)))}
+    notes = get_notes([call.call_sid for call in calls])
+    our_numbers = {call.our_number for call in calls}
+    numbers = {row.number: row for row in PhoneNumber.objects.filter(number__in=our_numbers)}
     lines = defaultdict(list)
-    for utterance in _latest(Utterance.objects.filter(call__in=calls), "index", LINES):
+    for utterance in _latest_per_call(Utterance.objects.filter(call__in=calls), "index", LINES_PER_CALL):
         lines[utterance.call_id].append(utterance)
     latencies = {
         turn.call_id: turn.response_latency_ms
-        for turn in _latest(Turn.objects.filter(call__in=calls).answered(), "number", 1)
+        for turn in _latest_per_call(Turn.objects.filter(call__in=calls).answered(), "number", 1)
     }
     rows = []
     for call in calls:
-        number, note = numbers.get(our_number(call)), notes.get(call.call_sid)
-        told = note.latency_ms if note else None
+        number, note = numbers.get(call.our_number), notes.get(call.call_sid)
+        noted_latency_ms = note.latency_ms if note else None
         rows.append(
             LiveRow(
                 call=call,
-                caller=viewer.number(their_number(call)),
-                number_label=number.label if number and number.label else viewer.number(our_number(call)),
+                caller=viewer.display_number(call.their_number),
+                number_label=number.label
+                if number and number.label
+                else viewer.display_number(call.our_number),
                 state=_state(call),
                 lines=tuple(lines[call.pk]),
                 note=note,
-                latency_ms=latencies.get(call.pk) if told is None else told,
+                latency_ms=latencies.get(call.pk) if noted_latency_ms is None else noted_latency_ms,
                 seconds=max(0, int((now - call.started_at).total_seconds())),
-                person=viewer.number(fallback_number(number)),
+                fallback_number=viewer.display_number(PhoneNumber.fallback_for(number)),
                 can_say=bool(call.vapi_call_id) and not settings.VAPI_SOCKET_URL,
             )
         )
     return rows
 
 
-def board_html(viewer: Viewer, bridge: BridgeContext | None = None) -> str:
+def render_board(viewer: Viewer, bridge: BridgeContext | None = None) -> str:
     context = board_context(viewer, bridge)
     names = ("calls/_live_board.html", "calls/_live_lines.html")
     return "".join(render_to_string(name, context) for name in names)
@@ -122,47 +130,33 @@ def board_html(viewer: Viewer, bridge: BridgeContext | None = None) -> str:
 
 def board_context(viewer: Viewer, bridge: BridgeContext | None) -> dict[str, object]:
     """What `_live_board.html` and `_live_lines.html` need."""
-    door = bridge and bridge.admission
+    admission = bridge and bridge.admission
     return {
         "live": live_rows(viewer),
         "viewer": viewer,
         "now": timezone.now(),
-        "most_live": MAX_ROWS,
-        "lines": door and (door.live_calls, door.config.max_concurrent_calls),
-        "accepting": door and door.accepting,
+        "max_live": MAX_ROWS,
+        "capacity": admission and (admission.live_calls, admission.config.max_concurrent_calls),
+        "accepting": admission and admission.accepting,
     }
 
 
 def get_bridge(request: HttpRequest) -> BridgeContext | None:
-    """This process's bridge; None where a page is asked for without a server, as tests do."""
+    """The bridge of this server process; None without an ASGI server, as in tests."""
     bridge: BridgeContext | None = getattr(request, "scope", {}).get("bridge")
     return bridge
 
 
-def our_number(call: Call) -> str:
-    return call.from_number if call.direction.startswith("outbound") else call.to_number
-
-
-def their_number(call: Call) -> str:
-    return call.to_number if call.direction.startswith("outbound") else call.from_number
-
-
-def fallback_number(number: PhoneNumber | None) -> str:
-    """The person who stands in when a call to `number` needs one; empty: nobody."""
-    known = number.fallback_number if number and number.active else ""
-    return known or str(settings.FALLBACK_NUMBER)
-
-
 def _state(call: Call) -> str:
-    if call.end_requested == "hung-up-by-staff":
-        return "hanging up"
+    if call.end_requested == HUNG_UP_BY_STAFF:
+        return "Hanging up"
     if call.end_requested:
-        return "being handed over"
-    return "on the line" if call.answered_at else "reaching the assistant"
+        return "Transferring"
+    return "Connected" if call.answered_at else "Connecting assistant"
 
 
-def _latest(rows: QuerySet[T], order: str, most: int) -> QuerySet[T]:
-    """The last few rows of each call, in their order: one query."""
-    back = Window(RowNumber(), partition_by=F("call_id"), order_by=F(order).desc())
-    numbered = cast("QuerySet[T]", rows.annotate(back=back))
-    return numbered.filter(Q(back__lte=most)).order_by("call_id", order)
+def _latest_per_call(rows: QuerySet[T], order: str, limit: int) -> QuerySet[T]:
+    """The last `limit` rows of each call, in ascending order. One query."""
+    rank = Window(RowNumber(), partition_by=F("call_id"), order_by=F(order).desc())
+    ranked = cast("QuerySet[T]", rows.annotate(rank=rank))
+    return ranked.filter(Q(rank__lte=limit)).order_by("call_id", order)

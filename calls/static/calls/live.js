@@ -1,29 +1,29 @@
-/* Keeps a page fresh that says where from: `[data-live]` names a websocket, `data-poll` the same HTML for
-   when the socket is down. What arrives is morphed into the element that has its id, so that nothing the
-   viewer has opened, typed or focused is lost. Timers tick here; actions are sent from here. */
+/* Keeps a page up to date. `[data-live]` names a websocket, `data-poll` a URL with the same HTML for when the
+   socket is down. New HTML is morphed into the element with the same id, so that open menus, typed text and
+   focus survive. Timers count here, and the forms of live actions are sent from here. */
 "use strict";
 
 (() => {
   const state = document.querySelector("[data-live]");
   if (!state) return;
-  const word = state.querySelector("[data-live-word]");
+  const label = state.querySelector("[data-live-word]");
   const result = document.querySelector("[data-live-result]");
   const POLL_MS = 5000;
-  const QUIET_MS = 12000; // the server speaks every five seconds
+  const QUIET_MS = 12000; // the server sends something every five seconds
   const RETRY_MS = [1000, 2000, 4000, 8000, 15000];
   let socket = null;
-  let heardAt = 0;
+  let receivedAt = 0;
   let failures = 0;
-  let lead = 0; // the server's clock before ours
-  let over = false;
+  let clockOffset = 0; // server time minus local time, in ms
+  let stopped = false;
 
-  const say = (now, words) => {
-    if (state.dataset.state === now) return;
-    state.dataset.state = now;
-    word.textContent = words;
+  const setState = (name, text) => {
+    if (state.dataset.state === name) return;
+    state.dataset.state = name;
+    label.textContent = text;
   };
 
-  // What arrives
+  // Updates
 
   const inUse = (element) =>
     element.matches("details[data-keep][open]") ||
@@ -42,45 +42,45 @@
       if (name !== "open" && old.getAttribute(name) !== value) old.setAttribute(name, value);
     }
     const named = new Map([...fresh.children].filter((child) => child.id).map((child) => [child.id, child]));
-    // First whatever is gone: then what stays need not be moved, and keeps its focus.
+    // Remove first: then the remaining children need not be moved, which would lose focus.
     for (const child of [...old.children]) {
       if (!child.id || named.has(child.id)) continue;
-      if (inUse(child)) leaveBehind(child);
+      if (inUse(child)) keepEndedRow(child);
       else child.remove();
     }
-    const mine = new Map([...old.children].filter((child) => child.id).map((child) => [child.id, child]));
+    const current = new Map([...old.children].filter((child) => child.id).map((child) => [child.id, child]));
     let at = old.firstChild;
     for (const next of [...fresh.childNodes]) {
       while (at && at.nodeType === Node.ELEMENT_NODE && "over" in at.dataset) at = at.nextSibling;
-      const known = next.id ? mine.get(next.id) : null;
-      if (known && known.nodeName === next.nodeName) {
-        if (known === at) at = at.nextSibling;
-        else old.insertBefore(known, at);
-        morph(known, next);
+      const match = next.id ? current.get(next.id) : null;
+      if (match && match.nodeName === next.nodeName) {
+        if (match === at) at = at.nextSibling;
+        else old.insertBefore(match, at);
+        morph(match, next);
       } else if (at && !next.id && !at.id && at.nodeType === next.nodeType && at.nodeName === next.nodeName) {
-        const same = at;
+        const counterpart = at;
         at = at.nextSibling;
-        morph(same, next);
+        morph(counterpart, next);
       } else {
         old.insertBefore(next, at);
       }
     }
     while (at) {
-      const gone = at;
+      const rest = at;
       at = at.nextSibling;
-      if (gone.nodeType !== Node.ELEMENT_NODE || !("over" in gone.dataset)) gone.remove();
+      if (rest.nodeType !== Node.ELEMENT_NODE || !("over" in rest.dataset)) rest.remove();
     }
   }
 
-  /* The call is over while somebody is about to act on it: it stays until they have closed the form. */
-  function leaveBehind(row) {
+  /* The call ended while its menu is open: keep the row until the menu is closed. */
+  function keepEndedRow(row) {
     row.dataset.over = "";
-    row.querySelectorAll("[data-since], [data-silent-since]").forEach((each) => {
-      delete each.dataset.since;
-      delete each.dataset.silentSince;
+    row.querySelectorAll("[data-since], [data-silent-since]").forEach((timer) => {
+      delete timer.dataset.since;
+      delete timer.dataset.silentSince;
     });
     const floor = row.querySelector(".live-floor");
-    if (floor) floor.textContent = "the call is over";
+    if (floor) floor.textContent = "Call ended";
   }
 
   function show(html) {
@@ -88,13 +88,13 @@
     for (const fresh of [...parsed.body.children]) {
       const old = fresh.id && document.getElementById(fresh.id);
       if (!old) continue;
-      if (fresh.dataset.now) lead = Number(fresh.dataset.now) * 1000 - Date.now();
+      if (fresh.dataset.now) clockOffset = Number(fresh.dataset.now) * 1000 - Date.now();
       morph(old, document.importNode(fresh, true));
     }
     tick();
   }
 
-  // Time
+  // Timers
 
   const clock = (seconds) => {
     const parts = [Math.floor(seconds / 60) % 60, seconds % 60].map((part) => String(part).padStart(2, "0"));
@@ -103,45 +103,45 @@
   };
 
   function tick() {
-    const now = Date.now() + lead;
+    const now = Date.now() + clockOffset;
     const since = (name, element) => Math.max(0, Math.floor(now / 1000 - Number(element.dataset[name])));
-    document.querySelectorAll("[data-since]").forEach((each) => {
-      each.textContent = clock(since("since", each));
+    document.querySelectorAll("[data-since]").forEach((timer) => {
+      timer.textContent = clock(since("since", timer));
     });
-    document.querySelectorAll("[data-silent-since]").forEach((each) => {
-      const seconds = since("silentSince", each);
-      each.hidden = seconds < 5;
-      each.textContent = `⚠ silent ${seconds} s`;
+    document.querySelectorAll("[data-silent-since]").forEach((warning) => {
+      const seconds = since("silentSince", warning);
+      warning.hidden = seconds < 5;
+      warning.textContent = `⚠ silent for ${seconds} s`;
     });
   }
 
-  // The socket, and what stands in for it
+  // The socket, and polling as its fallback
 
   function connect() {
-    if (over || socket || document.hidden) return;
+    if (stopped || socket || document.hidden) return;
     const url = new URL(state.dataset.live, window.location.href);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-    const mine = new WebSocket(url);
-    socket = mine;
-    heardAt = Date.now();
-    mine.onmessage = (event) => {
-      if (socket !== mine) return;
-      heardAt = Date.now();
+    const opened = new WebSocket(url);
+    socket = opened;
+    receivedAt = Date.now();
+    opened.onmessage = (event) => {
+      if (socket !== opened) return;
+      receivedAt = Date.now();
       failures = 0;
       show(event.data);
-      say("live", "live");
+      setState("live", "Live");
     };
-    mine.onclose = (event) => {
-      if (socket === mine) lost(event.code);
+    opened.onclose = (event) => {
+      if (socket === opened) onSocketLost(event.code);
     };
   }
 
-  function lost(code) {
+  function onSocketLost(code) {
     const dropped = socket;
     socket = null;
     dropped.onclose = dropped.onmessage = null;
     dropped.close();
-    if (code === 4401) return leave();
+    if (code === 4401) return stop();
     if (document.hidden) return;
     poll();
     const pause = RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)];
@@ -149,30 +149,30 @@
   }
 
   async function poll() {
-    if (over || document.hidden) return;
+    if (stopped || document.hidden) return;
     try {
       const answer = await fetch(state.dataset.poll, { signal: AbortSignal.timeout(POLL_MS) });
-      if (answer.redirected || answer.status === 403 || answer.status === 404) return leave();
+      if (answer.redirected || answer.status === 403 || answer.status === 404) return stop();
       if (!answer.ok) throw new Error(answer.status);
       const html = await answer.text();
       if (state.dataset.state === "live" && socket) return;
       show(html);
-      say("polling", "every 5 s");
+      setState("polling", "Updates every 5 s");
     } catch {
-      say("away", "not connected");
+      setState("away", "Disconnected");
     }
   }
 
-  function leave() {
-    over = true;
-    say("over", "no longer allowed here, or signed out: reload the page");
+  function stop() {
+    stopped = true;
+    setState("over", "Signed out or permission removed. Reload the page.");
   }
 
   let polledAt = Date.now();
   window.setInterval(() => {
     tick();
-    if (over || document.hidden) return;
-    if (socket && Date.now() - heardAt > QUIET_MS) lost(0);
+    if (stopped || document.hidden) return;
+    if (socket && Date.now() - receivedAt > QUIET_MS) onSocketLost(0);
     if (state.dataset.state !== "live" || !socket) {
       if (Date.now() - polledAt >= POLL_MS) {
         polledAt = Date.now();
@@ -181,10 +181,10 @@
     }
   }, 1000);
 
-  // A page that nobody sees needs no news.
+  // A hidden page needs no updates.
   document.addEventListener("visibilitychange", () => {
     if (!document.hidden) connect();
-    else if (socket) lost(0);
+    else if (socket) onSocketLost(0);
   });
 
   // Actions
@@ -204,7 +204,7 @@
         signal: AbortSignal.timeout(15000),
       });
       if (answer.redirected || ![200, 409, 502].includes(answer.status)) {
-        result.textContent = "✗ You may not do this, or you were signed out. Reload the page.";
+        result.textContent = "✗ Permission denied, or you were signed out. Reload the page.";
       } else {
         result.innerHTML = await answer.text();
       }
@@ -213,7 +213,7 @@
         form.closest("details[data-keep]").open = false;
       }
     } catch {
-      result.textContent = "✗ The server did not answer. Look at the call before you try again.";
+      result.textContent = "✗ No response from the server. Check the call before you try again.";
     }
     button.disabled = false;
   });

@@ -1,4 +1,4 @@
-/* What every staff page has: the viewer's time zone for the server, `/` for the search, rows that open. */
+/* On every staff page: send the viewer's time zone to the server, focus search on `/`, make rows clickable. */
 "use strict";
 
 (() => {
@@ -18,7 +18,7 @@
     }
   });
 
-  // A row opens what its first link opens; middle click and a selection of text stay the browser's.
+  // A click on a row follows its first link. Middle clicks and text selection are left to the browser.
   document.addEventListener("click", (event) => {
     const row = event.target.closest(".calls tr[data-opens], #result_list tbody tr");
     if (!row || event.defaultPrevented || event.button !== 0) return;

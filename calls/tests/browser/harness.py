@@ -30,8 +30,8 @@ from playwright.async_api import (
 )
 
 from calls.tests.live_server import Database, LiveServer, live_server, own_database
-from sandbox.faults import AssistantDials
-from sandbox.vapi.server import Assistant
+from sandbox.faults import VapiFaults
+from sandbox.vapi.server import VapiSimulator
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
@@ -144,7 +144,7 @@ class Office:
     """A server, the stand-in for the assistant behind it, a browser, and somebody of each role."""
 
     server: LiveServer
-    assistant: Assistant
+    assistant: VapiSimulator
     database: Database
     browser: Browser
     keys: dict[str, str]  # role -> session
@@ -199,13 +199,13 @@ async def chromium() -> AsyncIterator[Browser]:
 async def office(
     folder: Path,
     *,
-    dials: AssistantDials = AssistantDials(),  # noqa: B008 - frozen
+    faults: VapiFaults = VapiFaults(),  # noqa: B008 - frozen
     words: Sequence[str] | None = None,
     **variables: str,
 ) -> AsyncIterator[Office]:
     """Debug is off, as in production: a page that goes wrong is the one that staff would see."""
     with own_database(folder / "rows") as database:
-        async with Assistant(dials=dials, listen="energy", script=words) as assistant:
+        async with VapiSimulator(faults=faults, listen="energy", script=words) as assistant:
             settings = {"DJANGO_DEBUG": "off", "REDIS_URL": "", "VAPI_AUDIO_FORMAT": "mulaw"}
             server = await asyncio.to_thread(
                 live_server, assistant.base_url, database.url, folder / "journal", **(settings | variables)

@@ -14,11 +14,11 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from calls.demo.server import ROOT
+from calls.demo.server_process import ROOT
 from calls.tests.browser.harness import CHROMIUM, LOOKS, Look, Office, office
 from calls.tests.live_server import eventually
-from sandbox.faults import AssistantDials
-from sandbox.twilio.caller import CutIn, HangUp, Listen, Press, Say, StayOnTheLine, Step
+from sandbox.faults import VapiFaults
+from sandbox.twilio.caller import CutIn, HangUp, Listen, Press, Say, Step, WaitForHangup
 
 FOLDER = ROOT / "docs" / "shots"
 MADE_UP = ("--calls", "9000", "--days", "30", "--numbers", "3", "--force")
@@ -26,7 +26,7 @@ HEIGHT, MOST_HIGH = 900, 1800
 WAIT_SECONDS = 20.0
 PERSON = "+15550107777"
 NARROW_DARK = Look("narrow-dark", 390, "dark")
-DIALS = AssistantDials(delay_ms=(700, 1600))
+DIALS = VapiFaults(delay_ms=(700, 1600))
 
 GOOD: Sequence[Step] = (
     Listen(), Say("move_appointment"), Listen(), Press("42#"), Listen(), Say("correct"),
@@ -38,9 +38,9 @@ WORDS = (
 )  # fmt: skip
 # Where each of the three live calls stands when the picture is taken.
 LIVE: Sequence[tuple[str, Sequence[Step]]] = (
-    ("+15550100134", (Listen(), Say("opening_hours"), Listen(), Say("correct"), StayOnTheLine(60))),
-    ("+442079460011", (Listen(), Say("move_appointment"), Listen(), StayOnTheLine(60))),
-    ("+15550107781", (Listen(), StayOnTheLine(60))),
+    ("+15550100134", (Listen(), Say("opening_hours"), Listen(), Say("correct"), WaitForHangup(60))),
+    ("+442079460011", (Listen(), Say("move_appointment"), Listen(), WaitForHangup(60))),
+    ("+15550107781", (Listen(), WaitForHangup(60))),
 )
 
 
@@ -50,12 +50,12 @@ async def main() -> int:
         return 1
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        async with office(Path(folder), dials=DIALS, words=WORDS, FALLBACK_NUMBER=PERSON) as desk:
+        async with office(Path(folder), faults=DIALS, words=WORDS, FALLBACK_NUMBER=PERSON) as desk:
             await asyncio.to_thread(desk.server.run, "manage.py", "seed_calls", *MADE_UP)
             good = await _placed(desk, GOOD)
-            desk.assistant.dials = replace(DIALS, rest_status=401)
-            failed = await _placed(desk, (StayOnTheLine(20),))
-            desk.assistant.dials = DIALS
+            desk.assistant.faults = replace(DIALS, rest_status=401)
+            failed = await _placed(desk, (WaitForHangup(20),))
+            desk.assistant.faults = DIALS
             await _take(desk, "dashboard", "/")
             await _take(desk, "call-good", f"/calls/{good}/")
             await _take(desk, "call-failed", f"/calls/{failed}/")
@@ -67,7 +67,7 @@ async def main() -> int:
 
 async def _placed(desk: Office, script: Sequence[Step]) -> int:
     """The id of a call that is over, and whose report has come if one comes."""
-    record = await desk.server.carrier(rng_seed=3).place_call(script)
+    record = await desk.server.twilio_simulator(rng_seed=3).place_call(script)
     query = "SELECT id FROM calls_call WHERE call_sid = %s AND ended_at IS NOT NULL AND (reported_at IS NOT"
     query += " NULL OR answered_at IS NULL)"
     rows = await eventually(lambda: desk.database.select(query, record.call_sid), bool, WAIT_SECONDS)
@@ -79,7 +79,9 @@ async def _placed(desk: Office, script: Sequence[Step]) -> int:
 async def _three_live_calls(desk: Office) -> AsyncIterator[None]:
     """They go on until the pictures are taken."""
     calls = [
-        asyncio.create_task(desk.server.carrier(rng_seed=number).place_call(script, from_number=caller))
+        asyncio.create_task(
+            desk.server.twilio_simulator(rng_seed=number).place_call(script, from_number=caller)
+        )
         for number, (caller, script) in enumerate(LIVE)
     ]
     try:
@@ -100,7 +102,7 @@ async def _take(desk: Office, name: str, path: str) -> None:
     for look in (*LOOKS, NARROW_DARK):
         async with desk.window(look, height=HEIGHT, path=path) as window:
             if name.endswith("live"):
-                await window.page.locator("[data-live-word]", has_text="live").wait_for()
+                await window.page.locator("[data-live-word]", has_text="Live").wait_for()
             # As if the window were as high as the page: what sticks to its foot is then at the foot.
             high = int(await window.page.evaluate("document.scrollingElement.scrollHeight"))
             await window.page.set_viewport_size({"width": look.width, "height": min(high, MOST_HIGH)})

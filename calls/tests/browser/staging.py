@@ -25,7 +25,7 @@ from django.utils import timezone
 
 from calls.models import Call, CallEvent, PhoneNumber, Turn, Utterance
 from calls.staff import audit
-from calls.staff.roles import ROLES, create_roles, give_role
+from calls.staff.roles import ROLES, assign_role, create_roles
 from calls.stats import call_summary
 from calls.tests.browser.injection import STRINGS, TAG
 from calls.tests.builders import make_call, make_event, make_turn, make_utterance
@@ -40,7 +40,7 @@ def people() -> dict[str, str]:
     keys = {}
     for role in ROLES:
         user = User.objects.create_user(role, password=PASSWORD)
-        give_role(user, role)
+        assign_role(user, role)
         client = Client()
         client.force_login(user)
         keys[role] = client.cookies["sessionid"].value
@@ -86,10 +86,10 @@ def pages() -> dict[str, int]:
     empty = make_call(
         status="ringing", end_reason="", ended_by="", from_number="", to_number="", started_at=now
     )
-    call_summary.refresh([good, failed])
+    call_summary.update_summaries([good, failed])
     admin = User.objects.get(username="admin")
     LogEntry.objects.log_actions(admin.pk, [good], CHANGE, change_message="Changed note.")
-    audit.note(admin, "note", good, "outcome")
+    audit.record(admin, "note", good, "outcome")
     return {
         "good": good.pk,
         "failed": failed.pk,
@@ -162,9 +162,9 @@ def injection() -> dict[str, int]:
         make_turn(call)
         make_event(call, kind=short, data={text: text})
         make_event(call, kind="list", data=[text, text])
-        audit.note(User.objects.get(username="admin"), "say", call, text)
+        audit.record(User.objects.get(username="admin"), "say", call, text)
         found[str(number)] = call.pk
-    call_summary.refresh(list(Call.objects.all()))
+    call_summary.update_summaries(list(Call.objects.all()))
     # What a newer or an older version may have written: a reason that nobody knows.
     strange = make_call(end_reason=STRINGS[0][:64], ended_by=STRINGS[0][:16], call_sid=STRINGS[0][:64])
     admin = User.objects.get(username="admin")
@@ -182,7 +182,7 @@ def listed() -> dict[str, int]:
         ended_by="assistant", note="=cmd|' /C calc'!A0",
     )  # fmt: skip
     make_utterance(rare, text="Hello, I am the lighthouse keeper.")
-    call_summary.refresh(list(Call.objects.all()))
+    call_summary.update_summaries(list(Call.objects.all()))
     return {"calls": 60, "rare": rare.pk}
 
 
@@ -190,7 +190,7 @@ def as_real() -> dict[str, int]:
     """Calls of the simulator as if the telephone network had brought them: for pictures of the pages."""
     simulated = list(Call.objects.filter(simulated=True))
     Call.objects.filter(simulated=True).update(simulated=False)
-    call_summary.refresh(list(Call.objects.filter(pk__in=[call.pk for call in simulated])))
+    call_summary.update_summaries(list(Call.objects.filter(pk__in=[call.pk for call in simulated])))
     return {"calls": len(simulated)}
 
 

@@ -107,13 +107,13 @@ async def test_many_calls_get_an_outcome_and_a_review(desk: tuple[Office, dict[s
     room, ids = desk
     async with room.window(role="operator", path=f"{LIST}?ended=failed") as window:
         page = window.page
-        for action, outcome in (("set_outcome", "call back"), ("needs_review", "")):
+        for action, outcome in (("set_outcome", "call back"), ("mark_for_review", "")):
             await page.locator("#result_list tbody input[type=checkbox]").first.check()
             await page.locator("select[name=action]").select_option(action)
             if outcome:
                 await page.get_by_label("Outcome").fill(outcome)
             await page.get_by_title("Run the selected action").click()
-            await expect(page.get_by_text("1 changed.")).to_be_visible()
+            await expect(page.get_by_text("1 call changed.")).to_be_visible()
         changed = room.database.select(
             "SELECT outcome, needs_review FROM calls_call WHERE id = %s", ids["rare"]
         )

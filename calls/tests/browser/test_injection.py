@@ -79,7 +79,7 @@ async def test_the_lists_show_them_as_text(desk: tuple[Office, dict[str, int]]) 
         for page in ("change", "history"):
             text = await read(window, f"/admin/calls/call/{ids['strange']}/{page}/")
             assert missing(STRINGS[:1], text) == []
-        assert "no words for" in await read(window, f"/calls/{ids['strange']}/")
+        assert "Unknown end reason" in await read(window, f"/calls/{ids['strange']}/")
 
 
 async def test_the_dashboard_shows_them_as_text_also_as_they_come(
@@ -91,7 +91,7 @@ async def test_the_dashboard_shows_them_as_text_also_as_they_come(
         assert missing(on_the_line, await read(window, "/")) == []
         # What the socket brings is put into the page by our own script.
         state = window.page.locator("[data-live-word]")
-        await state.get_by_text("live", exact=True).wait_for()
+        await state.get_by_text("Live", exact=True).wait_for()
         text = str(await window.page.evaluate(READ))
         assert missing(on_the_line, text) == []
         assert not await window.page.evaluate(BROKE_OUT)

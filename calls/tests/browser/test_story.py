@@ -35,7 +35,7 @@ CALL = (
 async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Office]:
     """A server that has had one call, whose report has come."""
     async with office(tmp_path_factory.mktemp("story")) as desk:
-        record = await desk.server.carrier(rng_seed=3).place_call(SCRIPT)
+        record = await desk.server.twilio_simulator(rng_seed=3).place_call(SCRIPT)
         assert record.heard_segments
         done = "SELECT turn_count FROM calls_call WHERE turn_count > 0 AND vapi_cost IS NOT NULL"
         await eventually(lambda: desk.database.select(done), bool, 20)
@@ -61,7 +61,7 @@ async def test_the_dashboard_shows_the_call_and_its_figures(desk: Office) -> Non
         for value in (number, str(turns), seconds(p50), seconds(worst), dollars(cost), "The caller hung up."):
             await expect(row).to_contain_text(value)
         figures = window.page.locator("dl.figures")
-        await expect(figures).to_contain_text(f"n {len(answered)} turns")
+        await expect(figures).to_contain_text(f"{len(answered)} turns")
         await expect(figures).to_contain_text(dollars(cost))
         assert (turns, worst) == (len(latencies), max(answered))
 
@@ -99,8 +99,8 @@ async def test_two_clicks_lead_to_the_slowest_turn_and_its_parts(desk: Office) -
         words = str(await row.locator("svg").get_attribute("aria-label"))
         parts = {name: int(ms) for name, ms in re.findall(r"([a-z ]+?) (\d+) ms", words.split("(")[1])}
         measured = {
-            "heard the end": endpointed - t0, "thought and voiced": t1 - endpointed,
-            "our bridge": t2 - t1, "phone line": t3 - t2,
+            "endpointing": endpointed - t0, "model and voice": t1 - endpointed,
+            "bridge": t2 - t1, "phone line": t3 - t2,
         }  # fmt: skip
         assert {name.strip(): ms for name, ms in parts.items()} == measured
 
@@ -119,9 +119,9 @@ async def test_the_pages_stay_true_when_a_note_is_written(desk: Office) -> None:
     ((pk, *_),) = desk.database.select(CALL)
     async with desk.window(path=f"/calls/{pk}/") as window:
         await window.page.get_by_label("Outcome").fill("booked")
-        await window.page.get_by_label("needs review").check()
+        await window.page.get_by_label("Needs review").check()
         await window.page.get_by_role("button", name="Save").click()
-        await expect(window.page.get_by_text("Saved.")).to_be_visible()
+        await expect(window.page.get_by_text("Changes saved.")).to_be_visible()
         rows = await asyncio.to_thread(
             desk.database.select, "SELECT outcome, needs_review FROM calls_call WHERE id = %s", pk
         )

@@ -65,8 +65,8 @@ class ListTests(TestCase):
     def test_a_long_list_ends_and_says_so(self) -> None:
         for _ in range(4):
             make_call()
-        with patch.object(paging, "MOST", 3):
-            self.assertIn("The list ends at 3 calls", self.get())
+        with patch.object(paging, "MAX_ROWS", 3):
+            self.assertIn("Only the first 3 calls are listed.", self.get())
 
     def test_the_form_masks_numbers_too(self) -> None:
         call = make_call(from_number="+15550100134")
@@ -78,12 +78,12 @@ class ListTests(TestCase):
     def test_many_calls_are_marked_for_review_at_once(self) -> None:
         calls = [make_call(), make_call(), make_call(needs_review=True)]
         self.client.force_login(make_staff(*SEES_ALL))
-        data: dict[str, Any] = {"action": "needs_review", "_selected_action": [call.pk for call in calls]}
+        data: dict[str, Any] = {"action": "mark_for_review", "_selected_action": [call.pk for call in calls]}
         self.client.post(reverse(LIST), data)
         self.assertEqual(Call.objects.filter(needs_review=True).count(), 3)
         self.assertEqual(LogEntry.objects.count(), 2, "the third needed it already")
-        self.assertEqual(AuditEntry.objects.get().detail, "Needs review. 2 calls")
-        self.client.post(reverse(LIST), data | {"action": "needs_no_review"})
+        self.assertEqual(AuditEntry.objects.get().detail, "Marked for review: 2 calls")
+        self.client.post(reverse(LIST), data | {"action": "mark_reviewed"})
         self.assertFalse(Call.objects.filter(needs_review=True).exists())
 
     def test_many_calls_get_an_outcome_at_once(self) -> None:
@@ -95,18 +95,18 @@ class ListTests(TestCase):
         (entry,) = LogEntry.objects.all()
         self.assertEqual((entry.object_id, entry.change_message), (str(calls[0].pk), "Outcome “booked”."))
         response = self.client.post(reverse(LIST), data, follow=True)
-        self.assertContains(response, "Write the outcome beside the action.")
+        self.assertContains(response, "Enter an outcome next to the action.")
         self.assertEqual(Call.objects.filter(outcome="booked").count(), 2)
 
     def test_who_may_only_look_cannot_mark(self) -> None:
         call = make_call()
         self.client.force_login(make_staff("view_call"))
-        self.client.post(reverse(LIST), {"action": "needs_review", "_selected_action": [call.pk]})
+        self.client.post(reverse(LIST), {"action": "mark_for_review", "_selected_action": [call.pk]})
         self.assertFalse(Call.objects.filter(needs_review=True).exists())
 
     def test_a_deleted_call_is_no_longer_in_the_sums(self) -> None:
         call = make_call()
-        call_summary.refresh([call])
+        call_summary.update_summaries([call])
         CallHour.objects.update(dirty=False)
         self.client.force_login(make_staff("view_call", "delete_call", is_superuser=True))
         data: dict[str, Any] = {"action": "delete_selected", "_selected_action": [call.pk], "post": "yes"}
@@ -151,7 +151,7 @@ class ExportTests(TestCase):
     def test_it_is_bounded_and_comes_in_pieces(self) -> None:
         for _ in range(7):
             make_call()
-        with patch.object(export, "MOST_ROWS", 5), patch.object(export, "AT_ONCE", 2):
+        with patch.object(export, "MAX_ROWS", 5), patch.object(export, "CHUNK_ROWS", 2):
             self.assertEqual(len(self.export("?format=csv").strip().split("\n")), 6)
 
     def test_it_leaves_an_audit_entry(self) -> None:

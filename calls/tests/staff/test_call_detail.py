@@ -7,14 +7,14 @@ from django.test import SimpleTestCase, TestCase
 from django.urls import reverse
 
 from calls.models import AuditEntry, Utterance
-from calls.staff.call_detail import heard_and_not
+from calls.staff.call_detail import split_heard
 from calls.tests.builders import make_call, make_staff, make_utterance
 
 
 class HeardTests(SimpleTestCase):
     def words(self, **changes: object) -> tuple[str, str]:
         facts = {"text": "one two three four", "started_ms": 1000, "ended_ms": 2000, "interrupted": True}
-        return heard_and_not(Utterance(**(facts | changes)))
+        return split_heard(Utterance(**(facts | changes)))
 
     def test_the_share_of_sound_that_was_played_parts_the_words(self) -> None:
         self.assertEqual(self.words(unheard_ms=1000), ("one two", "three four"))
@@ -42,7 +42,7 @@ class NoteTests(TestCase):
         data = {"outcome": "booked", "note": "<b>Thursday</b>", "needs_review": "on"}
         page = self.client.post(self.url, data, follow=True).content.decode()
         self.assertIn("&lt;b&gt;Thursday", page)
-        self.assertIn("Saved.", page)
+        self.assertIn("Changes saved.", page)
         self.call.refresh_from_db()
         self.assertEqual((self.call.outcome, self.call.needs_review), ("booked", True))
         self.assertEqual(LogEntry.objects.get().object_id, str(self.call.pk))
@@ -68,5 +68,5 @@ class AuditTests(TestCase):
         self.assertEqual(AuditEntry.objects.get().action, "opened")
         self.client.force_login(make_staff("view_call", "view_auditentry"))
         page = self.client.get(call.get_absolute_url()).content.decode()
-        self.assertIn("Who looked", page)
+        self.assertIn("Activity log", page)
         self.assertEqual(AuditEntry.objects.count(), 2)

@@ -105,7 +105,7 @@ class ExportCallsTests(TestCase):
             self.assertEqual(file.stat().st_mode & 0o777, 0o600)
             before = file.read_bytes()
             with (
-                mock.patch("calls.staff.export.facts_of", side_effect=ZeroDivisionError),
+                mock.patch("calls.staff.export.serialize_call", side_effect=ZeroDivisionError),
                 pytest.raises(ZeroDivisionError),
             ):
                 export("--format=csv", f"--output={file}")
@@ -117,7 +117,7 @@ class ExportCallsTests(TestCase):
         for wrong in ("--since=soon", "--until=2026-13-01", "--format=xml"):
             with pytest.raises(CommandError):
                 export(wrong)
-        with pytest.raises(CommandError, match="must lie before"):
+        with pytest.raises(CommandError, match="must be before"):
             export("--since=2026-11-19", "--until=2026-11-18")
 
     def test_it_leaves_an_audit_entry(self) -> None:

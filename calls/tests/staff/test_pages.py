@@ -47,7 +47,7 @@ class DashboardTests(PageTests):
         call = self.full_call(barge_ins=2, twilio_price="-0.03", vapi_cost="0.13")
         failed = make_call(end_reason="assistant-unreachable")
         make_call(started_at=timezone.now() - timedelta(hours=25), end_reason="worker-lost")
-        call_summary.refresh(list(Call.objects.all()))
+        call_summary.update_summaries(list(Call.objects.all()))
         page = self.page("/")
         self.assertIn(f'href="/calls/{call.pk}/"', page)
         self.assertIn(failed.get_absolute_url(), page)
@@ -70,7 +70,7 @@ class DashboardTests(PageTests):
 
     def test_it_marks_simulated_calls_and_hides_them_behind_real_ones(self) -> None:
         simulated = make_call(simulated=True)
-        self.assertIn("These are simulated calls", self.page("/"))
+        self.assertIn("Showing simulated calls", self.page("/"))
         make_call()
         self.assertNotIn(simulated.get_absolute_url(), self.page("/"))
 
@@ -109,11 +109,11 @@ class CallPageTests(PageTests):
         for words in (
             "Hi, I need to move my appointment.",
             "Of course.",
-            "the caller cut in",
+            "interrupted by the caller",
             "0.88 s",
-            "never answered",
-            "thought and voiced 580 ms",
-            "The connection that carries the sound broke.",
+            "not answered",
+            "model and voice 580 ms",
+            "connection was lost.",
             "stream started",
             "2 min 08 s",
             "call completed",
@@ -131,8 +131,8 @@ class CallPageTests(PageTests):
     def test_it_opens_for_a_call_of_which_nothing_is_known(self) -> None:
         call = make_call(status="ringing", end_reason="", from_number="", to_number="", counters=[])
         page = self.page(call.get_absolute_url())
-        self.assertIn("No words were noted.", page)
-        self.assertIn("No turn was taken.", page)
+        self.assertIn("No transcript yet.", page)
+        self.assertIn("No turns yet.", page)
 
     def test_it_shows_foreign_text_as_text(self) -> None:
         call = make_call(
@@ -162,7 +162,7 @@ class CallPageTests(PageTests):
         for index in range(502):
             make_event(call, index=index, kind=f"event-{index}")
         page = self.page(call.get_absolute_url())
-        self.assertIn("500 of more", page)
+        self.assertIn("first 500", page)
         self.assertNotIn("event 501", page)
 
     def test_it_does_not_find_what_is_not_there(self) -> None:
@@ -190,7 +190,7 @@ class AdminTests(TestCase):
         make_turn(self.call)
         make_event(self.call)
         self.number = PhoneNumber.objects.create(number="+15559870000", label="Front desk")
-        call_summary.refresh([self.call])
+        call_summary.update_summaries([self.call])
 
     def test_every_list_and_row_opens(self) -> None:
         for name in ("call", "utterance", "turn", "callevent", "phonenumber"):

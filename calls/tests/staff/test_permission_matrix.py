@@ -113,7 +113,7 @@ class PermissionMatrixTests(TestCase):
         make_turn(cls.call)
         make_event(cls.call)
         PhoneNumber.objects.create(number="+15559870000")
-        call_summary.refresh([cls.call])
+        call_summary.update_summaries([cls.call])
         cls.users = {"anonymous": None, "no role": make_staff()}
         for role in WHO[2:]:
             user = make_staff()
@@ -153,9 +153,9 @@ class PermissionMatrixTests(TestCase):
     )
     def test_the_pages(self) -> None:
         # No place for a test call, so that none is placed.
-        for _ in range(place_test_call.AT_ONCE):
-            place_test_call._places.acquire()
-            self.addCleanup(place_test_call._places.release)
+        for _ in range(place_test_call.MAX_CONCURRENT):
+            place_test_call._free_slots.acquire()
+            self.addCleanup(place_test_call._free_slots.release)
         for name, answers in PAGES.items():
             for method, expected in zip(("get", "post"), answers, strict=True):
                 got = " ".join(str(self.ask(who, method, self.url_of(name))) for who in WHO)
@@ -206,7 +206,8 @@ class PermissionMatrixTests(TestCase):
 
 
 LIST_SOCKETS = (
-    "from voiceai.asgi import sockets; print(*(route.pattern for route in sockets.routes), sep='\\n')"
+    "from voiceai.asgi import build_sockets;"
+    "print(*(route.pattern for route in build_sockets(None, '').routes), sep='\\n')"
 )
 
 

@@ -11,18 +11,18 @@ import aiohttp
 import pytest
 from django.test import RequestFactory, SimpleTestCase, override_settings
 
-from calls.demo.runner import Audience, Stage, Wishes, stage
-from calls.demo.server import free_port
-from calls.staff.place_test_call import _address, costs_money
+from calls.demo.runner import DemoObservers, Scenario, Testbed, start_testbed
+from calls.demo.server_process import free_port
+from calls.staff.place_test_call import _local_url, is_billable
 from calls.tests.demo.demo_runs import manage_async
 
-QUIET = Audience(lambda kind, data: None, lambda call, what: None, lambda line: None)
+QUIET = DemoObservers(lambda kind, data: None, lambda call, what: None, lambda line: None)
 PASSWORD = "correct-horse-battery"
 TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 
 
 @pytest.fixture
-async def running(tmp_path: Path) -> AsyncIterator[Stage]:
+async def running(tmp_path: Path) -> AsyncIterator[Testbed]:
     """A real server with a stand-in for Vapi behind it, and a member of staff who may do everything."""
     variables = {
         "DATABASE_URL": f"sqlite:///{tmp_path / 'calls.sqlite3'}",
@@ -32,8 +32,8 @@ async def running(tmp_path: Path) -> AsyncIterator[Stage]:
         more = {"DJANGO_SUPERUSER_PASSWORD": PASSWORD, "DJANGO_SUPERUSER_EMAIL": "ops@example.com"}
         ran = await manage_async(*command, **variables, **more)
         assert ran.code == 0, ran.stderr
-    wishes = Wishes(fast=True, listen="energy", environment=variables)
-    async with stage(wishes, free_port(), QUIET) as on:
+    wishes = Scenario(fast=True, listen="energy", environment=variables)
+    async with start_testbed(wishes, free_port(), QUIET) as on:
         yield on
 
 
@@ -45,7 +45,7 @@ async def token_of(session: aiohttp.ClientSession, url: str) -> str:
 
 
 @pytest.mark.timeout(200)
-async def test_the_call_appears_on_the_live_board_and_its_words_follow(running: Stage) -> None:
+async def test_the_call_appears_on_the_live_board_and_its_words_follow(running: Testbed) -> None:
     url = running.server.url
     async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
         form = {"username": "ops", "password": PASSWORD, "next": "/"}
@@ -55,9 +55,9 @@ async def test_the_call_appears_on_the_live_board_and_its_words_follow(running: 
         token = await token_of(session, f"{url}/")
         async with session.ws_connect(url.replace("http", "ws") + "/live", origin=url) as board:
             first = await board.receive_str(timeout=10)
-            assert "Nobody is on the line" in first
+            assert "No live calls" in first
             async with session.post(f"{url}/test-call", data={"csrfmiddlewaretoken": token}) as response:
-                assert "A test call is on its way" in await response.text()
+                assert "Test call started" in await response.text()
             seen: set[str] = set()
             wanted = {
                 "simulated",
@@ -75,7 +75,7 @@ async def test_the_call_appears_on_the_live_board_and_its_words_follow(running: 
             except TimeoutError:
                 pytest.fail(f"never seen: {wanted - seen}; at last: {html}")
             async with asyncio.timeout(90):
-                while "Nobody is on the line" not in await board.receive_str():
+                while "No live calls" not in await board.receive_str():
                     pass
         async with session.get(f"{url}/") as response:
             page = await response.text()
@@ -85,16 +85,16 @@ async def test_the_call_appears_on_the_live_board_and_its_words_follow(running: 
 class AddressTests(SimpleTestCase):
     def test_the_simulator_is_sent_to_where_this_server_listens(self) -> None:
         request = RequestFactory().post("/test-call")
-        self.assertEqual(_address(request), "http://127.0.0.1:8000")
+        self.assertEqual(_local_url(request), "http://127.0.0.1:8000")
         for server, address in (
             (["127.0.0.1", 8123], "http://127.0.0.1:8123"),
             (["0.0.0.0", 80], "http://127.0.0.1:80"),
             (["::1", 8000], "http://[::1]:8000"),
         ):
             request.scope = {"server": server}  # type: ignore[attr-defined]
-            self.assertEqual(_address(request), address)
+            self.assertEqual(_local_url(request), address)
 
     def test_only_the_vendors_own_assistant_costs_money(self) -> None:
         for url, costs in (("https://api.vapi.ai", True), ("http://127.0.0.1:9100", False)):
             with override_settings(VAPI_BASE_URL=url, VAPI_SOCKET_URL=""):
-                self.assertEqual(costs_money(), costs)
+                self.assertEqual(is_billable(), costs)

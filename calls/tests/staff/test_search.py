@@ -7,7 +7,7 @@ from unittest import mock
 from django.test import SimpleTestCase, TestCase
 
 from calls.models import Call
-from calls.staff.search import call_ids_saying, hit_of
+from calls.staff.search import find_call_ids, highlight
 from calls.tests.builders import make_call, make_utterance
 
 
@@ -20,32 +20,32 @@ class SearchTests(TestCase):
     def test_the_newest_call_comes_first(self) -> None:
         older, newer = self.said("my appointment"), self.said("an Appointment, please")
         self.said("something else")
-        self.assertEqual(call_ids_saying("appointment"), [newer.pk, older.pk])
+        self.assertEqual(find_call_ids("appointment"), [newer.pk, older.pk])
 
     def test_all_words_must_stand_in_one_line(self) -> None:
         call = self.said("move my appointment to Thursday")
         self.said("move it")
         self.said("on Thursday")
-        self.assertEqual(call_ids_saying("thursday move"), [call.pk])
+        self.assertEqual(find_call_ids("thursday move"), [call.pk])
 
     def test_the_last_word_may_be_a_beginning(self) -> None:
         call = self.said("the appointment book")
-        self.assertEqual(call_ids_saying("the appoin"), [call.pk])
-        self.assertEqual(call_ids_saying("appoin the"), [])
+        self.assertEqual(find_call_ids("the appoin"), [call.pk])
+        self.assertEqual(find_call_ids("appoin the"), [])
 
     def test_nothing_that_is_typed_is_an_operator(self) -> None:
         call = self.said("either this or that not the other")
         for typed in ("this or that", "this OR that", 'this" OR "that', "this & !that:*", "'this' that (",
                       "this NEAR that", "this* -that", "text:this"):  # fmt: skip
             with self.subTest(typed):
-                self.assertLessEqual(set(call_ids_saying(typed)), {call.pk})
-        self.assertEqual(call_ids_saying("this or that"), [call.pk])
+                self.assertLessEqual(set(find_call_ids(typed)), {call.pk})
+        self.assertEqual(find_call_ids("this or that"), [call.pk])
         for nothing in ("", "  ", "()", "*", "'", '"', "\x00", "-", "%", "_"):
-            self.assertEqual(call_ids_saying(nothing), [])
+            self.assertEqual(find_call_ids(nothing), [])
 
     def test_it_is_bounded(self) -> None:
         calls = [self.said("hello") for _ in range(5)]
-        self.assertEqual(call_ids_saying("hello", limit=2), [calls[4].pk, calls[3].pk])
+        self.assertEqual(find_call_ids("hello", limit=2), [calls[4].pk, calls[3].pk])
 
     def test_what_is_deleted_or_changed_is_found_no_more(self) -> None:
         gone, changed = self.said("lighthouse"), self.said("lighthouse")
@@ -53,13 +53,13 @@ class SearchTests(TestCase):
         utterance = changed.utterances.get()
         utterance.text = "windmill"
         utterance.save()
-        self.assertEqual(call_ids_saying("lighthouse"), [])
-        self.assertEqual(call_ids_saying("windmill"), [changed.pk])
+        self.assertEqual(find_call_ids("lighthouse"), [])
+        self.assertEqual(find_call_ids("windmill"), [changed.pk])
 
     def test_other_scripts_and_accents_are_words(self) -> None:
         call = self.said("Grüße aus Köln, спасибо")
         for typed in ("köln", "Grüße", "спасибо"):
-            self.assertEqual(call_ids_saying(typed), [call.pk], typed)
+            self.assertEqual(find_call_ids(typed), [call.pk], typed)
 
     def test_numbers_and_addresses_are_found_by_their_parts(self) -> None:
         for text, typed in (
@@ -77,7 +77,7 @@ class SearchTests(TestCase):
         ):
             call = self.said(text)
             with self.subTest(typed):
-                self.assertEqual(call_ids_saying(typed), [call.pk])
+                self.assertEqual(find_call_ids(typed), [call.pk])
                 call.delete()
 
     def test_common_and_rare_words_are_found_alike(self) -> None:
@@ -87,27 +87,27 @@ class SearchTests(TestCase):
         for looked_at, common in ((1, 1), (4, 1), (4, 3), (4, 99), (100, 1)):
             with (
                 self.subTest(looked_at=looked_at, common=common),
-                mock.patch("calls.staff.search._LOOKED_AT", looked_at),
-                mock.patch("calls.staff.search._COMMON", common),
+                mock.patch("calls.staff.search._SAMPLE_LINES", looked_at),
+                mock.patch("calls.staff.search._COMMON_HITS", common),
             ):
-                self.assertEqual(call_ids_saying("wor", limit=4), newest_first[:4])
-                self.assertEqual(call_ids_saying("many", limit=2), newest_first[:4:2])
-                self.assertEqual(call_ids_saying("word 001"), [calls[1].pk])
-                self.assertEqual(call_ids_saying("absent"), [])
+                self.assertEqual(find_call_ids("wor", limit=4), newest_first[:4])
+                self.assertEqual(find_call_ids("many", limit=2), newest_first[:4:2])
+                self.assertEqual(find_call_ids("word 001"), [calls[1].pk])
+                self.assertEqual(find_call_ids("absent"), [])
 
 
 class HitTests(SimpleTestCase):
     def test_the_hit_stands_between_what_is_around_it(self) -> None:
         self.assertEqual(
-            hit_of("Can I move my appointment?", "appoint"), ("Can I move my ", "appointment", "?")
+            highlight("Can I move my appointment?", "appoint"), ("Can I move my ", "appointment", "?")
         )
 
     def test_a_long_line_is_cut_on_both_sides(self) -> None:
-        hit = hit_of("x " * 100 + "needle" + " y" * 100, "needle")
+        hit = highlight("x " * 100 + "needle" + " y" * 100, "needle")
         assert hit is not None
-        self.assertTrue(hit.before.startswith("…") and hit.behind.endswith("…"))
+        self.assertTrue(hit.before.startswith("…") and hit.after.endswith("…"))
         self.assertLess(len("".join(hit)), 140)
 
     def test_a_line_without_it_has_none(self) -> None:
-        self.assertIsNone(hit_of("nothing here", "needle"))
-        self.assertIsNone(hit_of("nothing here", "()"))
+        self.assertIsNone(highlight("nothing here", "needle"))
+        self.assertIsNone(highlight("nothing here", "()"))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calls.models import CallEvent, Utterance
-from calls.staff.timeline import UNTOLD, WORDS, Happening, Said, timeline
+from calls.staff.timeline import DESCRIPTIONS, HIDDEN_KINDS, EventLine, SpokenLine, build_timeline
 
 TIMES = st.none() | st.integers(-10, 60_000)
 JSON = st.recursive(
@@ -17,11 +17,15 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=5,
 )
-KINDS = st.sampled_from([*WORDS, *UNTOLD, "dtmf", "tool-called", "tool-done", "tool-failed", "of-tomorrow"])
+KINDS = st.sampled_from(
+    [*DESCRIPTIONS, *HIDDEN_KINDS, "dtmf", "tool-called", "tool-done", "tool-failed", "of-tomorrow"]
+)
 
 
-def said(at_ms: int | None, text: str = "Hello.", **changes: Any) -> Said:
-    return Said(Utterance(index=0, speaker="caller", text=text, started_ms=at_ms, **changes), None, text, "")
+def said(at_ms: int | None, text: str = "Hello.", **changes: Any) -> SpokenLine:
+    return SpokenLine(
+        Utterance(index=0, speaker="caller", text=text, started_ms=at_ms, **changes), None, text, ""
+    )
 
 
 def event(
@@ -30,11 +34,11 @@ def event(
     return CallEvent(kind=kind, at_ms=at_ms, source=source, index=index, data=data)
 
 
-def told(*events: CallEvent, speech: tuple[Said, ...] = ()) -> list[str]:
+def told(*events: CallEvent, speech: tuple[SpokenLine, ...] = ()) -> list[str]:
     """The words of each line."""
     return [
-        line.words if isinstance(line, Happening) else line.utterance.text
-        for line in timeline(speech, events)
+        line.text if isinstance(line, EventLine) else line.utterance.text
+        for line in build_timeline(speech, events)
     ]
 
 
@@ -47,10 +51,10 @@ def test_what_happened_stands_between_what_was_said() -> None:
         speech=speech,
     )
     assert found == [
-        "The assistant was reached in 0.41 s; 21 frames of the caller's had been held for it",
+        "Assistant connected in 0.41 s, 21 frames of caller audio held until then",
         "Hi.",
         "Who knows when.",
-        "The assistant was slow to go on, by its own word",
+        "Vapi reported a delay of the assistant",
         "Move it.",
         "The caller hung up.",
     ]
@@ -62,20 +66,20 @@ def test_keys_in_a_row_are_one_line_and_keys_apart_are_two() -> None:
         for at, key in ((100, "4"), (1500, "2"), (3000, "#"), (9000, "0"))
     ]
     beside = event("caller-started", 1600, index=7)
-    assert told(*keys, beside) == ["The caller pressed 4 2 #", "The caller pressed 0"]
+    assert told(*keys, beside) == ["Caller pressed 4 2 #", "Caller pressed 0"]
     apart = told(keys[0], event("hang", 1000, index=9), keys[1])
-    assert apart[0] == "The caller pressed 4" and apart[-1] == "The caller pressed 2"
+    assert apart[0] == "Caller pressed 4" and apart[-1] == "Caller pressed 2"
 
 
 def test_a_cut_is_told_beside_the_words_or_else_on_a_line_of_its_own() -> None:
     cut = event("barge-in", 2000, unplayed_ms=640)
-    assert told(cut) == ["The caller cut in; 0.64 s were never heard"]
+    assert told(cut) == ["Caller interrupted, 0.64 s of audio not played"]
     assert told(cut, speech=(said(100, "Let me", interrupted=True),)) == ["Let me"]
 
 
 def test_a_tools_result_is_told_where_it_was_called() -> None:
     found = told(
-        event("tool-failed", source="vapi", index=3, tool="transfer_call", error="There is no person."),
+        event("tool-failed", source="vapi", index=3, tool="transfer_call", error="No fallback number."),
         event("tool-done", source="vapi", index=4, tool="transfer_call", result="Connecting."),
         event("tool-done", source="vapi", index=5, tool="book", result="Booked."),
         event("tool-called", 1000, index=1, tool="transfer_call"),
@@ -83,10 +87,10 @@ def test_a_tools_result_is_told_where_it_was_called() -> None:
         event("tool-called", 3000, index=3, tool="weather"),
     )
     assert found == [
-        "The assistant used transfer_call: There is no person.",
-        "The assistant used transfer_call: Connecting.",
-        "The assistant used weather",
-        "The assistant used book: Booked.",
+        "Tool call: transfer_call → No fallback number.",
+        "Tool call: transfer_call → Connecting.",
+        "Tool call: weather",
+        "Tool call: book → Booked.",
     ]
 
 
@@ -97,11 +101,11 @@ def test_a_tools_result_is_told_where_it_was_called() -> None:
         (event("assistant-lost", 5, code=1006), "(code 1006)", True),
         (event("assistant-ended", 5, reason="customer-ended-call"), "The caller ended the call.", False),
         (event("assistant-ended", 5, reason="of-tomorrow"), "of-tomorrow", False),
-        (event("stream-ended", 5, reason="assistant-stalled"), "fell silent", True),
+        (event("stream-ended", 5, reason="assistant-stalled"), "stopped answering", True),
         (event("stream-ended", 5, reason="of-tomorrow"), "of-tomorrow", False),
-        (event("stream-ended", 5), "nobody noted why", False),
+        (event("stream-ended", 5), "no reason recorded", False),
         (event("keys-played", 5, keys="42#"), "pressed 4 2 #", False),
-        (event("bad-message", 5, leg="caller", problem="bad-json"), "caller's side", True),
+        (event("bad-message", 5, leg="caller", problem="bad-json"), "caller leg", True),
         (event("person-answered", None, seconds=61), "talked for 61 s", False),
         (event("person-not-reached", None, status="no-answer"), "(no-answer)", True),
         (event("stream-error", None, detail="31903"), "31903", True),
@@ -109,20 +113,20 @@ def test_a_tools_result_is_told_where_it_was_called() -> None:
     ],
 )  # fmt: skip
 def test_each_kind_has_its_words(happened: CallEvent, words: str, is_alarm: bool) -> None:
-    (line,) = timeline([], [happened])
-    assert isinstance(line, Happening)
-    assert words in line.words and line.is_alarm is is_alarm
+    (line,) = build_timeline([], [happened])
+    assert isinstance(line, EventLine)
+    assert words in line.text and line.is_alarm is is_alarm
 
 
 def test_an_end_that_the_assistant_made_is_told_once() -> None:
     ended = event("stream-ended", 9000, reason="assistant-ended")
     assert told(event("assistant-ended", 8000, reason="assistant-ended-call"), ended) == [
-        "The assistant ended the call as it was told to."
+        "The assistant ended the call, as it was told to."
     ]
     assert told(ended) == ["The assistant said goodbye and ended the call."]
 
 
-@pytest.mark.parametrize("kind", sorted(UNTOLD))
+@pytest.mark.parametrize("kind", sorted(HIDDEN_KINDS))
 def test_what_explains_nothing_is_left_to_the_list_below(kind: str) -> None:
     assert told(event(kind, 5)) == []
 
@@ -137,8 +141,8 @@ def test_nothing_said_is_lost_or_moved_and_nothing_sent_breaks_it(times: Any, ha
         CallEvent(kind=kind, at_ms=at, source=source, index=number, data=data)
         for number, (kind, at, source, data) in enumerate(happened)
     ]
-    lines = timeline(speech, events)
-    assert [line for line in lines if isinstance(line, Said)] == speech
-    names = [line.id for line in lines if isinstance(line, Happening)]
+    lines = build_timeline(speech, events)
+    assert [line for line in lines if isinstance(line, SpokenLine)] == speech
+    names = [line.id for line in lines if isinstance(line, EventLine)]
     assert len(names) == len(set(names))
-    assert all(len(line.words) <= 300 for line in lines if isinstance(line, Happening))
+    assert all(len(line.text) <= 300 for line in lines if isinstance(line, EventLine))

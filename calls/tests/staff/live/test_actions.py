@@ -20,7 +20,7 @@ from bridge.end_reasons import ENDED_BY
 from bridge.journal import CallOffered, CarrierReported, LiveNote, StreamEnded
 from calls.ingest import upsert
 from calls.ingest.journal import SpoolJournal
-from calls.ingest.merge import moment
+from calls.ingest.merge import utc_datetime
 from calls.models import AuditEntry, Call, PhoneNumber
 from calls.tests.builders import make_staff
 from calls.tests.staff.live.test_consumer import on_the_line
@@ -131,7 +131,7 @@ class ActionTests(TestCase):
 
 class HangUpTests(ActionTests):
     def test_it_asks_twilio_to_complete_the_call_and_says_so(self) -> None:
-        self.assertIn("The call was hung up.", self.act("hang-up"))
+        self.assertIn("Call ended.", self.act("hang-up"))
         ((method, path, headers, _),) = self.far.asked
         self.assertEqual(
             (method, path),
@@ -158,9 +158,9 @@ class HangUpTests(ActionTests):
             (400, 21220, "already over"),
             (401, 20003, "TWILIO_AUTH_TOKEN"),
             (403, 20003, "TWILIO_AUTH_TOKEN"),
-            (429, 20429, "too often"),
-            (500, 20500, "trouble of its own (500)"),
-            (400, 21218, "Twilio refuses (21218)"),
+            (429, 20429, "rate limiting"),
+            (500, 20500, "failed with status 500"),
+            (400, 21218, "Twilio rejected the request (21218)"),
         ):
             with self.subTest(code=code, status=status):
                 self.far.status = status
@@ -173,19 +173,19 @@ class HangUpTests(ActionTests):
 
     def test_nobody_there_is_told_and_taken_back(self) -> None:
         with override_settings(TWILIO_BASE_URL="http://127.0.0.1:1"), self.assertLogs("calls.twilio.client"):
-            self.assertIn("cannot be reached", self.act("hang-up", 502))
+            self.assertIn("Cannot connect", self.act("hang-up", 502))
         self.assertEqual(self.requested(), ("", False))
 
     def test_a_twilio_that_hangs_is_left_after_a_while_and_may_have_done_it(self) -> None:
         self.far.hold.clear()
-        with mock.patch.object(twilio_client, "SECONDS", 0.2):
-            self.assertIn("may have been done", self.act("hang-up", 502))
+        with mock.patch.object(twilio_client, "REQUEST_SECONDS", 0.2):
+            self.assertIn("may have been carried out", self.act("hang-up", 502))
         self.assertEqual(self.requested(), ("hung-up-by-staff", True))
 
     def test_an_unreadable_answer_may_mean_that_it_was_done(self) -> None:
         self.far.answer = b"<html>"
         with self.assertLogs("calls.twilio.client"):
-            self.assertIn("unreadable", self.act("hang-up", 502))
+            self.assertIn("is not JSON", self.act("hang-up", 502))
         self.assertEqual(self.requested(), ("hung-up-by-staff", True))
 
     def test_a_redirect_is_not_followed(self) -> None:
@@ -203,7 +203,7 @@ class HangUpTests(ActionTests):
         for changes in ({"status": "completed"}, {"end_reason": "assistant-failed"}):
             self.call = on_the_line(**changes)
             for action in ("hang-up", "say", "transfer"):
-                self.assertIn("already over", self.act(action, 409, words="Hello."))
+                self.assertIn("already ended", self.act(action, 409, words="Hello."))
             self.assertEqual((self.requested(), self.audited()), (("", False), []))
         self.assertEqual(self.far.asked, [])
 
@@ -211,8 +211,8 @@ class HangUpTests(ActionTests):
         def end(*_: object) -> None:
             Call.objects.update(status="completed", end_reason="caller-hung-up")
 
-        with mock.patch("calls.staff.live.actions.audit.note", side_effect=end):
-            self.assertIn("already over", self.act("hang-up", 409))
+        with mock.patch("calls.staff.live.actions.audit.record", side_effect=end):
+            self.assertIn("already ended", self.act("hang-up", 409))
         self.assertEqual((self.far.asked, self.requested()), ([], ("", False)))
 
     def test_a_failure_takes_back_its_own_request_only(self) -> None:
@@ -231,7 +231,7 @@ class HangUpTests(ActionTests):
             response = self.client.post(f"/calls/{self.call.pk}/hang-up", {"back": back})
             self.assertRedirects(response, path, fetch_redirect_response=False)
             (message, *_) = get_messages(response.wsgi_request)
-            self.assertEqual((message.level_tag, str(message)), ("success", "The call was hung up."))
+            self.assertEqual((message.level_tag, str(message)), ("success", "Call ended."))
         self.call = on_the_line(status="completed")
         response = self.client.post(f"/calls/{self.call.pk}/hang-up")
         self.assertRedirects(response, "/", fetch_redirect_response=False)
@@ -241,7 +241,7 @@ class HangUpTests(ActionTests):
 class TransferTests(ActionTests):
     def test_the_person_of_the_number_is_dialled_and_twilio_asks_us_afterwards(self) -> None:
         PhoneNumber.objects.create(number=self.call.to_number, fallback_number=PERSON)
-        self.assertIn("connected to a person", self.act("transfer"))
+        self.assertIn("Transferring the caller to the fallback number.", self.act("transfer"))
         self.assertEqual(
             self.form()["Twiml"],
             '<?xml version="1.0" encoding="UTF-8"?><Response>'
@@ -276,7 +276,7 @@ class SayTests(ActionTests):
 
     def test_vapi_is_asked_where_and_told_what(self) -> None:
         self.call = on_the_line(vapi_call_id="vapi/1")
-        self.assertIn("told to say it", self.say())
+        self.assertIn("Message sent to the assistant.", self.say())
         (look, control) = self.far.asked
         self.assertEqual(look[:2], ("GET", "/call/vapi%2F1"))
         self.assertEqual(look[2]["Authorization"], f"Bearer {KEY}")
@@ -290,8 +290,8 @@ class SayTests(ActionTests):
         for status, words in (
             (401, "VAPI_API_KEY"),
             (404, "already over at Vapi"),
-            (429, "too often"),
-            (503, "trouble of its own (503)"),
+            (429, "rate limiting"),
+            (503, "failed with status 503"),
         ):
             for name in ("status", "control_status"):
                 with (
@@ -332,24 +332,24 @@ class SayTests(ActionTests):
             {"monitor": {"controlUrl": 7}},
             [],
             b"<html>",
-            b"x" * (vapi_client.MAX_ANSWER_BYTES + 9),
+            b"x" * (vapi_client.MAX_RESPONSE_BYTES + 9),
         )
         for answer in answers:
             self.far.answer = answer
-            self.assertIn("no control over this call", self.say(502))
+            self.assertIn("no control URL", self.say(502))
 
     def test_nobody_there_and_nobody_answering_are_told(self) -> None:
         with override_settings(VAPI_BASE_URL="http://127.0.0.1:1"), self.assertLogs("calls.vapi.client"):
-            self.assertIn("cannot be reached", self.say(502))
+            self.assertIn("Cannot connect", self.say(502))
         self.far.hold.clear()
-        with mock.patch.object(vapi_client, "SECONDS", 0.2):
-            self.assertIn("did not answer", self.say(502))
+        with mock.patch.object(vapi_client, "REQUEST_SECONDS", 0.2):
+            self.assertIn("did not respond", self.say(502))
 
     def test_it_is_said_when_there_is_nobody_to_say_it(self) -> None:
         self.call = on_the_line(vapi_call_id="")
         self.assertIn("not answered this call yet", self.say(502))
         with override_settings(VAPI_SOCKET_URL="ws://127.0.0.1:1"):
-            self.assertIn("takes no words from us", self.say(502))
+            self.assertIn("cannot be told what to say", self.say(502))
         self.assertEqual(self.far.asked, [])
 
     def test_words_are_bounded_and_clean(self) -> None:
@@ -410,9 +410,11 @@ class EndTests(TestCase):
     """How the row tells a call whose end somebody asked for."""
 
     def ended(self, requested: str, reason: str, after: float, **changes: Any) -> Call:
-        call = on_the_line(end_requested=requested, end_requested_at=moment(T), **changes)
+        call = on_the_line(end_requested=requested, end_requested_at=utc_datetime(T), **changes)
         ended_by = ENDED_BY[reason]
-        self.assertEqual(upsert.apply([StreamEnded(call.call_sid, T + after, 9000, reason, ended_by)]), [])
+        self.assertEqual(
+            upsert.apply_entries([StreamEnded(call.call_sid, T + after, 9000, reason, ended_by)]), []
+        )
         call.refresh_from_db()
         return call
 
@@ -429,7 +431,9 @@ class EndTests(TestCase):
         self.assertEqual(
             (call.end_reason, call.ended_by, call.status), ("transferred", "staff", "in-progress")
         )
-        upsert.apply([CarrierReported(call.call_sid, T + 60, status="completed", duration_seconds=61)])
+        upsert.apply_entries(
+            [CarrierReported(call.call_sid, T + 60, status="completed", duration_seconds=61)]
+        )
         call.refresh_from_db()
         self.assertEqual((call.end_reason, call.status), ("transferred", "completed"))
 
@@ -452,7 +456,7 @@ class EndTests(TestCase):
     def test_a_note_of_the_moment_becomes_no_row(self) -> None:
         call = on_the_line()
         with self.assertRaises(ValueError):
-            upsert.apply([LiveNote(call.call_sid, 1)])
+            upsert.apply_entries([LiveNote(call.call_sid, 1)])
 
 
 def test_a_note_is_passed_on_and_never_spooled(tmp_path: Path) -> None:

@@ -22,11 +22,12 @@ from calls.tests.live_server import (
     own_database,
 )
 from calls.tests.staff.live.watching import WAIT_SECONDS, log_in
-from sandbox.faults import AssistantDials, CarrierApiDials
-from sandbox.twilio.carrier import CallRecord, CarrierDials, StayOnTheLine
-from sandbox.twilio.relay import RemoteExchange
-from sandbox.twilio.rest_server import CarrierApi
-from sandbox.vapi.server import Assistant
+from sandbox.faults import TwilioFaults, TwilioRestFaults, VapiFaults
+from sandbox.twilio.caller import WaitForHangup
+from sandbox.twilio.record import TwilioCallRecord
+from sandbox.twilio.registry_client import RemoteCallRegistry
+from sandbox.twilio.rest.server import TwilioRestSimulator
+from sandbox.vapi.server import VapiSimulator
 
 PERSON = "+15550107777"
 SID = "CA" + "e" * 32
@@ -36,17 +37,17 @@ ROW = "SELECT id, status, end_reason, simulated FROM calls_call WHERE call_sid =
 @dataclass
 class Scene:
     server: LiveServer
-    assistant: Assistant
-    carrier_api: CarrierApi
+    assistant: VapiSimulator
+    twilio_rest: TwilioRestSimulator
     database: Database
     session_key: str
 
     @asynccontextmanager
-    async def call(self, dials: CarrierDials) -> AsyncIterator[asyncio.Task[CallRecord]]:
+    async def call(self, faults: TwilioFaults) -> AsyncIterator[asyncio.Task[TwilioCallRecord]]:
         """A call that is connected to the assistant, carried as another process would carry it."""
-        exchange = RemoteExchange(self.carrier_api.base_url, ACCOUNT_SID, AUTH_TOKEN)
-        carrier = self.server.carrier(exchange=exchange)
-        calling = asyncio.create_task(carrier.place_call([StayOnTheLine(60)], call_sid=SID, dials=dials))
+        registry = RemoteCallRegistry(self.twilio_rest.base_url, ACCOUNT_SID, AUTH_TOKEN)
+        simulator = self.server.twilio_simulator(registry=registry)
+        calling = asyncio.create_task(simulator.place_call([WaitForHangup(60)], call_sid=SID, faults=faults))
         try:
             call = await self.assistant.call_for(SID, WAIT_SECONDS)
             await self.assistant.until(lambda: call.status == "in-progress", WAIT_SECONDS)
@@ -79,50 +80,50 @@ class Scene:
 async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     with own_database(tmp_path / "rows") as database:
         async with (
-            Assistant(dials=AssistantDials(), listen="energy", script=[]) as assistant,
-            CarrierApi(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as carrier_api,
+            VapiSimulator(faults=VapiFaults(), listen="energy", script=[]) as assistant,
+            TwilioRestSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as twilio_rest,
         ):
             server = await asyncio.to_thread(
                 live_server, assistant.base_url, database.url, tmp_path / "journal",
-                REDIS_URL="", TWILIO_BASE_URL=carrier_api.base_url, FALLBACK_NUMBER=PERSON,
+                REDIS_URL="", TWILIO_BASE_URL=twilio_rest.base_url, FALLBACK_NUMBER=PERSON,
             )  # fmt: skip
             key = await asyncio.to_thread(log_in, server, "staff", "view_call", "act_on_call")
             async with server:
-                yield Scene(server, assistant, carrier_api, database, key)
+                yield Scene(server, assistant, twilio_rest, database, key)
 
 
 async def test_staff_hang_up_and_the_line_is_dead(scene: Scene) -> None:
-    async with scene.call(CarrierDials()) as calling:
+    async with scene.call(TwilioFaults()) as calling:
         status, said = await scene.act("hang-up")
-        assert (status, "The call was hung up." in said) == (200, True), said
+        assert (status, "Call ended." in said) == (200, True), said
         record = await asyncio.wait_for(calling, WAIT_SECONDS)
-    assert (record.ended_by, record.final_status, record.dialed) == ("carrier", "completed", [])
+    assert (record.ended_by, record.final_status, record.dialed) == ("rest-api", "completed", [])
     row = await scene.row(lambda rows: rows[0][2] and rows[0][1] == "completed")
     assert row[1:3] == ("completed", "hung-up-by-staff") and bool(row[3])
-    await scene.carrier_api.until(lambda: scene.carrier_api.call(SID).is_over)
+    await scene.twilio_rest.until(lambda: scene.twilio_rest.call(SID).is_over)
 
 
 @pytest.mark.parametrize(("outcome", "heard"), [("completed", 0), ("no-answer", 1)])
 async def test_staff_transfer_the_caller_to_a_person(scene: Scene, outcome: str, heard: int) -> None:
-    async with scene.call(CarrierDials(dial_status=outcome)) as calling:
+    async with scene.call(TwilioFaults(dial_status=outcome)) as calling:
         status, said = await scene.act("transfer")
-        assert (status, "connected to a person" in said) == (200, True), said
+        assert (status, "Transferring the caller" in said) == (200, True), said
         record = await asyncio.wait_for(calling, WAIT_SECONDS)
     assert (record.dialed, record.final_status) == ([PERSON], "completed")
-    apology = record.spoken_by_twilio[record.said_before_stream :]
+    apology = record.spoken_by_twilio[record.spoken_before_stream :]
     assert len(apology) == heard, "nobody there, and the caller is told so"
     row = await scene.row(lambda rows: rows[0][2] and rows[0][1] == "completed")
     assert row[1:3] == ("completed", "transferred")
-    legs = [call for call in scene.carrier_api.calls.values() if call.parent_call_sid == SID]
+    legs = [call for call in scene.twilio_rest.calls.values() if call.parent_call_sid == SID]
     assert [(leg.to_number, leg.status) for leg in legs] == [(PERSON, outcome)]
 
 
 async def test_what_twilio_refuses_changes_nothing(scene: Scene) -> None:
-    async with scene.call(CarrierDials()) as calling:
-        scene.carrier_api.dials = CarrierApiDials(rest_status=500, rest_failures=1)
+    async with scene.call(TwilioFaults()) as calling:
+        scene.twilio_rest.faults = TwilioRestFaults(rest_status=500, rest_failures=1)
         status, said = await scene.act("hang-up")
-        assert (status, "trouble of its own" in said) == (502, True), said
-        assert not calling.done() and scene.carrier_api.live()
+        assert (status, "failed with status" in said) == (502, True), said
+        assert not calling.done() and scene.twilio_rest.active_calls()
         status, _ = await scene.act("hang-up")
         assert status == 200
         await asyncio.wait_for(calling, WAIT_SECONDS)

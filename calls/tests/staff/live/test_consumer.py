@@ -23,15 +23,15 @@ from django.utils import timezone
 
 from bridge.journal import LiveNote
 from calls.models import AuditEntry, Call, PhoneNumber
-from calls.staff.live import consumer as consumer
-from calls.staff.live import publisher
-from calls.staff.live.board import MAX_ROWS, board_html, live_rows
-from calls.staff.live.publisher import GROUP, Publisher, notes_of
+from calls.staff.live import consumer, publisher
+from calls.staff.live.board import MAX_ROWS, live_rows, render_board
+from calls.staff.live.fragments import MAX_CACHED, FragmentCache, Subscription
+from calls.staff.live.publisher import GROUP, Publisher, get_notes
 from calls.tests.builders import call_sid, make_call, make_staff, make_turn, make_utterance
 from calls.viewer import Viewer
 
-STAFF = Viewer(sees_calls=True)
-OPERATOR = Viewer(sees_calls=True, sees_numbers=True, acts=True)
+STAFF = Viewer(can_view_calls=True)
+OPERATOR = Viewer(can_view_calls=True, can_view_numbers=True, can_act=True)
 XSS = "<script>alert(1)</script>"
 OWN_CACHE = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "live"}}
 DEAD_REDIS = {
@@ -56,14 +56,14 @@ def note(call: Call, **changes: Any) -> LiveNote:
 def publish(*notes: LiveNote) -> None:
     told = Publisher()
     for each in notes:
-        told.note(each)
+        told.put_note(each)
     assert told.publish()
 
 
 @contextmanager
 def fresh() -> Iterator[None]:
     """A cache of the test's own, that has not failed yet."""
-    with override_settings(CACHES=OWN_CACHE), mock.patch.object(publisher, "_asked_in_vain_until", 0.0):
+    with override_settings(CACHES=OWN_CACHE), mock.patch.object(publisher, "_cache_retry_at", 0.0):
         cache.clear()
         yield
 
@@ -77,14 +77,14 @@ class OwnCache(SimpleTestCase):
 class BoardTests(OwnCache, TestCase):
     def test_nobody_on_the_line_is_one_line(self) -> None:
         make_call()
-        self.assertIn("Nobody is on the line.", board_html(STAFF))
+        self.assertIn("No live calls", render_board(STAFF))
 
     def test_the_newest_come_first_and_no_more_than_a_page(self) -> None:
         now = timezone.now()
         calls = [on_the_line(started_at=now - timedelta(seconds=age)) for age in range(MAX_ROWS + 1)]
         rows = live_rows(STAFF)
         self.assertEqual([row.call for row in rows], calls[:MAX_ROWS])
-        self.assertIn(f"Only the newest {MAX_ROWS} are shown.", board_html(STAFF))
+        self.assertIn(f"Showing the newest {MAX_ROWS} calls.", render_board(STAFF))
 
     def test_what_is_over_or_forgotten_is_not_on_the_line(self) -> None:
         on_the_line(status="completed", end_reason="caller-hung-up")
@@ -96,7 +96,7 @@ class BoardTests(OwnCache, TestCase):
     def test_it_shows_numbers_as_the_viewer_may_see_them(self) -> None:
         on_the_line(from_number="+15550100134", to_number="+15559870000")
         with override_settings(FALLBACK_NUMBER="+15550107777"):
-            masked, whole = board_html(Viewer(sees_calls=True, acts=True)), board_html(OPERATOR)
+            masked, whole = render_board(Viewer(can_view_calls=True, can_act=True)), render_board(OPERATOR)
         for number in ("+15550100134", "+15559870000", "+15550107777"):
             self.assertNotIn(number, masked)
             self.assertIn(number, whole)
@@ -112,11 +112,11 @@ class BoardTests(OwnCache, TestCase):
         for words in ("First.", "Second.", "Third."):
             make_utterance(call, text=words)
         publish(note(call, floor="caller", speaker="caller", partial="can I move it to"))
-        html = board_html(STAFF)
+        html = render_board(STAFF)
         self.assertNotIn("First.", html)
         self.assertLess(html.index("Second."), html.index("Third."))
         self.assertLess(html.index("Third."), html.index("can I move it to…"))
-        self.assertIn("caller speaking", html)
+        self.assertIn("Caller speaking", html)
 
     def test_the_latency_is_that_of_the_note_or_of_the_last_turn(self) -> None:
         call = on_the_line()
@@ -124,18 +124,18 @@ class BoardTests(OwnCache, TestCase):
         make_turn(call, response_latency_ms=None)
         self.assertEqual(live_rows(STAFF)[0].latency_ms, 880)
         publish(note(call, latency_ms=940))
-        self.assertIn("0.94 s", board_html(STAFF))
+        self.assertIn("0.94 s", render_board(STAFF))
 
     def test_a_silence_of_five_seconds_is_a_warning(self) -> None:
         call = on_the_line()
         publish(note(call, floor="", floor_since=time.time() - 4))
         self.assertFalse(live_rows(STAFF)[0].is_silent)
-        self.assertIn("hidden>⚠ silent", board_html(STAFF))
+        self.assertIn("hidden>⚠ silent", render_board(STAFF))
         publish(note(call, floor="", floor_since=time.time() - 9))
         self.assertTrue(live_rows(STAFF)[0].is_silent)
-        self.assertIn(">⚠ silent 9 s", board_html(STAFF))
+        self.assertIn(">⚠ silent for 9 s", render_board(STAFF))
         publish(note(call, floor="assistant", floor_since=time.time() - 9))
-        self.assertNotIn("⚠ silent", board_html(STAFF))
+        self.assertNotIn("⚠ silent", render_board(STAFF))
 
     def test_nobody_is_silent_before_the_assistant_is_there(self) -> None:
         call = on_the_line(answered_at=None)
@@ -144,14 +144,14 @@ class BoardTests(OwnCache, TestCase):
 
     def test_the_state_is_told_where_no_floor_is(self) -> None:
         for changes, state in (
-            ({"answered_at": None}, "reaching the assistant"),
-            ({}, "on the line"),
-            ({"end_requested": "hung-up-by-staff"}, "hanging up"),
-            ({"end_requested": "transferred"}, "being handed over"),
+            ({"answered_at": None}, "Connecting assistant"),
+            ({}, "Connected"),
+            ({"end_requested": "hung-up-by-staff"}, "Hanging up"),
+            ({"end_requested": "transferred"}, "Transferring"),
         ):
             on_the_line(**changes)
             self.assertEqual(live_rows(STAFF)[0].state, state)
-            self.assertIn(state, board_html(STAFF))
+            self.assertIn(state, render_board(STAFF))
 
     def test_the_timer_counts_from_when_twilio_asked(self) -> None:
         on_the_line(started_at=timezone.now() - timedelta(seconds=102.2))
@@ -162,38 +162,38 @@ class BoardTests(OwnCache, TestCase):
         call = on_the_line(from_number=XSS, to_number=XSS)
         make_utterance(call, text=XSS)
         publish(note(call, speaker="caller", partial=XSS + "\ud800\x00"))
-        html = board_html(OPERATOR)
+        html = render_board(OPERATOR)
         self.assertNotIn(XSS, html)
         self.assertIn("&lt;script&gt;alert(1)", html)
         html.encode()
 
     def test_only_those_who_may_act_are_offered_to(self) -> None:
         on_the_line()
-        self.assertNotIn("hang-up", board_html(STAFF))
-        self.assertIn("Hang up now", board_html(OPERATOR))
+        self.assertNotIn("hang-up", render_board(STAFF))
+        self.assertIn("Hang up now", render_board(OPERATOR))
 
     def test_it_offers_only_what_can_be_done(self) -> None:
         on_the_line()
-        html = board_html(OPERATOR)
-        self.assertIn("Say it", html)
+        html = render_board(OPERATOR)
+        self.assertIn(">Say<", html)
         self.assertIn("FALLBACK_NUMBER", html)
         with override_settings(VAPI_SOCKET_URL="ws://127.0.0.1:1", FALLBACK_NUMBER="+15550107777"):
-            html = board_html(OPERATOR)
-        self.assertNotIn("Say it", html)
-        self.assertIn("Send to +15550107777", html)
+            html = render_board(OPERATOR)
+        self.assertNotIn(">Say<", html)
+        self.assertIn("Transfer to +15550107777", html)
 
     def test_a_numbers_own_person_comes_first_while_it_is_active(self) -> None:
         number = PhoneNumber.objects.create(number="+15559870000", fallback_number="+15550101111")
         on_the_line(to_number=number.number)
         with override_settings(FALLBACK_NUMBER="+15550107777"):
-            self.assertEqual(live_rows(OPERATOR)[0].person, "+15550101111")
+            self.assertEqual(live_rows(OPERATOR)[0].fallback_number, "+15550101111")
             PhoneNumber.objects.update(active=False)
-            self.assertEqual(live_rows(OPERATOR)[0].person, "+15550107777")
+            self.assertEqual(live_rows(OPERATOR)[0].fallback_number, "+15550107777")
 
     def test_the_number_of_queries_does_not_grow_with_the_calls(self) -> None:
         def queries() -> int:
             with CaptureQueriesContext(connection) as asked:
-                board_html(OPERATOR)
+                render_board(OPERATOR)
             return len(asked)
 
         make_turn(call := on_the_line())
@@ -241,47 +241,47 @@ class FragmentTests(OwnCache, TestCase):
 class NoteTests(OwnCache):
     def test_the_newest_note_of_a_call_is_what_is_told(self) -> None:
         publish(LiveNote("CA1", 1, partial="first"), LiveNote("CA2", 1), LiveNote("CA1", 2, partial="second"))
-        found = notes_of(["CA1", "CA2", "CA3"])
+        found = get_notes(["CA1", "CA2", "CA3"])
         self.assertEqual({sid: each.partial for sid, each in found.items()}, {"CA1": "second", "CA2": ""})
 
     def test_a_note_of_another_version_is_no_note(self) -> None:
         cache.set("live:CA1", {"call_sid": "CA1", "what": "ever"})
         publish(LiveNote("CA2", 1))
-        self.assertEqual(list(notes_of(["CA1", "CA2"])), ["CA2"])
+        self.assertEqual(list(get_notes(["CA1", "CA2"])), ["CA2"])
 
     def test_news_are_bounded_and_what_is_dropped_is_counted(self) -> None:
         told = Publisher()
-        with mock.patch.object(publisher, "MAX_WAITING", 2):
+        with mock.patch.object(publisher, "MAX_PENDING", 2):
             for number in range(5):
-                told.note(LiveNote(f"CA{number}", 1))
-            told.note(LiveNote("CA0", 2))  # known: replaced
+                told.put_note(LiveNote(f"CA{number}", 1))
+            told.put_note(LiveNote("CA0", 2))  # known: replaced
             told.notify_changed(f"CA{number}" for number in range(5))
         self.assertEqual(told.dropped, 6)
-        self.assertEqual(told.waiting, 4)
+        self.assertEqual(told.pending, 4)
 
     def test_a_cache_that_fails_gets_it_again_later_and_the_newest_by_then(self) -> None:
         told = Publisher()
-        told.note(LiveNote("CA1", 1))
-        told.note(LiveNote("CA2", 1))
+        told.put_note(LiveNote("CA1", 1))
+        told.put_note(LiveNote("CA2", 1))
         told.notify_changed({"CA3"})
         with override_settings(CACHES=DEAD_REDIS), self.assertLogs("calls.staff.live.publisher", "WARNING"):
             self.assertFalse(told.publish())
-        told.note(LiveNote("CA1", 2))
-        self.assertEqual((told.failures, told.waiting), (1, 3))
+        told.put_note(LiveNote("CA1", 2))
+        self.assertEqual((told.failures, told.pending), (1, 3))
         self.assertTrue(told.publish())
         self.assertEqual(
-            {sid: each.at_ms for sid, each in notes_of(["CA1", "CA2"]).items()}, {"CA1": 2, "CA2": 1}
+            {sid: each.at_ms for sid, each in get_notes(["CA1", "CA2"]).items()}, {"CA1": 2, "CA2": 1}
         )
-        self.assertEqual(told.waiting, 0)
+        self.assertEqual(told.pending, 0)
 
     def test_a_dead_cache_means_no_notes_and_is_left_alone_for_a_while(self) -> None:
         publish(LiveNote("CA1", 1))
         with override_settings(CACHES=DEAD_REDIS), self.assertLogs("calls.staff.live.publisher", "WARNING"):
-            self.assertEqual(notes_of(["CA1"]), {})
+            self.assertEqual(get_notes(["CA1"]), {})
         with self.assertNoLogs("calls.staff.live.publisher", "WARNING"):
-            self.assertEqual(notes_of(["CA1"]), {}, "it was asked again at once")
-        with mock.patch.object(publisher, "_asked_in_vain_until", time.monotonic() - 1):
-            self.assertEqual(list(notes_of(["CA1"])), ["CA1"])
+            self.assertEqual(get_notes(["CA1"]), {}, "it was asked again at once")
+        with mock.patch.object(publisher, "_cache_retry_at", time.monotonic() - 1):
+            self.assertEqual(list(get_notes(["CA1"])), ["CA1"])
 
 
 class FrozenLayer(InMemoryChannelLayer):  # type: ignore[misc]
@@ -313,17 +313,17 @@ async def test_a_layer_that_hangs_holds_up_nobody() -> None:
         began = time.monotonic()
         assert not await asyncio.to_thread(told.publish)
     assert time.monotonic() - began < 1
-    assert (told.failures, told.waiting) == (1, 1)
+    assert (told.failures, told.pending) == (1, 1)
 
 
 def test_the_thread_tells_what_came_while_it_slept_and_stops_when_told() -> None:
-    with fresh(), mock.patch.object(publisher, "PACE_SECONDS", 0.01):
+    with fresh(), mock.patch.object(publisher, "INTERVAL_SECONDS", 0.01):
         told = Publisher()
         told.start()
         for number in range(3):
-            told.note(LiveNote("CA1", number))
+            told.put_note(LiveNote("CA1", number))
             give_up = time.monotonic() + 5
-            while notes_of(["CA1"]).get("CA1") != LiveNote("CA1", number):
+            while get_notes(["CA1"]).get("CA1") != LiveNote("CA1", number):
                 assert time.monotonic() < give_up
         told.stop(5)
         assert not told.is_alive()
@@ -351,7 +351,7 @@ def test_a_socket_is_opened_by_a_page_of_ours(origin: str, host: str, secure: bo
         CSRF_TRUSTED_ORIGINS=["https://voice.example.com"],
         ALLOWED_HOSTS=["voice.example.com", "localhost", "127.0.0.1"],
     ):
-        assert consumer._is_ours(scope) is ours
+        assert consumer._has_allowed_origin(scope) is ours
 
 
 class ConsumerTests(TransactionTestCase):
@@ -361,7 +361,7 @@ class ConsumerTests(TransactionTestCase):
         self.enterContext(fresh())
         self.layer = InMemoryChannelLayer()
         self.enterContext(mock.patch.object(consumer, "get_channel_layer", return_value=self.layer))
-        self.enterContext(mock.patch.object(consumer, "_fragments", consumer.Fragments()))
+        self.enterContext(mock.patch.object(consumer, "fragment_cache", FragmentCache()))
         self.user = make_staff("view_call")
         self.client.force_login(self.user)
 
@@ -372,7 +372,7 @@ class ConsumerTests(TransactionTestCase):
         return WebsocketCommunicator(CookieMiddleware(consumer.LiveConsumer.as_asgi()), path, raw)
 
     async def notify_changed(self, *call_sids: str) -> None:
-        await self.layer.group_send(GROUP, {"type": "look.again", "calls": list(call_sids)})
+        await self.layer.group_send(GROUP, {"type": "calls.changed", "calls": list(call_sids)})
 
     async def refused(self, path: str = "/live", **changes: str) -> bool:
         socket = self.socket(path, **changes)
@@ -393,10 +393,10 @@ class ConsumerTests(TransactionTestCase):
             await User.objects.filter(pk=self.user.pk).aupdate(is_staff=True, is_active=True)
         await self.user.user_permissions.aclear()
         self.assertTrue(await self.refused())
-        self.assertEqual(consumer.LiveConsumer.watchers, 0)
+        self.assertEqual(consumer.LiveConsumer.subscribers, 0)
 
     async def test_there_is_a_bound_on_those_who_watch(self) -> None:
-        with mock.patch.object(consumer, "MAX_WATCHERS", 1):
+        with mock.patch.object(consumer, "MAX_SUBSCRIBERS", 1):
             first = self.socket()
             self.assertTrue((await first.connect())[0])
             self.assertTrue(await self.refused())
@@ -406,7 +406,7 @@ class ConsumerTests(TransactionTestCase):
     async def test_a_call_that_begins_is_on_the_board_within_a_second(self) -> None:
         socket = self.socket()
         await socket.connect()
-        self.assertIn("Nobody is on the line.", await socket.receive_from(timeout=5))
+        self.assertIn("No live calls", await socket.receive_from(timeout=5))
         call = await asyncio.to_thread(self.make, on_the_line)
         began = time.monotonic()
         await self.notify_changed(call.call_sid)
@@ -422,8 +422,8 @@ class ConsumerTests(TransactionTestCase):
         for _ in range(50):
             await self.notify_changed("CA1")
         await socket.receive_from(timeout=5)
-        self.assertGreaterEqual(time.monotonic() - began, consumer.APART_SECONDS)
-        self.assertTrue(await socket.receive_nothing(timeout=consumer.APART_SECONDS + 0.3))
+        self.assertGreaterEqual(time.monotonic() - began, consumer.MIN_INTERVAL_SECONDS)
+        self.assertTrue(await socket.receive_nothing(timeout=consumer.MIN_INTERVAL_SECONDS + 0.3))
         await socket.disconnect()
 
     async def test_a_page_of_one_call_hears_of_that_call_only(self) -> None:
@@ -433,27 +433,27 @@ class ConsumerTests(TransactionTestCase):
         self.assertIn('id="call-body"', await socket.receive_from(timeout=5))
         self.assertEqual(await AuditEntry.objects.filter(action="opened", user=self.user).acount(), 1)
         await self.notify_changed("CA-other")
-        self.assertTrue(await socket.receive_nothing(timeout=consumer.APART_SECONDS + 0.3))
+        self.assertTrue(await socket.receive_nothing(timeout=consumer.MIN_INTERVAL_SECONDS + 0.3))
         for sids in ((call.call_sid,), ()):
             await self.notify_changed(*sids)
             self.assertIn('id="call-body"', await socket.receive_from(timeout=5))
         await Call.objects.all().adelete()
         await self.notify_changed()
-        self.assertEqual((await socket.receive_output(timeout=5))["code"], consumer.NO_MORE)
+        self.assertEqual((await socket.receive_output(timeout=5))["code"], consumer.CLOSE_FORBIDDEN)
 
     async def test_what_watchers_send_is_ignored(self) -> None:
         socket = self.socket()
         await socket.connect()
         await socket.receive_from(timeout=5)
-        await socket.send_to(text_data='{"type": "look.again"}')
+        await socket.send_to(text_data='{"type": "calls.changed"}')
         await socket.send_to(bytes_data=b"\x00" * 1000)
-        self.assertTrue(await socket.receive_nothing(timeout=consumer.APART_SECONDS + 0.3))
+        self.assertTrue(await socket.receive_nothing(timeout=consumer.MIN_INTERVAL_SECONDS + 0.3))
         await self.notify_changed()
         await socket.receive_from(timeout=5)
         await socket.disconnect()
 
     async def test_it_looks_by_itself_when_no_news_come(self) -> None:
-        with mock.patch.object(consumer, "LOOK_SECONDS", 0.2):
+        with mock.patch.object(consumer, "REFRESH_SECONDS", 0.2):
             socket = self.socket()
             await socket.connect()
             for _ in range(3):
@@ -462,7 +462,7 @@ class ConsumerTests(TransactionTestCase):
 
     async def sent_away(self, take_away: Callable[[], Awaitable[object]]) -> int:
         """The code with which somebody who watches is, once what they stand on is taken away."""
-        with mock.patch.multiple(consumer, LOOK_SECONDS=0.1, RECHECK_SECONDS=0.2):
+        with mock.patch.multiple(consumer, REFRESH_SECONDS=0.1, RECHECK_SECONDS=0.2):
             socket = self.socket()
             self.assertTrue((await socket.connect())[0])
             await socket.receive_from(timeout=5)
@@ -474,21 +474,21 @@ class ConsumerTests(TransactionTestCase):
 
     async def test_whoever_logs_out_watches_no_more(self) -> None:
         logged_out = await self.sent_away(lambda: asyncio.to_thread(self.make, self.client.logout))
-        self.assertEqual(logged_out, consumer.NO_MORE)
+        self.assertEqual(logged_out, consumer.CLOSE_FORBIDDEN)
 
     async def test_whoever_may_no_more_watches_no_more(self) -> None:
-        self.assertEqual(await self.sent_away(self.user.user_permissions.aclear), consumer.NO_MORE)
+        self.assertEqual(await self.sent_away(self.user.user_permissions.aclear), consumer.CLOSE_FORBIDDEN)
 
     async def test_a_new_password_ends_the_session(self) -> None:
         async def change() -> None:
             self.user.set_password("another one")
             await self.user.asave()
 
-        self.assertEqual(await self.sent_away(change), consumer.NO_MORE)
+        self.assertEqual(await self.sent_away(change), consumer.CLOSE_FORBIDDEN)
 
     async def test_a_layer_that_dies_or_hangs_sends_the_page_to_polling(self) -> None:
         for broken in ("receive", "group_add"):
-            with mock.patch.multiple(consumer, LOOK_SECONDS=0.1, LAYER_SECONDS=0.1):
+            with mock.patch.multiple(consumer, REFRESH_SECONDS=0.1, LAYER_TIMEOUT_SECONDS=0.1):
                 socket = self.socket()
                 self.assertTrue((await socket.connect())[0])
                 await socket.receive_from(timeout=5)
@@ -502,11 +502,11 @@ class ConsumerTests(TransactionTestCase):
                     message = await socket.receive_output(timeout=5)
                     while message["type"] == "websocket.send":
                         message = await socket.receive_output(timeout=5)
-                self.assertEqual(message["code"], consumer.TRY_LATER, broken)
+                self.assertEqual(message["code"], consumer.CLOSE_TRY_LATER, broken)
 
     async def test_a_database_that_cannot_be_asked_refuses(self) -> None:
         with (
-            mock.patch.object(consumer, "_watched", side_effect=ConnectionError),
+            mock.patch.object(consumer, "_authorize", side_effect=ConnectionError),
             self.assertLogs("calls.staff.live.consumer", "WARNING"),
         ):
             self.assertTrue(await self.refused())
@@ -545,19 +545,19 @@ class ConsumerTests(TransactionTestCase):
 
 class FragmentsKept(OwnCache, TestCase):
     def test_those_who_ask_at_the_same_time_share_one_look(self) -> None:
-        kept = consumer.Fragments()
+        kept = FragmentCache()
         asked_at = time.monotonic()
-        watched = consumer.Watched(STAFF, "", "")
+        watched = Subscription(STAFF, "", "")
         with CaptureQueriesContext(connection) as first:
-            html = kept.of(watched, None, asked_at)
+            html = kept.render(watched, None, asked_at)
         self.assertTrue(first)
         with self.assertNumQueries(0):
-            self.assertEqual(kept.of(watched, None, asked_at), html)
+            self.assertEqual(kept.render(watched, None, asked_at), html)
         with self.assertNumQueries(len(first)):
-            kept.of(watched, None, time.monotonic())
+            kept.render(watched, None, time.monotonic())
 
     def test_it_keeps_no_more_than_a_few(self) -> None:
-        kept = consumer.Fragments()
-        for number in range(consumer.MAX_KEPT + 5):
-            kept.of(consumer.Watched(STAFF, f"zone{number}", ""), None, 0.0)
-        self.assertEqual(len(kept._kept), consumer.MAX_KEPT)
+        kept = FragmentCache()
+        for number in range(MAX_CACHED + 5):
+            kept.render(Subscription(STAFF, f"zone{number}", ""), None, 0.0)
+        self.assertEqual(len(kept._cached), MAX_CACHED)

@@ -22,10 +22,10 @@ from calls.tests.live_server import (
     own_database,
 )
 from calls.tests.staff.live.watching import WAIT_SECONDS, log_in
-from sandbox.faults import AssistantDials, CarrierApiDials
-from sandbox.twilio.carrier import Listen, Pause, Say, Step
-from sandbox.twilio.rest_server import CarrierApi
-from sandbox.vapi.server import Assistant
+from sandbox.faults import TwilioRestFaults, VapiFaults
+from sandbox.twilio.caller import Listen, Pause, Say, Step
+from sandbox.twilio.rest.server import TwilioRestSimulator
+from sandbox.vapi.server import VapiSimulator
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
@@ -43,9 +43,9 @@ class Desk:
 
     page: Page
     server: LiveServer
-    assistant: Assistant
+    assistant: VapiSimulator
     database: Database
-    twilio: CarrierApi
+    twilio: TwilioRestSimulator
     socket_is_down: bool = False
     complaints: list[str] = field(default_factory=list)
 
@@ -68,7 +68,7 @@ class Desk:
             calling.cancel()
 
     async def _call(self) -> object:
-        return await self.server.carrier(exchange=self.twilio).place_call(SCRIPT, call_sid=SID)
+        return await self.server.twilio_simulator(registry=self.twilio).place_call(SCRIPT, call_sid=SID)
 
     async def state(self, word: str) -> None:
         await expect(self.page.locator("[data-live-word]")).to_have_text(word, timeout=HASTE_MS)
@@ -81,15 +81,15 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 @pytest.fixture
-async def twilio() -> AsyncIterator[CarrierApi]:
-    async with CarrierApi(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as api:
+async def twilio() -> AsyncIterator[TwilioRestSimulator]:
+    async with TwilioRestSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as api:
         yield api
 
 
 @pytest.fixture
-async def desk(database: Database, twilio: CarrierApi, tmp_path: Path) -> AsyncIterator[Desk]:
-    dials = AssistantDials(delay_ms=(200, 300))
-    async with Assistant(dials=dials, listen="energy", script=WORDS) as assistant:
+async def desk(database: Database, twilio: TwilioRestSimulator, tmp_path: Path) -> AsyncIterator[Desk]:
+    faults = VapiFaults(delay_ms=(200, 300))
+    async with VapiSimulator(faults=faults, listen="energy", script=WORDS) as assistant:
         server = await asyncio.to_thread(
             live_server, assistant.base_url, database.url, tmp_path / "journal",
             REDIS_URL="", VAPI_AUDIO_FORMAT="mulaw", TWILIO_BASE_URL=twilio.base_url, FALLBACK_NUMBER=PERSON,
@@ -112,8 +112,8 @@ async def desk(database: Database, twilio: CarrierApi, tmp_path: Path) -> AsyncI
 async def test_staff_watch_a_call_speak_into_it_and_end_it(desk: Desk) -> None:
     page = desk.page
     await page.goto(desk.server.url)
-    await desk.state("live")
-    await expect(page.get_by_text("Nobody is on the line.")).to_be_visible()
+    await desk.state("Live")
+    await expect(page.get_by_text("No live calls")).to_be_visible()
     async with desk.call() as calling:
         row = page.locator(".live-row")
         await expect(row).to_be_visible(timeout=HASTE_MS)
@@ -123,36 +123,38 @@ async def test_staff_watch_a_call_speak_into_it_and_end_it(desk: Desk) -> None:
 
         # What is open and typed stays, while the words above it change.
         await row.locator("summary").first.click()
-        await page.get_by_label("Say this to the caller").fill("One moment")
+        await page.get_by_label("Message for the assistant to say").fill("One moment")
         before = await row.locator(".live-words").inner_text()
         box = await row.bounding_box()
         await expect(row.locator(".live-words")).not_to_have_text(before, timeout=HASTE_MS)
-        await expect(page.get_by_label("Say this to the caller")).to_be_focused()
+        await expect(page.get_by_label("Message for the assistant to say")).to_be_focused()
         await page.keyboard.type(" please.")
-        await expect(page.get_by_label("Say this to the caller")).to_have_value("One moment please.")
+        await expect(page.get_by_label("Message for the assistant to say")).to_have_value(
+            "One moment please."
+        )
         assert await row.bounding_box() == box, "nothing moves while words come"
 
-        await page.get_by_role("button", name="Say it").click()
+        await page.get_by_role("button", name="Say", exact=True).click()
         result = page.locator("[data-live-result]")
-        await expect(result).to_contain_text("The assistant was told to say it.", timeout=HASTE_MS)
+        await expect(result).to_contain_text("Message sent to the assistant.", timeout=HASTE_MS)
         await desk.assistant.until(
-            lambda: any("One moment please." in str(text) for _, text in call.texts_received), WAIT_SECONDS
+            lambda: any("One moment please." in str(text) for _, text in call.messages_received), WAIT_SECONDS
         )
 
         # A refusal is told, and changes nothing.
         await row.locator("summary").first.click()
-        await row.get_by_text("Send to a human").click()
-        desk.twilio.dials = CarrierApiDials(rest_status=500)
-        await row.get_by_role("button", name="Send to").click()
-        await expect(result).to_contain_text("Twilio has trouble of its own", timeout=HASTE_MS)
+        await row.get_by_text("Transfer", exact=True).click()
+        desk.twilio.faults = TwilioRestFaults(rest_status=500)
+        await row.get_by_role("button", name="Transfer to").click()
+        await expect(result).to_contain_text("Twilio failed with status", timeout=HASTE_MS)
         desk.complaints.clear()  # the browser's own line about the 502
 
-        desk.twilio.dials = CarrierApiDials()
+        desk.twilio.faults = TwilioRestFaults()
         await row.get_by_text("Hang up", exact=True).click()
         await row.get_by_role("button", name="Hang up now").click()
-        await expect(result).to_contain_text("The call was hung up.", timeout=HASTE_MS)
+        await expect(result).to_contain_text("Call ended.", timeout=HASTE_MS)
         await asyncio.wait_for(calling, WAIT_SECONDS)  # the line is dead
-        await expect(page.get_by_text("Nobody is on the line.")).to_be_visible(timeout=HASTE_MS)
+        await expect(page.get_by_text("No live calls")).to_be_visible(timeout=HASTE_MS)
         rows = await eventually(
             lambda: desk.database.select("SELECT end_reason FROM calls_call WHERE call_sid = %s", SID),
             lambda rows: rows[0][0],
@@ -166,16 +168,16 @@ async def test_a_page_whose_socket_is_down_polls_and_recovers_by_itself(desk: De
     desk.socket_is_down = True
     page = desk.page
     await page.goto(desk.server.url)
-    await desk.state("every 5 s")
+    await desk.state("Updates every 5 s")
     async with desk.call():
         await expect(page.locator(".live-row")).to_be_visible(timeout=HASTE_MS)
         desk.socket_is_down = False
-        await desk.state("live")
+        await desk.state("Live")
         await expect(page.locator(".live-words")).to_contain_text(WORDS[0], timeout=HASTE_MS)
 
         # The call's own page lives in the same way.
         await page.locator(".live-row a").first.click()
-        await desk.state("live")
+        await desk.state("Live")
         said = page.locator("#call-body .said")
         count = await said.count()
         await expect(said.nth(count + 1)).to_be_visible(timeout=HASTE_MS)
@@ -189,9 +191,9 @@ async def test_a_call_that_ends_under_an_open_form_stays_until_the_form_is_close
         row = page.locator(".live-row")
         await expect(row.locator(".live-words")).to_contain_text(WORDS[0], timeout=HASTE_MS)
         await row.locator("summary").first.click()
-        await page.get_by_label("Say this to the caller").fill("Are you still")
-    await expect(row.locator(".live-floor")).to_have_text("the call is over", timeout=HASTE_MS)
-    await expect(page.get_by_label("Say this to the caller")).to_have_value("Are you still")
+        await page.get_by_label("Message for the assistant to say").fill("Are you still")
+    await expect(row.locator(".live-floor")).to_have_text("Call ended", timeout=HASTE_MS)
+    await expect(page.get_by_label("Message for the assistant to say")).to_have_value("Are you still")
     await row.locator("summary").first.click()
     await expect(row).to_have_count(0, timeout=HASTE_MS)
     assert desk.complaints == []
@@ -200,8 +202,8 @@ async def test_a_call_that_ends_under_an_open_form_stays_until_the_form_is_close
 async def test_a_server_that_is_gone_is_told_and_found_again(desk: Desk) -> None:
     page = desk.page
     await page.goto(desk.server.url)
-    await desk.state("live")
+    await desk.state("Live")
     await desk.server.stop()
-    await desk.state("not connected")
+    await desk.state("Disconnected")
     async with desk.server:
-        await desk.state("live")
+        await desk.state("Live")

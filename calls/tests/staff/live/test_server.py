@@ -16,9 +16,9 @@ from websockets.exceptions import InvalidStatus
 from calls.staff.live import consumer
 from calls.tests.live_server import Database, LiveServer, eventually, live_server, own_database
 from calls.tests.staff.live.watching import WAIT_SECONDS, Tap, log_in, watching
-from sandbox.faults import AssistantDials
-from sandbox.twilio.carrier import Listen, Pause, Say, Step
-from sandbox.vapi.server import Assistant
+from sandbox.faults import VapiFaults
+from sandbox.twilio.caller import Listen, Pause, Say, Step
+from sandbox.vapi.server import VapiSimulator
 
 SID = "CA" + "e" * 32
 WORDS = [f"these are words number {number}" for number in range(1, 50)]
@@ -34,13 +34,13 @@ def database(tmp_path: Path) -> Iterator[Database]:
         yield database
 
 
-async def serve(assistant: Assistant, database: Database, folder: Path, **more: str) -> LiveServer:
+async def serve(assistant: VapiSimulator, database: Database, folder: Path, **more: str) -> LiveServer:
     more = {"REDIS_URL": "", "VAPI_AUDIO_FORMAT": "mulaw"} | more
     return await asyncio.to_thread(live_server, assistant.base_url, database.url, folder / "journal", **more)
 
 
-def an_assistant() -> Assistant:
-    return Assistant(dials=AssistantDials(delay_ms=(200, 300)), listen="energy", script=WORDS)
+def an_assistant() -> VapiSimulator:
+    return VapiSimulator(faults=VapiFaults(delay_ms=(200, 300)), listen="energy", script=WORDS)
 
 
 async def refused(server: LiveServer, key: str, path: str = "/live", origin: str = "") -> int:
@@ -61,8 +61,8 @@ async def test_a_call_is_seen_while_it_happens_by_those_who_may(database: Databa
         assert await refused(server, staff, "/live?call=1") == 403
 
         async with watching(server, staff) as page:
-            await page.until(lambda html: "Nobody is on the line." in html)
-            calling = asyncio.create_task(server.carrier().place_call(SCRIPT, call_sid=SID))
+            await page.until(lambda html: "No live calls" in html)
+            calling = asyncio.create_task(server.twilio_simulator().place_call(SCRIPT, call_sid=SID))
             try:
                 seen = await page.until(lambda html: 'class="live-row"' in html)
                 assert "+15550100134" not in seen.html and "+1 555 …0134" in seen.html
@@ -74,7 +74,7 @@ async def test_a_call_is_seen_while_it_happens_by_those_who_may(database: Databa
                     await assistant.until(lambda known=known: len(call.transcripts) > known, WAIT_SECONDS)  # type: ignore[misc]
                     said_at, _, words = call.transcripts[-1]
                     shown = await page.until(lambda html, words=words: words in html)  # type: ignore[misc]
-                    assert shown.at - said_at < TO_THE_PAGE_SECONDS + consumer.APART_SECONDS
+                    assert shown.at - said_at < TO_THE_PAGE_SECONDS + consumer.MIN_INTERVAL_SECONDS
                 answered = await page.until(lambda html: re.search(r"last answer.*\d\.\d\d s", html))
                 number = re.search(r'id="live-(\d+)"', answered.html)
                 assert number is not None
@@ -85,7 +85,7 @@ async def test_a_call_is_seen_while_it_happens_by_those_who_may(database: Databa
                     await detail.until(lambda html: html.count('class="said"') > before)
             finally:
                 calling.cancel()
-            await page.until(lambda html: "Nobody is on the line." in html)
+            await page.until(lambda html: "No live calls" in html)
 
 
 @pytest.mark.skipif(not REDIS, reason="needs a Redis: set TEST_REDIS_URL")
@@ -96,7 +96,7 @@ async def test_a_frozen_redis_costs_no_row_and_no_frame(database: Database, tmp_
         await serve(assistant, database, tmp_path, REDIS_URL=tap.url) as server,
     ):
         staff = await asyncio.to_thread(log_in, server, "staff", "view_call")
-        calling = asyncio.create_task(server.carrier().place_call(SCRIPT, call_sid=SID))
+        calling = asyncio.create_task(server.twilio_simulator().place_call(SCRIPT, call_sid=SID))
         try:
             call = await assistant.call_for(SID, WAIT_SECONDS)
             async with watching(server, staff) as page:
@@ -114,7 +114,7 @@ async def test_a_frozen_redis_costs_no_row_and_no_frame(database: Database, tmp_
                         2.0,
                     )
                     assert rows[: len(sent)] == sent
-                assert await code == consumer.TRY_LATER, "the page was told to poll"
+                assert await code == consumer.CLOSE_TRY_LATER, "the page was told to poll"
             tap.thaw()
             async with watching(server, staff) as page:
                 await page.until(lambda html: 'class="live-row"' in html)

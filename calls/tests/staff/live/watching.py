@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from calls.demo.server import HOST
+from calls.demo.server_process import HOST
 from calls.tests.live_server import LiveServer
 
 LOG_IN = """

@@ -1,0 +1,117 @@
+"""Template filters and tags that format times, amounts, phone numbers and event data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+from django import template
+from django.utils import dateformat, timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from calls.models import Call
+from calls.stats.percentiles import bucket
+from calls.viewer import Viewer
+
+register = template.Library()
+
+MAX_DATA_CHARS = 400
+
+
+@register.filter
+def seconds(ms: int | None) -> str:
+    """`940` -> `0.94 s`; None -> `–`."""
+    return "–" if ms is None else f"{bucket(ms) / 100:.2f} s"
+
+
+@register.filter
+def clock(ms: int | None) -> str:
+    """Milliseconds since the start of the stream: `65200` -> `1:05.2`; None -> empty."""
+    if ms is None:
+        return ""
+    tenths = max(ms, 0) // 100
+    return f"{tenths // 600}:{tenths // 10 % 60:02d}.{tenths % 10}"
+
+
+@register.filter
+def duration(length: timedelta | None) -> str:
+    """`0:02:08` -> `2 min 08 s`; None -> `–`."""
+    if length is None:
+        return "–"
+    total = int(length.total_seconds())
+    return f"{total // 60} min {total % 60:02d} s" if total >= 60 else f"{total} s"
+
+
+@register.filter
+def get(names: Mapping[str, Any], name: str) -> Any:
+    """Look up a key that the template syntax does not allow, such as one with a dash."""
+    return names.get(name, "")
+
+
+@register.filter
+def for_viewer(number: str, viewer: Viewer) -> str:
+    """A phone number, masked unless this viewer may see it."""
+    return viewer.display_number(number) or "Unknown"
+
+
+@register.simple_tag
+def timestamp(value: datetime | None, form: str = "long") -> SafeString | str:
+    """`Sat 22 Nov 2026, 10:31:04` in the viewer's time zone, UTC on hover; short: `22 Nov, 10:31:04`."""
+    if value is None:
+        return "–"
+    text = dateformat.format(timezone.localtime(value), "j M, H:i:s" if form == "short" else "D j M Y, H:i:s")
+    utc = value.astimezone(UTC)
+    return format_html(
+        '<time datetime="{}" title="{} UTC">{}</time>', utc.isoformat(), f"{utc:%Y-%m-%d %H:%M:%S}", text
+    )
+
+
+@register.filter
+def bill(amount: Decimal | None) -> str:
+    """One bill's amount, or `pending` until it arrives. Twilio's amounts are negative."""
+    return "pending" if amount is None else dollars(abs(amount))
+
+
+@register.filter
+def cost(call: Call) -> str:
+    """The cost of a call, with `so far` while a bill is pending."""
+    amount = call.cost()
+    return dollars(amount) + (" so far" if amount is not None and call.bills_to_come() else "")
+
+
+@register.filter
+def dollars(amount: Decimal | None) -> str:
+    """`0.1634` -> `$0.16`, rounded half up, as on bills; None -> `–`.
+
+    Amounts under ten cents get three decimals, so that a short call does not show as free. Amounts under
+    a cent get a fourth if it is not zero: $0.0085 is a price per minute.
+    """
+    if amount is None:
+        return "–"
+    if 0 < amount < Decimal("0.1"):
+        step = Decimal("0.0001") if amount < Decimal("0.01") else Decimal("0.001")
+        text = f"{amount.quantize(step, ROUND_HALF_UP)}"
+        return f"${text[:-1] if len(text) > 5 and text.endswith('0') else text}"
+    return f"${amount.quantize(Decimal('0.01'), ROUND_HALF_UP):,}"
+
+
+@register.filter
+def key_values(data: Any) -> str:
+    """An event's data on one line, truncated to `MAX_DATA_CHARS`."""
+    if not data:
+        return ""
+    if isinstance(data, dict):
+        text = ", ".join(f"{name} {value}" for name, value in data.items())
+    else:
+        text = json.dumps(data)
+    return text if len(text) <= MAX_DATA_CHARS else text[:MAX_DATA_CHARS] + "…"
+
+
+@register.filter
+def humanize(name: str) -> str:
+    """`frames_held` and `assistant-answered` with spaces."""
+    return name.replace("_", " ").replace("-", " ")
