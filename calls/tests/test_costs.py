@@ -174,7 +174,7 @@ class PageTests(BilledTests):
                 self.assertIn(f'<b class="cost">{amount}</b>', page)
                 a_minute = re.search(r"(\$[\d.]+) a minute", page)
                 self.assertEqual(a_minute[1] if a_minute else "", billed.a_minute)
-                self.assertEqual("so far (Twilio not yet" in page, bool(so_far))
+                self.assertEqual("so far (Twilio pending" in page, bool(so_far))
         page = self.page(self.calls[BILLED[0].sid].get_absolute_url())
         self.assertIn("(Twilio $0.017, media stream $0.008, Vapi $0.12; $0.15 a minute)", page)
 
@@ -189,8 +189,8 @@ class PageTests(BilledTests):
             with self.subTest(zone):
                 page = self.page("/?since=2026-11-15&until=2026-11-18")
                 self.assertIn(f"<dt>Cost</dt><dd>{fixtures.TOTAL_SHOWN} <small>so far</small></dd>", page)
-                self.assertIn(f"{fixtures.A_MINUTE_SHOWN} a minute of talk", page)
-                self.assertIn("1 call with a bill to come", page)
+                self.assertIn(f"{fixtures.A_MINUTE_SHOWN} per minute", page)
+                self.assertIn("1 call pending", page)
                 table = page.partition("The same as a table")[2].partition("</table>")[0]
                 cells = [
                     re.findall(r"<t[dh][^>]*>(?:<a[^>]*>)?([^<]*)", line) for line in table.split("<tr>")[2:]
