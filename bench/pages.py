@@ -58,10 +58,10 @@ class Measured:
 def pages() -> list[Page]:
     """All pages. Search terms come from the middle of the seeded calls."""
     from calls.models import Call, PhoneNumber
-    from calls.seed.calls import SEEDED_SID
-    from calls.seed.dialogue import COMMON, MIDDLING, RARE
+    from calls.seed.calls import SEEDED_SID_PREFIX
+    from calls.seed.dialogue import COMMON_WORD, RARE_WORD, UNCOMMON_WORD
 
-    seeded = Call.objects.filter(call_sid__startswith=SEEDED_SID)
+    seeded = Call.objects.filter(call_sid__startswith=SEEDED_SID_PREFIX)
     first, last = seeded.order_by("pk").first(), seeded.order_by("-pk").first()
     if first is None or last is None:
         raise LookupError(
@@ -88,18 +88,18 @@ def pages() -> list[Page]:
         calls("one of our numbers", number=number.pk),
         calls("one of our numbers, failed", rows=0, number=number.pk, ended="failed"),
         calls("a CallSid", q=example.call_sid),
-        calls("what all CallSids begin with", q=SEEDED_SID),
+        calls("what all CallSids begin with", q=SEEDED_SID_PREFIX),
         calls("a caller's number", q=example.from_number),
         calls("a number's beginning", q=example.from_number[:8]),
         calls("a rarer beginning", q=example.from_number[:10]),
         calls("a number that nobody has", rows=0, q="+99999"),
-        calls("a common word", q=COMMON),
-        calls("a middling word", q=MIDDLING),
-        calls("a rare word", rows=0, q=RARE),
-        calls("a word's beginning", q=COMMON[:6]),
-        calls("two words", q=f"{MIDDLING} {COMMON}", rows=0),
+        calls("a common word", q=COMMON_WORD),
+        calls("a middling word", q=UNCOMMON_WORD),
+        calls("a rare word", rows=0, q=RARE_WORD),
+        calls("a word's beginning", q=COMMON_WORD[:6]),
+        calls("two words", q=f"{UNCOMMON_WORD} {COMMON_WORD}", rows=0),
         calls("a word that nobody said", rows=0, q="onomatopoeia"),
-        calls("a common word, failed", q=COMMON, ended="failed", rows=0),
+        calls("a common word, failed", q=COMMON_WORD, ended="failed", rows=0),
         Page("one call", example.get_absolute_url(), rows=0),
     ]
 

@@ -1,8 +1,8 @@
-"""What made-up callers and assistants say to each other, for seeded databases.
+"""Generates what callers and assistants say in seeded calls.
 
-A few dozen sentences, filled from a vocabulary of some thousand words that thins out as a language's
-does: a handful of names and streets come up all the time, most of them hardly ever. Everything comes
-from the random numbers that are handed in.
+A few dozen sentences with slots, filled from a vocabulary of a few thousand words. The words' frequencies
+follow Zipf's law, as in natural language: a few names and streets are very common, most are rare. That makes
+measurements of the search realistic. All randomness comes from the given generator.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ GREETINGS = (
     "Good morning, {town} Veterinary Clinic, what can I do for you?",
     "Hello, this is the {town} service desk. How can I help you today?",
 )
-ASKED = (
+CALLER_LINES = (
     "Hi, I need to move my appointment to {day}.",
     "Could I make an appointment with doctor {name} on {day}?",
     "My name is {first} {name}, I have an appointment at {hour}.",
@@ -41,7 +41,7 @@ ASKED = (
     "No, thank you, that is all.",
     "Great, see you on {day}.",
 )
-ANSWERED = (
+ASSISTANT_LINES = (
     "Of course. What name is it under?",
     "I have you on {day} at {hour}. Would you like me to move it?",
     "Doctor {name} is free on {day} at {hour}. Shall I book that appointment?",
@@ -60,8 +60,8 @@ ANSWERED = (
 )
 GOODBYE = "Thank you for calling. Goodbye."
 
-# For measuring a search: a word in every few lines, one in every few thousand, and one of the rarest.
-COMMON, MIDDLING, RARE = "appointment", "wheelchair", "zellercroft"
+# For measuring the search: a word in one of a few lines, one of a few thousand lines, and one of the rarest.
+COMMON_WORD, UNCOMMON_WORD, RARE_WORD = "appointment", "wheelchair", "zellercroft"
 
 _DAYS = (
     "Monday",
@@ -115,54 +115,54 @@ NAMES = tuple(head + tail for tail, head in product(_NAME_TAILS, _HEADS))
 STREETS = tuple(head + tail for tail, head in product(_STREET_TAILS, _HEADS))
 TOWNS = tuple(head + "haven" for head in _HEADS)
 
-_DRAWN_AT_ONCE = 4096
+_DRAW_SIZE = 4096  # drawing many words at once is fast
 _SLOT = re.compile(r"{(\w+)}")
 
-Supply = Callable[[], str]
+NextText = Callable[[], str]
 
 
-class SmallTalk:
-    """An endless supply of lines. Words are drawn by the thousand, which is what makes it quick."""
+class DialogueGenerator:
+    """Generates lines without end. Each attribute is a function that returns the next text."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
-        self.first = self._supply(_FIRST, 0.6)
-        self.name = self._supply(NAMES, 1.1)
+        self.first = self._words(_FIRST, 0.6)
+        self.name = self._words(NAMES, 1.1)
         self._slots: dict[str, Callable[[], object]] = {
             "first": self.first,
             "name": self.name,
-            "day": self._supply(_DAYS),
-            "hour": self._supply(_HOURS),
-            "street": self._supply([f"{name} {kind}" for kind in _STREET_KINDS for name in STREETS], 1.0),
-            "town": self._supply(TOWNS, 0.8),
-            "thing": self._supply(_THINGS, 1.4),
+            "day": self._words(_DAYS),
+            "hour": self._words(_HOURS),
+            "street": self._words([f"{name} {kind}" for kind in _STREET_KINDS for name in STREETS], 1.0),
+            "town": self._words(TOWNS, 0.8),
+            "thing": self._words(_THINGS, 1.4),
             "number": lambda: str(random.randrange(1, 400)),
             "code": lambda: f"{random.choice(string.ascii_uppercase)}{random.randrange(1000, 10_000)}",
         }
         self.greeting = self._lines(GREETINGS)
-        self.asked = self._lines(ASKED)
-        self.answered = self._lines(ANSWERED)
+        self.caller_line = self._lines(CALLER_LINES)
+        self.assistant_line = self._lines(ASSISTANT_LINES)
 
-    def _supply(self, words: Sequence[str], steepness: float = 0.0) -> Supply:
-        """Words by Zipf's law: the n-th is n to the `steepness` times rarer than the first."""
-        totals = list(accumulate(1 / rank**steepness for rank in range(1, len(words) + 1)))
+    def _words(self, words: Sequence[str], exponent: float = 0.0) -> NextText:
+        """Words by Zipf's law: the n-th word is n ** exponent times rarer than the first."""
+        totals = list(accumulate(1 / rank**exponent for rank in range(1, len(words) + 1)))
 
-        def drawn() -> Iterator[str]:
+        def draw() -> Iterator[str]:
             while True:
-                yield from self._random.choices(words, cum_weights=totals, k=_DRAWN_AT_ONCE)
+                yield from self._random.choices(words, cum_weights=totals, k=_DRAW_SIZE)
 
-        words_drawn: Iterator[str] = drawn()
-        return partial(next, words_drawn)
+        drawn: Iterator[str] = draw()
+        return partial(next, drawn)
 
-    def _lines(self, sentences: Sequence[str]) -> Supply:
-        """Sentences, each as often as the next, with their slots filled."""
+    def _lines(self, sentences: Sequence[str]) -> NextText:
+        """Sentences with their slots filled, all equally frequent."""
         prepared = [
             (_SLOT.sub("%s", sentence), [self._slots[name] for name in _SLOT.findall(sentence)])
             for sentence in sentences
         ]
 
-        def line() -> str:
+        def next_line() -> str:
             sentence, slots = self._random.choice(prepared)
             return sentence % tuple([slot() for slot in slots])
 
-        return line
+        return next_line

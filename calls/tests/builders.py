@@ -1,4 +1,4 @@
-"""Rows for tests: valid by themselves, changed by keyword."""
+"""Rows for tests. Each is valid by default; keyword arguments change it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _numbers = count(1)
 
 
 def call_sid() -> str:
-    """A fresh one, of Twilio's shape."""
+    """A new CallSid, in Twilio's format."""
     return f"CA{next(_numbers):032x}"
 
 
 def make_call(**changes: Any) -> Call:
-    facts: dict[str, Any] = {
+    values: dict[str, Any] = {
         "call_sid": call_sid(),
         "from_number": "+15550100134",
         "to_number": "+15559870000",
@@ -26,11 +26,11 @@ def make_call(**changes: Any) -> Call:
         "end_reason": "caller-hung-up",
         "ended_by": "caller",
     }
-    return Call.objects.create(**(facts | changes))
+    return Call.objects.create(**(values | changes))
 
 
 def make_turn(call: Call, **changes: Any) -> Turn:
-    facts: dict[str, Any] = {
+    values: dict[str, Any] = {
         "number": call.turns.count() + 1,
         "end_of_speech_ms": 5000,
         "endpointed_ms": 5300,
@@ -40,28 +40,28 @@ def make_turn(call: Call, **changes: Any) -> Turn:
         "response_latency_ms": 880,
         "bridge_overhead_us": 1700,
     }
-    return Turn.objects.create(call=call, **(facts | changes))
+    return Turn.objects.create(call=call, **(values | changes))
 
 
 def make_utterance(call: Call, **changes: Any) -> Utterance:
-    facts: dict[str, Any] = {
+    values: dict[str, Any] = {
         "index": call.utterances.count(),
         "speaker": "caller",
         "text": "Hi, I need to move my appointment.",
         "started_ms": 2000,
         "ended_ms": 5000,
     }
-    return Utterance.objects.create(call=call, **(facts | changes))
+    return Utterance.objects.create(call=call, **(values | changes))
 
 
 def make_event(call: Call, **changes: Any) -> CallEvent:
-    facts: dict[str, Any] = {"index": call.events.count(), "kind": "stream-started", "at_ms": 0}
-    return CallEvent.objects.create(call=call, **(facts | changes))
+    values: dict[str, Any] = {"index": call.events.count(), "kind": "stream-started", "at_ms": 0}
+    return CallEvent.objects.create(call=call, **(values | changes))
 
 
 def make_staff(*permissions: str, **changes: Any) -> User:
-    """Somebody who may log in to the staff pages, with these permissions (`view_call`)."""
-    facts: dict[str, Any] = {"username": f"staff{next(_numbers)}", "is_staff": True}
-    user = User.objects.create_user(**(facts | changes))
+    """A staff user with these permissions, such as `view_call`."""
+    values: dict[str, Any] = {"username": f"staff{next(_numbers)}", "is_staff": True}
+    user = User.objects.create_user(**(values | changes))
     user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
     return user

@@ -1,7 +1,7 @@
-"""`manage.py seed_calls`: fills a database with calls that never happened, or clears it of them.
+"""`manage.py seed_calls`: fills a database with generated calls, or removes them again.
 
-For trying the pages out and for measuring them at any size. It writes straight to the tables, by COPY on
-PostgreSQL, and leaves behind what the writer would have: columns, flags and hours summed up.
+For trying out the pages, and for measuring them at any size. It writes directly to the tables, with COPY on
+PostgreSQL, and writes everything that the journal's writer would have: columns, flags and hourly rollups.
 """
 
 from __future__ import annotations
@@ -29,114 +29,122 @@ from rich.progress import (
 
 from calls.models import Call, CallFlag, CallHour, PhoneNumber, Turn, Utterance
 from calls.seed import calls as seeding
-from calls.seed.calls import SEEDED_SID
+from calls.seed.calls import SEEDED_SID_PREFIX
 from calls.stats import hourly
 
-BATCH = 4_000  # calls; with all that is theirs some 70,000 rows
-REMOVED_AT_ONCE = 1_000
+BATCH_CALLS = 4_000  # about 70,000 rows
+REMOVE_BATCH_CALLS = 1_000
 MAX_CALLS, MAX_DAYS = 10_000_000, 3_650
 TABLES: tuple[type[Model], ...] = (Call, Turn, Utterance, CallFlag, CallHour, PhoneNumber)
 
-_SEEDED = Q(call_sid__startswith=SEEDED_SID)
+_SEEDED = Q(call_sid__startswith=SEEDED_SID_PREFIX)
 _CALL_FIELDS = Call._meta.concrete_fields
 _CALL_COLUMNS = tuple(str(field.column) for field in _CALL_FIELDS)
 
 
 class Command(BaseCommand):
-    help = "Fill the database with made-up calls (their CallSids begin with CA5eed), or remove them again."
+    help = "Fill the database with generated calls (CallSids that start with CA5eed), or remove them."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--calls", type=int, default=1_000, help="how many (default: 1000)")
-        parser.add_argument("--days", type=int, default=90, help="spread evenly over the last so many (90)")
-        parser.add_argument("--numbers", type=int, default=200, help="of ours that were called (200)")
-        parser.add_argument("--failed", type=float, default=3, help="per cent of the calls that failed (3)")
-        parser.add_argument("--seed", type=int, default=0, help="same seed, same calls")
-        parser.add_argument("--beside", action="store_true", help="even though there are real calls")
-        parser.add_argument("--force", action="store_true", help="even though DJANGO_DEBUG is off")
-        parser.add_argument("--remove", action="store_true", help="remove what was seeded, and nothing else")
+        parser.add_argument("--calls", type=int, default=1_000, help="number of calls (default: 1000)")
+        parser.add_argument(
+            "--days", type=int, default=90, help="spread the calls over this many days (default: 90)"
+        )
+        parser.add_argument(
+            "--numbers", type=int, default=200, help="number of our phone numbers (default: 200)"
+        )
+        parser.add_argument("--failed", type=float, default=3, help="percentage of failed calls (default: 3)")
+        parser.add_argument(
+            "--seed", type=int, default=0, help="the same seed generates the same calls (default: 0)"
+        )
+        parser.add_argument("--beside", action="store_true", help="seed although there are real calls")
+        parser.add_argument("--force", action="store_true", help="seed although DJANGO_DEBUG is off")
+        parser.add_argument(
+            "--remove", action="store_true", help="remove the generated calls and nothing else"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        began = time.monotonic()
+        started_at = time.monotonic()
         if options["remove"]:
-            done = f"{_remove():,} calls removed"
+            result = f"{_remove():,} calls removed"
         else:
-            wanted = seeding.Wanted(
-                calls=_within(options, "calls", 1, MAX_CALLS),
-                days=_within(options, "days", 1, MAX_DAYS),
-                numbers=_within(options, "numbers", 1, seeding.MAX_NUMBERS),
-                failed_percent=_within(options, "failed", 0, 100),
+            seed_options = seeding.SeedOptions(
+                calls=_in_range(options, "calls", 1, MAX_CALLS),
+                days=_in_range(options, "days", 1, MAX_DAYS),
+                numbers=_in_range(options, "numbers", 1, seeding.MAX_NUMBERS),
+                failed_percent=_in_range(options, "failed", 0, 100),
                 seed=options["seed"],
             )
-            _refuse(beside=options["beside"], force=options["force"])
-            done = _seed(wanted)
-        self.stdout.write(f"{done}, in {time.monotonic() - began:.0f} s.")
+            _check_allowed(beside=options["beside"], force=options["force"])
+            result = _seed(seed_options)
+        self.stdout.write(f"{result}, in {time.monotonic() - started_at:.0f} s.")
 
 
-def _within(options: dict[str, Any], name: str, least: int, most: int) -> Any:
-    if not least <= options[name] <= most:
-        raise CommandError(f"--{name} must be between {least} and {most}, not {options[name]}.")
+def _in_range(options: dict[str, Any], name: str, minimum: int, maximum: int) -> Any:
+    if not minimum <= options[name] <= maximum:
+        raise CommandError(f"--{name} must be between {minimum} and {maximum}, not {options[name]}.")
     return options[name]
 
 
-def _refuse(*, beside: bool, force: bool) -> None:
-    """Nobody fills the database of a running service by mistake."""
+def _check_allowed(*, beside: bool, force: bool) -> None:
+    """Raise `CommandError` for a database that should not be seeded, such as that of a live service."""
     if not (settings.DEBUG or force):
         raise CommandError(
-            "DJANGO_DEBUG is off, so people may work with this database. --force seeds it all the same."
+            "DJANGO_DEBUG is off, so this may be the database of a live service. Use --force to seed it."
         )
     if Call.objects.filter(_SEEDED).exists():
-        raise CommandError("There are seeded calls already: seed_calls --remove comes first.")
-    if not beside and Call.objects.real().exists():
         raise CommandError(
-            "There are real calls in this database. --beside puts the made-up ones beside them."
+            "The database has seeded calls already. Remove them first: manage.py seed_calls --remove"
         )
+    if not beside and Call.objects.real().exists():
+        raise CommandError("The database has real calls. Use --beside to add generated calls next to them.")
 
 
-def _seed(wanted: seeding.Wanted) -> str:
-    PhoneNumber.objects.bulk_create(seeding.phone_numbers(wanted.numbers), ignore_conflicts=True)
-    first_id = _reserve_ids(wanted.calls)
+def _seed(seed_options: seeding.Wanted) -> str:
+    PhoneNumber.objects.bulk_create(seeding.phone_numbers(seed_options.numbers), ignore_conflicts=True)
+    first_id = _reserve_ids(seed_options.calls)
     turns = utterances = 0
-    with _progress("seeding", wanted.calls) as advance:
-        for batch in seeding.batches(wanted, datetime.now(UTC), first_id, BATCH):
+    with _progress("seeding", seed_options.calls) as advance:
+        for batch in seeding.generate_batches(seed_options, datetime.now(UTC), first_id, BATCH_CALLS):
             with transaction.atomic():
-                _write(Call, _CALL_COLUMNS, map(_row_of, batch.calls))
-                _write(Turn, seeding.TURN_COLUMNS, batch.turns)
-                _write(Utterance, seeding.UTTERANCE_COLUMNS, batch.utterances)
+                _insert(Call, _CALL_COLUMNS, map(_call_row, batch.calls))
+                _insert(Turn, seeding.TURN_COLUMNS, batch.turns)
+                _insert(Utterance, seeding.UTTERANCE_COLUMNS, batch.utterances)
                 CallFlag.objects.bulk_create(batch.flags)
                 hourly.mark_dirty(hourly.hour_key(call) for call in batch.calls)
             turns += len(batch.turns)
             utterances += len(batch.utterances)
             advance(len(batch.calls))
-    _tidy_up()
-    return f"{wanted.calls:,} calls, {turns:,} turns and {utterances:,} utterances seeded"
+    _roll_up_and_analyze()
+    return f"{seed_options.calls:,} calls, {turns:,} turns and {utterances:,} utterances seeded"
 
 
 def _remove() -> int:
     seeded = Call.objects.filter(_SEEDED).order_by("pk")
     removed, last = 0, 0
     with _progress("removing", seeded.count()) as advance:
-        while calls := list(seeded.filter(pk__gt=last).only("started_at", "simulated")[:REMOVED_AT_ONCE]):
+        while calls := list(seeded.filter(pk__gt=last).only("started_at", "simulated")[:REMOVE_BATCH_CALLS]):
             with transaction.atomic():
                 Call.objects.filter(pk__in=[call.pk for call in calls]).delete()
                 hourly.mark_dirty(hourly.hour_key(call) for call in calls)
             last = calls[-1].pk
             removed += len(calls)
             advance(len(calls))
-    ours = {(number.number, number.label) for number in seeding.phone_numbers(seeding.MAX_NUMBERS)}
-    # Those that somebody has given another name have become somebody's own.
+    seeded_numbers = {(number.number, number.label) for number in seeding.phone_numbers(seeding.MAX_NUMBERS)}
+    # A number whose label was changed is in use: keep it.
     PhoneNumber.objects.filter(
         pk__in=[
             number.pk
-            for number in PhoneNumber.objects.filter(number__startswith=seeding.NUMBERS_BEGIN)
-            if (number.number, number.label) in ours
+            for number in PhoneNumber.objects.filter(number__startswith=seeding.SEEDED_NUMBER_PREFIX)
+            if (number.number, number.label) in seeded_numbers
         ]
     ).delete()
-    _tidy_up()
+    _roll_up_and_analyze()
     return removed
 
 
 def _reserve_ids(count: int) -> int:
-    """The first of so many ids in a row that no other call will get; children are written with them."""
+    """Reserve consecutive primary keys for the calls; children need them. Returns the first."""
     if connection.vendor != "postgresql":
         return (Call.objects.aggregate(last=Max("pk"))["last"] or 0) + 1
     sequence = "pg_get_serial_sequence('calls_call', 'id')"
@@ -145,28 +153,28 @@ def _reserve_ids(count: int) -> int:
         return int(cursor.fetchone()[0]) - count
 
 
-def _row_of(call: Call) -> seeding.Row:
+def _call_row(call: Call) -> seeding.Row:
     return tuple([field.get_db_prep_save(getattr(call, field.attname), connection) for field in _CALL_FIELDS])
 
 
-def _write(model: type[Model], columns: Sequence[str], rows: Iterable[seeding.Row]) -> None:
-    into = f"{model._meta.db_table} ({', '.join(map(connection.ops.quote_name, columns))})"
+def _insert(model: type[Model], columns: Sequence[str], rows: Iterable[seeding.Row]) -> None:
+    target = f"{model._meta.db_table} ({', '.join(map(connection.ops.quote_name, columns))})"
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
-            with cursor.copy(f"COPY {into} FROM STDIN") as copy:
+            with cursor.copy(f"COPY {target} FROM STDIN") as copy:
                 for row in rows:
                     copy.write_row(row)
         else:
-            marks = ", ".join(["%s"] * len(columns))
-            cursor.executemany(f"INSERT INTO {into} VALUES ({marks})", list(rows))
+            placeholders = ", ".join(["%s"] * len(columns))
+            cursor.executemany(f"INSERT INTO {target} VALUES ({placeholders})", list(rows))
 
 
-def _tidy_up() -> None:
-    """Sum up the hours, and tell the database what it has, which it would find out by itself in time."""
+def _roll_up_and_analyze() -> None:
+    """Roll up the hours, and update the planner's statistics, which autovacuum would do only later."""
     console = Console(stderr=True)
-    with console.status("summing up the hours"):
+    with console.status("rolling up the hours"):
         hourly.roll_up_all()
-    with console.status("analysing the tables"), connection.cursor() as cursor:
+    with console.status("analyzing the tables"), connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             tables = ", ".join(model._meta.db_table for model in TABLES)
             cursor.execute(f"VACUUM (ANALYZE) {tables}")
@@ -175,13 +183,13 @@ def _tidy_up() -> None:
 
 
 @contextmanager
-def _progress(doing: str, calls: int) -> Iterator[Callable[[int], None]]:
+def _progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     columns = (
-        TextColumn(doing),
+        TextColumn(label),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield partial(progress.advance, progress.add_task(doing, total=calls))
+        yield partial(progress.advance, progress.add_task(label, total=total))

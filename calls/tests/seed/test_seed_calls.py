@@ -1,4 +1,4 @@
-"""Made-up calls fill a scratch database, look like real ones to every page, and leave without a trace."""
+"""`seed_calls` fills an empty database with calls that pages count, and removes them completely."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class SeedCallsTests(TransactionTestCase):
     def seed(self, **options: object) -> None:
         call_command("seed_calls", stdout=StringIO(), stderr=StringIO(), **options)
 
-    def test_the_rows_agree_with_the_sums(self) -> None:
+    def test_the_statistics_agree_with_the_rows(self) -> None:
         self.seed(calls=60, days=3, numbers=5, failed=10)
         now = timezone.now()
-        found = call_stats(now - timedelta(days=4), now, simulated=False)
-        self.assertEqual((found.calls, found.failed), (60, 6))
-        self.assertEqual(found.response_latency.n, Turn.objects.answered().count())
+        stats = call_stats(now - timedelta(days=4), now, simulated=False)
+        self.assertEqual((stats.calls, stats.failed), (60, 6))
+        self.assertEqual(stats.response_latency.n, Turn.objects.answered().count())
         self.assertEqual(CallFlag.objects.filter(name="failed").count(), 6)
         self.assertEqual(PhoneNumber.objects.count(), 5)
         self.assertGreater(Utterance.objects.count(), 60)
         self.assertFalse(CallHour.objects.filter(dirty=True, hour__lt=now - timedelta(hours=2)).exists())
 
-    def test_what_was_seeded_can_be_removed_and_nothing_else(self) -> None:
+    def test_remove_deletes_only_the_seeded_calls(self) -> None:
         real = make_call()
         with pytest.raises(CommandError):
             self.seed(calls=5)
@@ -43,7 +43,7 @@ class SeedCallsTests(TransactionTestCase):
         self.assertFalse(Utterance.objects.exists())
 
     @override_settings(DEBUG=False)
-    def test_a_server_of_production_is_left_alone(self) -> None:
+    def test_it_refuses_a_production_database(self) -> None:
         with pytest.raises(CommandError):
             self.seed(calls=5)
         self.assertFalse(Call.objects.exists())
