@@ -1,11 +1,12 @@
-"""Who may come in: Twilio's signatures, the ticket, capacity, and which number leads where.
+"""Admission of calls: Twilio's signatures, tickets, capacity, and the route of each number.
 
-Three proofs, each enough to refuse. A webhook is signed over the public URL and its form. The media
-socket's handshake is signed over the `wss` URL; Twilio's documents are thin there, so the URL is tried
-with and without a trailing slash. And since a signature carries no time, the TwiML holds a ticket: signed
-by us, bound to CallSid and AccountSid, good for a minute, and good once.
+A request must pass three checks. A webhook is signed over the public URL and its form. The media socket's
+handshake is signed over the `wss` URL; Twilio documents little about that, so the URL is tried with and
+without a trailing slash. Because a signature does not expire, the TwiML also carries a ticket: signed by us,
+bound to CallSid and AccountSid, valid for one minute and for one use.
 
-Routes are a snapshot in memory, replaced whole by whoever reads the database; nothing here can hang.
+Routes are a snapshot in memory, replaced as a whole by the thread that reads the database. Nothing here waits
+for a database.
 """
 
 from __future__ import annotations
@@ -27,26 +28,26 @@ from twilio.request_validator import RequestValidator
 
 from bridge import end_reasons
 from bridge.config import BridgeConfig
-from bridge.end_reason_cache import KnownEnds
+from bridge.end_reason_cache import EndReasonCache
 from bridge.routes import Route
 
 log = logging.getLogger(__name__)
 
 TICKET_SECONDS = 60
-MAX_SPENT = 100_000
+MAX_USED_TICKETS = 100_000
 
 
 class TicketError(Exception):
-    """The ticket proves nothing; the message is one word for the log."""
+    """The ticket is not valid; the message is one word for the log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """The answer to a webhook: a ticket for a stream, or why there is none."""
+    """The answer to a voice webhook: a ticket for a stream, or the reason why there is none."""
 
     ticket: str = ""
     route_id: str = "default"
-    refused: str = ""
+    refused: str = ""  # an end reason
 
     def __repr__(self) -> str:
         return f"Offer(route_id={self.route_id!r}, refused={self.refused!r})"
@@ -54,49 +55,51 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a good ticket says about the call."""
+    """What a valid ticket says about the call."""
 
     route: Route
     caller: str
 
 
 class Admission:
-    """The door of one server process."""
+    """Admission in one server process."""
 
     def __init__(
         self,
         config: BridgeConfig,
         *,
-        ends: KnownEnds | None = None,
+        end_reason_cache: EndReasonCache | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.config = config
-        self.ends = ends or KnownEnds()
+        self._cache = end_reason_cache or EndReasonCache()
         self.draining = False
         self._clock, self._wall = clock, wall
         self._validators = [RequestValidator(token) for token in config.twilio_auth_tokens]
         self._routes: dict[str, Route] = {}
         self._numbers: dict[str, Route] = {}
         self._default = Route.resolve(config, {})
-        # Capacity: streams that started, and tickets that may still become one.
-        self._live: dict[str, str] = {}  # CallSid to the route's id
-        self._promised: OrderedDict[str, tuple[float, str]] = OrderedDict()  # the ticket's expiry, the route
-        self._spent: OrderedDict[str, float] = OrderedDict()  # ticket id to the time it is forgotten
+        # Places: live streams, and tickets that may still become one.
+        self._live: dict[str, str] = {}  # CallSid -> route id
+        self._reserved: OrderedDict[str, tuple[float, str]] = OrderedDict()  # CallSid -> expiry, route id
+        self._used: OrderedDict[str, float] = OrderedDict()  # ticket id -> when it can be forgotten
         if config.allow_unsigned and not self._validators:
-            log.warning("NO TWILIO_AUTH_TOKEN: signatures are NOT checked. Anyone can place calls here.")
+            log.warning(
+                "TWILIO_AUTH_TOKEN is not set: signatures are NOT checked. Anyone can place calls here."
+            )
 
     # Signatures
 
     def verify_request(self, path: str, params: Mapping[str, Any] | str, signature: str) -> bool:
-        """A webhook's signature. `path` holds the query; `params` is the form, or a JSON body as text."""
+        """Check a webhook's signature. `path` includes the query; `params` is the form or a JSON body."""
         if not self._validators:
             return self.config.allow_unsigned
         url = self.config.public_url + path
         return any(validator.validate(url, params, signature) for validator in self._validators)
 
     def verify_handshake(self, path: str, signature: str) -> bool:
-        """The media socket's signature, over the URL that our TwiML named, and no parameters."""
+        """Check the media socket's signature: over the URL in our TwiML, without parameters."""
         if not self._validators:
             return self.config.allow_unsigned
         parts = urlsplit(self.config.stream_url)
@@ -109,10 +112,10 @@ class Admission:
     # Routes
 
     def replace_routes(self, routes: Iterable[Route]) -> None:
-        """The whole snapshot at once, so that no reader sees half of it."""
-        fresh = {route.id: route for route in routes}
-        self._numbers = {route.number: route for route in fresh.values()}
-        self._routes = fresh
+        """Replace all routes at once, so that no reader sees a part of the change."""
+        routes_by_id = {route.id: route for route in routes}
+        self._numbers = {route.number: route for route in routes_by_id.values()}
+        self._routes = routes_by_id
 
     def route_for(self, number: str) -> Route:
         return self._numbers.get(number, self._default)
@@ -130,43 +133,44 @@ class Admission:
         return list(self._live)
 
     @property
-    def room(self) -> int:
-        """How many calls more this process may take on."""
+    def free_places(self) -> int:
+        """How many more calls this process accepts."""
         now = self._clock()
-        while self._promised and next(iter(self._promised.values()))[0] <= now:
-            self._promised.popitem(last=False)
-        return self.config.max_concurrent_calls - len(self._live) - len(self._promised)
+        while self._reserved and next(iter(self._reserved.values()))[0] <= now:
+            self._reserved.popitem(last=False)
+        return self.config.max_concurrent_calls - len(self._live) - len(self._reserved)
 
-    def _room_of(self, route: Route) -> int:
-        """How many calls more may come over this route."""
-        room = self.room
+    def _free_places_of(self, route: Route) -> int:
+        """How many more calls this route accepts."""
+        free = self.free_places
         if route.max_concurrent_calls is None:
-            return room
-        promised = sum(route_id == route.id for _, route_id in self._promised.values())
+            return free
+        reserved = sum(route_id == route.id for _, route_id in self._reserved.values())
         live = sum(route_id == route.id for route_id in self._live.values())
-        return min(room, route.max_concurrent_calls - live - promised)
+        return min(free, route.max_concurrent_calls - live - reserved)
 
     @property
     def accepting(self) -> bool:
-        return not self.draining and self.room > 0
+        return not self.draining and self.free_places > 0
 
     # Tickets
 
     def offer(
         self, call_sid: str, account_sid: str, our_number: str, caller: str = "", *, inbound: bool = True
     ) -> Offer:
-        """A ticket for this call's stream. Asking again for the same call costs no second place.
+        """Issue a ticket for this call's stream. A second request for the same call reserves no second place.
 
-        Opening hours are for those who call us; a call that we placed is answered whenever it is."""
+        Opening hours apply to inbound calls only.
+        """
         route = self.route_for(our_number)
         if inbound and route.hours is not None and not route.hours.is_open(self._wall()):
             return Offer(route_id=route.id, refused=end_reasons.OUT_OF_HOURS)
         if self.draining:
             return Offer(route_id=route.id, refused=end_reasons.DRAINING)
-        self._promised.pop(call_sid, None)
-        if self._room_of(route) <= 0 and call_sid not in self._live:
+        self._reserved.pop(call_sid, None)
+        if self._free_places_of(route) <= 0 and call_sid not in self._live:
             return Offer(route_id=route.id, refused=end_reasons.AT_CAPACITY)
-        self._promised[call_sid] = (self._clock() + TICKET_SECONDS, route.id)
+        self._reserved[call_sid] = (self._clock() + TICKET_SECONDS, route.id)
         facts = {
             "id": secrets.token_urlsafe(12), "call": call_sid, "account": account_sid,
             "until": int(self._wall()) + TICKET_SECONDS, "caller": caller[:40],
@@ -175,7 +179,7 @@ class Admission:
         return Offer(f"{body.decode()}.{self._sign(body)}", route.id)
 
     async def claim(self, ticket: str, route_id: str, call_sid: str, account_sid: str) -> Claim:
-        """Spend a ticket and take a place. Raises `TicketError`; a live call is never touched by that."""
+        """Use a ticket and take a place. Raises `TicketError`, which never affects a live call."""
         facts = self._read(ticket)
         if facts["call"] != call_sid:
             raise TicketError("other-call")
@@ -187,26 +191,26 @@ class Admission:
             raise TicketError("second-stream")
         ticket_id = str(facts["id"])
         now = self._clock()
-        while self._spent and next(iter(self._spent.values())) <= now:
-            self._spent.popitem(last=False)
-        if ticket_id in self._spent or len(self._spent) >= MAX_SPENT:
+        while self._used and next(iter(self._used.values())) <= now:
+            self._used.popitem(last=False)
+        if ticket_id in self._used or len(self._used) >= MAX_USED_TICKETS:
             raise TicketError("spent")
-        # Taken before the shared cache is asked: nobody else in this process can come between.
-        self._spent[ticket_id] = now + 2 * TICKET_SECONDS
+        # Before the shared cache is asked: no other stream of this process can use the ticket meanwhile.
+        self._used[ticket_id] = now + 2 * TICKET_SECONDS
         self._live[call_sid] = route_id
-        self._promised.pop(call_sid, None)
-        first = False
+        self._reserved.pop(call_sid, None)
+        is_first = False
         try:
-            first = await self.ends.spend(ticket_id, 2 * TICKET_SECONDS)
-        finally:  # cancelled, too, must not cost a place
-            if not first:
+            is_first = await self._cache.use_ticket(ticket_id, 2 * TICKET_SECONDS)
+        finally:  # a cancelled claim must not keep its place
+            if not is_first:
                 self._live.pop(call_sid, None)
-        if not first:
+        if not is_first:
             raise TicketError("spent-elsewhere")
         return Claim(self.route(route_id), str(facts.get("caller", "")))
 
-    def leave(self, call_sid: str) -> None:
-        """The call's stream is over; its place is free."""
+    def release(self, call_sid: str) -> None:
+        """The call's stream has ended: free its place."""
         self._live.pop(call_sid, None)
 
     def _sign(self, body: bytes) -> str:
@@ -218,8 +222,8 @@ class Admission:
             raise TicketError("missing")
         body, _, signature = ticket.partition(".")
         try:
-            genuine = hmac.compare_digest(self._sign(body.encode("ascii")).encode(), signature.encode())
-            facts = json.loads(base64.urlsafe_b64decode(body)) if genuine else None
+            is_genuine = hmac.compare_digest(self._sign(body.encode("ascii")).encode(), signature.encode())
+            facts = json.loads(base64.urlsafe_b64decode(body)) if is_genuine else None
         except ValueError:
             facts = None
         if not isinstance(facts, dict):

@@ -1,7 +1,7 @@
-"""Which URLs of Vapi's answers we follow.
+"""Which URLs from Vapi's answers may be followed (protection against server-side request forgery).
 
-`websocketCallUrl` and `controlUrl` come from outside, and whoever could choose them freely could make us
-connect anywhere. So each must be on the list, and what a listed name resolves to must be public:
+`websocketCallUrl` and `controlUrl` come from outside: whoever could choose them freely could make this server
+connect anywhere. Each must match VAPI_ALLOWED_HOSTS, and a listed name must resolve to public addresses:
 
 - a bare host (`api.vapi.ai`, `*.vapi.ai`): wss or https, on 443, at a public address;
 - a loopback name (`127.0.0.1`, `localhost`): ws or http too, on any port;
@@ -22,11 +22,11 @@ _PORTS = {**_SECURE_PORTS, "ws": 80, "http": 80}
 
 
 class ForbiddenUrl(Exception):
-    """The URL leads somewhere we do not go. The message names no URL: it may be a secret."""
+    """The URL may not be followed. The message does not contain the URL: it may be a secret."""
 
 
 class AllowedHosts:
-    """The list, read once."""
+    """VAPI_ALLOWED_HOSTS, parsed once."""
 
     def __init__(self, entries: Iterable[str]) -> None:
         listed = [entry.strip().lower() for entry in entries if entry.strip()]
@@ -34,7 +34,7 @@ class AllowedHosts:
         self._hosts = {entry for entry in listed if "://" not in entry}
 
     def check(self, url: str, schemes: frozenset[str]) -> bool:
-        """Whether to follow `url`, and if so: whether its address must be public. Raises ForbiddenUrl."""
+        """Whether the address of `url` must be public. Raises `ForbiddenUrl` when it may not be followed."""
         try:
             parts = urlsplit(url)
             origin = _origin(parts)
@@ -47,11 +47,20 @@ class AllowedHosts:
             return False
         if host in LOOPBACK and host in self._hosts:
             return False
-        if scheme in _SECURE_PORTS and port == 443 and self._names(host):
+        if scheme in _SECURE_PORTS and port == 443 and self._is_listed(host):
             return True
         raise ForbiddenUrl("host or port not in VAPI_ALLOWED_HOSTS")
 
-    def _names(self, host: str) -> bool:
+    async def resolve(self, url: str, schemes: frozenset[str]) -> str | None:
+        """The checked address to connect to, or None when the host of `url` is trusted as it is.
+
+        Raises `ForbiddenUrl`, or `OSError` when the name cannot be resolved.
+        """
+        if not self.check(url, schemes):
+            return None
+        return await public_address(urlsplit(url).hostname or "", 443)
+
+    def _is_listed(self, host: str) -> bool:
         return any(
             host == entry or (entry.startswith("*.") and host.endswith(entry[1:])) for entry in self._hosts
         )
@@ -63,15 +72,15 @@ def _origin(parts: SplitResult) -> tuple[str, str, int]:
 
 
 async def public_address(host: str, port: int) -> str:
-    """An address of `host` to connect to. Raises `ForbiddenUrl` unless every address is public.
+    """The first address of `host`. Raises `ForbiddenUrl` unless every address of it is public.
 
-    The caller connects to the address returned, not to the name: a second look-up could answer otherwise.
+    Connect to this address, not to the name: a second look-up could return another one (DNS rebinding).
     """
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError:  # an empty or endless label
-        raise ForbiddenUrl("host is no name") from None
+        raise ForbiddenUrl("host is not a valid name") from None
     addresses = [str(entry[4][0]) for entry in found]
     if not addresses or not all(ipaddress.ip_address(address).is_global for address in addresses):
         raise ForbiddenUrl("host resolves to an address that is not public")

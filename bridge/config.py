@@ -1,7 +1,6 @@
-"""What the bridge is told once, when the server starts.
+"""The bridge's configuration, built once from Django's settings when the server starts.
 
-`voiceai/asgi.py` builds the one `BridgeConfig` from Django's settings; nothing below reads settings,
-the environment or the clock for itself. Pure: no imports beyond the standard library's data types.
+Nothing in `bridge/` reads settings or the environment. Pure.
 """
 
 from __future__ import annotations
@@ -10,12 +9,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-# What we ask Vapi to tell us, explicitly: an assistant's own list would replace it. On the socket ...
+# The messages that Vapi sends. Sent with every call: otherwise the assistant's own lists would apply.
+# On the websocket ...
 CLIENT_MESSAGES = (
     "status-update", "transcript", "speech-update", "user-interrupted", "hang", "assistant.started",
     "tool-calls",
 )  # fmt: skip
-# ... and by its webhook.
+# ... and to the webhook.
 SERVER_MESSAGES = ("status-update", "end-of-call-report", "hang", "tool-calls")
 
 
@@ -28,19 +28,19 @@ class AudioFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BridgeConfig:
-    """Settings of design and their units. Secrets are kept out of `repr`, so that no log shows them."""
+    """All settings of the bridge. `repr` leaves secrets out, so that they cannot reach a log."""
 
-    public_url: str = "http://127.0.0.1:8000"  # origin as Twilio sees it, no trailing slash
+    public_url: str = "http://127.0.0.1:8000"  # the origin that Twilio uses, without trailing slash
 
     twilio_account_sid: str = ""  # empty: any account is accepted
     twilio_auth_tokens: tuple[str, ...] = ()  # empty: signatures are not checked (debug only)
-    ticket_secret: str = "insecure"  # signs tickets; shared by all workers
-    allow_unsigned: bool = False  # debug without a token: skip signatures, with one loud warning
+    ticket_secret: str = "insecure"  # signs tickets; the same for all workers
+    allow_unsigned: bool = False  # debug without a token: signatures are skipped, with a warning
 
     vapi_api_key: str = ""
     vapi_assistant_id: str = ""
     vapi_base_url: str = "https://api.vapi.ai"
-    vapi_socket_url: str = ""  # set: the socket dialect
+    vapi_socket_url: str = ""  # if set, the socket dialect is used
     vapi_webhook_secret: str = ""
     vapi_audio_format: AudioFormat = AudioFormat.PCM_16K
     vapi_allowed_hosts: tuple[str, ...] = ("api.vapi.ai", "*.vapi.ai")
@@ -63,6 +63,6 @@ class BridgeConfig:
 
     @property
     def stream_url(self) -> str:
-        """The media socket's address in TwiML: wss wherever `public_url` is https."""
+        """The media socket's URL in TwiML: `wss` when `public_url` is https."""
         scheme = "wss" if urlsplit(self.public_url).scheme == "https" else "ws"
         return f"{scheme}://{urlsplit(self.public_url).netloc}/media-stream"

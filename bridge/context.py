@@ -1,4 +1,4 @@
-"""What `voiceai/asgi.py` hands to every view and consumer, as `scope["bridge"]`."""
+"""The context of one server process, which every view and consumer finds in `scope["bridge"]`."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 from bridge.admission import Admission
 from bridge.config import BridgeConfig
-from bridge.end_reason_cache import KnownEnds
+from bridge.end_reason_cache import EndReasonCache
 from bridge.journal import Journal
 
 
 @dataclass(frozen=True, slots=True)
 class BridgeContext:
-    """One server process: its settings, its door, its journal, and how its calls ended."""
+    """Settings, admission, journal and end reasons of one server process."""
 
     config: BridgeConfig
     admission: Admission
     journal: Journal
-    endings: KnownEnds
+    end_reasons: EndReasonCache
 
 
 def context_of(scope: Mapping[str, Any]) -> BridgeContext:

@@ -1,10 +1,10 @@
-"""How recent calls ended, for whoever is asked what comes next.
+"""End reasons of recent calls, and tickets that were used: in this process, and in the shared cache.
 
-When we close the media socket Twilio asks `/twilio/after`, and any worker may be asked. It looks in its
-own memory first, then in the cache that all workers share, when one is configured. A spent ticket is
-remembered in the same place, so that no second worker honours it.
+When we close the media socket Twilio requests `/twilio/after`, and any worker may receive that request. It
+looks in its own memory first, then in the cache that all workers share (Redis), if one is configured. Used
+tickets are stored in the same place, so that no second worker accepts them.
 
-The shared cache is a hint with a deadline of its own: slow or gone, the call goes on without it.
+The shared cache has a deadline of 200 ms: when it is slow or down, the call goes on without it.
 """
 
 from __future__ import annotations
@@ -14,63 +14,69 @@ import logging
 from collections import OrderedDict
 from typing import Any, Protocol
 
-from bridge import end_reasons
+from bridge.end_reasons import TICKET_REFUSED
 
 log = logging.getLogger(__name__)
 
 SHARED_SECONDS = 0.2
 KEEP_SECONDS = 900
-MAX_REMEMBERED = 10_000
+MAX_STORED = 10_000
 
 
 class SharedCache(Protocol):
-    """The two commands of Redis that are used, as `redis.asyncio.Redis` has them; both are awaited."""
+    """The two Redis commands that are used, as in `redis.asyncio.Redis`; both are awaited."""
 
     def get(self, name: str) -> Any: ...
 
     def set(self, name: str, value: str, *, ex: int, nx: bool = False) -> Any: ...
 
 
-class KnownEnds:
-    """End reasons by CallSid, and tickets that were spent."""
+class EndReasonCache:
+    """End reasons by CallSid, and used tickets by id."""
 
     def __init__(self, shared: SharedCache | None = None) -> None:
-        self._mine: OrderedDict[str, str] = OrderedDict()
+        self._local: OrderedDict[str, str] = OrderedDict()
         self._shared = shared
 
-    def note(self, call_sid: str, reason: str) -> None:
-        """Remember in this process, at once. The first word stands, but a stream that was turned away
-        says nothing about the call: another may carry it, and its end is the call's."""
-        if self._mine.get(call_sid, end_reasons.TICKET_REFUSED) == end_reasons.TICKET_REFUSED:
-            self._mine[call_sid] = reason
-        while len(self._mine) > MAX_REMEMBERED:
-            self._mine.popitem(last=False)
+    def store(self, call_sid: str, reason: str) -> None:
+        """Store in this process, at once. The first reason stands.
+
+        A refused ticket is replaced by a later reason: another stream may carry the call, and its end is the
+        call's end.
+        """
+        if self._local.get(call_sid, TICKET_REFUSED) == TICKET_REFUSED:
+            self._local[call_sid] = reason
+        while len(self._local) > MAX_STORED:
+            self._local.popitem(last=False)
 
     async def publish(self, call_sid: str, reason: str) -> None:
-        """Tell the other workers, before the socket is closed and Twilio asks."""
+        """Store for all workers. Call it before the socket is closed, because Twilio asks right after."""
         if self._shared is not None:
             await self._ask(self._shared.set(f"voiceai:end:{call_sid}", reason, ex=KEEP_SECONDS, nx=True))
 
     async def find(self, call_sid: str) -> str | None:
-        """The end reason of a recent call, None when neither place knows it."""
-        mine = self._mine.get(call_sid)
-        if self._shared is None or mine not in (None, end_reasons.TICKET_REFUSED):
-            return mine
-        found = await self._ask(self._shared.get(f"voiceai:end:{call_sid}"))
-        return (found.decode() if isinstance(found, bytes) else found) or mine
+        """The end reason of a recent call, None when neither memory nor the shared cache has it."""
+        local = self._local.get(call_sid)
+        if self._shared is None or local not in (None, TICKET_REFUSED):
+            return local
+        shared = await self._ask(self._shared.get(f"voiceai:end:{call_sid}"))
+        return (shared.decode() if isinstance(shared, bytes) else shared) or local
 
-    async def spend(self, ticket_id: str, seconds: int) -> bool:
-        """Whether this worker is the first to see the ticket. A cache that does not answer says yes:
-        the ticket is still bound to its call, short-lived, and spent once in each process."""
+    async def use_ticket(self, ticket_id: str, seconds: int) -> bool:
+        """Mark a ticket as used for all workers. False when another worker has used it.
+
+        True when the shared cache does not answer: the ticket is still bound to its call, expires soon, and
+        is accepted once in each process.
+        """
         if self._shared is None:
             return True
         key = f"voiceai:ticket:{ticket_id}"
-        return await self._ask(self._shared.set(key, "1", ex=seconds, nx=True), absent=True) is not None
+        return await self._ask(self._shared.set(key, "1", ex=seconds, nx=True), default=True) is not None
 
-    async def _ask(self, command: Any, absent: Any = None) -> Any:
+    async def _ask(self, command: Any, default: Any = None) -> Any:
         try:
             async with asyncio.timeout(SHARED_SECONDS):
                 return await command
-        except Exception as error:  # whatever the client raises: a hint is not worth a call
+        except Exception as error:  # whatever the client raises: the call must go on
             log.warning("shared cache did not answer: %s", type(error).__name__)
-            return absent
+            return default

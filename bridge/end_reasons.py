@@ -1,7 +1,7 @@
-"""How a call can end, and who ended it. Whoever ends first names it; later facts only add.
+"""End reasons of calls, and who ended the call. The side that ends a call first sets the reason.
 
-A growing list: plain words in rows, explained here. What Twilio is told afterwards follows from the
-reason and lives with the webhook that is asked. Pure.
+Reasons are plain strings in rows, so that the list can grow without a migration. `calls/end_reasons.py` has
+their sentences and what the caller hears afterwards. Pure.
 """
 
 from __future__ import annotations

@@ -1,12 +1,15 @@
-"""What a call reports about itself: the one way out of the bridge.
+"""Journal entries: everything that the bridge reports about a call.
 
-An entry is a small frozen fact. The bridge and the webhooks write entries as things happen and
-forget them; whatever stands behind `Journal.write` makes rows of them, later and elsewhere. Every
-entry names its call and, where a call has many of a kind, an index, so that writing it twice is
-harmless and a later entry with the same index replaces the earlier one.
+An entry is a small frozen record. The bridge and the webhooks write entries as things happen; the
+implementation of `Journal` turns them into rows later, on another thread. Every entry has the CallSid and,
+where a call has many entries of a kind, an index. Writing an entry twice is therefore harmless, and a later
+entry with the same index replaces the earlier one.
 
-Pure: entries to lines and back, no files, no clock, no database. A line is a CRC-32 in hex, a blank,
-JSON, a newline; a torn or flipped line is recognised and refused by `from_line`.
+Spools of older versions are read by newer ones: a class or field keeps its name, or `_KINDS` gets an alias,
+and a new field has a default.
+
+Pure: entries to lines and back, no files, no clock, no database. A line is a CRC-32 in hex, a space, JSON and
+a newline; `from_line` rejects a torn or damaged line.
 
 Times: `at` is Unix seconds on the wall clock; `*_ms` are milliseconds since the stream's `start`.
 """
@@ -21,12 +24,12 @@ from typing import Any, Protocol, TypeAlias
 
 
 class MalformedLine(ValueError):
-    """A spool line that cannot be trusted: torn, flipped, or of an unknown kind."""
+    """A spool line that is torn, damaged, or of an unknown kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallOffered:
-    """Twilio asked what to do with a call; `refused` says why no stream was offered, else empty."""
+    """Twilio requested TwiML for a call. `refused`: the end reason when no stream was offered, else empty."""
 
     call_sid: str
     at: float
@@ -36,12 +39,12 @@ class CallOffered:
     refused: str = ""
     simulated: bool = False
     caller_name: str = ""
-    answered_by: str = ""  # on calls that we placed with machine detection
+    answered_by: str = ""  # of outbound calls with answering machine detection
 
 
 @dataclass(frozen=True, slots=True)
 class StreamStarted:
-    """The media stream is open and its ticket was good. Milliseconds count from here."""
+    """The media stream is open and its ticket is valid. Milliseconds count from here."""
 
     call_sid: str
     at: float
@@ -51,7 +54,7 @@ class StreamStarted:
 
 @dataclass(frozen=True, slots=True)
 class StreamRefused:
-    """A stream asked to carry this call and was turned away; never ends a call whose stream is open."""
+    """A stream for this call was refused. This never ends a call whose stream is open."""
 
     call_sid: str
     at: float
@@ -71,7 +74,7 @@ class AssistantAnswered:
 
 @dataclass(frozen=True, slots=True)
 class UtteranceSpoken:
-    """One final piece of speech. Times are our own measure, None where it does not tell."""
+    """One final utterance. Times are our own measurements, None where they could not be measured."""
 
     call_sid: str
     index: int
@@ -80,12 +83,12 @@ class UtteranceSpoken:
     started_ms: int | None = None
     ended_ms: int | None = None
     interrupted: bool = False
-    unheard_ms: int | None = None  # audio of it that was thrown away before it was heard
+    unheard_ms: int | None = None  # audio of it that was cleared before the caller heard it
 
 
 @dataclass(frozen=True, slots=True)
 class TurnTaken:
-    """The caller spoke, the assistant answered, or did not yet. Written again as more becomes known."""
+    """A turn, answered or not yet. Written again as more of it becomes known."""
 
     call_sid: str
     number: int
@@ -101,7 +104,7 @@ class TurnTaken:
 
 @dataclass(frozen=True, slots=True)
 class TimelineEvent:
-    """One line of the timeline, as it happened. `source` tells numberings apart: stream, carrier, vapi."""
+    """One event on the call's timeline. Each `source` (stream, carrier, vapi) numbers its own events."""
 
     call_sid: str
     index: int
@@ -113,7 +116,7 @@ class TimelineEvent:
 
 @dataclass(frozen=True, slots=True)
 class StreamEnded:
-    """The stream is over: who ended it, why, and what crossed the bridge."""
+    """The stream has ended: who ended it, why, and the counters."""
 
     call_sid: str
     at: float
@@ -133,10 +136,10 @@ class StreamEnded:
 
 @dataclass(frozen=True, slots=True)
 class CarrierReported:
-    """A status or stream callback from Twilio. Arrives late, twice, and in any order.
+    """A status or stream callback from Twilio. May arrive late, twice, and in any order.
 
-    Also what Twilio says when it is asked about a call (`asked`), which is when it names the price: dollars
-    as text, below zero, exactly as sent.
+    Also the result of fetching a call from Twilio's REST API (`asked`), which includes the price: dollars as
+    text, negative, exactly as Twilio sent it.
     """
 
     call_sid: str
@@ -146,16 +149,16 @@ class CarrierReported:
     duration_seconds: int | None = None
     stream_event: str = ""
     detail: str = ""
-    answered_by: str = ""  # of calls that we placed: human, machine_start, ...
+    answered_by: str = ""  # of outbound calls: human, machine_start, ...
     asked: bool = False
     price: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class AssistantReported:
-    """A server message from Vapi. `call_sid` may be empty: then `vapi_call_id` finds the call.
+    """A server message from Vapi. If `call_sid` is empty, `vapi_call_id` identifies the call.
 
-    `kept` are further parts of the report, as sent and bounded by whoever read them.
+    `kept` are further parts of the report, as Vapi sent them; the parser limits their size.
     """
 
     call_sid: str
@@ -172,9 +175,9 @@ class AssistantReported:
 
 @dataclass(frozen=True, slots=True)
 class EndRequested:
-    """Somebody other than the caller asked for the call's end, just now; `withdrawn` when it was refused.
+    """Staff or the assistant requested the end of the call; `withdrawn` when the request was refused.
 
-    What the stream then says of its end is less than what was asked for.
+    It takes precedence over the end reason that the stream reports afterwards.
     """
 
     call_sid: str
@@ -186,8 +189,9 @@ class EndRequested:
 
 @dataclass(frozen=True, slots=True)
 class LiveNote:
-    """What is live but no row: for those who watch the call now. The latest wins, any may be lost, and
-    none is spooled. `floor_since` is on the wall clock; `partial` are words of the speaker's, not final."""
+    """The current state of a live call, for pages that watch it. It never becomes a row and is not spooled:
+    the latest note wins, and any note may be lost. `floor_since` is wall-clock time; `partial` are words of
+    the speaker that are not final."""
 
     call_sid: str
     at_ms: int
@@ -195,7 +199,7 @@ class LiveNote:
     floor_since: float = 0.0
     speaker: str = ""
     partial: str = ""
-    latency_ms: int | None = None  # of the turn answered last
+    latency_ms: int | None = None  # of the latest answered turn
 
 
 Entry: TypeAlias = (
@@ -213,7 +217,7 @@ Entry: TypeAlias = (
     | LiveNote
 )
 
-# What a spool may hold: everything but notes of the moment.
+# What a spool may contain: everything but live notes.
 _KINDS: dict[str, type[Entry]] = {
     kind.__name__: kind
     for kind in (
@@ -221,37 +225,37 @@ _KINDS: dict[str, type[Entry]] = {
         TurnTaken, TimelineEvent, StreamEnded, CarrierReported, AssistantReported, EndRequested,
     )
 }  # fmt: skip
-# Names that earlier versions wrote: their spools are replayed by this one.
+# Names that earlier versions wrote.
 _KINDS["Happened"] = TimelineEvent
 
 
 class Journal(Protocol):
     def write(self, entry: Entry, /) -> None:
-        """Take note of what happened. Never waits, never raises."""
+        """Record an entry. Never waits, never raises."""
 
 
 def to_line(entry: Entry) -> bytes:
-    """One spool line. Lone surrogates are escaped by JSON and survive the disk; rows clean them later."""
-    facts = {f.name: getattr(entry, f.name) for f in fields(entry)}
-    facts["kind_"] = type(entry).__name__
-    body = json.dumps(facts, separators=(",", ":"), default=str).encode("ascii")
+    """The spool line of an entry. Lone surrogates are escaped in JSON, and sanitized when rows are made."""
+    values = {f.name: getattr(entry, f.name) for f in fields(entry)}
+    values["kind_"] = type(entry).__name__
+    body = json.dumps(values, separators=(",", ":"), default=str).encode("ascii")
     return b"%08x %s\n" % (crc32(body), body)
 
 
 def from_line(line: bytes) -> Entry:
-    """The entry of one line, unknown fields of a later version left out.
+    """The entry of a spool line; unknown fields, from a later version, are ignored.
 
-    Raises `MalformedLine` for a torn tail, a wrong checksum, or a kind this version does not know.
+    Raises `MalformedLine` for a torn line, a wrong checksum, or an unknown kind.
     """
     checksum, _, body = line.rstrip(b"\n").partition(b" ")
     if not line.endswith(b"\n") or checksum != b"%08x" % crc32(body):
         raise MalformedLine("torn or damaged line")
     try:
-        facts = json.loads(body)
-        kind = _KINDS[facts.pop("kind_")]
+        values = json.loads(body)
+        kind = _KINDS[values.pop("kind_")]
         names = {f.name for f in fields(kind)}
-        if "turn_latencies" in facts:
-            facts["turn_latencies"] = tuple(facts["turn_latencies"])
-        return kind(**{name: value for name, value in facts.items() if name in names})
+        if "turn_latencies" in values:
+            values["turn_latencies"] = tuple(values["turn_latencies"])
+        return kind(**{name: value for name, value in values.items() if name in names})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise MalformedLine(f"unreadable entry: {error!r}") from None

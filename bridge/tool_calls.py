@@ -1,4 +1,4 @@
-"""The tools that the assistant's model calls, as Vapi words them: on its socket and in its webhooks alike.
+"""Tool calls of the assistant's model, parsed from Vapi's messages: websocket and webhooks use the same form.
 
 Pure.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 MAX_TOOL_CALLS = 100  # in one message
-SEND_DTMF: Final = "send_dtmf"  # the one tool that the bridge itself runs: it holds the line
+SEND_DTMF: Final = "send_dtmf"  # the one tool that the bridge runs itself: it has the caller's stream
 MAX_KEYS = 32
 
 _KEYS = re.compile(f"[0-9A-D*#w]{{1,{MAX_KEYS}}}")
@@ -20,7 +20,7 @@ _KEYS = re.compile(f"[0-9A-D*#w]{{1,{MAX_KEYS}}}")
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """One tool that the model wants run. Arguments come as an object, or as its JSON."""
+    """One tool call. Its arguments arrive as an object, or as the JSON of one."""
 
     id: str
     name: str
@@ -28,38 +28,38 @@ class ToolCall:
 
 
 def tool_calls(message: Mapping[str, Any]) -> tuple[ToolCall, ...]:
-    """The tools called, wherever this version of the message keeps them; of a strange one, what is known."""
-    asked = message.get("toolCallList") or message.get("toolCalls")
-    if not isinstance(asked, list):
-        together = message.get("toolWithToolCallList")
-        asked = [each.get("toolCall") for each in _objects(together)]
-    return tuple(_tool_call(each) for each in _objects(asked)[:MAX_TOOL_CALLS])
+    """The tool calls of a message, in any of Vapi's forms. Fields that cannot be read are left empty."""
+    calls = message.get("toolCallList") or message.get("toolCalls")
+    if not isinstance(calls, list):
+        calls = [item.get("toolCall") for item in _objects(message.get("toolWithToolCallList"))]
+    return tuple(_tool_call(call) for call in _objects(calls)[:MAX_TOOL_CALLS])
 
 
-def _tool_call(asked: Mapping[str, Any]) -> ToolCall:
-    function = asked.get("function")
+def _tool_call(call: Mapping[str, Any]) -> ToolCall:
+    function = call.get("function")
     function = function if isinstance(function, dict) else {}
-    name = next((each for each in (asked.get("name"), function.get("name")) if isinstance(each, str)), "")
-    arguments = function.get("arguments", asked.get("arguments"))
+    names = (call.get("name"), function.get("name"))
+    name = next((name for name in names if isinstance(name, str)), "")
+    arguments = function.get("arguments", call.get("arguments"))
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
         except (ValueError, RecursionError):
             arguments = None
-    number = asked.get("id")
+    call_id = call.get("id")
     return ToolCall(
-        number[:128] if isinstance(number, str) else "",
+        call_id[:128] if isinstance(call_id, str) else "",
         name[:128],
         arguments if isinstance(arguments, dict) else {},
     )
 
 
 def _objects(value: object) -> list[dict[str, Any]]:
-    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def keys_of(call: ToolCall) -> str:
-    """The keys that `send_dtmf` is to press, such as `1w42#`. ValueError for what is no sequence of keys."""
+    """The keys of a `send_dtmf` call, such as `1w42#`. Raises `ValueError` for anything else."""
     keys = "".join(str(call.arguments.get("digits", "")).split())
     if not _KEYS.fullmatch(keys):
         raise ValueError(f"keys are 0-9, A-D, *, #, and w for a pause, {MAX_KEYS} at most")

@@ -1,7 +1,7 @@
-"""The keys of a telephone as sound: two sine waves each, as ITU-T Q.23 names them.
+"""DTMF tones of the telephone keypad, as ITU-T Q.23 defines them: two sine waves for each key.
 
-A media stream carries no digits towards the telephone, only audio, so keys that the assistant presses are
-played to the line, where a menu at the other end hears them as it hears a telephone's own.
+Twilio's media stream carries audio only towards the phone line, no digits. Keys that the assistant presses
+are therefore played as tones.
 
 Pure: numpy only.
 """
@@ -14,8 +14,8 @@ import numpy as np
 
 from bridge.audio.g711 import SAMPLE_RATE, SILENCE, encode
 
-TONE_MS, PAUSE_MS = 100, 80  # twice what Q.24 asks of a receiver at least
-WAIT_MS = 500  # a `w`, as Twilio writes a pause
+TONE_MS, PAUSE_MS = 100, 80  # twice the minimum that Q.24 asks receivers to detect
+WAIT_MS = 500  # a `w`, which is how Twilio writes a pause
 
 _AMPLITUDE = 0.25 * 32767  # of each wave; together about -9 dBm0, well below clipping
 _LOW = (697, 770, 852, 941)

@@ -1,25 +1,25 @@
-"""How loud mu-law audio is, and whether a caller speaks.
+"""Energy of mu-law audio, and detection of the caller's speech.
 
-`level`, `is_audible` and `first_audible` look at one piece of audio. `SpeechDetector` follows the
-caller; its last loud frame is T0, the moment from which the caller waits for an answer.
+`level`, `is_audible` and `first_audible` measure one piece of audio. `SpeechDetector` follows the caller; its
+last loud frame is T0, the moment from which the caller waits for an answer.
 
-The detector cuts whatever it is fed into windows of 20 ms and calls a window loud when its power
-exceeds both -44 dBFS and the line's noise floor by 9 dB. Then:
+The detector divides its input into windows of 20 ms. A window is loud when its power exceeds both -44 dBFS
+and the line's noise floor by 9 dB. Then:
 
-- **A click is no speech.** Speech begins when 60 ms of 120 ms were loud. Once begun, each loud window
-  moves its end, until there has been 100 ms of quiet: then the end stays where it is, unless speech
-  resumes and proves itself in the same way. So a click after the last word does not shift T0.
-- **Noise is not speech.** The floor falls at once and rises second by second, to what each second's
-  quiet parts agree on, no higher than -43 dBFS: a sustained tone above -34 dBFS stays loud. Only what
-  has lasted 11 s without a pause may lift it further.
-- **Hum and offset do not count.** The mains' fundamental, 50 or 60 Hz, is taken out of each window.
+- **A click is not speech.** Speech begins when 60 ms of 120 ms were loud. From then on each loud window moves
+  its end, until there were 100 ms of quiet: then the end stays where it is, unless speech resumes by the same
+  rule. A click after the last word therefore does not move T0.
+- **Noise is not speech.** The floor falls at once and rises once a second, to the level of that second's
+  quiet parts, no higher than -43 dBFS: a sustained tone above -34 dBFS stays loud. Only sound that has lasted
+  11 s without a pause may raise it further.
+- **Hum and offset do not count.** The mains frequency, 50 or 60 Hz, is removed from each window.
 - **T0 has the hangover subtracted.** `EndOfSpeech` comes `hangover_ms` later, but its time is the
   arrival of the last loud window.
 
-Quiet and loud are counted in audio, so that frames that arrive in a burst after a stall are judged as
-they were spoken; all times that are reported are arrivals. Levels are dB below a full-scale square wave.
+Durations are counted in audio, so that frames that arrive in a burst after a stall are judged as they were
+spoken; all reported times are arrival times. Levels are dB below a full-scale square wave.
 
-Pure: numpy only; the time is an argument, monotonic seconds.
+Pure: numpy only; times are arguments, monotonic seconds.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from numpy.typing import NDArray
 
 from bridge.audio import g711
 
-SILENT_DBFS: Final = -96.0  # what digital silence measures
+SILENT_DBFS: Final = -96.0  # the level of digital silence
 AUDIBLE_DBFS: Final = -50.0  # 10 ms above this can be heard; comfort noise is below -55
-SPEECH_DBFS: Final = -44.0  # a caller's window below this is quiet on any line
+SPEECH_DBFS: Final = -44.0  # a caller's window below this level is quiet on any line
 
 _BYTES_PER_MS = g711.SAMPLE_RATE // 1000
 _AUDIBLE_WINDOW = 10 * _BYTES_PER_MS
@@ -44,7 +44,7 @@ _WINDOW_MS = 20
 _WINDOW = _WINDOW_MS * _BYTES_PER_MS
 _ONSET_LOUD = 3  # windows, 60 ms, that must be loud ...
 _ONSET_WITHIN = 6  # ... of the last 120 ms
-_MAX_PAUSE = 5  # quiet windows, 100 ms, after which a single loud one proves nothing
+_MAX_PAUSE = 5  # quiet windows, 100 ms, after which a single loud window no longer extends the speech
 
 _BLOCK = 1000 // _WINDOW_MS  # windows in one step of the noise floor's memory
 _BLOCKS = 11
@@ -90,37 +90,37 @@ def level(ulaw: bytes) -> float:
 
 
 def is_audible(ulaw: bytes) -> bool:
-    """Whether any 10 ms of it can be heard. The beginning of speech after silence counts."""
+    """Whether any 10 ms of it are audible. The beginning of speech after silence counts."""
     samples = _samples(ulaw)
     energy = samples.dot(samples)
     if energy <= _AUDIBLE_ENERGY:
-        return False  # all of it together is less than one loud window
+        return False  # less energy in total than one loud window
     if energy > _AUDIBLE_POWER * len(samples):
-        return True  # it is loud on average, so one window at least is: most speech leaves here
+        return True  # loud on average, so at least one window is: the usual case for speech
     return first_audible(ulaw) is not None
 
 
 def first_audible(ulaw: bytes) -> int | None:
-    """Offset of the first 10 ms that can be heard. A shorter rest counts as if silence followed."""
+    """Offset in bytes of the first 10 ms that are audible. A shorter rest counts as if silence followed."""
     samples = _samples(ulaw)
     if samples.dot(samples) <= _AUDIBLE_ENERGY:
-        return None  # most quiet chunks leave here: all of it together is less than one loud window
+        return None  # the usual case for silence: less energy in total than one loud window
     starts = np.arange(0, len(ulaw), _AUDIBLE_WINDOW)
     loud = np.add.reduceat(samples * samples, starts) > _AUDIBLE_ENERGY
     return int(loud.argmax()) * _AUDIBLE_WINDOW if loud.any() else None
 
 
 class _NoiseFloor:
-    """The quietest moments of the recent past, as powers; from them the limit of what is loud.
+    """The line's noise floor, from the quietest moments of the recent past, and the limit above it.
 
-    It falls at once. Each second it may rise: to the quietest moment of that second, if a fifth of it
-    was as quiet, as noise is under speech and between words. Fluent speech only touches its lowest
-    point in passing, and must not raise the limit over its own soft ending.
+    The floor falls at once. Once a second it may rise, to the quietest moment of that second, if a fifth of
+    the second was about as quiet: so is noise between words. Fluent speech is that quiet only for a moment,
+    and must not raise the limit above its own soft ending.
     """
 
     def __init__(self) -> None:
-        self.limit = _SPEECH_POWER  # louder than this is loud
-        # Zero at first: speech may begin with the very first frame.
+        self.limit = _SPEECH_POWER  # power; a window above it is loud
+        # Zero at first: speech may begin with the first frame.
         self._floor = 0.0
         self._block: list[float] = []  # the windows of this second
         self._quietest = math.inf  # moment of this second
@@ -128,7 +128,7 @@ class _NoiseFloor:
 
     def feed(self, power: float) -> None:
         block = self._block
-        # A moment is two windows: one alone may be a gap that a lost packet left.
+        # A moment is two windows: a single one may be the gap of a lost packet.
         moment = max(power, block[-1]) if block else math.inf
         self._quietest = quietest = min(moment, self._quietest)
         block.append(power)
@@ -157,10 +157,10 @@ class EndOfSpeech:
 
 
 class SpeechDetector:
-    """Follows one caller. Attributes speak of the present segment of speech, or the latest one."""
+    """Detects the speech of one caller. Attributes describe the current or latest segment of speech."""
 
     def __init__(self, *, hangover_ms: int = 300) -> None:
-        self.speaking = False  # from the proof of an onset until the hangover is over
+        self.speaking = False  # from a confirmed onset until the end of the hangover
         self.onset_at: float | None = None  # arrival of the segment's first loud window
         self.last_loud_at: float | None = None  # arrival of its last one: T0
         self.loud_ms = 0.0  # loud audio in it
@@ -169,9 +169,9 @@ class SpeechDetector:
         self._rest = b""  # of a frame, less than a window
         self._fed_at = -math.inf  # arrival of the latest frame
         self._index = 0  # of the latest window
-        self._last_loud = -math.inf  # which window was the last loud one of the segment
-        # Recent loud windows that are not part of a segment: which, and their arrival.
-        self._unproven: list[tuple[int, float]] = []
+        self._last_loud = -math.inf  # index of the segment's last loud window
+        # Recent loud windows outside of a segment: index and arrival.
+        self._unconfirmed: list[tuple[int, float]] = []
 
     def feed(self, ulaw: bytes, now: float) -> Onset | EndOfSpeech | None:
         """A frame arrived, of any length. Returns what it changed; of several changes, the last."""
@@ -180,7 +180,7 @@ class SpeechDetector:
         changed: Onset | EndOfSpeech | None = None
         for start in range(0, whole, _WINDOW):
             window = audio[start : start + _WINDOW]
-            # What lies behind the window in a long frame was spoken after it.
+            # Audio behind the window, in a long frame, was spoken after it.
             behind = len(audio) - start - _WINDOW
             at = max(self._fed_at, now - behind / g711.SAMPLE_RATE) if behind else now
             changed = self._window(window, at) or changed
@@ -198,22 +198,22 @@ class SpeechDetector:
         return self._end(at) or onset
 
     def _loud(self, at: float) -> Onset | None:
-        """A loud window: it continues the segment, proves one, or must wait for more of its kind."""
+        """A loud window: it continues the segment, confirms a new one, or waits for more loud windows."""
         quiet_since = self._index - self._last_loud - 1
         if self.speaking and quiet_since < _MAX_PAUSE:
             self._extend(1, at)
             return None
         oldest = self._index - _ONSET_WITHIN + 1
-        self._unproven = [seen for seen in self._unproven if seen[0] >= oldest] + [(self._index, at)]
-        if len(self._unproven) < _ONSET_LOUD:
+        self._unconfirmed = [seen for seen in self._unconfirmed if seen[0] >= oldest] + [(self._index, at)]
+        if len(self._unconfirmed) < _ONSET_LOUD:
             return None
-        proven, self._unproven = self._unproven, []
+        confirmed, self._unconfirmed = self._unconfirmed, []
         if self.speaking:
-            self._extend(len(proven), at)
+            self._extend(len(confirmed), at)
             return None
         self.speaking, self.loud_ms = True, 0.0
-        self.onset_at = began = proven[0][1]
-        self._extend(len(proven), at)
+        self.onset_at = began = confirmed[0][1]
+        self._extend(len(confirmed), at)
         return Onset(began)
 
     def _extend(self, windows: int, at: float) -> None:
@@ -221,7 +221,7 @@ class SpeechDetector:
         self.last_loud_at, self._last_loud = at, self._index
 
     def _end(self, at: float) -> EndOfSpeech | None:
-        """The hangover may be over by what was spoken, or, when frames stayed away, by the clock."""
+        """The hangover ends by the audio that was received or, when frames are missing, by the clock."""
         if not self.speaking or self.last_loud_at is None:
             return None
         quiet_ms = max((self._index - self._last_loud) * _WINDOW_MS, (at - self.last_loud_at) * 1000)

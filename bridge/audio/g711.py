@@ -1,11 +1,11 @@
-"""G.711 mu-law, the telephone's encoding, to linear samples and back.
+"""G.711 mu-law to linear samples and back, by lookup tables.
 
-A code is a sign, a segment of three bits and a step of four, all inverted on the line. Both tables are
-computed once from that rule. The encoder's works on 14 bits, as the reference code of the standard does
-(an encoder on 16 bits rounds some negative samples differently), so both directions equal the classic
-`audioop` for every code and every sample.
+A code is a sign bit, three bits of segment and four of step, all inverted on the line. Both tables are
+computed from that rule. The encoder uses 14 bits, as the reference code of the standard does (a 16-bit
+encoder rounds some negative samples differently), so both directions equal `audioop` for every code and every
+sample.
 
-Pure: numpy only. Unknown codes do not exist, so nothing here can fail.
+Pure: numpy only. Every byte is a valid code, so nothing here can fail.
 """
 
 from __future__ import annotations

@@ -1,20 +1,19 @@
-"""8 kHz to 16 kHz and back, without seams.
+"""Streaming resampler between 8 kHz and 16 kHz.
 
-One half-band low-pass serves both ways: a sinc under a Kaiser window, 55 taps at 16 kHz. Every other
-tap of such a filter is zero but the middle one, so one phase of the output (or input) is a plain delay
+Both directions use one half-band low-pass: a sinc with a Kaiser window, 55 taps at 16 kHz. In such a filter
+every other tap is zero, except the middle one. One phase of the output (or input) is therefore a plain delay,
 and only the other, the *side*, is a convolution of 28 taps.
 
-Promises:
+Guarantees:
 
-- **Chunks do not show.** Filter state is carried over, so any cutting of a stream gives the very samples
-  that the whole stream in one piece gives. Floating point sums depend on their order, and numpy's order
-  on the shape of its input. Here it cannot: taps are rounded to whole multiples of 2^-20, samples are
-  whole numbers, hence every product and partial sum is a whole number below 2^38, which float64 holds
-  exactly. In whatever order they are added, the sum is the same.
-- **Nothing is held back.** n samples become 2n at once; downwards, a stream of n has given ceil(n / 2).
-  The only delay is the filter's, `DELAY` samples at 16 kHz, 1.7 ms.
-- 300 to 3400 Hz pass flat; their images, and what would fold onto them, are 60 dB down. A constant stays
-  what it is. Overshoot saturates at 16 bits.
+- **Chunking does not change the result.** Filter state carries over, so a stream in chunks gives exactly the
+  samples that the stream in one piece gives. Floating-point sums usually depend on their order, and numpy's
+  order on the shape of its input. Here they do not: taps are whole multiples of 2^-20 and samples are whole
+  numbers, so every product and partial sum is a whole number below 2^38, which float64 holds exactly.
+- **No buffering.** n samples become 2n at once; downwards, a stream of n samples becomes ceil(n / 2). The
+  only delay is the filter's, `DELAY` samples at 16 kHz, 1.7 ms.
+- **Frequency response.** 300 to 3400 Hz pass flat; images and aliases are 60 dB down. A constant input gives
+  the same constant. Overshoot saturates at 16 bits.
 
 Pure: numpy only. One instance per stream and direction.
 """
@@ -38,13 +37,13 @@ def _side_taps() -> NDArray[np.float64]:
     taps: NDArray[np.float64] = np.sinc(at / 2) * window
     taps = np.rint(taps * (_SCALE / taps.sum()))
     middle = len(taps) // 2
-    # Rounded symmetrically, they miss the sum by an even number. A constant shall stay constant, or
-    # its other half would sing at 8 kHz.
+    # Rounding is symmetric, so the sum is off by an even number. It must be exact: otherwise the two phases
+    # of a constant input would differ, which is a tone at 8 kHz.
     taps[middle - 1 : middle + 1] += (_SCALE - taps.sum()) / 2
     return taps
 
 
-# Scaling by a power of two changes no digit, so it is done here, once.
+# Scaling by a power of two is exact, so it is done once, here.
 _SIDE: Final = _side_taps() / _SCALE
 _HALF_SIDE: Final = _SIDE / 2
 
@@ -52,7 +51,7 @@ _HALF_SIDE: Final = _SIDE / 2
 def _to_int16(scaled: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rounded and saturated, still in float64: assignment to an int16 array is the cast."""
     np.rint(scaled, out=scaled)
-    np.minimum(scaled, 32767.0, out=scaled)  # clip() says the same at three times the cost of a frame
+    np.minimum(scaled, 32767.0, out=scaled)  # the same as clip(), which costs three times as much for a frame
     return np.maximum(scaled, -32768.0, out=scaled)
 
 
@@ -76,11 +75,11 @@ class Upsampler:
 
 
 class Downsampler:
-    """16 kHz in, 8 kHz out. An odd chunk leaves the next output half done; the next chunk completes it."""
+    """16 kHz in, 8 kHz out. After an odd chunk the next output sample is completed by the next chunk."""
 
     def __init__(self) -> None:
-        # Input that the next outputs still need; it begins where the next output's window begins, so
-        # that its length, 2 * DELAY or one less, is also the phase.
+        # Input that the next outputs still need. It begins where the next output's window begins, so its
+        # length, 2 * DELAY or one less, is also the phase.
         self._before = np.zeros(2 * DELAY)
 
     def feed(self, pcm_16k: NDArray[np.int16]) -> NDArray[np.int16]:

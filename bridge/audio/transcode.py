@@ -1,9 +1,9 @@
-"""The door between the caller's mu-law at 8 kHz and whatever the assistant speaks.
+"""Transcoding between the caller's mu-law at 8 kHz and the assistant's audio format.
 
-A transcoder belongs to one call: it carries filter state, and what a chunk left unfinished, to the next.
-Chunks may have any length, odd ones too. Nothing is buffered beyond half a sample.
+A transcoder belongs to one call: filter state, and an incomplete sample at the end of a chunk, carry over to
+the next chunk. Chunks may have any length, odd ones included. At most half a sample is buffered.
 
-Pure: numpy only, by way of `g711` and `resample`.
+Pure: numpy only, through `g711` and `resample`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from bridge.config import AudioFormat
 
 class Transcoder(Protocol):
     def to_assistant(self, ulaw: bytes) -> bytes:
-        """The caller's frame, as the assistant wants it."""
+        """A caller frame in the assistant's format."""
 
     def to_caller(self, chunk: bytes) -> bytes:
-        """The assistant's chunk as mu-law; empty when it did not complete a sample."""
+        """An assistant chunk as mu-law; empty when it completes no sample."""
 
-    def cut_off(self) -> None:
-        """The assistant was interrupted: what comes next begins with a whole sample."""
+    def interrupted(self) -> None:
+        """The assistant was interrupted: the next chunk begins with a whole sample."""
 
 
 class PassThrough:
-    """Both ends speak mu-law at 8 kHz."""
+    """For an assistant that uses mu-law at 8 kHz, too: nothing to convert."""
 
     def to_assistant(self, ulaw: bytes) -> bytes:
         return ulaw
@@ -37,17 +37,17 @@ class PassThrough:
     def to_caller(self, chunk: bytes) -> bytes:
         return chunk
 
-    def cut_off(self) -> None:
+    def interrupted(self) -> None:
         pass  # a byte is a sample
 
 
 class Pcm16k:
-    """The assistant speaks PCM, 16 bits little-endian, one channel at 16 kHz."""
+    """For an assistant that uses PCM: 16 bits little-endian, mono, 16 kHz."""
 
     def __init__(self) -> None:
         self._up = Upsampler()
         self._down = Downsampler()
-        self._half_sample = b""  # a chunk may end inside a sample: its first byte
+        self._half_sample = b""  # first byte of a sample that the next chunk completes
 
     def to_assistant(self, ulaw: bytes) -> bytes:
         return self._up.feed(g711.decode(ulaw)).astype("<i2", copy=False).tobytes()
@@ -59,14 +59,14 @@ class Pcm16k:
         pcm_16k = np.frombuffer(data, "<i2", whole // 2).astype(np.int16, copy=False)
         return g711.encode(self._down.feed(pcm_16k))
 
-    def cut_off(self) -> None:
-        # The other half was dropped with the rest of the answer. Joined to the next answer's first byte
-        # it would shift that and all that follows by a byte: noise until the next odd chunk.
+    def interrupted(self) -> None:
+        # Its second byte was dropped with the rest of the answer. Joined to the first byte of the next answer
+        # it would shift all samples by a byte: noise until the next odd chunk.
         self._half_sample = b""
 
 
 def transcoder_for(audio_format: AudioFormat) -> Transcoder:
-    """A new one, for one call."""
+    """A new transcoder, for one call."""
     match audio_format:
         case AudioFormat.PCM_16K:
             return Pcm16k()

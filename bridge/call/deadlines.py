@@ -1,8 +1,8 @@
-"""The deadlines of one call, by name: data, for somebody else to sleep on.
+"""The deadlines of one call, by name. They are data: the runner sleeps until the earliest.
 
-Setting one is cheap, for it happens with every chunk of audio: `earliest` may be too early, after a
-deadline was put off or dropped, and is never too late. Whoever wakes up for nothing asks `due` and
-finds nothing. Pure: the time is an argument, monotonic seconds.
+Setting a deadline is cheap, because it happens with every chunk of audio. After a deadline was moved or
+dropped, `earliest` may be too early, never too late: then `due` returns nothing. Pure: times are arguments,
+monotonic seconds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ NEVER = float("inf")
 
 
 class Deadlines:
-    """Named points in time, one to a name."""
+    """Points in time by name."""
 
     def __init__(self) -> None:
         self.earliest = NEVER
@@ -29,7 +29,7 @@ class Deadlines:
         self.earliest = NEVER
 
     def due(self, now: float) -> list[str]:
-        """The deadlines that have passed, in the order in which they were first set; they are no more."""
+        """Remove and return the deadlines that have passed, in the order in which they were first set."""
         names = [name for name, at in self._at.items() if at <= now]
         for name in names:
             del self._at[name]

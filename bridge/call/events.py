@@ -1,7 +1,7 @@
-"""What a call session hears (events: nouns, or past) and what it wants done (actions: imperative).
+"""Events that a call session handles, and actions that it returns.
 
-Messages of the two wires are events as they are; here is the rest. All frozen; times come beside them.
-Pure.
+Messages of the two wire protocols are events, too; the others are here. All are frozen. Times are passed
+beside them. Pure.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Leg: TypeAlias = Literal["caller", "assistant"]
 
 @dataclass(frozen=True, slots=True)
 class StreamAccepted:
-    """Twilio's `start` came and its ticket is good. `at` is the wall clock, for rows."""
+    """Twilio's `start` arrived with a valid ticket. `at` is wall-clock time, for rows."""
 
     start: twilio.Start
     at: float
@@ -29,7 +29,7 @@ class StreamAccepted:
 
 @dataclass(frozen=True, slots=True)
 class TicketRefused:
-    """Twilio's `start` came with a ticket that proves nothing; `why` is one word for the log."""
+    """Twilio's `start` arrived with an invalid ticket; `why` is one word for the log."""
 
     start: twilio.Start
     at: float
@@ -38,21 +38,21 @@ class TicketRefused:
 
 @dataclass(frozen=True, slots=True)
 class CallerLegClosed:
-    """Twilio's socket is gone; 1006 when it broke."""
+    """Twilio's socket closed; the code is 1006 when the connection broke."""
 
     code: int
 
 
 @dataclass(frozen=True, slots=True)
 class AssistantConnected:
-    """Vapi's socket is open; `ulaw` audio may flow. The journal calls this the assistant's answer."""
+    """Vapi's socket is open. In the journal this is `AssistantAnswered`."""
 
     vapi_call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class AssistantUnreachable:
-    """Dialling failed. `detail` is free of secrets; `status` is Vapi's HTTP status, if it gave one."""
+    """Dialling failed. `detail` contains no secrets; `status` is Vapi's HTTP status, if it answered."""
 
     detail: str
     status: int | None = None
@@ -61,7 +61,7 @@ class AssistantUnreachable:
 
 @dataclass(frozen=True, slots=True)
 class AssistantAudio:
-    """Assistant audio as mu-law at 8 kHz, any length; `audible` when it is more than silence."""
+    """Assistant audio as mu-law at 8 kHz, of any length; `audible` when it is more than silence."""
 
     ulaw: bytes
     audible: bool
@@ -83,7 +83,7 @@ class AudioSent:
 
 @dataclass(frozen=True, slots=True)
 class BadMessage:
-    """A peer sent something that is no message of its protocol; `kind` is one of a few words."""
+    """A peer sent a malformed message; `kind` is one of a few fixed words."""
 
     leg: Leg
     kind: str
@@ -91,12 +91,12 @@ class BadMessage:
 
 @dataclass(frozen=True, slots=True)
 class OversizeMessage:
-    """A message over 64 KiB from the caller leg."""
+    """The caller leg sent a message over 64 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A leg could not keep up, and the oldest audio on its way there was lost."""
+    """A leg could not keep up, and the oldest queued audio was dropped."""
 
     frames: int
     leg: Leg = "assistant"
@@ -104,12 +104,12 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class DeadlinePassed:
-    """The time the session asked for has come; it may have moved on since."""
+    """The session's deadline has passed; it may have been moved since."""
 
 
 @dataclass(frozen=True, slots=True)
 class Aborted:
-    """The server is going down under the call, or our own code failed."""
+    """The server is stopping, or our own code failed."""
 
 
 Event: TypeAlias = (
@@ -136,26 +136,26 @@ Event: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class DialAssistant:
-    """Reach the assistant, in a task of its own."""
+    """Connect to the assistant."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendToAssistant:
-    """One caller frame, mu-law."""
+    """Send one caller frame, mu-law."""
 
     ulaw: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class TellAssistant:
-    """A control message."""
+    """Send a control message."""
 
     message: vapi.Control
 
 
 @dataclass(frozen=True, slots=True)
 class SendToCaller:
-    """Assistant audio, mu-law. With `report`, answer with `AudioSent(turn)` once it is handed over."""
+    """Send assistant audio, mu-law. With `report`, feed `AudioSent(turn)` once it is handed to the socket."""
 
     ulaw: bytes
     report: bool = False
@@ -164,18 +164,20 @@ class SendToCaller:
 
 @dataclass(frozen=True, slots=True)
 class PlaceMark:
-    """Ask Twilio to tell us when everything before this was played."""
+    """Send a mark: Twilio returns it when everything before it was played."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class ClearPlayout:
-    """Drop what the caller has not heard: ours that waits, and Twilio's buffer. Overtakes queued audio."""
+    """Drop all audio that the caller has not heard, in our outbox and in Twilio's buffer."""
 
 
 @dataclass(frozen=True, slots=True)
 class WriteEntry:
+    """Write a journal entry."""
+
     entry: Entry
 
 
@@ -188,7 +190,7 @@ class HangUp:
 
 @dataclass(frozen=True, slots=True)
 class HangUpAssistant:
-    """Leave Vapi: `end-call` while it is alive, `close` when it is done, `control` when its socket broke."""
+    """End the call at Vapi: `end-call` normally, `close` if it has ended, `control` if its socket broke."""
 
     how: Literal["end-call", "close", "control"] = "end-call"
 

@@ -1,7 +1,9 @@
-"""Keys the caller pressed, gathered into what a person would say: "42#", not "4", "2", "#".
+"""Keys that the caller presses, grouped as a person would read them out: "42#", not "4", "2", "#".
 
-A group is over at `#` or after a pause. A flood of keys is cut, counted, and never grows.
-Pure: the time is an argument, monotonic seconds.
+A group is complete at `#` or after a pause. Groups completed before the assistant answers wait here. A flood
+of keys is dropped and counted.
+
+Pure: times are arguments, monotonic seconds.
 """
 
 from __future__ import annotations
@@ -17,26 +19,41 @@ class Keypad:
 
     def __init__(self) -> None:
         self.dropped = 0
-        self.due: float | None = None  # when the group at hand is over, if no key follows
+        self.due_at: float | None = None  # when the current group is complete, if no key follows
         self._group = ""
+        self._held: list[str] = []  # groups completed before the assistant answered
         self._accepted = 0
-        self._second = float("-inf")  # start of the second in which keys are being counted
+        self._second_began = float("-inf")  # start of the second in which keys are counted
         self._in_second = 0
 
     def press(self, digit: str, now: float) -> str | None:
-        """One key. Returns the group that it completes."""
-        if now - self._second >= 1.0:
-            self._second, self._in_second = now, 0
+        """Add a key. Returns the group that it completes."""
+        if now - self._second_began >= 1.0:
+            self._second_began, self._in_second = now, 0
         if self._in_second >= MAX_PER_SECOND or self._accepted >= MAX_PER_CALL:
             self.dropped += 1
             return None
         self._in_second += 1
         self._accepted += 1
         self._group += digit
-        self.due = now + PAUSE_SECONDS
+        self.due_at = now + PAUSE_SECONDS
         return self.take() if digit == "#" or len(self._group) >= MAX_GROUP else None
 
     def take(self) -> str | None:
-        """The group at hand, which is over."""
-        group, self._group, self.due = self._group, "", None
+        """The current group, which ends here; None when no key was pressed."""
+        group, self._group, self.due_at = self._group, "", None
         return group or None
+
+    def hold(self, group: str) -> None:
+        """Keep a complete group until the assistant answers."""
+        self._held.append(group)
+
+    def release(self) -> list[str]:
+        """The groups that were held, oldest first; then none is."""
+        groups, self._held = self._held, []
+        return groups
+
+    @property
+    def unsent_keys(self) -> int:
+        """How many keys have not been sent to the assistant."""
+        return len("".join(self._held)) + len(self._group)

@@ -1,13 +1,13 @@
-"""What is live but no row: who has the floor, and the words that are not final yet.
+"""What is true now but never a row: who has the floor, and the words that are not final yet.
 
-The floor moves when the caller's speech begins or ends by our own detector, and when audible assistant
-audio begins to play or has been played; a pause of `PAUSE_SECONDS` leaves it where it is. Two who speak at
-once: the floor is the caller's, for that is whom the assistant should yield to.
+The floor changes when our detector hears the caller begin or end, and when audible assistant audio begins to
+play or has played out; a pause of `PAUSE_SECONDS` changes nothing. When both speak the floor is the caller's,
+because the assistant should yield.
 
-Whoever watches a call is told at most four times a second. What came too early is told when its time has
-come, with what is true by then: nothing piles up, and nothing stays untold.
+Live notes are limited to four a second and call. A note that comes too early is delayed, and then tells what
+is true by that time, so that notes never queue up and the last one is never lost.
 
-Pure: the time is an argument, monotonic seconds.
+Pure: times are arguments, monotonic seconds.
 """
 
 from __future__ import annotations
@@ -16,60 +16,64 @@ from typing import Literal, TypeAlias
 
 Floor: TypeAlias = Literal["", "caller", "assistant"]
 
-APART_SECONDS = 0.25
+MIN_INTERVAL_SECONDS = 0.25
 PAUSE_SECONDS = 0.2  # an assistant that pauses no longer than this has not finished
-MAX_PARTIAL = 300  # characters; of a longer one the end, which is what is being said
+MAX_PARTIAL = 300  # characters; of longer partial words the end is kept, which is the newest
 
 
-class LiveNotes:
+class LiveState:
     """The floor and the partial words of one call."""
 
     def __init__(self, now: float) -> None:
-        # Both are compared with every piece of audio, and told when they turned out to be wrong.
+        # Compared with the detectors on every frame, so that only changes cost anything.
         self.caller_speaks = False
         self.assistant_speaks = False
-        self.assistant_until = now  # when the audible audio that was sent will have been played
+        self.assistant_until = now  # when the audible audio sent so far will have played out
         self.floor: Floor = ""
         self.floor_since = now
-        self.speaker: Floor = ""  # whose words the partial ones are
+        self.speaker: Floor = ""  # whose words `partial` are
         self.partial = ""
-        self.told_at = float("-inf")
+        self._published_at = float("-inf")
 
-    def caller(self, speaks: bool, now: float) -> None:
+    def set_caller(self, speaks: bool, now: float) -> None:
         self.caller_speaks = speaks
-        self._move(now)
+        self._update_floor(now)
 
-    def assistant(self, speaks: bool, now: float) -> None:
+    def set_assistant(self, speaks: bool, now: float) -> None:
         self.assistant_speaks = speaks
-        self._move(now)
+        self._update_floor(now)
 
     def assistant_done_at(self) -> float:
-        """When the assistant will have lost the floor, if no more audio comes."""
+        """When the assistant will lose the floor, if no more audio arrives."""
         return self.assistant_until + PAUSE_SECONDS
 
-    def cut_off(self, now: float) -> None:
-        """What the assistant still had to say will not be heard."""
+    def interrupted(self, now: float) -> None:
+        """The assistant's queued audio was cleared."""
         self.assistant_until = min(self.assistant_until, now)
-        self.assistant(False, now)
+        self.set_assistant(False, now)
 
-    def said(self, speaker: Floor, text: str, *, final: bool) -> None:
-        """Words: partial ones replace those before them, a speaker's final ones end them."""
+    def set_words(self, speaker: Floor, text: str, *, final: bool) -> None:
+        """Partial words replace the partial words before them; a speaker's final words end them."""
         if not final:
             self.speaker, self.partial = speaker, text.strip()[-MAX_PARTIAL:]
         elif speaker == self.speaker:
             self.speaker, self.partial = "", ""
 
-    def over(self, now: float) -> None:
-        """Nobody speaks any more."""
+    def clear(self, now: float) -> None:
+        """Nobody speaks any more: the call has ended."""
         self.speaker, self.partial = "", ""
         self.caller_speaks = self.assistant_speaks = False
-        self._move(now)
+        self._update_floor(now)
 
-    def due_at(self) -> float:
-        """From when on the next note may go out."""
-        return self.told_at + APART_SECONDS
+    def throttle(self, now: float) -> float | None:
+        """None when a note may be written now, which then counts as written; else when to try again."""
+        allowed_at = self._published_at + MIN_INTERVAL_SECONDS
+        if now < allowed_at:
+            return allowed_at
+        self._published_at = now
+        return None
 
-    def _move(self, now: float) -> None:
+    def _update_floor(self, now: float) -> None:
         floor: Floor = "caller" if self.caller_speaks else "assistant" if self.assistant_speaks else ""
         if floor != self.floor:
             self.floor, self.floor_since = floor, now

@@ -1,12 +1,12 @@
-"""What the caller has not heard yet.
+"""Playout: how much of the audio sent to Twilio the caller has not heard yet.
 
-We hand audio to Twilio faster than it is played: a burst may wait there for seconds. Two things tell
-how much: the arithmetic of what was sent (8 bytes a millisecond, played in real time), and marks, which
-Twilio returns when everything before them was played. A `clear` empties Twilio's buffer and returns all
-pending marks at once, so each mark carries the generation it was placed in; an echo of an older one
-proves nothing.
+Audio may reach Twilio faster than it is played: a burst can wait there for seconds. Two measures tell how
+much: arithmetic over what was sent (8 bytes a millisecond, played in real time), and marks, which Twilio
+returns when everything before them was played. `clear` empties Twilio's buffer and returns all pending marks
+at once, so each mark carries the generation it was placed in. An echo from an older generation proves
+nothing.
 
-Pure: the time is an argument, monotonic seconds.
+Pure: times are arguments, monotonic seconds.
 """
 
 from __future__ import annotations
@@ -16,62 +16,62 @@ from dataclasses import dataclass
 
 BYTES_PER_SECOND = 8000
 MAX_PENDING_MARKS = 256
-# An echo this late means that the caller leg is slow; the mark is no longer waited for.
+# A mark that is this late means that the caller leg is slow. It is counted and forgotten.
 OVERDUE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
-    """A mark on its way: when it should be heard, and the turn whose first audio follows it, if any."""
+class PendingMark:
+    """A mark that Twilio has not returned yet."""
 
-    expected_at: float
-    turn: int | None
+    expected_at: float  # when everything before it should have been played
+    turn: int | None  # the turn whose first audio follows the mark, if any
 
 
 class Playout:
-    """The caller leg's playback buffer, as far as we can know it."""
+    """A model of the playback buffer at Twilio."""
 
     def __init__(self) -> None:
-        self.generation = 0  # raised by every clear
-        self.ends_at = 0.0  # when all that was sent will have been played
-        self.overdue = 0  # marks that came back late, or never
+        self.generation = 0  # incremented by every clear
+        self.ends_at = 0.0  # when everything sent so far will have been played
+        self.overdue = 0  # marks that were returned late, or never
         self._serial = 0  # makes mark names unique within the stream
-        self._pending: OrderedDict[str, Pending] = OrderedDict()
+        self._pending: OrderedDict[str, PendingMark] = OrderedDict()
 
     def queue(self, size: int, now: float) -> float:
-        """`size` bytes go to the caller; returns when the first of them will be played."""
+        """Add `size` bytes of mu-law. Returns when the first of them will be played."""
         begins_at = max(now, self.ends_at)
         self.ends_at = begins_at + size / BYTES_PER_SECOND
         return begins_at
 
     def unplayed(self, now: float) -> float:
-        """Seconds of audio that the caller has yet to hear, by arithmetic."""
+        """Seconds of audio that the caller has not heard yet, by arithmetic."""
         return max(0.0, self.ends_at - now)
 
-    def playing(self, now: float) -> bool:
-        """Whether the caller still hears the assistant: by arithmetic, or by a mark not yet echoed."""
+    def is_playing(self, now: float) -> bool:
+        """Whether the caller still hears the assistant, by arithmetic or by a mark not yet returned."""
         self._forget_overdue(now)
         return self.ends_at > now or bool(self._pending)
 
     def place_mark(self, now: float, turn: int | None = None) -> str:
-        """The name of a mark to send now: behind what was sent, before what follows."""
+        """Returns the name of a mark to send now, after all audio sent so far."""
         self._serial += 1
         name = f"g{self.generation}-{self._serial}"
-        self._pending[name] = Pending(max(now, self.ends_at), turn)
+        self._pending[name] = PendingMark(max(now, self.ends_at), turn)
         if len(self._pending) > MAX_PENDING_MARKS:
             self._pending.popitem(last=False)
             self.overdue += 1
         return name
 
-    def echoed(self, name: str, now: float) -> Pending | None:
-        """A mark came back. None when it is not ours, or of a generation that was cleared."""
+    def echoed(self, name: str, now: float) -> PendingMark | None:
+        """A mark was returned. None when it is unknown, or from a generation that was cleared."""
         mark = self._pending.pop(name, None)
         if mark is not None and now > mark.expected_at + OVERDUE_SECONDS:
             self.overdue += 1
         return mark
 
     def clear(self, now: float) -> None:
-        """All that was queued is dropped; marks that come back from now on prove nothing."""
+        """Drop all queued audio. Marks placed before this prove nothing."""
         self.generation += 1
         self.ends_at = min(self.ends_at, now)
         self._pending.clear()

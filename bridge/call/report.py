@@ -1,13 +1,12 @@
-"""What one call tells the journal, worded as entries.
+"""Builds the journal entries of one call, and keeps its counters.
 
-The session says what happened and when, in monotonic seconds; the report knows whose call it is and when
-its stream began, numbers what there are many of, and answers with the entry. It keeps the counters, too,
-which go into the last entry.
+The session passes what happened and when, in monotonic seconds. The report knows the call's ids and when its
+stream started, numbers the entries of a kind, and returns the entry. The counters go into the last entry.
 
-A peer can make neither the journal nor the counters grow without end: happenings beyond MAX_HAPPENED are
-dropped and counted, names beyond MAX_KINDS are counted together as `other`.
+A peer cannot make the journal or the counters grow without bound: timeline events beyond MAX_EVENTS are
+dropped and counted, counter names beyond MAX_COUNTERS are counted together as `other`.
 
-Pure: the time is an argument, monotonic seconds; the wall clock is told once, with the stream's start.
+Pure: times are arguments, monotonic seconds; the wall clock is given once, when the stream starts.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from bridge import end_reasons
-from bridge.call.live_state import LiveNotes
+from bridge.call.live_state import LiveState
 from bridge.call.turns import Turn
-from bridge.call.utterances import Spoken
+from bridge.call.utterances import SpeechTimes
 from bridge.journal import (
     AssistantAnswered,
     LiveNote,
@@ -32,12 +31,12 @@ from bridge.journal import (
 )
 from bridge.wire import vapi
 
-MAX_HAPPENED = 1000
-MAX_KINDS = 64
+MAX_EVENTS = 1000
+MAX_COUNTERS = 64
 
 
 class CallReport:
-    """The entries of one call. Until a stream has started, there is nothing that could happen to it."""
+    """The journal entries of one call. Before its stream starts there is no timeline."""
 
     def __init__(self, now: float, worker: str = "") -> None:
         self.call_sid = ""
@@ -47,25 +46,29 @@ class CallReport:
         self.vapi_ended_reason = ""
         self.vapi_close_code: int | None = None
         self._worker = worker
-        self._zero = now  # the stream's start: 0 ms
-        self._wall = 0.0  # the same moment on the wall clock
-        self._utterances = 0
-        self._happenings = 0
+        self._started_at = now  # of the stream: 0 ms on the timeline
+        self._started_wall = 0.0  # the same moment on the wall clock
+        self._utterance_count = 0
+        self._event_count = 0
+
+    def __str__(self) -> str:
+        """The call as log lines name it."""
+        return f"{self.call_sid[:4]}..{self.call_sid[-2:]}" if self.call_sid else "no call yet"
 
     def ms(self, at: float) -> int:
         """Milliseconds since the stream's start."""
-        return round((at - self._zero) * 1000)
+        return round((at - self._started_at) * 1000)
 
     def count(self, name: str) -> None:
-        """Count under a name that a peer had a hand in: a bounded number of names."""
-        if name in self.counters or len(self.counters) < MAX_KINDS:
+        """Count under a name that comes from a peer: the number of names is bounded."""
+        if name in self.counters or len(self.counters) < MAX_COUNTERS:
             self.counters[name] += 1
         else:
             self.counters["other"] += 1
 
     def started(self, call_sid: str, stream_sid: str, at: float, now: float) -> StreamStarted:
         self.call_sid, self.stream_sid = call_sid, stream_sid
-        self._zero, self._wall = now, at
+        self._started_at, self._started_wall = now, at
         return StreamStarted(call_sid, at, stream_sid, self._worker)
 
     def refused(self, call_sid: str, at: float, reason: str) -> StreamRefused:
@@ -75,30 +78,30 @@ class CallReport:
     def answered(self, vapi_call_id: str, frames_held: int, now: float) -> AssistantAnswered:
         return AssistantAnswered(self.call_sid, self._at(now), self.ms(now), vapi_call_id, frames_held)
 
-    def happened(self, kind: str, now: float, data: Mapping[str, Any]) -> TimelineEvent | None:
+    def timeline_event(self, kind: str, now: float, data: Mapping[str, Any]) -> TimelineEvent | None:
         if not self.stream_sid:
             return None
-        if self._happenings >= MAX_HAPPENED:
+        if self._event_count >= MAX_EVENTS:
             self.counters["happenings_dropped"] += 1
             return None
-        self._happenings += 1
-        return TimelineEvent(self.call_sid, self._happenings - 1, kind, self.ms(now), data)
+        self._event_count += 1
+        return TimelineEvent(self.call_sid, self._event_count - 1, kind, self.ms(now), data)
 
-    def utterance(self, speaker: vapi.Speaker, text: str, spoken: Spoken) -> UtteranceSpoken:
-        self._utterances += 1
+    def utterance(self, speaker: vapi.Speaker, text: str, times: SpeechTimes) -> UtteranceSpoken:
+        self._utterance_count += 1
         return UtteranceSpoken(
             call_sid=self.call_sid,
-            index=self._utterances - 1,
+            index=self._utterance_count - 1,
             speaker=speaker,
             text=text,
-            started_ms=self._ms_or_none(spoken.started),
-            ended_ms=self._ms_or_none(spoken.ended),
-            interrupted=spoken.interrupted,
-            unheard_ms=None if spoken.unheard is None else round(spoken.unheard * 1000),
+            started_ms=self._ms_or_none(times.started),
+            ended_ms=self._ms_or_none(times.ended),
+            interrupted=times.interrupted,
+            unheard_ms=None if times.unheard is None else round(times.unheard * 1000),
         )
 
     def turn(self, turn: Turn) -> TurnTaken:
-        """The turn as far as it is known; the same number again replaces it."""
+        """A turn, as far as it is known. A later entry with the same number replaces it."""
         t1, t2 = turn.first_audio, turn.sent
         return TurnTaken(
             call_sid=self.call_sid,
@@ -113,20 +116,20 @@ class CallReport:
             interrupted=turn.interrupted,
         )
 
-    def live(self, notes: LiveNotes, answered: Turn | None, now: float) -> LiveNote:
-        """What those who watch the call should see now."""
+    def live(self, state: LiveState, answered: Turn | None, now: float) -> LiveNote:
+        """The live note for the pages that watch the call."""
         return LiveNote(
             call_sid=self.call_sid,
             at_ms=self.ms(now),
-            floor=notes.floor,
-            floor_since=self._at(notes.floor_since),
-            speaker=notes.speaker,
-            partial=notes.partial,
+            floor=state.floor,
+            floor_since=self._at(state.floor_since),
+            speaker=state.speaker,
+            partial=state.partial,
             latency_ms=None if answered is None else _latency_ms(answered),
         )
 
     def ended(self, reason: str, frames_held: int, now: float) -> StreamEnded:
-        """The sum of it all: whatever is to be counted must have been counted before."""
+        """The last entry, with all counters: nothing is counted after it."""
         counts = self.counters
         return StreamEnded(
             call_sid=self.call_sid,
@@ -149,7 +152,7 @@ class CallReport:
         return None if at is None else self.ms(at)
 
     def _at(self, now: float) -> float:
-        return self._wall + now - self._zero
+        return self._started_wall + now - self._started_at
 
 
 def _latency_ms(turn: Turn) -> int | None:

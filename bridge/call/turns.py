@@ -1,18 +1,18 @@
-"""Who speaks, and how long the caller waits for an answer.
+"""Turns and their response latency: the caller speaks, the assistant answers.
 
-A turn is: the caller speaks, the assistant answers. Its clock is what crosses the bridge, not what
-Vapi says about it (its "user stopped" comes most of a second late):
+Latency is measured on the audio that crosses the bridge. Vapi's events are no measure: its "user stopped"
+arrives most of a second late.
 
-- T0, the end of the caller's speech: arrival of the last loud frame, by our own detector.
-- T1, the answer: first audible assistant audio after T0, counted only when the assistant had been
-  silent before it, or was cleared since the caller began; audio that merely goes on is a back-channel
-  under the caller's words, no answer to them.
+- T0, end of the caller's speech: arrival of the last loud frame, by our own detector.
+- T1, the answer: first audible assistant audio after T0. It counts only when the assistant had been silent
+  before it, or was cleared since the caller began to speak. Audio that merely continues is a back-channel
+  ("mm-hm") and answers nothing.
 
-The turn opens when the detector is sure that the caller is done, or with the answer, whichever comes
-first: a quick answer arrives before the detector's hangover is over. Speech that resumes before the
-answer belongs to the same turn and moves its T0.
+A turn opens when the detector is sure that the caller has finished, or with the answer, whichever comes
+first: a quick answer arrives within the detector's hangover. Speech that resumes before the answer belongs
+to the same turn and moves its T0.
 
-Pure: the time is an argument, monotonic seconds.
+Pure: times are arguments, monotonic seconds.
 """
 
 from __future__ import annotations
@@ -21,61 +21,61 @@ from dataclasses import dataclass
 
 from bridge.audio.energy import EndOfSpeech, SpeechDetector
 
-# The assistant must have been silent this long for its next audio to be an answer.
-SILENCE_BEFORE_ANSWER = 0.200
-# After a clear, stragglers of the old answer arrive about 50 ms apart; a new one needs longer.
-STRAGGLER_GAP = 0.080
-# A caller whose last loud frame is younger than this is still speaking: nobody answers that fast.
-STILL_LOUD = 0.060
+# Assistant audio is an answer only after this much silence, in seconds.
+ANSWER_SILENCE_SECONDS = 0.200
+# After a clear, late chunks of the old answer arrive about 50 ms apart; a longer gap begins a new answer.
+LATE_CHUNK_GAP_SECONDS = 0.080
+# A caller whose last loud frame is more recent than this is still speaking: no assistant answers that fast.
+STILL_SPEAKING_SECONDS = 0.060
 
 
 @dataclass(slots=True)
 class Turn:
-    """One exchange; times are monotonic seconds, None until known."""
+    """One turn. Times are monotonic seconds, None until known."""
 
     number: int
     end_of_speech: float  # T0
-    endpointed: float | None = None  # Vapi's word that the caller stopped
+    endpointed: float | None = None  # when Vapi decided that the caller had finished
     first_audio: float | None = None  # T1
     sent: float | None = None  # T2, handed to Twilio's socket
-    heard: float | None = None  # T3, echo of the mark before it
-    interrupted: bool = False  # the answer was cut by the caller
+    heard: float | None = None  # T3, Twilio returned the mark before it
+    interrupted: bool = False  # the caller interrupted the answer
 
 
 class Turns:
-    """The floor of one call."""
+    """The turns of one call."""
 
     def __init__(self) -> None:
         self.caller = SpeechDetector()
-        self.open: Turn | None = None  # the caller is done and nobody has answered yet
+        self.open: Turn | None = None  # the caller has finished, the answer has not begun
         self.latest: Turn | None = None  # the turn answered last
-        self.stretch_began: float | None = None  # the assistant's current stretch of speech, its start
+        self.assistant_speech_at: float | None = None  # when the assistant's current speech began
         self._last_audible = float("-inf")  # the end of the latest audible assistant audio
-        self._answered_at = float("-inf")  # T1 of the latest answer; speech before it is dealt with
+        self._answered_at = float("-inf")  # T1 of the latest answer; earlier speech belongs to earlier turns
         self._cleared_at = float("-inf")
         self._count = 0
-        # Vapi's signs that the caller's turn is over, of the present turn only.
+        # Vapi's events that end the caller's turn, of the current turn only.
         self._stopped_at: float | None = None
         self._final_at: float | None = None
         self._started_at: float | None = None
 
     def caller_frame(self, ulaw: bytes, now: float) -> Turn | None:
-        """A frame of the caller's. Returns the turn that this opens or whose T0 it moves."""
+        """A frame from the caller. Returns the turn that it opens, or whose T0 it moves."""
         change = self.caller.feed(ulaw, now)
         if not isinstance(change, EndOfSpeech) or change.at <= self._answered_at:
-            return None  # nothing ended, or the answer was quicker than the detector's hangover
-        return self._opened(change.at)
+            return None  # no speech ended, or the answer came within the detector's hangover
+        return self._open(change.at)
 
     def assistant_audible(self, now: float, seconds: float) -> Turn | None:
-        """So much audible assistant audio arrived. Returns the turn that it answers, if it is an answer."""
+        """`seconds` of audible assistant audio arrived. Returns the turn that it answers, if any."""
         quiet_for, self._last_audible = now - self._last_audible, now + seconds
-        if quiet_for < (STRAGGLER_GAP if self._is_cleared() else SILENCE_BEFORE_ANSWER):
+        if quiet_for < (LATE_CHUNK_GAP_SECONDS if self._is_cleared() else ANSWER_SILENCE_SECONDS):
             return None
-        self.stretch_began = now
+        self.assistant_speech_at = now
         end = self.caller.last_loud_at
-        # Speech younger than STILL_LOUD goes on: the answer can only be to a turn before it.
-        if end is not None and self._answered_at < end <= now - STILL_LOUD:
-            self._opened(end)
+        # More recent speech is still going on: the answer can only belong to a turn before it.
+        if end is not None and self._answered_at < end <= now - STILL_SPEAKING_SECONDS:
+            self._open(end)
         turn = self.open
         if turn is not None:
             turn.first_audio = self._answered_at = now
@@ -86,18 +86,18 @@ class Turns:
 
     @property
     def unanswered(self) -> Turn | None:
-        """The open turn, if the assistant has yet to speak after it. One that talked on over the
-        caller's words, and then fell silent, is waiting for the caller."""
+        """The open turn, if the assistant has not spoken since. An assistant that talked over the caller
+        and then stopped is waiting for the caller, and owes no answer."""
         turn = self.open
         if turn is None or self._is_cleared() or self._last_audible <= turn.end_of_speech:
             return turn
         return None
 
     def _is_cleared(self) -> bool:
-        """Whether the assistant was cut off since the caller last began to speak."""
+        """Whether the playout was cleared since the caller last began to speak."""
         return self.caller.onset_at is not None and self._cleared_at >= self.caller.onset_at
 
-    def _opened(self, end: float) -> Turn:
+    def _open(self, end: float) -> Turn:
         if self.open is None:
             self._count += 1
             self.open = Turn(self._count, end)
@@ -105,7 +105,7 @@ class Turns:
         return self.open
 
     def cleared(self, now: float) -> Turn | None:
-        """The assistant was cut off. Returns the turn whose answer that was, None for a greeting."""
+        """The playout was cleared. Returns the turn whose answer was interrupted, None for a greeting."""
         self._cleared_at = now
         self._last_audible = min(self._last_audible, now)
         if self.latest is not None:
@@ -113,16 +113,16 @@ class Turns:
         return self.latest
 
     def caller_stopped(self, now: float) -> None:
-        """Vapi says that the caller stopped speaking. The first such word after the end counts."""
+        """Vapi reports that the caller stopped. The first report after T0 counts."""
         if self._stopped_at is None or self._is_stale(self._stopped_at):
             self._stopped_at = now
 
     def caller_final(self, now: float) -> None:
-        """Vapi has words of the caller's. The last such word before the answer counts."""
+        """Vapi sent a final transcript of the caller. The last one before the answer counts."""
         self._final_at = now
 
     def assistant_started(self, now: float) -> None:
-        """Vapi says that the assistant begins to speak. The first such word after the end counts."""
+        """Vapi reports that the assistant started. The first report after T0 counts."""
         if self._started_at is None or self._is_stale(self._started_at):
             self._started_at = now
 

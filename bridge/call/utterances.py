@@ -1,10 +1,10 @@
-"""When the words that Vapi reports were spoken, by what crossed the bridge.
+"""When the words of a transcript were spoken, by the audio that crossed the bridge.
 
-A final transcript comes without times that could be trusted, and late. The caller's words belong to the
-speech that our detector heard last. The assistant's begin where its audio began to play after its words
-before them, and end where that audio ends, or now: a pause between two sentences begins no utterance.
+A final transcript arrives late and without reliable times. The caller's words belong to the speech that our
+detector heard last. The assistant's words begin where its audio began to play after its previous words, and
+end where that audio ends, or now. A pause between two sentences does not begin a new utterance.
 
-Pure: times are monotonic seconds, None where our measure does not tell.
+Pure: times are monotonic seconds, None where they cannot be measured.
 """
 
 from __future__ import annotations
@@ -13,45 +13,45 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
-    """Where a piece of speech lies in the call."""
+class SpeechTimes:
+    """Where an utterance lies in the call."""
 
     started: float | None
     ended: float | None
     interrupted: bool = False
-    unheard: float | None = None  # seconds of its audio that were thrown away
+    unheard: float | None = None  # seconds of its audio that were cleared before they were played
 
 
 class Utterances:
-    """The speech of one call that has no words yet."""
+    """The speech of one call that has no transcript yet."""
 
     def __init__(self) -> None:
-        self._caller_until: float | None = None  # caller speech up to here has its words
+        self._caller_until: float | None = None  # caller speech up to here has its transcript
         self._assistant_from: float | None = None
-        self._cut = False  # the assistant words that follow were interrupted
-        self._unheard = 0.0  # seconds of their audio that the caller will never hear
+        self._interrupted = False  # the assistant words that follow were interrupted
+        self._unheard = 0.0  # seconds of their audio that were cleared
 
     def assistant_plays(self, begins_at: float, *, answer: bool) -> None:
-        """A stretch of assistant audio will be heard from `begins_at` on."""
-        if answer or self._cut or self._assistant_from is None:
+        """Assistant audio will be heard from `begins_at` on."""
+        if answer or self._interrupted or self._assistant_from is None:
             self._assistant_from = begins_at
-            self._cut, self._unheard = False, 0.0
+            self._interrupted, self._unheard = False, 0.0
 
-    def cut_off(self, unheard: float = 0.0) -> None:
-        """The assistant was; `unheard` seconds of its audio lay waiting and were thrown away."""
-        self._cut = True
+    def interrupted(self, unheard: float = 0.0) -> None:
+        """The caller interrupted the assistant: `unheard` seconds of queued audio were cleared."""
+        self._interrupted = True
         self._unheard += unheard
 
-    def of_caller(self, onset_at: float | None, last_loud_at: float | None) -> Spoken:
-        """The caller's words. A second final of the same speech gets no times: its share is unknown."""
+    def of_caller(self, onset_at: float | None, last_loud_at: float | None) -> SpeechTimes:
+        """Times of the caller's words. A second final for the same speech gets none: its share is unknown."""
         if last_loud_at is not None and last_loud_at == self._caller_until:
-            return Spoken(None, None)
+            return SpeechTimes(None, None)
         self._caller_until = last_loud_at
-        return Spoken(onset_at, last_loud_at)
+        return SpeechTimes(onset_at, last_loud_at)
 
-    def of_assistant(self, plays_until: float, now: float) -> Spoken:
-        """The assistant's words."""
+    def of_assistant(self, plays_until: float, now: float) -> SpeechTimes:
+        """Times of the assistant's words."""
         started, self._assistant_from = self._assistant_from, None
-        cut, unheard = self._cut, self._unheard or None
-        self._cut, self._unheard = False, 0.0
-        return Spoken(started, min(plays_until, now) if started is not None else None, cut, unheard)
+        cut, unheard = self._interrupted, self._unheard or None
+        self._interrupted, self._unheard = False, 0.0
+        return SpeechTimes(started, min(plays_until, now) if started is not None else None, cut, unheard)

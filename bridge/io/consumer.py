@@ -1,12 +1,12 @@
-"""`/media-stream`: Twilio's socket, one call each.
+"""`/media-stream`: the consumer of Twilio's websocket, one for each call.
 
-A Channels consumer for its routing and its `as_asgi`, with a receive loop of its own: Channels' dispatch
-hops to the process's one database thread before every message, and waits on the channel layer, so that
-one slow query would stall every call and a dead Redis end them. Nothing here touches a database, a
-cache, the channel layer or a thread.
+It is a Channels consumer for the sake of routing and `as_asgi`, with a receive loop of its own. Channels'
+`dispatch` hops to the process's one database thread before every message and waits for the channel layer: one
+slow query would stall all calls, and a dead Redis would end them. Nothing here touches a database, a cache,
+the channel layer or a thread.
 
-Daphne sends and receives without back-pressure, skips `disconnect()` on SIGTERM, and lets an app close
-only with 1000 or 3000 to 4999; so clean-up stands in `finally` round the whole call.
+Daphne has no back-pressure, skips `disconnect()` on SIGTERM, and allows an application to close only with
+1000 or 3000 to 4999. Clean-up is therefore in a `finally` around the whole call.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from channels.consumer import AsyncConsumer
 from bridge.call.events import BadMessage, CallerLegClosed, Event, OversizeMessage
 from bridge.context import context_of
 from bridge.io.runner import CallRunner
-from bridge.io.vapi_link import VapiClient
+from bridge.io.vapi_client import VapiClient
 from bridge.wire import MAX_MESSAGE_BYTES, MalformedMessage, twilio
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 class MediaStreamConsumer(AsyncConsumer):
     """One media stream."""
 
-    # No such layer is configured: this consumer must never get one.
+    # No layer of this name is configured: this consumer must never get one.
     channel_layer_alias = "none: audio never crosses a channel layer"
 
     def __init__(self, *, client: VapiClient, worker: str = "") -> None:
@@ -54,7 +54,7 @@ class MediaStreamConsumer(AsyncConsumer):
             await send({"type": "websocket.close"})  # before accept: HTTP 403
             return
         await send({"type": "websocket.accept"})
-        log.info("media socket up")
+        log.info("media socket open")
 
         async def send_text(text: str) -> None:
             await send({"type": "websocket.send", "text": text})
@@ -69,13 +69,13 @@ class MediaStreamConsumer(AsyncConsumer):
             await asyncio.shield(asyncio.ensure_future(runner.finish()))
 
     async def _receive(self, runner: CallRunner, receive: Receive) -> None:
-        """Until Twilio is gone, or for two seconds after we closed."""
+        """Feed the runner until Twilio has closed, or until two seconds after we closed."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(None) as limit:
-                runner.when_closed = lambda: limit.reschedule(loop.time() + CLOSE_SECONDS)
+                runner.on_closed = lambda: limit.reschedule(loop.time() + CLOSE_SECONDS)
                 while (message := await receive())["type"] == "websocket.receive":
-                    event = self._event(message)
+                    event = self._parse(message)
                     if type(event) is twilio.Start:
                         await runner.start(event)
                     else:
@@ -84,15 +84,15 @@ class MediaStreamConsumer(AsyncConsumer):
         except TimeoutError:
             log.debug("%s ! the peer did not answer our close", runner.session)
         finally:
-            runner.when_closed = None
+            runner.on_closed = None
 
     @staticmethod
-    def _event(message: dict[str, Any]) -> Event:
-        """One message of Twilio's, or what is wrong with it."""
+    def _parse(message: dict[str, Any]) -> Event:
+        """One message from Twilio as an event; a malformed one becomes an event, too."""
         text = message.get("text")
         if text is None:
-            oversize = len(message.get("bytes") or b"") > MAX_MESSAGE_BYTES
-            return OversizeMessage() if oversize else BadMessage("caller", "binary-frame")
+            is_oversize = len(message.get("bytes") or b"") > MAX_MESSAGE_BYTES
+            return OversizeMessage() if is_oversize else BadMessage("caller", "binary-frame")
         if len(text) > MAX_MESSAGE_BYTES or (
             not text.isascii() and len(text.encode("utf-8", "replace")) > MAX_MESSAGE_BYTES
         ):

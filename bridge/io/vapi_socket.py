@@ -1,10 +1,10 @@
-"""Vapi's socket: a `websockets` connection with a short way for whole messages.
+"""Vapi's websocket: a `websockets` connection with a fast path for whole messages.
 
-`websockets` puts each frame that arrives into a queue and wakes a task to take it out, and wraps each
-send in a context that can wait. For a hundred messages a second and call, that is a third of what the
-leg costs. Here a whole message that arrives while the reader waits is handed over at once, and one that
-finds the connection open and the transport with room is written at once. Everything else (fragments,
-what arrived before anybody listened, a slow peer, an ending) goes the library's own way, in order.
+`websockets` puts each incoming frame into a queue and wakes a task to read it, and wraps each send in a
+context that may wait. At a hundred messages a second and call, that is a third of the leg's cost. Here a
+complete message that arrives while the reader waits is passed on at once, and a message is written at once
+when the connection is open and the transport has room. Everything else (fragments, messages that arrive
+before `listen`, a slow peer, the close) takes the library's own path, in order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
-ROOM_BYTES = 32 * 1024  # that may wait in the transport before a send waits for the peer
+MAX_BUFFERED_BYTES = 32 * 1024  # in the transport; beyond it a send waits for the peer
 
 Message = str | bytes
 
@@ -25,36 +25,36 @@ Message = str | bytes
 class VapiSocket(ClientConnection):
     """The connection of one call."""
 
-    # Set while `listen` waits with nothing queued: only then is the short way in order.
-    _take: Callable[[Message], None] | None = None
+    # Set while `listen` waits and nothing is queued: only then does the fast path keep the order.
+    _on_message: Callable[[Message], None] | None = None
 
-    async def listen(self, take: Callable[[Message], None]) -> None:
-        """Hand over every message, in order, until the connection is closed."""
+    async def listen(self, on_message: Callable[[Message], None]) -> None:
+        """Call `on_message` for every message, in order, until the connection is closed."""
         try:
             while True:
-                self._take = take
+                self._on_message = on_message
                 message = await self.recv()
-                take(message)
+                on_message(message)
         except ConnectionClosed:
             return
         finally:
-            self._take = None
+            self._on_message = None
 
     def process_event(self, event: Request | Response | Frame) -> None:
-        if self._take is None or not isinstance(event, Frame):
+        if self._on_message is None or not isinstance(event, Frame):
             super().process_event(event)
         elif event.fin and event.opcode is Opcode.BINARY:
-            self._take(bytes(event.data))
+            self._on_message(bytes(event.data))
         elif event.fin and event.opcode is Opcode.TEXT and (text := _text(event)) is not None:
-            self._take(text)
+            self._on_message(text)
         else:
             if event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-                self._take = None  # from here on queued, until the reader has caught up
+                self._on_message = None  # use the queue from here on, until the reader has emptied it
             super().process_event(event)
 
     def write(self, message: Message) -> bool:
-        """Send without waiting; False, and nothing sent, when that cannot be now."""
-        if self.state is not State.OPEN or self.transport.get_write_buffer_size() > ROOM_BYTES:
+        """Send without waiting. False, and nothing is sent, when that is not possible now."""
+        if self.state is not State.OPEN or self.transport.get_write_buffer_size() > MAX_BUFFERED_BYTES:
             return False
         if isinstance(message, str):
             self.protocol.send_text(message.encode())
@@ -65,7 +65,7 @@ class VapiSocket(ClientConnection):
 
 
 def _text(frame: Frame) -> str | None:
-    """None for what is not UTF-8: the library closes the connection over it, as it should."""
+    """None when it is not UTF-8: the library then closes the connection, as the standard asks."""
     try:
         return bytes(frame.data).decode()
     except UnicodeDecodeError:

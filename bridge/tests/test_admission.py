@@ -16,7 +16,7 @@ from twilio.request_validator import RequestValidator
 from bridge import admission as door
 from bridge.admission import TICKET_SECONDS, Admission, Offer, TicketError
 from bridge.config import BridgeConfig
-from bridge.end_reason_cache import KnownEnds
+from bridge.end_reason_cache import EndReasonCache
 from bridge.opening_hours import OpeningHours, parse_hours
 from bridge.routes import Route
 
@@ -38,10 +38,12 @@ def clock() -> Clock:
     return Clock()
 
 
-def admission(clock: Clock | None = None, *, ends: KnownEnds | None = None, **settings: Any) -> Admission:
+def admission(
+    clock: Clock | None = None, *, end_reasons: EndReasonCache | None = None, **settings: Any
+) -> Admission:
     config = BridgeConfig(**{"ticket_secret": "s3cret", "twilio_account_sid": ACCOUNT, **settings})
     clock = clock or Clock()
-    return Admission(config, ends=ends, clock=clock, wall=clock)
+    return Admission(config, end_reason_cache=end_reasons, clock=clock, wall=clock)
 
 
 # Signatures
@@ -168,7 +170,7 @@ async def test_a_ticket_is_good_once() -> None:
     gate = admission()
     offer = gate.offer(CALL, ACCOUNT, "+1")
     await claim(gate, offer)
-    gate.leave(CALL)
+    gate.release(CALL)
     assert await why_refused(gate, offer) == "spent"
 
 
@@ -255,7 +257,7 @@ class Shared:
 
 async def test_a_ticket_is_good_once_among_all_workers() -> None:
     shared = Shared()
-    here, there = admission(ends=KnownEnds(shared)), admission(ends=KnownEnds(shared))
+    here, there = admission(end_reasons=EndReasonCache(shared)), admission(end_reasons=EndReasonCache(shared))
     offer = here.offer(CALL, ACCOUNT, "+1")
     await claim(here, offer)
     assert await why_refused(there, offer) == "spent-elsewhere"
@@ -265,7 +267,7 @@ async def test_a_ticket_is_good_once_among_all_workers() -> None:
 async def test_a_claim_that_is_cancelled_costs_no_place() -> None:
     shared = Shared()
     shared.answers.clear()
-    gate = admission(ends=KnownEnds(shared))
+    gate = admission(end_reasons=EndReasonCache(shared))
     claiming = asyncio.create_task(claim(gate, gate.offer(CALL, ACCOUNT, "+1")))
     async with asyncio.timeout(2):
         await shared.asked.wait()
@@ -281,11 +283,11 @@ async def test_spent_tickets_are_forgotten_once_they_are_worthless(clock: Clock)
     await claim(gate, gate.offer(CALL, ACCOUNT, "+1"))
     clock.now += 2 * TICKET_SECONDS
     await claim(gate, gate.offer("CA2", ACCOUNT, "+1"), "CA2")
-    assert len(gate._spent) == 1
+    assert len(gate._used) == 1
 
 
 async def test_a_memory_full_of_spent_tickets_trusts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "MAX_SPENT", 1)
+    monkeypatch.setattr(door, "MAX_USED_TICKETS", 1)
     gate = admission()
     await claim(gate, gate.offer(CALL, ACCOUNT, "+1"))
     assert await why_refused(gate, gate.offer("CA2", ACCOUNT, "+1"), "CA2") == "spent"
@@ -307,7 +309,7 @@ def test_a_ticket_fits_into_a_parameter() -> None:
 async def test_streams_and_tickets_take_places(clock: Clock) -> None:
     gate = admission(clock, max_concurrent_calls=2)
     await claim(gate, gate.offer(CALL, ACCOUNT, "+1"))
-    assert gate.room == 1
+    assert gate.free_places == 1
     gate.offer("CA2", ACCOUNT, "+1")
     assert not gate.accepting
     assert gate.offer("CA3", ACCOUNT, "+1").refused == "at-capacity"
@@ -317,10 +319,10 @@ async def test_a_place_is_free_again_when_a_call_leaves_or_a_ticket_expires(cloc
     gate = admission(clock, max_concurrent_calls=2)
     await claim(gate, gate.offer(CALL, ACCOUNT, "+1"))
     gate.offer("CA2", ACCOUNT, "+1")
-    gate.leave(CALL)
-    assert gate.room == 1
+    gate.release(CALL)
+    assert gate.free_places == 1
     clock.now += TICKET_SECONDS
-    assert gate.room == 2
+    assert gate.free_places == 2
 
 
 def test_asking_again_for_the_same_call_takes_no_second_place() -> None:
@@ -349,7 +351,7 @@ async def test_a_number_has_a_limit_of_its_own(clock: Clock) -> None:
     assert gate.offer("CA3", ACCOUNT, "+1").refused == "at-capacity", "a stream counts"
     assert gate.offer("CA2", ACCOUNT, "+1").refused == "", "the same call costs no second place"
     assert gate.offer("CA3", ACCOUNT, "+2").refused == gate.offer("CA4", ACCOUNT, "+3").refused == ""
-    gate.leave("CA2")
+    gate.release("CA2")
     clock.now += TICKET_SECONDS
     assert gate.offer("CA3", ACCOUNT, "+1").refused == ""
 
@@ -378,7 +380,7 @@ def test_outside_its_hours_a_number_takes_no_calls_but_places_them(clock: Clock)
     gate.replace_routes([Route("1", "+1", hours=hours)])
     offer = gate.offer(CALL, ACCOUNT, "+1")
     assert (offer.route_id, offer.refused, offer.ticket) == ("1", "out-of-hours", "")
-    assert gate.room == gate.config.max_concurrent_calls
+    assert gate.free_places == gate.config.max_concurrent_calls
     assert gate.offer(CALL, ACCOUNT, "+1", inbound=False).refused == ""
     clock.now -= 1
     assert gate.offer(CALL, ACCOUNT, "+1").refused == ""

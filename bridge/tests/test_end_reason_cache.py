@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bridge import end_reason_cache
-from bridge.end_reason_cache import MAX_REMEMBERED, KnownEnds
+from bridge.end_reason_cache import MAX_STORED, EndReasonCache
 
 
 class Cache:
@@ -39,38 +39,38 @@ class Cache:
 
 
 async def test_a_process_knows_its_own_ends() -> None:
-    ends = KnownEnds()
-    ends.note("CA1", "assistant-failed")
-    assert await ends.find("CA1") == "assistant-failed"
-    assert await ends.find("CA2") is None
+    end_reasons = EndReasonCache()
+    end_reasons.store("CA1", "assistant-failed")
+    assert await end_reasons.find("CA1") == "assistant-failed"
+    assert await end_reasons.find("CA2") is None
 
 
 async def test_the_first_word_stands() -> None:
-    ends = KnownEnds()
-    ends.note("CA1", "assistant-failed")
-    ends.note("CA1", "caller-hung-up")
-    ends.note("CA1", "ticket-refused")
-    assert await ends.find("CA1") == "assistant-failed"
+    end_reasons = EndReasonCache()
+    end_reasons.store("CA1", "assistant-failed")
+    end_reasons.store("CA1", "caller-hung-up")
+    end_reasons.store("CA1", "ticket-refused")
+    assert await end_reasons.find("CA1") == "assistant-failed"
 
 
 async def test_a_stream_that_was_turned_away_says_nothing_about_the_call() -> None:
-    ends = KnownEnds()
-    ends.note("CA1", "ticket-refused")
-    ends.note("CA1", "caller-hung-up")
-    assert await ends.find("CA1") == "caller-hung-up"
+    end_reasons = EndReasonCache()
+    end_reasons.store("CA1", "ticket-refused")
+    end_reasons.store("CA1", "caller-hung-up")
+    assert await end_reasons.find("CA1") == "caller-hung-up"
 
 
 async def test_memory_is_bounded_and_forgets_the_oldest() -> None:
-    ends = KnownEnds()
-    for n in range(MAX_REMEMBERED + 1):
-        ends.note(f"CA{n}", "caller-hung-up")
-    assert await ends.find("CA0") is None
-    assert await ends.find("CA1") == "caller-hung-up"
+    end_reasons = EndReasonCache()
+    for n in range(MAX_STORED + 1):
+        end_reasons.store(f"CA{n}", "caller-hung-up")
+    assert await end_reasons.find("CA0") is None
+    assert await end_reasons.find("CA1") == "caller-hung-up"
 
 
 async def test_any_worker_may_be_asked() -> None:
     cache = Cache()
-    carrying, asked = KnownEnds(cache), KnownEnds(cache)
+    carrying, asked = EndReasonCache(cache), EndReasonCache(cache)
     await carrying.publish("CA1", "assistant-failed")
     await carrying.publish("CA1", "caller-hung-up")
     assert await asked.find("CA1") == "assistant-failed"
@@ -78,8 +78,8 @@ async def test_any_worker_may_be_asked() -> None:
 
 async def test_the_worker_that_carried_the_call_knows_better_than_one_that_refused_a_stream() -> None:
     cache = Cache()
-    carrying, asked = KnownEnds(cache), KnownEnds(cache)
-    asked.note("CA1", "ticket-refused")
+    carrying, asked = EndReasonCache(cache), EndReasonCache(cache)
+    asked.store("CA1", "ticket-refused")
     assert await asked.find("CA1") == "ticket-refused"
     await carrying.publish("CA1", "assistant-failed")
     assert await asked.find("CA1") == "assistant-failed"
@@ -87,21 +87,21 @@ async def test_the_worker_that_carried_the_call_knows_better_than_one_that_refus
 
 async def test_its_own_memory_needs_no_cache() -> None:
     cache = Cache()
-    ends = KnownEnds(cache)
-    ends.note("CA1", "caller-hung-up")
+    end_reasons = EndReasonCache(cache)
+    end_reasons.store("CA1", "caller-hung-up")
     cache.broken = True
-    assert await ends.find("CA1") == "caller-hung-up"
+    assert await end_reasons.find("CA1") == "caller-hung-up"
 
 
 async def test_without_a_cache_there_is_nobody_to_tell() -> None:
-    await KnownEnds().publish("CA1", "caller-hung-up")
+    await EndReasonCache().publish("CA1", "caller-hung-up")
 
 
 async def test_a_ticket_is_spent_once_among_all_workers() -> None:
     cache = Cache()
-    assert await KnownEnds(cache).spend("t1", 120)
-    assert not await KnownEnds(cache).spend("t1", 120)
-    assert await KnownEnds().spend("t1", 120)
+    assert await EndReasonCache(cache).use_ticket("t1", 120)
+    assert not await EndReasonCache(cache).use_ticket("t1", 120)
+    assert await EndReasonCache().use_ticket("t1", 120)
 
 
 @pytest.mark.parametrize("trouble", ["broken", "frozen"])
@@ -109,8 +109,8 @@ async def test_a_cache_in_trouble_holds_nobody_up(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(end_reason_cache, "SHARED_SECONDS", 0.01)
     cache = Cache()
     setattr(cache, trouble, True)
-    ends = KnownEnds(cache)
+    end_reasons = EndReasonCache(cache)
     async with asyncio.timeout(2):
-        assert await ends.spend("t1", 120)
-        assert await ends.find("CA1") is None
-        await ends.publish("CA1", "caller-hung-up")
+        assert await end_reasons.use_ticket("t1", 120)
+        assert await end_reasons.find("CA1") is None
+        await end_reasons.publish("CA1", "caller-hung-up")

@@ -1,4 +1,4 @@
-"""The two protocols: text and bytes to dataclasses and back. Pure, and strangers to each other."""
+"""The two wire protocols: messages to dataclasses and back. Pure; neither module imports the other."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ MAX_MESSAGE_BYTES = 64 * 1024
 
 
 class MalformedMessage(ValueError):
-    """The peer's fault: log it, count it, go on. A call does not die of a strange message.
+    """A peer sent a message that its protocol does not allow. Count it and go on: it does not end the call.
 
-    `kind` is one of a few fixed words, safe to count and to log; the peer's own text is not in it.
+    `kind` is one of a few fixed words, safe to count and to log; it never contains the peer's text.
     """
 
     def __init__(self, kind: str) -> None:

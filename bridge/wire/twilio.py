@@ -1,9 +1,8 @@
-"""Twilio Media Streams: what arrives on `/media-stream`, and the three messages we may send.
+"""Twilio Media Streams: the messages that arrive on `/media-stream`, and the three that we send.
 
-Everything is JSON in text frames. Twilio writes numbers as strings, except inside `mediaFormat`, so
-they are read leniently. Every message but `connected` carries the `streamSid`; one that names another
-stream is not ours. What we send holds exactly the documented fields: Twilio warns once per stream about
-an unknown one (31951) and then plays nothing, silently.
+All messages are JSON in text frames. Twilio sends numbers as strings, except inside `mediaFormat`, so both
+forms are accepted. Every message but `connected` has the `streamSid`. What we send has exactly the documented
+fields: for an unknown field Twilio warns once per stream (31951), and then plays nothing.
 
 Pure: no sockets, no clock.
 """
@@ -23,7 +22,7 @@ from bridge.wire import MalformedMessage
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The first message: the socket speaks this protocol. No stream yet."""
+    """The first message, with the protocol's version. There is no stream yet."""
 
     protocol: str
     version: str
@@ -31,7 +30,7 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The stream begins. `custom_parameters` are the `<Parameter>`s of our TwiML, always strings."""
+    """The stream starts. `custom_parameters` are the `<Parameter>`s of our TwiML, always strings."""
 
     stream_sid: str
     call_sid: str
@@ -46,7 +45,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """One frame of the caller's audio: mu-law, 8 kHz, mono, usually 160 bytes, any length allowed."""
+    """One frame of caller audio: mu-law, 8 kHz, mono, usually 160 bytes; any length is allowed."""
 
     stream_sid: str
     ulaw: bytes
@@ -68,7 +67,7 @@ class Dtmf:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A mark of ours comes back: everything before it was played, or cleared."""
+    """A mark is returned: everything before it was played or cleared."""
 
     stream_sid: str
     name: str
@@ -77,7 +76,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The stream or the call ended. May be missing: a socket can close without it."""
+    """The stream or the call ended. A socket can also close without this message."""
 
     stream_sid: str
     call_sid: str = ""
@@ -91,8 +90,8 @@ _DIGITS = frozenset("0123456789*#ABCD")
 _MAX_PARAMETERS = 100
 
 
-# A media message just as Twilio writes it, and fifty of them come each second of a call. What looks any
-# different (other order, other blanks, an escape, a key twice) is no match and read as JSON below.
+# Fast path for media messages, fifty a second and call. Anything that is written differently (another order,
+# other spaces, an escape, a repeated key) does not match, and is parsed as JSON below.
 _PLAIN_MEDIA = re.compile(
     r'\{"event": ?"media", ?"sequenceNumber": ?"([0-9]{1,18})", ?"streamSid": ?"(\w{1,255})", ?'
     r'"media": ?\{"track": ?"inbound", ?"chunk": ?"([0-9]{1,18})", ?"timestamp": ?"([0-9]{1,18})", ?'
@@ -102,7 +101,7 @@ _PLAIN_MEDIA = re.compile(
 
 
 def parse(text: str) -> Message:
-    """One message of Twilio's. Raises `MalformedMessage` for anything that is not one."""
+    """Parse one message from Twilio. Raises `MalformedMessage`."""
     if plain := _PLAIN_MEDIA.fullmatch(text):
         sequence, stream_sid, chunk, timestamp, payload = plain.groups()
         return Media(stream_sid, _audio(payload), int(chunk), int(timestamp), int(sequence))
@@ -217,7 +216,7 @@ def _string(message: dict[str, Any], name: str) -> str:
 
 
 def _number(message: dict[str, Any], name: str) -> int | None:
-    """A number that may be written as a string; a missing one is None, a strange one malformed."""
+    """A number, also as a string. None when it is missing; raises `MalformedMessage` when it is invalid."""
     value = message.get(name)
     if value is None:
         return None
@@ -230,7 +229,7 @@ def _number(message: dict[str, Any], name: str) -> int | None:
 
 
 class Writer:
-    """The three messages to one stream. Audio is 50 messages a second, so its JSON is a template."""
+    """Writes the three messages to one stream. Audio is 50 messages a second, so its JSON is a template."""
 
     def __init__(self, stream_sid: str) -> None:
         quoted = json.dumps(stream_sid)

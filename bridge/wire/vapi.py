@@ -1,10 +1,9 @@
-"""Vapi's transport socket, in both dialects: events in, control messages and the call request out.
+"""Vapi's websocket messages in both dialects, and the request and answer of `POST /call`.
 
-**call** dialect (documented): binary frames are raw audio, text frames are flat JSON events. **socket**
-dialect (the tutorial's): everything is JSON, audio as base64 in `{"type": "audio", "data": ...}`.
-Both may wrap an event in `message`, as webhooks do; both are accepted. Every documented event is either
-parsed into a type of its own or into `IgnoredEvent`, which is counted by name; one we have never heard of is
-`IgnoredEvent` too, as unknown. Vapi's `user` is our `caller`.
+**call** dialect (documented by Vapi): binary frames are raw audio, text frames are flat JSON events.
+**socket** dialect: everything is JSON, audio is base64 in `{"type": "audio", "data": ...}`. In both, an event
+may be wrapped in `message`, as in webhooks. Documented events that change nothing for a call, and unknown
+events, become `IgnoredEvent` and are counted by name. Vapi's `user` is our `caller`.
 
 Pure: no sockets, no clock.
 """
@@ -29,14 +28,14 @@ Speaker: TypeAlias = Literal["caller", "assistant"]
 
 @dataclass(frozen=True, slots=True)
 class Audio:
-    """Assistant audio of the socket dialect: mu-law or PCM, as agreed, any length."""
+    """Assistant audio in the socket dialect: mu-law or PCM as configured, of any length."""
 
     payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class StatusUpdate:
-    """`in-progress` first; `ended` may never come, the closing socket can be the only sign."""
+    """The call's status. `ended` may never arrive: sometimes the closed socket is the only sign."""
 
     status: str
     ended_reason: str = ""
@@ -44,7 +43,7 @@ class StatusUpdate:
 
 @dataclass(frozen=True, slots=True)
 class SpeechUpdate:
-    """Somebody began or stopped speaking, as Vapi hears it: late, and in no reliable order."""
+    """A speaker started or stopped, as Vapi detects it: late, and in no reliable order."""
 
     speaker: Speaker
     started: bool
@@ -53,7 +52,7 @@ class SpeechUpdate:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """Words. Several finals in one turn are normal."""
+    """Words of one speaker. Several finals in one turn are normal."""
 
     speaker: Speaker
     final: bool
@@ -62,26 +61,26 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True)
 class UserInterrupted:
-    """The caller cut the assistant off: Vapi has stopped sending, what was sent still plays."""
+    """The caller interrupted the assistant. Vapi has stopped sending; what it sent before still plays."""
 
     turn_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """The assistant stalls (a slow model, voice or tool). It does not mean hanging up."""
+    """The assistant is delayed by a slow model, voice or tool. It does not mean that the call hangs up."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCalls:
-    """The model called tools. Their results go to Vapi by its webhook, never over this socket."""
+    """The model called tools. Their results are the answer to Vapi's webhook, never sent over this socket."""
 
     calls: tuple[ToolCall, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class IgnoredEvent:
-    """An event that changes nothing for the call; counted under its name."""
+    """An event that changes nothing for the call; it is counted by its type."""
 
     type: str
     known: bool = True
@@ -91,8 +90,8 @@ Event: TypeAlias = (
     Audio | StatusUpdate | SpeechUpdate | Transcript | UserInterrupted | Hang | ToolCalls | IgnoredEvent
 )
 
-# Documented, and of no consequence for a bridge: the words come as transcripts.
-_NOTED = frozenset({
+# Documented events that change nothing for a call: the words arrive as transcripts.
+_IGNORED = frozenset({
     "conversation-update", "model-output", "voice-input", "tool-calls-result",
     "tool.completed", "function-call", "function-call-result", "transfer-update", "assistant.started",
     "assistant.speechStarted", "metadata", "language-changed", "language-change-detected",
@@ -108,7 +107,7 @@ _SPEAKERS: dict[str, Speaker] = {
 
 
 def parse(text: str) -> Event:
-    """One text frame of Vapi's. Raises `MalformedMessage` for anything that is no event."""
+    """Parse one text frame from Vapi. Raises `MalformedMessage`."""
     try:
         message = json.loads(text)
     except (ValueError, RecursionError):
@@ -139,7 +138,7 @@ def parse(text: str) -> Event:
         case "tool-calls":
             return ToolCalls(tool_calls(message))
         case _:
-            return IgnoredEvent(kind[:64], known=kind in _NOTED)
+            return IgnoredEvent(kind[:64], known=kind in _IGNORED)
 
 
 def _text(message: Mapping[str, Any], name: str, *, empty: bool = False) -> str:
@@ -171,9 +170,9 @@ def _base64(data: object) -> bytes:
 
 
 def is_failure(ended_reason: str) -> bool:
-    """Whether Vapi's reason tells of something broken, so that the caller deserves an apology.
+    """Whether Vapi's `endedReason` is a failure, after which the caller hears an apology.
 
-    The list of reasons has hundreds of entries and grows; failures share a few words.
+    Vapi has hundreds of reasons, and adds more; those of failures contain one of a few words.
     """
     return any(word in ended_reason for word in _FAILURE_WORDS)
 
@@ -184,25 +183,25 @@ _FAILURE_WORDS = (
 )  # fmt: skip
 
 
-# What we send. `end-call` and `add-message` are the same in both dialects; a server of the socket
-# dialect that does not know them ignores them.
+# Messages that we send. `end-call` and `add-message` are the same in both dialects; a server of the socket
+# dialect that does not support them ignores them.
 
 
 @dataclass(frozen=True, slots=True)
 class AddMessage:
-    """Tells the assistant something the audio does not carry, and lets it answer."""
+    """Tells the assistant something that is not in the audio, and lets it answer."""
 
     content: str
 
 
 @dataclass(frozen=True, slots=True)
 class EndCall:
-    """Without it Vapi may keep a deserted call alive, billed, holding a concurrency slot."""
+    """Ends the call. Without it Vapi may keep an abandoned call open, billed, in a concurrency slot."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Socket dialect only: stop speaking, the caller cut in. Vapi itself decides that on its own."""
+    """Socket dialect only: stop speaking, the caller interrupts. Vapi itself decides on its own."""
 
 
 Control: TypeAlias = AddMessage | EndCall | Cancel
@@ -211,8 +210,8 @@ Control: TypeAlias = AddMessage | EndCall | Cancel
 def control_text(message: Control) -> str:
     match message:
         case AddMessage(content):
-            told = {"role": "system", "content": content}
-            return json.dumps({"type": "add-message", "message": told, "triggerResponseEnabled": True})
+            added = {"role": "system", "content": content}
+            return json.dumps({"type": "add-message", "message": added, "triggerResponseEnabled": True})
         case EndCall():
             return '{"type": "end-call"}'
         case Cancel():
@@ -222,19 +221,19 @@ def control_text(message: Control) -> str:
 
 
 def audio_text(payload: bytes) -> str:
-    """Caller audio of the socket dialect."""
+    """Caller audio in the socket dialect."""
     return f'{{"type":"audio","data":"{b2a_base64(payload, newline=False).decode("ascii")}"}}'
 
 
 def assistant_request_text(assistant_id: str, call_sid: str) -> str:
-    """The socket dialect's hello: which assistant, for which call."""
+    """The first message in the socket dialect: which assistant, for which call."""
     hello = {"type": "assistant-request", "assistantId": assistant_id, "metadata": {"callSid": call_sid}}
     return json.dumps(hello)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRequest:
-    """What `POST /call` asks for. Only documented fields are sent: an unknown one may be refused."""
+    """The request `POST /call`. Only documented fields are sent: Vapi may reject others."""
 
     assistant_id: str
     call_sid: str
@@ -249,17 +248,19 @@ class CallRequest:
     overrides: Mapping[str, Any]
 
     def body(self) -> dict[str, Any]:
-        """The JSON body. A number's own overrides win over ours, field by field; those of what we only
-        add to are put together, so that a variable more does not cost the caller's number."""
+        """The JSON body. A number's own overrides replace ours field by field.
+
+        Objects that we only add to are merged: an additional variable must not remove the caller's number.
+        """
         rate = 8000 if self.audio_format == "mulaw" else 16000
         ours: dict[str, Any] = {
             "variableValues": {"caller": self.caller, "twilioCallSid": self.call_sid},
             "metadata": {"callSid": self.call_sid, "route": self.route_id},
-            # Phone calls get office noise by default: the line would never go silent.
+            # Vapi adds office noise to phone calls by default: the line would never be silent.
             "backgroundSound": "off",
             "clientMessages": list(CLIENT_MESSAGES),
             "serverMessages": list(SERVER_MESSAGES),
-            # Vapi cuts at 600 s unless told; one limit, both sides. Its range is 10 to 43200.
+            # The same limit on both sides. Vapi's default is 600 s, its range 10 to 43200.
             "maxDurationSeconds": min(max(self.max_call_seconds, 10), 43200),
             "startSpeakingPlan": {"waitSeconds": min(max(self.endpointing_ms, 0), 5000) / 1000},
             "artifactPlan": {"recordingEnabled": self.record},
@@ -269,11 +270,11 @@ class CallRequest:
                 "url": self.server_url,
                 "timeoutSeconds": 10,
                 "headers": {"X-Vapi-Secret": self.server_secret},
-                # Vapi does not retry unless asked.
+                # Vapi does not retry by default.
                 "backoffPlan": {"type": "exponential", "maxRetries": 3, "baseDelaySeconds": 1},
             }
         protected = {name: ours[name] for name in ("clientMessages", "metadata")}
-        together = {
+        merged = {
             name: {**ours[name], **theirs}
             for name in ("variableValues", "startSpeakingPlan", "artifactPlan")
             if isinstance(theirs := self.overrides.get(name), Mapping)
@@ -281,7 +282,7 @@ class CallRequest:
         return {
             "name": f"twilio-{self.call_sid}"[:40],
             "assistantId": self.assistant_id,
-            "assistantOverrides": {**ours, **self.overrides, **together, **protected},
+            "assistantOverrides": {**ours, **self.overrides, **merged, **protected},
             "transport": {
                 "provider": "vapi.websocket",
                 "audioFormat": {"format": self.audio_format, "container": "raw", "sampleRate": rate},
@@ -291,7 +292,7 @@ class CallRequest:
 
 @dataclass(frozen=True, slots=True)
 class CallCreated:
-    """Vapi's answer to `POST /call`. Both URLs are secrets: who knows them has the call."""
+    """Vapi's answer to `POST /call`. Both URLs are secrets: they give control over the call."""
 
     call_id: str
     socket_url: str
@@ -303,7 +304,8 @@ class CallCreated:
 
 
 def parse_call_created(body: bytes) -> CallCreated:
-    """Raises `MalformedMessage` when the answer names no socket, or Vapi has no slot free."""
+    """Parse the answer to `POST /call`. Raises `CallRefused` when it has no socket URL or Vapi has no free
+    slot, `MalformedMessage` when it cannot be read."""
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
@@ -315,12 +317,12 @@ def parse_call_created(body: bytes) -> CallCreated:
         for name in ("subscriptionLimits", "transport", "monitor")
     )
     url, control = transport.get("websocketCallUrl"), monitor.get("controlUrl")
-    echoed = transport.get("audioFormat")
+    confirmed = transport.get("audioFormat")
     created = CallCreated(
         call_id=str(answer.get("id") or "")[:64],
         socket_url=url if isinstance(url, str) else "",
         control_url=control if isinstance(control, str) else "",
-        audio_format=str(echoed.get("format") or "") if isinstance(echoed, dict) else "",
+        audio_format=str(confirmed.get("format") or "") if isinstance(confirmed, dict) else "",
     )
     if limits.get("concurrencyBlocked") is True:
         raise CallRefused("concurrency-blocked", created)
@@ -330,7 +332,7 @@ def parse_call_created(body: bytes) -> CallCreated:
 
 
 class CallRefused(MalformedMessage):
-    """Vapi made a call that we cannot use; `created` may still say how to end it."""
+    """Vapi created a call that cannot be used; `created` may have the URL to end it."""
 
     def __init__(self, kind: str, created: CallCreated) -> None:
         super().__init__(kind)
@@ -338,12 +340,12 @@ class CallRefused(MalformedMessage):
 
 
 def error_message(body: bytes) -> str:
-    """What a refusing Vapi says: `message` is a string or a list of them; anything else is its text."""
+    """The reason in an error answer: `message`, a string or a list of strings, else the answer's text."""
     try:
         answer = json.loads(body)
-        said = answer.get("message") if isinstance(answer, dict) else None
+        message = answer.get("message") if isinstance(answer, dict) else None
     except (ValueError, RecursionError):
-        said = None
-    if isinstance(said, list):
-        said = "; ".join(map(str, said))
-    return (said if isinstance(said, str) else body.decode("utf-8", "replace"))[:300]
+        message = None
+    if isinstance(message, list):
+        message = "; ".join(map(str, message))
+    return (message if isinstance(message, str) else body.decode("utf-8", "replace"))[:300]

@@ -1,8 +1,9 @@
-"""What we ask of Vapi: say this to the caller, end a call, show one; make, show and change an assistant.
+"""Vapi's REST API: speak into a call, end it, fetch it; create, fetch and update assistants.
 
-The call's control URL is a secret and lives nowhere with us, so Vapi is asked for it each time; it is
-followed only to an allowed host, at the address that was found to be public. Whatever goes wrong becomes
-one sentence that a page can show.
+The call's control URL is a secret and is not stored, so Vapi is asked for it each time. It is followed only
+to an allowed host, at the address that was checked to be public.
+
+Every failure becomes a `VendorError` with one sentence for staff.
 """
 
 from __future__ import annotations
@@ -10,195 +11,173 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from django.conf import settings
 
-from bridge.allowed_hosts import AllowedHosts, ForbiddenUrl, public_address
+from bridge.allowed_hosts import AllowedHosts, ForbiddenUrl
+from bridge.pinned_http import post_json
 from calls.ingest.sanitize import clean_text
-from calls.vendor_errors import VendorError
+from calls.vendor_errors import (
+    VendorError,
+    rate_limited,
+    read_bounded,
+    server_error,
+    timed_out,
+    unreachable,
+)
 
 log = logging.getLogger(__name__)
 
-SECONDS = 5.0
-MAX_ANSWER_BYTES = 1 << 23  # a long call's every message is in it, more than once
-USER_AGENT = "voiceai/0.1 (+staff)"  # without one Vapi's front door answers 403
-MAX_COMPLAINT = 300
-OVER = "The call is already over at Vapi."
-NO_ASSISTANT = "Vapi knows no such assistant: check VAPI_ASSISTANT_ID."
-_SCHEMES = frozenset({"http", "https"})
+VENDOR = "Vapi"
+REQUEST_SECONDS = 5.0
+MAX_RESPONSE_BYTES = 1 << 23  # a long call contains each of its messages more than once
+USER_AGENT = "voiceai/0.1 (+staff)"  # without one, the firewall in front of Vapi answers 403
+MAX_VALIDATION_ERROR = 300  # characters
+CALL_IS_OVER = "The call is already over at Vapi."
+NO_ASSISTANT = "Vapi has no such assistant. Check VAPI_ASSISTANT_ID."
 
 
-async def say(vapi_call_id: str, words: str, *, then_end: bool = False) -> None:
-    """Have the assistant speak these words, and end the call behind them if asked. Raises `VendorError`."""
+async def say(vapi_call_id: str, text: str, *, then_end_call: bool = False) -> None:
+    """Have the assistant speak a text, and end the call after it if wanted. Raises `VendorError`."""
     if settings.VAPI_SOCKET_URL:
-        raise VendorError("The assistant's socket server takes no words from us: only Vapi itself does.")
+        raise VendorError("The assistant's socket server cannot be told what to say. Only Vapi can.")
     if not vapi_call_id:
         raise VendorError("The assistant has not answered this call yet.")
-    async with _told():
-        said = {"type": "say", "content": words} | ({"endCallAfterSpoken": True} if then_end else {})
-        await _post(_control_url(await _call(vapi_call_id)), said)
+    message: dict[str, Any] = {"type": "say", "content": text}
+    if then_end_call:
+        message["endCallAfterSpoken"] = True
+    async with _vendor_errors():
+        await _post(_control_url(await _fetch_call(vapi_call_id)), message)
 
 
 async def fetch_call(vapi_call_id: str) -> dict[str, Any]:
-    """What Vapi knows of a call; once it is over, all that its report held. Raises `VendorError`."""
-    async with _told():
-        return await _call(vapi_call_id)
+    """The call object; after the end of the call it holds all that the report held. Raises `VendorError`."""
+    async with _vendor_errors():
+        return await _fetch_call(vapi_call_id)
 
 
 async def list_calls(assistant_id: str, limit: int = 10) -> list[dict[str, Any]]:
-    """The calls of an assistant, the newest first. Raises `VendorError`."""
+    """The calls of an assistant, newest first. Raises `VendorError`."""
     query = urlencode({"assistantId": assistant_id, "limit": limit})
-    async with _told():
-        found = await _asked("GET", f"/call?{query}", OVER)
-        return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+    async with _vendor_errors():
+        calls = await _request("GET", f"/call?{query}", CALL_IS_OVER)
+        return [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
 
 
 async def fetch_assistant(assistant_id: str) -> dict[str, Any]:
-    """An assistant as Vapi keeps it. Raises `VendorError`."""
-    async with _told():
-        return _object(await _asked("GET", f"/assistant/{quote(assistant_id, safe='')}", NO_ASSISTANT))
+    """An assistant's configuration. Raises `VendorError`."""
+    async with _vendor_errors():
+        return _object(await _request("GET", f"/assistant/{quote(assistant_id, safe='')}", NO_ASSISTANT))
 
 
-async def create_assistant(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Make an assistant; the answer holds its id. Raises `VendorError`."""
-    async with _told():
-        return _object(await _asked("POST", "/assistant", NO_ASSISTANT, facts))
+async def create_assistant(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Create an assistant and return it, with its id. Raises `VendorError`."""
+    async with _vendor_errors():
+        return _object(await _request("POST", "/assistant", NO_ASSISTANT, fields))
 
 
-async def update_assistant(assistant_id: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Change an assistant: each field that is named is replaced whole. Raises `VendorError`."""
-    async with _told():
+async def update_assistant(assistant_id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace each named field of an assistant as a whole. Raises `VendorError`."""
+    async with _vendor_errors():
         path = f"/assistant/{quote(assistant_id, safe='')}"
-        return _object(await _asked("PATCH", path, NO_ASSISTANT, facts))
+        return _object(await _request("PATCH", path, NO_ASSISTANT, fields))
 
 
 async def end_call(call: Mapping[str, Any]) -> None:
-    """End a call that `fetch_call` found still running. Raises `VendorError`."""
-    async with _told():
+    """End a running call, given as `fetch_call` returned it. Raises `VendorError`."""
+    async with _vendor_errors():
         await _post(_control_url(call), {"type": "end-call"})
 
 
 @asynccontextmanager
-async def _told() -> AsyncIterator[None]:
-    """A deadline, and a sentence for whatever goes wrong."""
+async def _vendor_errors() -> AsyncIterator[None]:
+    """Apply the deadline, and turn every error into a `VendorError`."""
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(REQUEST_SECONDS):
             yield
     except TimeoutError:
+        raise timed_out(VENDOR, REQUEST_SECONDS) from None
+    except ForbiddenUrl as error:
+        log.warning("vapi: control URL not followed: %s", error)
         raise VendorError(
-            f"Vapi did not answer within {SECONDS:.0f} seconds.", may_have_happened=True
-        ) from None
-    except ForbiddenUrl as refusal:
-        log.warning("vapi: control URL not followed: %s", refusal)
-        raise VendorError(
-            "Vapi named a control address that is not in VAPI_ALLOWED_HOSTS.", status=400
+            "Vapi returned a control URL whose host is not in VAPI_ALLOWED_HOSTS.", status=400
         ) from None
     except (aiohttp.ClientError, OSError) as error:
         log.warning("vapi: no connection: %s", type(error).__name__)
-        raise VendorError("Vapi cannot be reached from here.") from None
+        raise unreachable(VENDOR) from None
 
 
-async def _call(vapi_call_id: str) -> dict[str, Any]:
-    return _object(await _asked("GET", f"/call/{quote(vapi_call_id, safe='')}", OVER))
+async def _fetch_call(vapi_call_id: str) -> dict[str, Any]:
+    return _object(await _request("GET", f"/call/{quote(vapi_call_id, safe='')}", CALL_IS_OVER))
 
 
-async def _asked(method: str, path: str, gone: str, body: Mapping[str, Any] | None = None) -> Any:
-    """The answer's JSON, None for what is none; `gone` says what a 404 means."""
+async def _request(method: str, path: str, not_found: str, body: Mapping[str, Any] | None = None) -> Any:
+    """The JSON of the response, None if it is not JSON. `not_found` is the sentence for a 404."""
     headers = {"Authorization": f"Bearer {settings.VAPI_API_KEY}"}
     url = settings.VAPI_BASE_URL + path
     async with (
         _session() as http,
-        http.request(method, url, headers=headers, json=body, allow_redirects=False) as answer,
+        http.request(method, url, headers=headers, json=body, allow_redirects=False) as response,
     ):
-        said = b""
-        while len(said) <= MAX_ANSWER_BYTES and (more := await answer.content.read(MAX_ANSWER_BYTES)):
-            said += more
         try:
-            found = json.loads(said)
+            answer = json.loads(await read_bounded(response, MAX_RESPONSE_BYTES))
         except (ValueError, RecursionError):
-            found = None
-        _must_be_well(answer.status, gone, found if method != "GET" else None)
-    return found
+            answer = None
+        _raise_for_status(response.status, not_found, answer if method != "GET" else None)
+    return answer
 
 
-def _object(found: Any) -> dict[str, Any]:
-    return found if isinstance(found, dict) else {}
+def _object(answer: Any) -> dict[str, Any]:
+    return answer if isinstance(answer, dict) else {}
 
 
 def _control_url(call: Mapping[str, Any]) -> str:
     monitor = call.get("monitor")
-    found = monitor.get("controlUrl") if isinstance(monitor, dict) else None
-    if not isinstance(found, str) or not found:
+    url = monitor.get("controlUrl") if isinstance(monitor, dict) else None
+    if not isinstance(url, str) or not url:
         raise VendorError(
-            "Vapi offers no control over this call: it is over, or control is switched off.", status=400
+            "Vapi returned no control URL: the call is over, or its monitor plan has control disabled.",
+            status=400,
         )
-    return found
+    return url
 
 
 async def _post(url: str, message: Mapping[str, Any]) -> None:
-    must_be_public = AllowedHosts(settings.VAPI_ALLOWED_HOSTS).check(url, _SCHEMES)
-    address = await public_address(urlsplit(url).hostname or "", 443) if must_be_public else None
-    async with _session(address) as http, http.post(url, json=message, allow_redirects=False) as answer:
-        _must_be_well(answer.status)
+    hosts = AllowedHosts(settings.VAPI_ALLOWED_HOSTS)
+    _raise_for_status(await post_json(url, message, hosts, user_agent=USER_AGENT))
 
 
-def _must_be_well(status: int, gone: str = OVER, said: Any = None) -> None:
+def _raise_for_status(status: int, not_found: str = CALL_IS_OVER, answer: Any = None) -> None:
     if status in (200, 201, 202, 204):
         return
     log.warning("vapi answered %d", status)
     match status:
-        case 400 | 422 if words := _complaints(said):
-            sentence = f"Vapi refuses: {words}"
+        case 400 | 422 if errors := _validation_errors(answer):
+            sentence = f"Vapi rejected the request: {errors}"
         case 400 | 404 | 409 | 410:
-            sentence = gone
+            sentence = not_found
         case 401:
-            sentence = "Vapi refuses our key: check VAPI_API_KEY (the private key, not the public one)."
+            sentence = "Vapi rejected the API key. Set VAPI_API_KEY to the private key, not the public one."
         case 403:
-            sentence = "Vapi refuses our key: check VAPI_API_KEY."
+            sentence = "Vapi rejected the API key. Check VAPI_API_KEY."
         case 429:
-            sentence = "Vapi is asked too often at the moment. Try again in a few seconds."
+            sentence = rate_limited(VENDOR)
         case _:
-            sentence = f"Vapi has trouble of its own ({status}). Try again."
+            sentence = server_error(VENDOR, status)
     raise VendorError(sentence, status=status)
 
 
-def _complaints(said: Any) -> str:
-    """What Vapi finds wrong with what it was sent: one sentence or several."""
-    message = said.get("message") if isinstance(said, dict) else None
-    found = message if isinstance(message, list) else [message]
-    return clean_text("; ".join(each for each in found if isinstance(each, str)), MAX_COMPLAINT)
+def _validation_errors(answer: Any) -> str:
+    """What Vapi finds wrong in a request: one sentence, or a list of them."""
+    message = answer.get("message") if isinstance(answer, dict) else None
+    sentences = message if isinstance(message, list) else [message]
+    return clean_text("; ".join(text for text in sentences if isinstance(text, str)), MAX_VALIDATION_ERROR)
 
 
-class _Pinned(AbstractResolver):
-    """One address for any name: a second look-up could answer otherwise than the one that was checked."""
-
-    def __init__(self, address: str) -> None:
-        self._address = address
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        family = socket.AF_INET6 if ":" in self._address else socket.AF_INET
-        return [
-            ResolveResult(
-                hostname=host, host=self._address, port=port, family=family, proto=0,
-                flags=socket.AI_NUMERICHOST,
-            )
-        ]  # fmt: skip
-
-    async def close(self) -> None:
-        """Nothing is open."""
-
-
-def _session(address: str | None = None) -> aiohttp.ClientSession:
-    connector: dict[str, Any] = {}
-    if address is not None:
-        connector = {"connector": aiohttp.TCPConnector(resolver=_Pinned(address))}
-    return aiohttp.ClientSession(trust_env=False, headers={"User-Agent": USER_AGENT}, **connector)
+def _session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(trust_env=False, headers={"User-Agent": USER_AGENT})

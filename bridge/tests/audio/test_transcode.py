@@ -74,14 +74,14 @@ def test_it_waits_for_the_other_half_of_a_sample() -> None:
 def test_it_forgets_half_a_sample_when_the_assistant_was_cut_off() -> None:
     door, fresh = Pcm16k(), Pcm16k()
     door.to_caller(b"\x01")
-    door.cut_off()
+    door.interrupted()
     answer = measure_audio.multi_tone(16000, 0.25).astype("<i2").tobytes()
     assert door.to_caller(answer) == fresh.to_caller(answer)
 
 
 def test_it_has_nothing_to_forget_where_a_byte_is_a_sample() -> None:
     door = PassThrough()
-    door.cut_off()
+    door.interrupted()
     assert door.to_caller(b"\x01") == b"\x01"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.call.barge_in import DEAF_SECONDS, LOCAL_MS, ONCE_SECONDS, BargeIn
+from bridge.call.barge_in import IGNORE_AUDIO_SECONDS, LOUD_MS, SAME_BARGE_IN_SECONDS, BargeIn
 from bridge.call.playout import Playout
 from bridge.call.turns import Turns
 from bridge.tests.call.stories import LOUD, SILENCE
@@ -23,7 +23,7 @@ class Scene:
         for _ in range(0, ms, 20):
             self.now += 0.02
             self.turns.caller_frame(ulaw, self.now)
-            found.append(self.barge_in.overlapped(self.now))
+            found.append(self.barge_in.is_overlap(self.now))
             if found[-1]:
                 self.playout.clear(self.now)
         return found
@@ -35,8 +35,8 @@ def test_a_loud_caller_over_playing_audio_is_noticed_once() -> None:
     scene.turns.assistant_audible(scene.now, 60.0)
     found = scene.caller(LOUD, 380)
     assert found.count(True) == 1
-    assert LOCAL_MS / 20 <= found.index(True) + 1 <= LOCAL_MS / 20 + 3
-    assert scene.barge_in.ignore_audio_until > 100.0 + DEAF_SECONDS
+    assert LOUD_MS / 20 <= found.index(True) + 1 <= LOUD_MS / 20 + 3
+    assert scene.barge_in.ignore_audio_until > 100.0 + IGNORE_AUDIO_SECONDS
 
 
 def test_speech_before_the_audio_does_not_count_as_over_it() -> None:
@@ -44,7 +44,7 @@ def test_speech_before_the_audio_does_not_count_as_over_it() -> None:
     scene.caller(LOUD, 1000)
     scene.turns.assistant_audible(scene.now, 60.0)
     scene.playout.queue(8000 * 60, scene.now)
-    assert not any(scene.caller(LOUD, LOCAL_MS))
+    assert not any(scene.caller(LOUD, LOUD_MS))
     assert any(scene.caller(LOUD, 40))
 
 
@@ -57,14 +57,14 @@ def test_a_loud_caller_over_nothing_cuts_nobody_off() -> None:
 def test_an_assistant_that_falls_silent_for_the_caller_was_cut_off() -> None:
     scene = Scene(plays=60.0)
     scene.barge_in.caller_started(101.0)
-    assert scene.barge_in.assistant_stopped(101.0 + ONCE_SECONDS)
-    assert not scene.barge_in.assistant_stopped(101.0 + ONCE_SECONDS), "one sign, one use"
+    assert scene.barge_in.assistant_stopped(101.0 + SAME_BARGE_IN_SECONDS)
+    assert not scene.barge_in.assistant_stopped(101.0 + SAME_BARGE_IN_SECONDS), "one sign, one use"
 
 
 def test_one_that_falls_silent_later_was_just_done() -> None:
     scene = Scene(plays=60.0)
     scene.barge_in.caller_started(101.0)
-    assert not scene.barge_in.assistant_stopped(101.1 + ONCE_SECONDS)
+    assert not scene.barge_in.assistant_stopped(101.1 + SAME_BARGE_IN_SECONDS)
 
 
 def test_one_that_was_heard_to_the_end_was_not_cut_off() -> None:

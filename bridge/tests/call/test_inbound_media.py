@@ -6,15 +6,15 @@ from collections import Counter
 
 import pytest
 
-from bridge.call.inbound_media import ABUSE_COUNT, ABUSE_SECONDS, MOST_JITTER_MS, Arrivals
+from bridge.call.inbound_media import ABUSE_COUNT, ABUSE_SECONDS, MAX_JITTER_MS, InboundMedia
 
 
 def counted(*frames: tuple[int | None, float]) -> Counter[str]:
     counters: Counter[str] = Counter()
-    arrivals = Arrivals(10.0, counters)
+    arrivals = InboundMedia(10.0, counters)
     for chunk, at in frames:
         arrivals.frame(chunk, at)
-    assert arrivals.latest == frames[-1][1]
+    assert arrivals.latest_at == frames[-1][1]
     return counters
 
 
@@ -36,18 +36,18 @@ def test_a_frame_without_a_number_leaves_no_gap() -> None:
 
 
 def test_too_much_rubbish_at_once_is_abuse() -> None:
-    arrivals = Arrivals(10.0, Counter())
-    assert [arrivals.bad(11.0) for _ in range(ABUSE_COUNT + 1)] == [False] * ABUSE_COUNT + [True]
+    arrivals = InboundMedia(10.0, Counter())
+    assert [arrivals.bad_message(11.0) for _ in range(ABUSE_COUNT + 1)] == [False] * ABUSE_COUNT + [True]
 
 
 def test_as_much_rubbish_over_a_long_time_is_not() -> None:
-    arrivals = Arrivals(10.0, Counter())
+    arrivals = InboundMedia(10.0, Counter())
     pause = ABUSE_SECONDS / (ABUSE_COUNT - 1)
-    assert not any(arrivals.bad(11.0 + number * pause) for number in range(4 * ABUSE_COUNT))
+    assert not any(arrivals.bad_message(11.0 + number * pause) for number in range(4 * ABUSE_COUNT))
 
 
 def test_jitter_is_how_far_19_frames_of_20_are_off_their_time_at_most() -> None:
-    arrivals, at = Arrivals(10.0, Counter()), 10.0
+    arrivals, at = InboundMedia(10.0, Counter()), 10.0
     assert arrivals.jitter_p95_ms is None
     for number in range(100):
         at += 0.0205 if number % 50 else 3.0  # two of a hundred come very late
@@ -60,4 +60,4 @@ def test_jitter_is_how_far_19_frames_of_20_are_off_their_time_at_most() -> None:
     for _ in range(400):
         at += 3.0
         arrivals.frame(None, at)
-    assert arrivals.jitter_p95_ms == MOST_JITTER_MS
+    assert arrivals.jitter_p95_ms == MAX_JITTER_MS

@@ -8,16 +8,16 @@ from bridge.call.keypad import MAX_GROUP, MAX_PER_CALL, MAX_PER_SECOND, PAUSE_SE
 def test_a_hash_completes_a_group() -> None:
     keypad = Keypad()
     assert [keypad.press(key, 1.0) for key in "42#"] == [None, None, "42#"]
-    assert keypad.due is None
+    assert keypad.due_at is None
 
 
 def test_a_pause_completes_a_group() -> None:
     keypad = Keypad()
     keypad.press("4", 1.0)
     keypad.press("2", 1.5)
-    assert keypad.due == 1.5 + PAUSE_SECONDS
+    assert keypad.due_at == 1.5 + PAUSE_SECONDS
     assert keypad.take() == "42"
-    assert keypad.due is None
+    assert keypad.due_at is None
 
 
 def test_there_is_nothing_to_take_twice() -> None:

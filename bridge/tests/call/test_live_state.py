@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bridge.call.events import CallerLegClosed
-from bridge.call.live_state import APART_SECONDS, MAX_PARTIAL
+from bridge.call.live_state import MAX_PARTIAL, MIN_INTERVAL_SECONDS
 from bridge.journal import LiveNote, StreamEnded
 from bridge.tests.call.stories import WALL, Story, connecting, live, waiting
 from bridge.wire import vapi
@@ -147,7 +147,7 @@ def test_there_are_four_notes_a_second_and_the_latest_wins() -> None:
         call.later(0.01)
     told = notes(call)[before:]
     assert len(told) == 4
-    call.later(APART_SECONDS)
+    call.later(MIN_INTERVAL_SECONDS)
     assert len(notes(call)) == before + 5
     assert notes(call)[-1].partial == "word 89"
     times = [note.at_ms for note in notes(call)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.call.playout import MAX_PENDING_MARKS, OVERDUE_SECONDS, Pending, Playout
+from bridge.call.playout import MAX_PENDING_MARKS, OVERDUE_SECONDS, PendingMark, Playout
 
 
 def test_what_was_sent_plays_in_real_time() -> None:
@@ -32,7 +32,7 @@ def test_an_echo_brings_back_what_was_marked() -> None:
     playout = Playout()
     playout.queue(8000, now=10.0)
     name = playout.place_mark(10.0, turn=3)
-    assert playout.echoed(name, 11.02) == Pending(11.0, 3)
+    assert playout.echoed(name, 11.02) == PendingMark(11.0, 3)
     assert playout.overdue == 0
 
 
@@ -51,7 +51,7 @@ def test_a_clear_empties_the_buffer() -> None:
     playout = Playout()
     playout.queue(80_000, now=10.0)
     playout.clear(10.5)
-    assert not playout.playing(10.5)
+    assert not playout.is_playing(10.5)
     assert playout.generation == 1
 
 
@@ -65,17 +65,17 @@ def test_a_clear_does_not_put_audio_back_that_was_played() -> None:
 def test_it_plays_by_arithmetic() -> None:
     playout = Playout()
     playout.queue(8000, now=10.0)
-    assert playout.playing(10.9)
-    assert not playout.playing(11.1)
+    assert playout.is_playing(10.9)
+    assert not playout.is_playing(11.1)
 
 
 def test_it_plays_until_a_mark_comes_back() -> None:
     playout = Playout()
     playout.queue(8000, now=10.0)
     name = playout.place_mark(10.0)
-    assert playout.playing(11.5)
+    assert playout.is_playing(11.5)
     playout.echoed(name, 11.5)
-    assert not playout.playing(11.5)
+    assert not playout.is_playing(11.5)
 
 
 def test_a_mark_is_not_waited_for_for_ever() -> None:
@@ -83,7 +83,7 @@ def test_a_mark_is_not_waited_for_for_ever() -> None:
     playout.place_mark(10.0)
     playout.queue(80_000, now=10.0)
     playout.place_mark(10.0)
-    assert playout.playing(10.0 + OVERDUE_SECONDS + 0.1)
+    assert playout.is_playing(10.0 + OVERDUE_SECONDS + 0.1)
     assert playout.overdue == 1
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bridge import end_reasons
-from bridge.call.report import MAX_HAPPENED, MAX_KINDS, CallReport
+from bridge.call.report import MAX_COUNTERS, MAX_EVENTS, CallReport
 from bridge.call.turns import Turn
-from bridge.call.utterances import Spoken
+from bridge.call.utterances import SpeechTimes
 from bridge.journal import AssistantAnswered, StreamRefused, StreamStarted, TimelineEvent, TurnTaken
 from bridge.tests.call.stories import CALL, STREAM, WALL
 
@@ -32,29 +32,31 @@ def test_a_refused_stream_has_a_call_and_no_happenings() -> None:
     report = CallReport(99.0)
     reason = end_reasons.TICKET_REFUSED
     assert report.refused(CALL, WALL, reason) == StreamRefused(CALL, WALL, reason)
-    assert report.happened("bad-message", 100.0, {}) is None
+    assert report.timeline_event("bad-message", 100.0, {}) is None
     assert not report.counters
 
 
 def test_happenings_are_numbered_from_zero() -> None:
     report = started()
-    assert report.happened("stream-started", 100.0, {}) == TimelineEvent(CALL, 0, "stream-started", 0, {})
-    assert report.happened("dtmf", 101.0, {"digit": "4"}) == TimelineEvent(
+    assert report.timeline_event("stream-started", 100.0, {}) == TimelineEvent(
+        CALL, 0, "stream-started", 0, {}
+    )
+    assert report.timeline_event("dtmf", 101.0, {"digit": "4"}) == TimelineEvent(
         CALL, 1, "dtmf", 1000, {"digit": "4"}
     )
 
 
 def test_a_flood_of_happenings_is_cut_and_counted() -> None:
     report = started()
-    written = [report.happened("hang", 101.0, {}) for _ in range(MAX_HAPPENED + 7)]
+    written = [report.timeline_event("hang", 101.0, {}) for _ in range(MAX_EVENTS + 7)]
     assert written.count(None) == report.counters["happenings_dropped"] == 7
 
 
 def test_utterances_are_numbered_by_themselves() -> None:
     report = started()
-    report.happened("stream-started", 100.0, {})
-    first = report.utterance("assistant", "Hello.", Spoken(100.5, 101.0, interrupted=True))
-    second = report.utterance("caller", "Hi.", Spoken(None, None))
+    report.timeline_event("stream-started", 100.0, {})
+    first = report.utterance("assistant", "Hello.", SpeechTimes(100.5, 101.0, interrupted=True))
+    second = report.utterance("caller", "Hi.", SpeechTimes(None, None))
     assert (first.index, first.started_ms, first.ended_ms, first.interrupted) == (0, 500, 1000, True)
     assert (second.index, second.started_ms, second.ended_ms, second.interrupted) == (1, None, None, False)
 
@@ -72,12 +74,12 @@ def test_a_turn_says_what_is_known_of_it() -> None:
 
 def test_names_that_a_peer_chooses_are_bounded() -> None:
     report = started()
-    for number in range(MAX_KINDS + 5):
+    for number in range(MAX_COUNTERS + 5):
         report.count(f"vapi_unknown_{number}")
     report.count("vapi_unknown_0")
     assert report.counters["other"] == 5
     assert report.counters["vapi_unknown_0"] == 2
-    assert len(report.counters) == MAX_KINDS + 1
+    assert len(report.counters) == MAX_COUNTERS + 1
 
 
 def test_the_end_sums_up_what_was_counted() -> None:

@@ -30,8 +30,8 @@ from bridge.call.events import (
     TicketRefused,
     WriteEntry,
 )
-from bridge.call.report import MAX_HAPPENED, MAX_KINDS
-from bridge.call.session import IllegalStep, State
+from bridge.call.report import MAX_COUNTERS, MAX_EVENTS
+from bridge.call.states import IllegalTransition, State
 from bridge.journal import (
     AssistantAnswered,
     StreamEnded,
@@ -97,7 +97,7 @@ def test_without_a_start_the_socket_is_closed_after_five_seconds() -> None:
 def test_a_socket_that_breaks_before_start_leaves_nothing() -> None:
     call = waiting()
     assert call.tell(CallerLegClosed(1000)) == [HangUp()]
-    assert call.session.over
+    assert call.session.is_over
 
 
 def test_media_and_marks_before_start_are_counted_as_strange() -> None:
@@ -118,7 +118,7 @@ def test_a_second_start_is_counted_as_strange() -> None:
 
 def test_a_second_good_ticket_would_be_our_own_mistake() -> None:
     call = live()
-    with pytest.raises(IllegalStep):
+    with pytest.raises(IllegalTransition):
         call.accepted()
     assert call.session.state is State.LIVE
 
@@ -562,15 +562,15 @@ def test_unknown_event_names_are_bounded() -> None:
     call = live()
     for n in range(1000):
         call.tell(vapi.IgnoredEvent(f"weather-{n}", known=False))
-    assert len(call.session.counters) <= MAX_KINDS + 1
+    assert len(call.session.counters) <= MAX_COUNTERS + 1
     assert call.session.counters["other"] > 900
 
 
 def test_the_timeline_is_bounded() -> None:
     call = live()
-    for _ in range(MAX_HAPPENED + 50):
+    for _ in range(MAX_EVENTS + 50):
         call.tell(vapi.Hang())
-    assert len(call.written(TimelineEvent)) == MAX_HAPPENED
+    assert len(call.written(TimelineEvent)) == MAX_EVENTS
     assert call.session.counters["happenings_dropped"] >= 50
 
 
@@ -593,7 +593,7 @@ def test_lost_frames_are_counted_by_direction() -> None:
 
 
 def test_audio_that_was_not_transcoded_at_the_door_is_our_own_mistake() -> None:
-    with pytest.raises(IllegalStep):
+    with pytest.raises(IllegalTransition):
         live().tell(vapi.Audio(b"\xff"))
 
 

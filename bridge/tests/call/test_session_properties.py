@@ -26,8 +26,8 @@ from bridge.call.events import (
     TicketRefused,
 )
 from bridge.call.playout import MAX_PENDING_MARKS
-from bridge.call.report import MAX_HAPPENED, MAX_KINDS
-from bridge.call.session import State
+from bridge.call.report import MAX_COUNTERS, MAX_EVENTS
+from bridge.call.states import State
 from bridge.journal import StreamEnded, TimelineEvent, UtteranceSpoken
 from bridge.tests.call.stories import LOUD, SILENCE, START, STREAM, WALL, Story
 from bridge.wire import twilio, vapi
@@ -130,9 +130,9 @@ class Model(Story):
     def check_bounds(self) -> None:
         session = self.session
         assert session._hold.held_ms <= HOLD_MS
-        assert len(session._playout._pending) <= MAX_PENDING_MARKS
-        assert len(session.counters) <= MAX_KINDS + 40
-        assert session.over or session.deadline < float("inf")
+        assert len(session._turn_taking.playout._pending) <= MAX_PENDING_MARKS
+        assert len(session.counters) <= MAX_COUNTERS + 40
+        assert session.is_over or session.deadline < float("inf")
 
     def check_promises(self) -> None:
         sent = [action.ulaw for action in self.done(SendToAssistant)]
@@ -144,7 +144,7 @@ class Model(Story):
         assert all(end.end_reason in end_reasons.ENDED_BY for end in ends)
         happened = self.written(TimelineEvent)
         assert [entry.index for entry in happened] == list(range(len(happened)))
-        assert len(happened) <= MAX_HAPPENED
+        assert len(happened) <= MAX_EVENTS
         assert [entry.index for entry in self.written(UtteranceSpoken)] == list(
             range(len(self.written(UtteranceSpoken)))
         )
@@ -167,7 +167,7 @@ def test_every_call_keeps_its_promises_and_ends_once(
         call.step(kind, what)
         call.check_bounds()
     call.later(100)  # whatever happened, nobody waits for ever
-    assert call.session.over
+    assert call.session.is_over
     call.check_promises()
     done = len(call.did)
     for kind, what in steps:

@@ -92,7 +92,7 @@ def test_turns_are_numbered_from_one(talk: Talk) -> None:
 
 def test_a_greeting_answers_nobody(talk: Talk) -> None:
     assert talk.assistant(1000) is None
-    assert talk.turns.stretch_began == 50.0
+    assert talk.turns.assistant_speech_at == 50.0
 
 
 def test_audio_that_merely_goes_on_under_the_callers_words_is_no_answer(talk: Talk) -> None:
@@ -108,7 +108,7 @@ def test_audio_that_merely_goes_on_under_the_callers_words_is_no_answer(talk: Ta
 
 def test_large_chunks_are_one_stretch_of_speech(talk: Talk) -> None:
     talk.assistant(3000, chunk_ms=500)
-    assert talk.turns.stretch_began == 50.0
+    assert talk.turns.assistant_speech_at == 50.0
 
 
 def test_after_a_clear_the_next_audio_is_an_answer_without_long_silence(talk: Talk) -> None:

@@ -18,9 +18,9 @@ from twilio.request_validator import RequestValidator
 from bridge.admission import Admission
 from bridge.config import AudioFormat, BridgeConfig
 from bridge.context import BridgeContext
-from bridge.end_reason_cache import KnownEnds
+from bridge.end_reason_cache import EndReasonCache
 from bridge.io.consumer import MediaStreamConsumer
-from bridge.io.vapi_link import VapiClient
+from bridge.io.vapi_client import VapiClient
 from bridge.journal import Entry, StreamEnded
 from bridge.tests.call.stories import ACCOUNT, CALL, STREAM
 from bridge.tests.samples import sample
@@ -302,10 +302,10 @@ class House:
             "vapi_audio_format": AudioFormat.MULAW,
         }
         self.config = BridgeConfig(**{**defaults, **settings})
-        self.ends = KnownEnds()
-        self.admission = Admission(self.config, ends=self.ends)
+        self.end_reasons = EndReasonCache()
+        self.admission = Admission(self.config, end_reason_cache=self.end_reasons)
         self.journal = Notebook(self.board)
-        self.context = BridgeContext(self.config, self.admission, self.journal, self.ends)
+        self.context = BridgeContext(self.config, self.admission, self.journal, self.end_reasons)
         self.client = VapiClient(self.config)
 
     def ticket(self, call_sid: str = CALL) -> str:

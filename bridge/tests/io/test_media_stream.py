@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from asgiref.sync import SyncToAsync
 
-from bridge.call import session
+from bridge.call import session, turn_taking
 from bridge.config import AudioFormat
-from bridge.io import outbox, runner, vapi_link
+from bridge.io import outbox, runner, vapi_client
 from bridge.journal import (
     AssistantAnswered,
     StreamEnded,
@@ -71,7 +71,7 @@ async def test_a_caller_who_stops_has_hung_up(house: House, vapi: Vapi) -> None:
     assert len(vapi.told("end-call")) == 1, "else the call goes on there, and costs"
     assert vapi.close_code == 1000
     assert vapi.controlled == []
-    assert await house.ends.find(CALL) == "caller-hung-up"
+    assert await house.end_reasons.find(CALL) == "caller-hung-up"
     assert house.admission.live_calls == 0
 
 
@@ -172,7 +172,7 @@ async def test_an_end_with_an_error_is_a_failure(house: House, vapi: Vapi) -> No
 async def test_a_vapi_that_refuses_is_unreachable(
     house: House, vapi: Vapi, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
-    monkeypatch.setattr(vapi_link, "RETRY_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(vapi_client, "RETRY_PAUSE_SECONDS", 0.0)
     vapi.statuses = [status, status, status]
     caller = await house.dialling()
     await caller.over()
@@ -197,7 +197,7 @@ async def test_a_socket_that_refuses_is_unreachable_and_nothing_is_left_at_vapi(
 async def test_a_vapi_that_never_answers_is_unreachable(
     house: House, vapi: Vapi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vapi_link, "CREATE_SECONDS", 0.1)
+    monkeypatch.setattr(vapi_client, "CREATE_SECONDS", 0.1)
     vapi.created.clear()
     caller = await house.dialling()
     await caller.over()
@@ -216,7 +216,7 @@ async def test_a_bad_ticket_closes_with_4003_and_nobody_is_dialled(
     assert vapi.requests == []
     (refused,) = house.journal.entries
     assert isinstance(refused, StreamRefused)
-    assert await house.ends.find(CALL) == "ticket-refused"
+    assert await house.end_reasons.find(CALL) == "ticket-refused"
 
 
 async def test_a_second_stream_is_refused_and_the_first_goes_on(house: House, vapi: Vapi) -> None:
@@ -231,7 +231,7 @@ async def test_a_second_stream_is_refused_and_the_first_goes_on(house: House, va
     await house.board.until(lambda: vapi.audio == [LOUD])
     first.stop()
     await first.over()
-    assert await house.ends.find(CALL) == "caller-hung-up"
+    assert await house.end_reasons.find(CALL) == "caller-hung-up"
     assert len(vapi.requests) == 1
 
 
@@ -297,7 +297,7 @@ async def test_a_call_has_its_longest_time(make_house: MakeHouse, vapi: Vapi) ->
 
 
 async def test_a_stalled_assistant_is_left(house: House, vapi: Vapi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "STALL_SECONDS", 0.4)
+    monkeypatch.setattr(turn_taking, "STALL_SECONDS", 0.4)
     caller = await house.live()
     for _ in range(20):
         caller.frame(LOUD)
@@ -350,7 +350,7 @@ async def test_a_server_that_is_taken_down_ends_its_calls(house: House, vapi: Va
     assert (await house.ended()).end_reason == "worker-lost"
     assert len(vapi.told("end-call")) == 1
     assert caller.close_code == 1000
-    assert await house.ends.find(CALL) == "worker-lost"
+    assert await house.end_reasons.find(CALL) == "worker-lost"
     assert house.admission.live_calls == 0
 
 
@@ -375,7 +375,7 @@ async def test_a_start_that_comes_with_the_last_moment_costs_no_place(
         return True
 
     monkeypatch.setattr(session, "START_SECONDS", 0.05)
-    monkeypatch.setattr(house.ends, "spend", spend)
+    monkeypatch.setattr(house.end_reasons, "use_ticket", spend)
     caller = Caller(house)
     await caller.connect()
     caller.start(house.ticket())
@@ -445,7 +445,7 @@ async def test_an_assistant_leg_that_takes_nothing_has_failed(
     house: House, vapi: Vapi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "WRITE_SECONDS", 0.1)
-    monkeypatch.setattr(vapi_link, "CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr(vapi_client, "CLOSE_SECONDS", 0.2)
     vapi.reads = False
     caller = await house.live()
     while house.journal.written(TimelineEvent)[-1].kind != "stream-ended":
@@ -468,7 +468,7 @@ async def test_an_error_of_our_own_ends_the_call_cleanly(
     await caller.over()
     assert (await house.ended()).end_reason == "worker-lost"
     assert len(vapi.told("end-call")) == 1
-    assert "our own error" in caplog.text
+    assert "internal error" in caplog.text
     assert "no space left" in caplog.text
 
 
@@ -476,12 +476,12 @@ async def test_an_error_in_the_session_ends_the_call_cleanly(
     house: House, vapi: Vapi, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caller = await house.live()
-    monkeypatch.setattr(session.CallSession, "_dtmf", None)
+    monkeypatch.setattr(session.CallSession, "_on_dtmf", None)
     caller.send_text(sample("twilio/dtmf"))
     await caller.over()
     assert (await house.ended()).end_reason == "worker-lost"
     assert len(vapi.told("end-call")) == 1
-    assert "our own error" in caplog.text
+    assert "internal error" in caplog.text
 
 
 async def test_an_error_while_it_ends_does_not_keep_the_line_open(
@@ -594,7 +594,7 @@ async def test_a_clear_overtakes_what_waits_for_a_slow_caller_leg(house: House, 
 async def test_a_slow_caller_leg_loses_its_oldest_audio_and_it_is_counted(
     house: House, vapi: Vapi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "TO_CALLER_BYTES", 400)
+    monkeypatch.setattr(runner, "MAX_QUEUED_BYTES", 400)
     caller = await house.live()
     caller.takes.clear()
     for n in range(6):

@@ -7,25 +7,27 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from websockets.asyncio.client import ClientConnection
 
+from bridge import allowed_hosts
 from bridge.allowed_hosts import ForbiddenUrl
 from bridge.call.events import AssistantAudio
 from bridge.config import AudioFormat, BridgeConfig
-from bridge.io import vapi_link
-from bridge.io.vapi_link import AssistantLink, Dialled, Unreachable, VapiClient
+from bridge.io import vapi_client, vapi_link
+from bridge.io.vapi_client import DialError, DialRequest, VapiClient
+from bridge.io.vapi_link import VapiLink
+from bridge.io.vapi_socket import VapiSocket
 from bridge.routes import Route
 from bridge.tests.call.stories import CALL, LOUD
 from bridge.tests.io.peers import Noticeboard, Vapi
 from bridge.wire.vapi import CallCreated
 
-WHOM = Dialled(CALL, "+15551230000", Route(assistant_id="assistant-1"))
+WHOM = DialRequest(CALL, "+15551230000", Route(assistant_id="assistant-1"))
 MakeClient = Callable[..., VapiClient]
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vapi_link, "RETRY_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(vapi_client, "RETRY_PAUSE_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -57,14 +59,14 @@ async def make_client(vapi: Vapi) -> AsyncIterator[MakeClient]:
         await client.close()
 
 
-async def dialled(client: VapiClient, whom: Dialled = WHOM) -> AssistantLink:
+async def dialled(client: VapiClient, whom: DialRequest = WHOM) -> VapiLink:
     link = await client.dial(whom, lambda: True)
     assert link is not None
     return link
 
 
-async def why_unreachable(client: VapiClient) -> Unreachable:
-    with pytest.raises(Unreachable) as failure:
+async def why_unreachable(client: VapiClient) -> DialError:
+    with pytest.raises(DialError) as failure:
         await client.dial(WHOM, lambda: True)
     assert "canary" not in str(failure.value)
     assert "/socket" not in str(failure.value)
@@ -87,7 +89,7 @@ async def test_it_asks_as_documented(make_client: MakeClient, vapi: Vapi) -> Non
 
 async def test_a_route_has_its_own_assistant_and_limits(make_client: MakeClient, vapi: Vapi) -> None:
     route = Route("1", "+1", "assistant-2", {"firstMessage": "Hi"}, 350, max_call_seconds=60, record=True)
-    link = await dialled(make_client(), Dialled(CALL, "", route))
+    link = await dialled(make_client(), DialRequest(CALL, "", route))
     overrides = vapi.bodies[0]["assistantOverrides"]
     assert vapi.bodies[0]["assistantId"] == "assistant-2"
     assert overrides["maxDurationSeconds"] == 60
@@ -157,7 +159,7 @@ async def test_a_listed_name_with_a_private_address_is_not_followed(
     async def public_address(host: str, port: int) -> str:
         raise ForbiddenUrl("host resolves to an address that is not public")
 
-    monkeypatch.setattr(vapi_link, "public_address", public_address)
+    monkeypatch.setattr(allowed_hosts, "public_address", public_address)
     vapi.changes = {"transport": {"websocketCallUrl": "wss://api.vapi.ai/x"}}
     assert "not public" in str(await why_unreachable(make_client()))
 
@@ -179,13 +181,13 @@ async def test_it_connects_to_the_address_that_was_checked(
         connected.append((options["host"], options.get("server_hostname")))
         raise ConnectionRefusedError
 
-    async def create(whom: Dialled) -> CallCreated:
+    async def create(whom: DialRequest) -> CallCreated:
         return CallCreated("vapi-1", "wss://api.vapi.ai/x")
 
-    monkeypatch.setattr(vapi_link, "public_address", public_address)
+    monkeypatch.setattr(allowed_hosts, "public_address", public_address)
     monkeypatch.setattr(loop, "create_connection", create_connection)
     client = make_client()
-    monkeypatch.setattr(client, "_create", create)
+    monkeypatch.setattr(client, "_create_call", create)
     await why_unreachable(client)
     assert asked == ["api.vapi.ai"]
     assert connected == [("127.0.0.1", "api.vapi.ai")]
@@ -203,7 +205,7 @@ async def test_a_socket_that_answers_otherwise(make_client: MakeClient, vapi: Va
 async def test_a_socket_that_hangs_in_its_handshake(
     make_client: MakeClient, vapi: Vapi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vapi_link, "OPEN_SECONDS", 0.1)
+    monkeypatch.setattr(vapi_client, "OPEN_SECONDS", 0.1)
     vapi.opened.clear()
     assert "in time" in str(await why_unreachable(make_client()))
     assert vapi.controlled == [{"type": "end-call"}]
@@ -212,7 +214,7 @@ async def test_a_socket_that_hangs_in_its_handshake(
 async def test_a_socket_that_hangs_in_the_other_dialect(
     make_client: MakeClient, vapi: Vapi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vapi_link, "OPEN_SECONDS", 0.1)
+    monkeypatch.setattr(vapi_client, "OPEN_SECONDS", 0.1)
     vapi.opened.clear()
     assert "in time" in str(await why_unreachable(make_client(vapi_socket_url=vapi.url("/socket", "ws"))))
 
@@ -237,19 +239,19 @@ async def test_a_connection_that_breaks_is_tried_once_more(make_client: MakeClie
     await link.hang_up("close")
 
 
-async def test_a_server_that_takes_no_hello_is_unreachable(
+async def test_a_server_that_closes_before_the_first_message_is_unreachable(
     make_client: MakeClient, vapi: Vapi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = make_client(vapi_socket_url=vapi.url("/socket", "ws"))
-    opened = client._open
+    open_socket = client._open_socket
 
-    async def open_and_lose(url: str, pinned: str | None) -> ClientConnection:
-        socket = await opened(url, pinned)
+    async def open_and_close(url: str, address: str | None) -> VapiSocket:
+        socket = await open_socket(url, address)
         await socket.close()
         return socket
 
-    monkeypatch.setattr(client, "_open", open_and_lose)
-    assert "no hello" in str(await why_unreachable(client))
+    monkeypatch.setattr(client, "_open_socket", open_and_close)
+    assert "did not accept the first message" in str(await why_unreachable(client))
 
 
 async def test_a_call_that_is_no_longer_wanted_is_ended(make_client: MakeClient, vapi: Vapi) -> None:
@@ -344,7 +346,7 @@ async def test_the_control_url_is_not_followed_anywhere(
     vapi.changes = {"monitor": {"controlUrl": url}}
     link = await dialled(make_client())
     await link.hang_up("control")
-    assert "end-call by control failed: ForbiddenUrl" in caplog.text
+    assert "end-call by the control URL failed: ForbiddenUrl" in caplog.text
     assert url not in caplog.text
 
 

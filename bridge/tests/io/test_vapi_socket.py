@@ -62,7 +62,7 @@ async def test_it_writes_nothing_to_a_closed_connection_or_a_full_one(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     socket = await dial(server)
-    monkeypatch.setattr(vapi_socket, "ROOM_BYTES", -1)
+    monkeypatch.setattr(vapi_socket, "MAX_BUFFERED_BYTES", -1)
     assert not socket.write("no room")
     monkeypatch.undo()
     await socket.close()

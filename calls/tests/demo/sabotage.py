@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from bridge.audio import resample, transcode
 from bridge.audio.transcode import Transcoder
-from bridge.call import session
+from bridge.call import turn_taking
 from bridge.call.events import ClearPlayout
 from bridge.call.turns import Turn, Turns
 from bridge.io import runner, vapi_link
 from bridge.io.runner import CallRunner
-from bridge.io.vapi_link import AssistantLink, LinkEvent
+from bridge.io.vapi_link import LinkEvent, VapiLink
 from bridge.journal import Entry, UtteranceSpoken
 from bridge.wire import twilio
 
@@ -50,8 +50,8 @@ class Tampering:
     def to_caller(self, chunk: bytes) -> bytes:
         return self._door.to_caller(chunk)
 
-    def cut_off(self) -> None:
-        self._door.cut_off()
+    def interrupted(self) -> None:
+        self._door.interrupted()
 
 
 def frames_tampered(tamper: Callable[[list[bytes]], list[bytes]]) -> None:
@@ -92,9 +92,9 @@ def no_clear() -> None:
 
 def late_audio() -> None:
     """Everything from the assistant reaches the session a tenth of a second late."""
-    listen = AssistantLink.listen
+    listen = VapiLink.listen
 
-    async def late(self: AssistantLink, hear: Callable[[LinkEvent], None]) -> None:
+    async def late(self: VapiLink, hear: Callable[[LinkEvent], None]) -> None:
         loop = asyncio.get_running_loop()
 
         def hear_later(event: LinkEvent) -> None:
@@ -103,7 +103,7 @@ def late_audio() -> None:
         await listen(self, hear_later)
         await asyncio.sleep(LATE_SECONDS)
 
-    AssistantLink.listen = late  # type: ignore[method-assign]
+    VapiLink.listen = late  # type: ignore[method-assign]
 
 
 def noise_for_speech() -> None:
@@ -142,7 +142,7 @@ def turns_by_vapi() -> None:
                 turn.first_audio = max(told, turn.end_of_speech)
             return turn
 
-    session.Turns = Believing  # type: ignore[attr-defined]
+    turn_taking.Turns = Believing  # type: ignore[attr-defined]
 
 
 SABOTAGES: dict[str, Callable[[], None]] = {

@@ -1,4 +1,4 @@
-"""What staff do to a live call: asked of Twilio and Vapi over real HTTP, and told truly what came of it."""
+"""Actions on live calls: requests to Twilio and Vapi over real HTTP, and the messages that users see."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from django.contrib.auth.models import User
 from django.contrib.messages import get_messages
 from django.test import Client, TestCase, override_settings
 
+from bridge import allowed_hosts
 from bridge.allowed_hosts import AllowedHosts
 from bridge.end_reasons import ENDED_BY
 from bridge.journal import CallOffered, CarrierReported, LiveNote, StreamEnded
@@ -23,7 +24,7 @@ from calls.ingest.journal import SpoolJournal
 from calls.ingest.merge import utc_datetime
 from calls.models import AuditEntry, Call, PhoneNumber
 from calls.tests.builders import make_staff
-from calls.tests.staff.live.test_consumer import on_the_line
+from calls.tests.staff.live.test_consumer import make_live_call
 from calls.twilio import client as twilio_client
 from calls.vapi import client as vapi_client
 from calls.vendor_errors import VendorError
@@ -31,13 +32,13 @@ from calls.vendor_errors import VendorError
 ACCOUNT = "AC" + "1" * 32
 TOKEN = "a-token"
 KEY = "a-vapi-key"
-PERSON = "+15550107777"
+FALLBACK = "+15550107777"
 T = 1_700_000_000.0
 JS = {"HX-Request": "true"}
 
 
 class CannedVendor(ThreadingHTTPServer):
-    """Twilio and Vapi on one port: it keeps what it was asked, and answers as it is told."""
+    """Twilio and Vapi on one port. Records requests and sends canned responses."""
 
     daemon_threads = True
 
@@ -45,7 +46,7 @@ class CannedVendor(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: list[tuple[str, str, dict[str, str], bytes]] = []  # method, path, headers, body
         self.status = 200
-        self.answer: Any = None  # None: what a good call looks like
+        self.answer: Any = None  # None: a successful response
         self.control_url = f"{self.url}/vapi-1/control?secret=s"
         self.control_status = 200
         self.hold = threading.Event()
@@ -66,7 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: CannedVendor
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nobody reads it."""
+        """Keep the test output clean."""
 
     def do_GET(self) -> None:
         self._answer()
@@ -108,7 +109,7 @@ class ActionTests(TestCase):
         )  # fmt: skip
         self.user = make_staff("view_call", "act_on_call")
         self.client.force_login(self.user)
-        self.call = on_the_line()
+        self.call = make_live_call()
 
     def act(self, action: str, status: int = 200, **form: str) -> str:
         response = self.client.post(f"/calls/{self.call.pk}/{action}", form, headers=JS)
@@ -124,13 +125,13 @@ class ActionTests(TestCase):
         return list(found.values_list("username", "action", "detail"))
 
     def form(self) -> dict[str, str]:
-        """What Twilio was asked for last."""
+        """Form fields of the last request to Twilio."""
         (_, _, _, body) = self.far.asked[-1]
         return {name: values[0] for name, values in parse_qs(body.decode()).items()}
 
 
 class HangUpTests(ActionTests):
-    def test_it_asks_twilio_to_complete_the_call_and_says_so(self) -> None:
+    def test_it_asks_twilio_to_complete_the_call(self) -> None:
         self.assertIn("Call ended.", self.act("hang-up"))
         ((method, path, headers, _),) = self.far.asked
         self.assertEqual(
@@ -142,7 +143,7 @@ class HangUpTests(ActionTests):
         self.assertEqual(self.requested(), ("hung-up-by-staff", True))
         self.assertEqual(self.audited(), [(self.user.username, "hang-up", "")])
 
-    def test_the_row_says_so_before_twilio_is_asked(self) -> None:
+    def test_the_requested_end_is_written_before_twilio_is_asked(self) -> None:
         seen: list[tuple[str, bool]] = []
 
         def ask(call_sid: str) -> None:
@@ -152,7 +153,7 @@ class HangUpTests(ActionTests):
             self.act("hang-up")
         self.assertEqual(seen, [("hung-up-by-staff", True)])
 
-    def test_what_twilio_refuses_is_taken_back_and_told_in_words(self) -> None:
+    def test_a_rejection_by_twilio_is_reverted_and_explained(self) -> None:
         for status, code, words in (
             (404, 20404, "already over"),
             (400, 21220, "already over"),
@@ -171,18 +172,18 @@ class HangUpTests(ActionTests):
                 self.assertNotIn(ACCOUNT, answer + "".join(said.output))
                 self.assertEqual(self.requested(), ("", False))
 
-    def test_nobody_there_is_told_and_taken_back(self) -> None:
+    def test_a_failed_connection_is_reverted_and_explained(self) -> None:
         with override_settings(TWILIO_BASE_URL="http://127.0.0.1:1"), self.assertLogs("calls.twilio.client"):
             self.assertIn("Cannot connect", self.act("hang-up", 502))
         self.assertEqual(self.requested(), ("", False))
 
-    def test_a_twilio_that_hangs_is_left_after_a_while_and_may_have_done_it(self) -> None:
+    def test_a_timeout_may_have_ended_the_call(self) -> None:
         self.far.hold.clear()
         with mock.patch.object(twilio_client, "REQUEST_SECONDS", 0.2):
             self.assertIn("may have been carried out", self.act("hang-up", 502))
         self.assertEqual(self.requested(), ("hung-up-by-staff", True))
 
-    def test_an_unreadable_answer_may_mean_that_it_was_done(self) -> None:
+    def test_an_invalid_response_may_have_ended_the_call(self) -> None:
         self.far.answer = b"<html>"
         with self.assertLogs("calls.twilio.client"):
             self.assertIn("is not JSON", self.act("hang-up", 502))
@@ -194,20 +195,20 @@ class HangUpTests(ActionTests):
             self.act("hang-up", 502)
         self.assertEqual(len(self.far.asked), 1)
 
-    def test_without_credentials_nobody_is_asked(self) -> None:
+    def test_without_credentials_no_request_is_sent(self) -> None:
         with override_settings(TWILIO_AUTH_TOKENS=[]):
             self.assertIn("TWILIO_AUTH_TOKEN", self.act("hang-up", 502))
         self.assertEqual((self.far.asked, self.requested()), ([], ("", False)))
 
-    def test_a_call_that_is_over_is_left_alone(self) -> None:
+    def test_it_rejects_actions_on_an_ended_call(self) -> None:
         for changes in ({"status": "completed"}, {"end_reason": "assistant-failed"}):
-            self.call = on_the_line(**changes)
+            self.call = make_live_call(**changes)
             for action in ("hang-up", "say", "transfer"):
                 self.assertIn("already ended", self.act(action, 409, words="Hello."))
             self.assertEqual((self.requested(), self.audited()), (("", False), []))
         self.assertEqual(self.far.asked, [])
 
-    def test_a_call_that_ends_at_this_moment_is_left_alone(self) -> None:
+    def test_it_rejects_a_call_that_ends_during_the_request(self) -> None:
         def end(*_: object) -> None:
             Call.objects.update(status="completed", end_reason="caller-hung-up")
 
@@ -215,7 +216,7 @@ class HangUpTests(ActionTests):
             self.assertIn("already ended", self.act("hang-up", 409))
         self.assertEqual((self.far.asked, self.requested()), ([], ("", False)))
 
-    def test_a_failure_takes_back_its_own_request_only(self) -> None:
+    def test_a_failure_reverts_its_own_request_only(self) -> None:
         self.far.status, self.far.answer = 500, {"code": 20500, "status": 500, "message": "no"}
 
         def transferred_meanwhile(*given: Any) -> Any:
@@ -226,21 +227,21 @@ class HangUpTests(ActionTests):
             self.act("hang-up", 502)
         self.assertEqual(self.requested(), ("transferred", True))
 
-    def test_without_scripts_it_is_a_message_on_the_page_that_the_form_was_on(self) -> None:
+    def test_without_javascript_the_result_is_a_message_on_the_page(self) -> None:
         for back, path in (("call", self.call.get_absolute_url()), ("", "/"), ("//evil.example", "/")):
             response = self.client.post(f"/calls/{self.call.pk}/hang-up", {"back": back})
             self.assertRedirects(response, path, fetch_redirect_response=False)
             (message, *_) = get_messages(response.wsgi_request)
             self.assertEqual((message.level_tag, str(message)), ("success", "Call ended."))
-        self.call = on_the_line(status="completed")
+        self.call = make_live_call(status="completed")
         response = self.client.post(f"/calls/{self.call.pk}/hang-up")
         self.assertRedirects(response, "/", fetch_redirect_response=False)
         self.assertIn("error", [each.level_tag for each in get_messages(response.wsgi_request)])
 
 
 class TransferTests(ActionTests):
-    def test_the_person_of_the_number_is_dialled_and_twilio_asks_us_afterwards(self) -> None:
-        PhoneNumber.objects.create(number=self.call.to_number, fallback_number=PERSON)
+    def test_it_dials_the_fallback_number_of_our_number(self) -> None:
+        PhoneNumber.objects.create(number=self.call.to_number, fallback_number=FALLBACK)
         self.assertIn("Transferring the caller to the fallback number.", self.act("transfer"))
         self.assertEqual(
             self.form()["Twiml"],
@@ -252,20 +253,20 @@ class TransferTests(ActionTests):
         self.assertEqual(self.requested(), ("transferred", True))
         self.assertEqual(self.audited(), [(self.user.username, "transfer", "to +1 555 …7777")])
 
-    def test_the_settings_person_stands_in(self) -> None:
-        with override_settings(FALLBACK_NUMBER=PERSON):
+    def test_it_dials_the_default_fallback_number(self) -> None:
+        with override_settings(FALLBACK_NUMBER=FALLBACK):
             self.act("transfer")
-        self.assertIn(PERSON, self.form()["Twiml"])
+        self.assertIn(FALLBACK, self.form()["Twiml"])
 
-    def test_an_outbound_call_is_transferred_by_our_number_too(self) -> None:
-        PhoneNumber.objects.create(number="+15559870000", fallback_number=PERSON)
-        self.call = on_the_line(
+    def test_an_outbound_call_uses_the_fallback_of_our_number(self) -> None:
+        PhoneNumber.objects.create(number="+15559870000", fallback_number=FALLBACK)
+        self.call = make_live_call(
             direction="outbound-api", from_number="+15559870000", to_number="+15550100134"
         )
         self.act("transfer")
-        self.assertIn(PERSON, self.form()["Twiml"])
+        self.assertIn(FALLBACK, self.form()["Twiml"])
 
-    def test_without_a_person_nothing_is_asked(self) -> None:
+    def test_without_a_fallback_number_no_request_is_sent(self) -> None:
         self.assertIn("FALLBACK_NUMBER", self.act("transfer", 502))
         self.assertEqual((self.far.asked, self.requested(), self.audited()), ([], ("", False), []))
 
@@ -274,8 +275,8 @@ class SayTests(ActionTests):
     def say(self, status: int = 200, words: str = "One moment please.") -> str:
         return self.act("say", status, words=words)
 
-    def test_vapi_is_asked_where_and_told_what(self) -> None:
-        self.call = on_the_line(vapi_call_id="vapi/1")
+    def test_it_looks_up_the_control_url_and_posts_the_message(self) -> None:
+        self.call = make_live_call(vapi_call_id="vapi/1")
         self.assertIn("Message sent to the assistant.", self.say())
         (look, control) = self.far.asked
         self.assertEqual(look[:2], ("GET", "/call/vapi%2F1"))
@@ -286,7 +287,7 @@ class SayTests(ActionTests):
         self.assertEqual(self.requested(), ("", False))
         self.assertEqual(self.audited(), [(self.user.username, "say", "One moment please.")])
 
-    def test_what_vapi_refuses_is_told_in_words(self) -> None:
+    def test_a_rejection_by_vapi_is_explained(self) -> None:
         for status, words in (
             (401, "VAPI_API_KEY"),
             (404, "already over at Vapi"),
@@ -301,7 +302,7 @@ class SayTests(ActionTests):
                 ):
                     self.assertIn(words, self.say(502))
 
-    def test_a_control_url_that_leads_elsewhere_is_not_followed(self) -> None:
+    def test_it_rejects_a_control_url_on_another_host(self) -> None:
         for url in ("http://evil.example/control", "file:///etc/passwd", "https://10.0.0.1/control"):
             self.far.control_url = url
             with self.assertLogs("calls.vapi.client", "WARNING") as said:
@@ -320,13 +321,13 @@ class SayTests(ActionTests):
         self.far.control_url = f"http://api.vapi.ai:{self.far.server_address[1]}/vapi-1/control"
         with (
             mock.patch.object(AllowedHosts, "check", return_value=True),
-            mock.patch.object(vapi_client, "public_address", return_value="127.0.0.1") as looked_up,
+            mock.patch.object(allowed_hosts, "public_address", return_value="127.0.0.1") as looked_up,
         ):
             self.say()
         looked_up.assert_awaited_once_with("api.vapi.ai", 443)
         self.assertEqual(self.far.asked[-1][2]["Host"], f"api.vapi.ai:{self.far.server_address[1]}")
 
-    def test_an_answer_without_control_is_told(self) -> None:
+    def test_a_response_without_a_control_url_is_an_error(self) -> None:
         answers: tuple[Any, ...] = (
             {},
             {"monitor": {"controlUrl": 7}},
@@ -338,30 +339,30 @@ class SayTests(ActionTests):
             self.far.answer = answer
             self.assertIn("no control URL", self.say(502))
 
-    def test_nobody_there_and_nobody_answering_are_told(self) -> None:
+    def test_a_failed_connection_and_a_timeout_are_explained(self) -> None:
         with override_settings(VAPI_BASE_URL="http://127.0.0.1:1"), self.assertLogs("calls.vapi.client"):
             self.assertIn("Cannot connect", self.say(502))
         self.far.hold.clear()
         with mock.patch.object(vapi_client, "REQUEST_SECONDS", 0.2):
             self.assertIn("did not respond", self.say(502))
 
-    def test_it_is_said_when_there_is_nobody_to_say_it(self) -> None:
-        self.call = on_the_line(vapi_call_id="")
+    def test_it_needs_an_assistant_that_can_speak(self) -> None:
+        self.call = make_live_call(vapi_call_id="")
         self.assertIn("not answered this call yet", self.say(502))
         with override_settings(VAPI_SOCKET_URL="ws://127.0.0.1:1"):
             self.assertIn("cannot be told what to say", self.say(502))
         self.assertEqual(self.far.asked, [])
 
-    def test_words_are_bounded_and_clean(self) -> None:
-        self.assertIn("no words", self.say(502, "  "))
-        self.assertIn("501 characters, 500 at most", self.say(502, "x" * 501))
+    def test_the_message_is_limited_and_cleaned(self) -> None:
+        self.assertIn("Enter a message.", self.say(502, "  "))
+        self.assertIn("501 characters. The maximum is 500", self.say(502, "x" * 501))
         self.assertEqual((self.far.asked, self.audited()), ([], []))
         self.say(200, " Hello\x00 <b>\ud83d\ude00 ".encode("utf-16", "surrogatepass").decode("utf-16"))
         self.assertEqual(json.loads(self.far.asked[-1][3])["content"], "Hello <b>😀")
 
 
-class DoorTests(ActionTests):
-    def test_only_staff_who_may_act_by_post_and_with_a_token(self) -> None:
+class AccessTests(ActionTests):
+    def test_it_needs_post_a_permission_and_a_csrf_token(self) -> None:
         for action in ("hang-up", "say", "transfer"):
             path = f"/calls/{self.call.pk}/{action}"
             self.assertEqual(self.client.get(path).status_code, 405)
@@ -380,7 +381,7 @@ class DoorTests(ActionTests):
             self.assertEqual(checked.post(path, headers=JS).status_code, 403)
         self.assertEqual((self.far.asked, self.requested(), self.audited()), ([], ("", False), []))
 
-    def test_the_token_of_the_page_opens_the_door(self) -> None:
+    def test_the_csrf_token_of_the_page_is_accepted(self) -> None:
         client = Client(enforce_csrf_checks=True)
         client.force_login(self.user)
         page = client.get("/").content.decode()
@@ -388,7 +389,7 @@ class DoorTests(ActionTests):
         path = f"/calls/{self.call.pk}/hang-up"
         self.assertEqual(client.post(path, headers=JS | {"X-CSRFToken": token}).status_code, 200)
 
-    def test_what_cannot_be_audited_is_not_done(self) -> None:
+    def test_an_action_that_cannot_be_audited_does_not_happen(self) -> None:
         with (
             mock.patch("calls.staff.audit.AuditEntry.objects.create", side_effect=RuntimeError),
             self.assertRaises(RuntimeError),
@@ -398,19 +399,19 @@ class DoorTests(ActionTests):
 
 
 class SimulatedTests(ActionTests):
-    def test_a_simulated_call_is_no_business_of_the_real_twilio(self) -> None:
-        self.call = on_the_line(simulated=True)
+    def test_a_simulated_call_is_never_sent_to_the_real_twilio(self) -> None:
+        self.call = make_live_call(simulated=True)
         with override_settings(TWILIO_BASE_URL="https://api.twilio.com"):
             self.assertIn("simulated", self.act("hang-up", 502))
         self.assertEqual(self.requested(), ("", False))
-        self.act("hang-up")  # a stand-in knows it
+        self.act("hang-up")  # the simulator knows the call
 
 
 class EndTests(TestCase):
-    """How the row tells a call whose end somebody asked for."""
+    """The end reason of a call whose end was requested."""
 
     def ended(self, requested: str, reason: str, after: float, **changes: Any) -> Call:
-        call = on_the_line(end_requested=requested, end_requested_at=utc_datetime(T), **changes)
+        call = make_live_call(end_requested=requested, end_requested_at=utc_datetime(T), **changes)
         ended_by = ENDED_BY[reason]
         self.assertEqual(
             upsert.apply_entries([StreamEnded(call.call_sid, T + after, 9000, reason, ended_by)]), []
@@ -418,7 +419,7 @@ class EndTests(TestCase):
         call.refresh_from_db()
         return call
 
-    def test_what_was_asked_for_outranks_what_the_stream_could_see(self) -> None:
+    def test_a_requested_end_outranks_the_end_of_the_stream(self) -> None:
         for seen in ("caller-hung-up", "stream-lost", "assistant-ended", "assistant-failed"):
             call = self.ended("hung-up-by-staff", seen, 0.4)
             self.assertEqual(
@@ -426,7 +427,7 @@ class EndTests(TestCase):
             )
             self.assertFalse(call.is_failed)
 
-    def test_a_call_that_was_handed_over_goes_on_at_twilio(self) -> None:
+    def test_a_transferred_call_stays_in_progress(self) -> None:
         call = self.ended("transferred", "caller-hung-up", 0.4)
         self.assertEqual(
             (call.end_reason, call.ended_by, call.status), ("transferred", "staff", "in-progress")
@@ -437,29 +438,29 @@ class EndTests(TestCase):
         call.refresh_from_db()
         self.assertEqual((call.end_reason, call.status), ("transferred", "completed"))
 
-    def test_a_request_names_an_end_for_ten_seconds(self) -> None:
+    def test_a_request_applies_for_ten_seconds(self) -> None:
         for after, reason in (
             (-60.0, "caller-hung-up"),
-            (-1.0, "hung-up-by-staff"),  # another machine's clock
+            (-1.0, "hung-up-by-staff"),  # clock skew between machines
             (10.0, "hung-up-by-staff"),
             (10.5, "caller-hung-up"),
         ):
             self.assertEqual(self.ended("hung-up-by-staff", "caller-hung-up", after).end_reason, reason)
 
-    def test_an_end_of_our_own_keeps_its_name(self) -> None:
+    def test_an_end_by_the_bridge_keeps_its_reason(self) -> None:
         for reason in ("limit-reached", "protocol-abuse", "assistant-stalled", "worker-lost"):
             self.assertEqual(self.ended("hung-up-by-staff", reason, 0.4).end_reason, reason)
 
     def test_without_a_request_nothing_changes(self) -> None:
         self.assertEqual(self.ended("", "caller-hung-up", 0.4).end_reason, "caller-hung-up")
 
-    def test_a_note_of_the_moment_becomes_no_row(self) -> None:
-        call = on_the_line()
+    def test_a_live_note_is_never_written_to_the_database(self) -> None:
+        call = make_live_call()
         with self.assertRaises(ValueError):
             upsert.apply_entries([LiveNote(call.call_sid, 1)])
 
 
-def test_a_note_is_passed_on_and_never_spooled(tmp_path: Path) -> None:
+def test_a_live_note_is_passed_on_and_not_spooled(tmp_path: Path) -> None:
     told: list[LiveNote] = []
     journal = SpoolJournal(tmp_path, "1-abcd", on_note=told.append)
     journal.write(LiveNote("CA1", 1))
@@ -469,7 +470,7 @@ def test_a_note_is_passed_on_and_never_spooled(tmp_path: Path) -> None:
     journal.close()
 
 
-def test_a_note_that_nobody_takes_is_dropped(tmp_path: Path) -> None:
+def test_a_live_note_without_a_receiver_is_dropped(tmp_path: Path) -> None:
     journal = SpoolJournal(tmp_path, "1-abcd")
     journal.write(LiveNote("CA1", 1))
     assert (journal.spool.size, journal.unwritable) == (0, 0)

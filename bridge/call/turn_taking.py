@@ -1,0 +1,217 @@
+"""Who speaks, what the caller has heard, and how long the caller waits for an answer.
+
+This is what one call's audio and Vapi's events say about the conversation. It feeds the detectors (`turns`,
+`playout`, `barge_in`, `utterances`, `live_state`), writes turns, utterances and live notes, places marks and
+clears the playout when the caller interrupts. It never ends a call: the session does.
+
+Pure: times are arguments, monotonic seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal, TypeAlias
+
+from bridge.call.barge_in import BargeIn
+from bridge.call.deadlines import Deadlines
+from bridge.call.events import AssistantAudio, ClearPlayout, PlaceMark, SendToCaller, TellAssistant
+from bridge.call.live_state import LiveState
+from bridge.call.output import CallOutput
+from bridge.call.playout import BYTES_PER_SECOND, Playout
+from bridge.call.turns import Turns
+from bridge.call.utterances import Utterances
+from bridge.wire import vapi
+
+log = logging.getLogger(__name__)
+
+STALL_SECONDS = 12.0  # the assistant must answer, or send anything at all, within this time
+PAUSE_SECONDS = 0.2  # assistant audio that pauses this long gets a mark after it
+MAX_AHEAD_SECONDS = 30.0  # how far assistant audio may run ahead of real time
+
+# Why the playout was cleared, as the timeline names it.
+BargeInSign: TypeAlias = Literal["user-interrupted", "inferred", "caller-loud"]
+
+# Deadlines
+STALL, PAUSE, ASSISTANT_DONE, LIVE_NOTE = "stall", "pause", "assistant-done", "live-note"
+
+
+class TurnTaking:
+    """The floor of one call, and the measurements that depend on it."""
+
+    def __init__(self, now: float, output: CallOutput, deadlines: Deadlines, *, local_barge_in: bool) -> None:
+        """`local_barge_in`: our own detector decides, for assistants that send no interruption events."""
+        self.turns = Turns()
+        self.playout = Playout()
+        self.live = LiveState(now)
+        self.assistant_active_at = now  # when the assistant last sent anything
+        self._barge_in = BargeIn(self.turns, self.playout)
+        self._utterances = Utterances()
+        self._output = output
+        self._report = output.report
+        self._deadlines = deadlines
+        self._local_barge_in = local_barge_in
+
+    # Caller
+
+    def caller_frame(self, ulaw: bytes, now: float) -> None:
+        """One frame of the caller's audio, mu-law."""
+        turn = self.turns.caller_frame(ulaw, now)
+        if turn is not None:
+            self._output.write(self._report.turn(turn))
+            self._deadlines.set(STALL, max(turn.end_of_speech, self.assistant_active_at) + STALL_SECONDS)
+        if self.turns.caller.speaking is not self.live.caller_speaks:
+            self.live.set_caller(self.turns.caller.speaking, now)
+            self.publish_live(now)
+        if self._local_barge_in and self._barge_in.is_overlap(now):
+            self._output.do(TellAssistant(vapi.Cancel()))
+            self.clear_playout("caller-loud", now)
+
+    def mark_echoed(self, name: str, now: float) -> bool:
+        """Twilio returned a mark. False when it proves nothing: unknown, or cleared since it was placed."""
+        mark = self.playout.echoed(name, now)
+        if mark is None:
+            return False
+        turn = self.turns.latest
+        if mark.turn is not None and turn is not None and mark.turn == turn.number:
+            turn.heard = now
+            self._output.write(self._report.turn(turn))
+        return True
+
+    # Assistant
+
+    def accepts_audio(self, now: float) -> bool:
+        """Whether assistant audio is wanted now: not right after a barge-in, nor far ahead of real time."""
+        if now < self._barge_in.ignore_audio_until:
+            return False
+        return self.playout.unplayed(now) <= MAX_AHEAD_SECONDS
+
+    def assistant_audio(self, event: AssistantAudio, now: float) -> None:
+        """Send a chunk of assistant audio to the caller, and measure the answer that it may begin."""
+        report, number = False, None
+        if event.audible:
+            speech = self.turns.assistant_speech_at
+            turn = self.turns.assistant_audible(now, len(event.ulaw) / BYTES_PER_SECOND)
+            number = turn.number if turn is not None else None
+            if self.turns.assistant_speech_at != speech:
+                # The first audible audio of an answer: a mark just before it tells when the caller hears it.
+                self._output.do(PlaceMark(self.playout.place_mark(now, number)))
+                report = True
+                self._utterances.assistant_plays(self.playout.queue(0, now), answer=turn is not None)
+        self.playout.queue(len(event.ulaw), now)
+        if event.audible:
+            self.live.assistant_until = self.playout.ends_at
+            if not self.live.assistant_speaks:
+                self.live.set_assistant(True, now)
+                self._deadlines.set(ASSISTANT_DONE, self.live.assistant_done_at())
+                self.publish_live(now)
+        self._deadlines.set(PAUSE, now + PAUSE_SECONDS)
+        self._output.do(SendToCaller(event.ulaw, report, number))
+
+    def audio_sent(self, turn_number: int | None, now: float) -> None:
+        """The first audible audio of an answer was handed to Twilio's socket."""
+        if self._report.first_audio is None:
+            self._report.first_audio = now
+            self._output.record("first-audio", now)
+        turn = self.turns.latest
+        if turn is not None and turn.number == turn_number:
+            turn.sent = now
+            self._output.write(self._report.turn(turn))
+
+    def speech_update(self, speaker: vapi.Speaker, started: bool, now: float) -> None:
+        """Vapi reports that a speaker started or stopped."""
+        self._output.record(f"{speaker}-{'started' if started else 'stopped'}", now)
+        match speaker, started:
+            case "caller", True:
+                self._barge_in.caller_started(now)
+            case "caller", False:
+                self.turns.caller_stopped(now)
+            case "assistant", True:
+                self.turns.assistant_started(now)
+            case _:
+                if self._barge_in.assistant_stopped(now):
+                    self.clear_playout("inferred", now)
+
+    def transcript(self, speaker: vapi.Speaker, text: str, *, final: bool, now: float) -> None:
+        """Words from Vapi: final ones become an utterance, partial ones a live note."""
+        self.live.set_words(speaker, text, final=final)
+        if final and text.strip():
+            self._write_utterance(speaker, text, now)
+        self.publish_live(now)
+
+    def _write_utterance(self, speaker: vapi.Speaker, text: str, now: float) -> None:
+        if speaker == "caller":
+            self.turns.caller_final(now)
+            caller = self.turns.caller
+            times = self._utterances.of_caller(caller.onset_at, caller.last_loud_at)
+        else:
+            times = self._utterances.of_assistant(self.playout.ends_at, now)
+        self._output.write(self._report.utterance(speaker, text, times))
+
+    def clear_playout(self, sign: BargeInSign, now: float) -> None:
+        """The caller interrupts the assistant: drop the audio that the caller has not heard."""
+        is_first = self._barge_in.is_first(now)
+        if not is_first and not self.playout.is_playing(now):
+            return
+        unplayed_seconds = self.playout.unplayed(now)
+        self.playout.clear(now)
+        self._output.do(ClearPlayout())
+        log.info("%s > clear g%d (%s)", self._report, self.playout.generation, sign)
+        self.live.interrupted(now)
+        self.publish_live(now)
+        if not is_first:
+            return
+        self._output.counters["barge_ins"] += 1
+        self._utterances.interrupted(unplayed_seconds)
+        turn = self.turns.cleared(now)
+        if turn is not None:
+            self._output.write(self._report.turn(turn))
+        self._output.record("barge-in", now, how=sign, unplayed_ms=round(unplayed_seconds * 1000))
+
+    # Deadlines
+
+    def deadline_passed(self, name: str, now: float) -> None:
+        """One of PAUSE, ASSISTANT_DONE and LIVE_NOTE is due."""
+        if name == PAUSE:
+            if self.playout.is_playing(now):
+                self._output.do(PlaceMark(self.playout.place_mark(now)))
+        elif name == ASSISTANT_DONE:
+            done_at = self.live.assistant_done_at()
+            if now < done_at:
+                self._deadlines.set(ASSISTANT_DONE, done_at)
+            elif self.live.assistant_speaks:
+                self.live.set_assistant(False, now)
+                self.publish_live(now)
+        else:
+            self.publish_live(now)
+
+    def is_stalled(self, now: float) -> bool:
+        """Whether an answer is overdue. If it is due but not overdue yet, sets STALL again."""
+        turn = self.turns.unanswered
+        if turn is None:
+            return False
+        due_at = max(turn.end_of_speech, self.assistant_active_at) + STALL_SECONDS
+        if now < due_at:
+            self._deadlines.set(STALL, due_at)
+            return False
+        return True
+
+    # Live notes and the end
+
+    def publish_live(self, now: float) -> None:
+        """Write a live note for those who watch the call: now, or when the one before it is old enough."""
+        retry_at = self.live.throttle(now)
+        if retry_at is None:
+            self._output.write(self._report.live(self.live, self.turns.latest, now))
+        else:
+            self._deadlines.set(LIVE_NOTE, retry_at)
+
+    def write_incomplete_turns(self) -> None:
+        """At the end of the call: turns that were never answered, sent or heard are written as they are."""
+        for turn in (self.turns.latest, self.turns.open):
+            if turn is not None and (turn.sent is None or turn.heard is None):
+                self._output.write(self._report.turn(turn))
+
+    def write_last_live_note(self, now: float) -> None:
+        """At the end of the call: nobody speaks any more."""
+        self.live.clear(now)
+        self._output.write(self._report.live(self.live, self.turns.latest, now))
