@@ -1,10 +1,13 @@
-"""Where everything is wired, once: the only module that knows both the bridge and the calls app.
+"""The ASGI application: the one module that knows both the bridge and the calls app.
 
     daphne voiceai.asgi:application
 
-HTTP goes to Django, `/media-stream` to the bridge, `/live` to the pages that watch. All find the same
-`BridgeContext` in their scope.
-A server with debug off refuses to start without the secrets that keep strangers out.
+HTTP goes to Django, `/media-stream` to the bridge, `/live` to the pages that watch calls. All of them find
+the same `BridgeContext` in their scope.
+
+Importing this module starts nothing. `wire` builds the parts of a server process and starts its threads; the
+application calls it once: when the server starts (Daphne's reactor, or a lifespan event), at the latest with
+the first request. With debug off the import fails without the secrets that a server must have.
 """
 
 from __future__ import annotations
@@ -12,9 +15,11 @@ from __future__ import annotations
 import asyncio
 import atexit
 import gc
+import logging
 import os
 import secrets
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "voiceai.settings")
@@ -26,80 +31,125 @@ django_app = get_asgi_application()
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.sessions import CookieMiddleware
 from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
 from django.urls import path, re_path
 from redis.asyncio import Redis
+from twisted.internet import reactor
 
 from bridge.admission import Admission
 from bridge.context import BridgeContext
-from bridge.end_reason_cache import KnownEnds
+from bridge.end_reason_cache import EndReasonCache
 from bridge.io.consumer import MediaStreamConsumer
-from bridge.io.vapi_link import VapiClient
+from bridge.io.vapi_client import VapiClient
 from bridge.routes import Route
 from calls.ingest.journal import SpoolJournal
 from calls.ingest.writer import JournalWriter
+from calls.requirements import refuse_to_start
 from calls.staff.live.consumer import LiveConsumer
 from calls.staff.live.publisher import Publisher
 from voiceai.bridge_settings import bridge_config
 
+log = logging.getLogger(__name__)
 
-def _require_secrets() -> None:
-    missing = []
-    if not settings.DEBUG:
-        if not settings.SECRET_KEY_IS_SET:
-            missing.append("DJANGO_SECRET_KEY")
-        if not settings.TWILIO_AUTH_TOKENS:
-            missing.append("TWILIO_AUTH_TOKEN")
-    if missing:
-        raise ImproperlyConfigured(
-            f"{' and '.join(missing)} must be set when DJANGO_DEBUG is off: without them anyone could"
-            " place calls at your cost. Set them in the environment or in .env."
-        )
+# Rows are made on a thread. By default Python lets it keep the interpreter lock for 5 ms, which is too long
+# for a frame of audio to wait.
+SWITCH_SECONDS = 0.0005
+PUBLISHER_STOP_SECONDS = 1.0
+WRITER_STOP_SECONDS = 5.0
 
 
-_require_secrets()
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """The parts of one server process that a request needs."""
 
-# Python hands its lock from thread to thread every 5 ms at most; rows are made on a thread, and no frame
-# of audio should wait that long for it.
-sys.setswitchinterval(0.0005)
-
-# One name per process: in rows it says who carries a call, on disk whose journal it is.
-boot_id = f"{os.getpid()}-{secrets.token_hex(4)}"
-config = bridge_config()
-shared = Redis.from_url(settings.REDIS_URL) if settings.REDIS_URL else None
-ends = KnownEnds(shared)
-admission = Admission(config, ends=ends)
-publisher = Publisher()
-journal = SpoolJournal(settings.JOURNAL_DIR, boot_id, on_note=publisher.note)
-writer = JournalWriter(
-    journal,
-    live_calls=admission.live_call_sids,
-    on_routes=lambda rows: admission.replace_routes(Route.resolve(config, row) for row in rows),
-    on_commit=publisher.notify_changed,
-)
-context = BridgeContext(config=config, admission=admission, journal=journal, endings=ends)
-client = VapiClient(config)
-
-sockets = URLRouter(
-    [
-        re_path(r"^media-stream/?$", MediaStreamConsumer.as_asgi(client=client, worker=boot_id)),
-        path("live", CookieMiddleware(LiveConsumer.as_asgi())),
-    ]
-)
-protocols = ProtocolTypeRouter({"http": django_app, "websocket": sockets})
-
-publisher.start()
-writer.start()
-# What was made so far lives as long as the server: the collector need not walk it again in mid-call.
-gc.collect()
-gc.freeze()
-# Daphne runs atexit handlers on SIGTERM; what is not written by then waits in the spool for the next start.
-atexit.register(journal.close)
-atexit.register(publisher.stop, 1.0)
-atexit.register(writer.stop, 5.0)  # runs first
+    context: BridgeContext
+    protocols: ProtocolTypeRouter
+    publisher: Publisher
 
 
-async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Every view and consumer finds the bridge in its scope."""
-    publisher.attach(asyncio.get_running_loop())
-    await protocols({**scope, "bridge": context}, receive, send)
+def build_sockets(client: VapiClient, worker: str) -> URLRouter:
+    """The websocket URLs."""
+    return URLRouter(
+        [
+            re_path(r"^media-stream/?$", MediaStreamConsumer.as_asgi(client=client, worker=worker)),
+            path("live", CookieMiddleware(LiveConsumer.as_asgi())),
+        ]
+    )
+
+
+def wire() -> Wiring:
+    """Build the parts of this server process and start its threads. Raises `OSError` without a spool."""
+    # Names the process: in rows it says who carries a call, on disk whose spool a file is.
+    boot_id = f"{os.getpid()}-{secrets.token_hex(4)}"
+    config = bridge_config()
+    end_reasons = EndReasonCache(Redis.from_url(settings.REDIS_URL) if settings.REDIS_URL else None)
+    admission = Admission(config, end_reason_cache=end_reasons)
+    publisher = Publisher()
+    journal = SpoolJournal(settings.JOURNAL_DIR, boot_id, on_note=publisher.put_note)
+    writer = JournalWriter(
+        journal,
+        live_calls=admission.live_call_sids,
+        on_routes=lambda rows: admission.replace_routes(Route.resolve(config, row) for row in rows),
+        on_commit=publisher.notify_changed,
+    )
+    context = BridgeContext(config, admission, journal, end_reasons)
+    sockets = build_sockets(VapiClient(config), boot_id)
+
+    sys.setswitchinterval(SWITCH_SECONDS)
+    publisher.start()
+    writer.start()
+    # What exists now lives as long as the process: the collector need not scan it again during calls.
+    gc.collect()
+    gc.freeze()
+    # Daphne runs atexit handlers on SIGTERM, the last one first. Entries that are not rows by then stay in
+    # the spool until the next start.
+    atexit.register(journal.close)
+    atexit.register(publisher.stop, PUBLISHER_STOP_SECONDS)
+    atexit.register(writer.stop, WRITER_STOP_SECONDS)
+    return Wiring(context, ProtocolTypeRouter({"http": django_app, "websocket": sockets}), publisher)
+
+
+class Application:
+    """The ASGI application of one server process."""
+
+    def __init__(self) -> None:
+        self._wiring: Wiring | None = None
+
+    def start(self) -> Wiring:
+        """Wire the process, the first time that this is called. Call it on the server's event loop."""
+        if self._wiring is None:
+            self._wiring = wire()
+            self._wiring.publisher.attach(asyncio.get_running_loop())
+        return self._wiring
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        wiring = self.start()
+        await wiring.protocols({**scope, "bridge": wiring.context}, receive, send)
+
+    async def _lifespan(self, receive: Any, send: Any) -> None:
+        """For servers that announce start and shutdown, such as uvicorn; Daphne does not."""
+        while (await receive())["type"] == "lifespan.startup":
+            self.start()
+            await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def start_with_daphne(app: Application) -> None:
+    """Start the process's threads when Daphne starts to serve. A process that cannot start them exits."""
+
+    def start() -> None:
+        try:
+            app.start()
+        except Exception:
+            log.critical("the server cannot start", exc_info=True)
+            os._exit(1)  # no call is carried yet; Twisted would log the error and keep serving
+
+    # Startup callbacks run just before the event loop does; a delay of zero puts `start` on the loop.
+    reactor.callWhenRunning(reactor.callLater, 0, start)  # type: ignore[attr-defined]
+
+
+refuse_to_start()
+application = Application()
+start_with_daphne(application)

@@ -1,9 +1,9 @@
-"""Who may do what at which address: one table, and every address of the project is in it.
+"""The permission matrix: every URL, socket and admin model, with the expected status for each role.
 
-The test walks the URL resolver, so that a new address without a row fails. Each row is really asked, as
-everybody, with both methods. 302 is the way to the log-in page; 405 says that the method is not for this
-address. Webhooks authenticate by signature or secret, whoever is logged in; Django's own test client
-sends neither, and finds no bridge, so they are only listed.
+The test walks the URL resolver, so a new URL without an entry fails. Each entry is requested as every role,
+with GET and POST. 302 is the redirect to the login page, 405 a method that the URL does not support. Webhooks
+authenticate by signature or secret and ignore sessions; the test client sends neither and has no bridge, so
+they are only listed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ WEBHOOKS = {
     "doctor_echo",
 }
 
-# name: what GET answers to each of WHO, then what POST does (None: see the change forms of the admin).
+# name: statuses of GET for each of WHO, then of POST. None: see the change forms of the admin.
 PAGES: dict[str, tuple[str, str]] = {
     "dashboard": ("302 403 200 200 200", "302 403 405 405 405"),
     "call_detail": ("302 403 200 200 200", "302 403 405 405 405"),
@@ -72,7 +72,7 @@ PAGES: dict[str, tuple[str, str]] = {
     "admin:view_on_site": ("302 404 404 404 404", "302 404 404 404 404"),
     "admin:calls_call_export": ("302 403 403 200 200", "302 403 403 200 200"),
 }
-# Websockets by their pattern: who is let in. Twilio signs the handshake of the media stream.
+# Websockets by pattern: the roles that are accepted. Twilio signs the handshake of the media stream.
 SOCKETS = {"live": "viewer operator admin", "^media-stream/?$": ""}
 # Rows of the admin by model: who may list and open them, add them, change them, delete them.
 MODELS: dict[str, dict[str, str]] = {
@@ -98,7 +98,7 @@ def every_name(resolver: URLResolver, prefix: str = "") -> Iterator[str]:
             yield prefix + (pattern.name or f"<{pattern.pattern}>")
 
 
-# The admin's own last words: an address without a name that redirects, and one that nothing matches.
+# URLs of the admin without an entry: a redirect without a name, and the catch-all.
 UNNAMED = {"admin:<<path:object_id>/>", "admin:<(?P<url>.*)$>"}
 
 
@@ -140,19 +140,19 @@ class PermissionMatrixTests(TestCase):
             return reverse(name, args=[999, 1])
         return reverse(name)
 
-    def test_every_address_is_in_the_table(self) -> None:
+    def test_every_url_is_in_the_table(self) -> None:
         names = set(every_name(get_resolver()))
         rows = {f"admin:{model}_{action}" for model in MODELS for action in ACTIONS}
         known = rows | PAGES.keys() | WEBHOOKS | UNNAMED | {"admin:auth_user_password_change"}
         self.assertEqual(names - known, set(), "addresses without a row")
         self.assertEqual(known - names, set(), "rows without an address")
 
-    # The doctor asks whoever the settings name: here nobody, at once.
+    # The doctor contacts the configured hosts: here a closed port, which fails at once.
     @override_settings(
         TWILIO_BASE_URL="http://127.0.0.1:9", VAPI_BASE_URL="http://127.0.0.1:9", PUBLIC_URL=""
     )
     def test_the_pages(self) -> None:
-        # No place for a test call, so that none is placed.
+        # All slots are taken, so that no test call is placed.
         for _ in range(place_test_call.MAX_CONCURRENT):
             place_test_call._free_slots.acquire()
             self.addCleanup(place_test_call._free_slots.release)
@@ -212,7 +212,7 @@ LIST_SOCKETS = (
 
 
 class SocketMatrixTests(TransactionTestCase):
-    """The sockets of the same table."""
+    """The websockets of the matrix."""
 
     def setUp(self) -> None:
         self.enterContext(mock.patch.object(live, "get_channel_layer", return_value=InMemoryChannelLayer()))
