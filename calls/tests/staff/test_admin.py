@@ -1,4 +1,4 @@
-"""The list of calls: who may see what in it, and what can be done with many at once."""
+"""The call list: permissions, search, bulk actions and export."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class ListTests(TestCase):
         self.assertNotIn("5550100134", page)
         self.assertIn("+15550100134", self.get())
 
-    def test_nobody_finds_out_a_number_by_searching_for_its_beginning(self) -> None:
+    def test_masked_numbers_cannot_be_guessed_by_searching_for_a_prefix(self) -> None:
         call = make_call(from_number="+15550100134")
         self.assertNotIn(call.get_absolute_url(), self.get("?q=%2B15550100", "view_call"))
         self.assertIn(call.get_absolute_url(), self.get("?q=%2B15550100"))
         self.assertIn(call.get_absolute_url(), self.get(f"?q={call.call_sid[:20]}", "view_call"))
 
-    def test_a_search_for_words_shows_where_they_were_said(self) -> None:
+    def test_a_search_for_words_shows_the_matching_line(self) -> None:
         call = make_call()
         make_utterance(call, text="I look for the lighthouse <b>keeper</b>")
         page = self.get("?q=lighthouse")
@@ -58,11 +58,11 @@ class ListTests(TestCase):
         self.assertNotIn(simulated.get_absolute_url(), self.get())
         self.assertIn(simulated.get_absolute_url(), self.get("?simulated=yes"))
 
-    def test_links_bring_bounds_of_time_that_can_be_taken_away(self) -> None:
+    def test_time_bounds_from_a_link_can_be_removed(self) -> None:
         page = self.get("?started_at__gte=2026-11-20T10:00:00%2B00:00")
         self.assertIn("20 Nov 2026, 10:00", page)
 
-    def test_a_long_list_ends_and_says_so(self) -> None:
+    def test_a_capped_list_says_that_it_is_capped(self) -> None:
         for _ in range(4):
             make_call()
         with patch.object(paging, "MAX_ROWS", 3):
@@ -75,7 +75,7 @@ class ListTests(TestCase):
             page = self.client.get(reverse(name, args=[call.pk])).content.decode()
             self.assertNotIn("5550100134", page)
 
-    def test_many_calls_are_marked_for_review_at_once(self) -> None:
+    def test_many_calls_are_marked_for_review_in_one_action(self) -> None:
         calls = [make_call(), make_call(), make_call(needs_review=True)]
         self.client.force_login(make_staff(*SEES_ALL))
         data: dict[str, Any] = {"action": "mark_for_review", "_selected_action": [call.pk for call in calls]}
@@ -86,7 +86,7 @@ class ListTests(TestCase):
         self.client.post(reverse(LIST), data | {"action": "mark_reviewed"})
         self.assertFalse(Call.objects.filter(needs_review=True).exists())
 
-    def test_many_calls_get_an_outcome_at_once(self) -> None:
+    def test_many_calls_get_an_outcome_in_one_action(self) -> None:
         self.client.force_login(make_staff(*SEES_ALL))
         calls = [make_call(), make_call(outcome="booked"), make_call()]
         data = {"action": "set_outcome", "_selected_action": [call.pk for call in calls[:2]]}
@@ -98,13 +98,13 @@ class ListTests(TestCase):
         self.assertContains(response, "Enter an outcome next to the action.")
         self.assertEqual(Call.objects.filter(outcome="booked").count(), 2)
 
-    def test_who_may_only_look_cannot_mark(self) -> None:
+    def test_viewers_cannot_mark_calls(self) -> None:
         call = make_call()
         self.client.force_login(make_staff("view_call"))
         self.client.post(reverse(LIST), {"action": "mark_for_review", "_selected_action": [call.pk]})
         self.assertFalse(Call.objects.filter(needs_review=True).exists())
 
-    def test_a_deleted_call_is_no_longer_in_the_sums(self) -> None:
+    def test_deleting_a_call_marks_its_hour_for_recounting(self) -> None:
         call = make_call()
         call_summary.update_summaries([call])
         CallHour.objects.update(dirty=False)
@@ -128,7 +128,7 @@ class ExportTests(TestCase):
 
         return async_to_sync(whole)().decode()
 
-    def test_csv_has_what_is_filtered_and_nothing_that_a_spreadsheet_would_run(self) -> None:
+    def test_csv_follows_the_filters_and_escapes_formulas(self) -> None:
         make_call(caller_name="=1+1", note="@SUM(A1)\n'quoted', \"twice\"", end_reason="assistant-failed")
         make_call(end_reason="caller-hung-up")
         rows = list(csv.DictReader(io.StringIO(self.export("?format=csv&ended=assistant-failed"))))
@@ -137,7 +137,7 @@ class ExportTests(TestCase):
         self.assertEqual(rows[0]["note"], "'@SUM(A1)\n'quoted', \"twice\"")
         self.assertEqual(rows[0]["from_number"], "'+15550100134")
 
-    def test_json_has_the_values_as_they_are(self) -> None:
+    def test_json_has_the_values_unescaped(self) -> None:
         make_call(caller_name="=1+1")
         make_call()
         calls = json.loads(self.export("?format=json"))["calls"]
@@ -148,7 +148,7 @@ class ExportTests(TestCase):
         make_call()
         self.assertNotIn("15550100134", self.export("?format=csv", "view_call", "export_call"))
 
-    def test_it_is_bounded_and_comes_in_pieces(self) -> None:
+    def test_it_is_limited_and_streamed_in_chunks(self) -> None:
         for _ in range(7):
             make_call()
         with patch.object(export, "MAX_ROWS", 5), patch.object(export, "CHUNK_ROWS", 2):
@@ -159,20 +159,20 @@ class ExportTests(TestCase):
         entry = AuditEntry.objects.get()
         self.assertEqual((entry.action, entry.detail), ("export", "csv ended=failed"))
 
-    def test_who_may_not_export_gets_nothing(self) -> None:
+    def test_it_needs_the_permission_to_export(self) -> None:
         self.client.force_login(make_staff("view_call"))
         self.assertEqual(self.client.get(self.URL).status_code, 403)
 
-    def test_there_is_no_third_format(self) -> None:
+    def test_an_unknown_format_is_not_found(self) -> None:
         self.client.force_login(make_staff(*SEES_ALL))
         self.assertEqual(self.client.get(self.URL + "?format=xls").status_code, 404)
 
 
-class HarmlessTests(SimpleTestCase):
-    def test_what_begins_like_a_formula_becomes_text(self) -> None:
+class EscapeFormulaTests(SimpleTestCase):
+    def test_text_that_starts_like_a_formula_is_escaped(self) -> None:
         for text in ("=1", "+1555", "-1", "@x", "\tx", "\rx", "\nx", "＝1", "＋1", "－1", "＠x"):  # noqa: RUF001
             self.assertEqual(escape_formula(text), "'" + text)
 
-    def test_all_else_stays(self) -> None:
+    def test_other_values_are_unchanged(self) -> None:
         for value, text in ((None, ""), (12, "12"), ("a=b", "a=b"), ("", ""), (False, "False")):
             self.assertEqual(escape_formula(value), text)

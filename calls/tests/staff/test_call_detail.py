@@ -1,4 +1,4 @@
-"""What the page of one call says beyond its rows."""
+"""The page of a call: text that was not played, notes, audit log."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from calls.staff.call_detail import split_heard
 from calls.tests.builders import make_call, make_staff, make_utterance
 
 
-class HeardTests(SimpleTestCase):
+class SplitHeardTests(SimpleTestCase):
     def words(self, **changes: object) -> tuple[str, str]:
         facts = {"text": "one two three four", "started_ms": 1000, "ended_ms": 2000, "interrupted": True}
         return split_heard(Utterance(**(facts | changes)))
 
-    def test_the_share_of_sound_that_was_played_parts_the_words(self) -> None:
+    def test_the_text_is_split_by_the_share_of_audio_played(self) -> None:
         self.assertEqual(self.words(unheard_ms=1000), ("one two", "three four"))
         self.assertEqual(self.words(unheard_ms=3000), ("one", "two three four"))
         self.assertEqual(self.words(unheard_ms=10), ("one two three four", ""))
 
-    def test_nothing_is_guessed(self) -> None:
+    def test_missing_times_leave_the_text_whole(self) -> None:
         whole = ("one two three four", "")
         self.assertEqual(self.words(unheard_ms=None), whole)
         self.assertEqual(self.words(unheard_ms=1000, interrupted=False), whole)
         self.assertEqual(self.words(unheard_ms=1000, started_ms=None), whole)
 
-    def test_what_was_cut_before_its_first_sound_was_not_heard(self) -> None:
+    def test_nothing_is_heard_when_no_audio_was_played(self) -> None:
         self.assertEqual(self.words(unheard_ms=1000, ended_ms=1000), ("", "one two three four"))
 
 
@@ -38,7 +38,7 @@ class NoteTests(TestCase):
         self.user = make_staff("view_call", "change_call")
         self.client.force_login(self.user)
 
-    def test_staff_say_what_came_of_it_and_it_is_noted_who_did(self) -> None:
+    def test_a_note_is_saved_and_audited(self) -> None:
         data = {"outcome": "booked", "note": "<b>Thursday</b>", "needs_review": "on"}
         page = self.client.post(self.url, data, follow=True).content.decode()
         self.assertIn("&lt;b&gt;Thursday", page)
@@ -49,17 +49,17 @@ class NoteTests(TestCase):
         entry = AuditEntry.objects.get(action="note")
         self.assertEqual((entry.username, entry.detail), (self.user.username, "outcome, note, needs review"))
 
-    def test_saying_nothing_new_leaves_no_trace(self) -> None:
+    def test_an_unchanged_note_is_not_logged(self) -> None:
         self.client.post(self.url, {"outcome": "", "note": ""})
         self.assertFalse(LogEntry.objects.exists())
 
-    def test_an_outcome_that_is_too_long_is_refused_in_words(self) -> None:
+    def test_it_rejects_an_outcome_that_is_too_long(self) -> None:
         page = self.client.post(self.url, {"outcome": "x" * 65, "note": ""}, follow=True).content.decode()
         self.assertIn("Outcome: Ensure this value has at most 64 characters", page)
 
 
 class AuditTests(TestCase):
-    def test_a_look_is_noted_once_a_minute(self) -> None:
+    def test_opening_a_call_is_recorded_once_a_minute(self) -> None:
         call = make_call()
         make_utterance(call)
         self.client.force_login(make_staff("view_call"))

@@ -1,4 +1,4 @@
-"""Calls as a file from the shell: whole, in order, harmless to a spreadsheet, and never half written."""
+"""`manage.py export_calls`: content, order, formula escaping, atomic replacement of the file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def lines(*arguments: str) -> list[dict[str, Any]]:
 
 
 class ExportCallsTests(TestCase):
-    def test_a_line_holds_all_that_was_said_and_how_fast(self) -> None:
+    def test_a_line_contains_transcript_and_turns(self) -> None:
         call = make_call(
             started_at=NOON, vapi_cost="0.13", twilio_price="-0.017", stream_price="0.008",
             vapi_report={"success": "true", "costs": [{"cost": 0.13}]},
@@ -58,7 +58,7 @@ class ExportCallsTests(TestCase):
         (turn,) = line["turns"]
         self.assertEqual((turn["number"], turn["response_latency_ms"], turn["model_ms"]), (1, 880, 420))
 
-    def test_days_are_whole_and_moments_are_exact(self) -> None:
+    def test_dates_cover_whole_days_and_times_are_exact(self) -> None:
         for hours in (-36, -12, 0, 11, 12):
             make_call(started_at=NOON + timedelta(hours=hours))
         for arguments, count in (
@@ -73,7 +73,7 @@ class ExportCallsTests(TestCase):
             self.assertEqual(len(found), count, arguments)
             self.assertEqual(found, sorted(found))
 
-    def test_csv_has_nothing_that_a_spreadsheet_would_run(self) -> None:
+    def test_csv_escapes_formulas(self) -> None:
         make_call(caller_name="=1+1", note="@SUM(A1)")
         (row,) = csv.DictReader(io.StringIO(export("--format=csv")))
         self.assertEqual((row["caller_name"], row["note"]), ("'=1+1", "'@SUM(A1)"))
@@ -86,7 +86,7 @@ class ExportCallsTests(TestCase):
         self.assertEqual([line["simulated"] for line in lines()], [False])
         self.assertEqual(len(lines("--simulated")), 2)
 
-    def test_queries_do_not_grow_with_the_calls_of_one_piece(self) -> None:
+    def test_queries_do_not_grow_with_the_calls_of_a_chunk(self) -> None:
         counts = []
         for more in (1, 40):
             for _ in range(more):
@@ -96,7 +96,7 @@ class ExportCallsTests(TestCase):
             counts.append(len(queries))
         self.assertEqual(counts[0], counts[1])
 
-    def test_a_file_is_there_whole_or_not_at_all(self) -> None:
+    def test_the_file_is_replaced_only_on_success(self) -> None:
         make_call()
         with TemporaryDirectory() as directory:
             file = Path(directory) / "calls.csv"
@@ -113,7 +113,7 @@ class ExportCallsTests(TestCase):
             with pytest.raises(CommandError, match="--output: No such file or directory"):
                 export(f"--output={directory}/none/calls.csv")
 
-    def test_what_is_no_day_is_refused(self) -> None:
+    def test_it_rejects_invalid_dates(self) -> None:
         for wrong in ("--since=soon", "--until=2026-13-01", "--format=xml"):
             with pytest.raises(CommandError):
                 export(wrong)
@@ -127,7 +127,7 @@ class ExportCallsTests(TestCase):
         self.assertIn("jsonl 2026-11-18", entry.detail)
 
 
-def test_a_reader_who_has_enough_ends_it_quietly(tmp_path: Path) -> None:
+def test_a_closed_pipe_ends_it_quietly(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path / 'calls.sqlite3'}"
     manage = [sys.executable, "manage.py"]
     environment = {"DATABASE_URL": database, "PATH": "/usr/bin:/bin", "DJANGO_DEBUG": "on"}
@@ -150,7 +150,7 @@ def test_a_reader_who_has_enough_ends_it_quietly(tmp_path: Path) -> None:
 
 
 class ProgressTests(TestCase):
-    def test_a_bar_is_shown_where_somebody_watches_and_the_file_stays_clean(self) -> None:
+    def test_a_progress_bar_is_shown_on_a_terminal_only_on_stderr(self) -> None:
         make_call()
         with (
             mock.patch.dict("os.environ", {"FORCE_COLOR": "1", "TERM": "xterm"}),
@@ -160,7 +160,7 @@ class ProgressTests(TestCase):
         self.assertEqual(line["direction"], "inbound")
         self.assertRegex(err.getvalue(), r"exporting.*1/1")
 
-    def test_where_nobody_watches_nothing_is_shown(self) -> None:
+    def test_without_a_terminal_there_is_no_progress_bar(self) -> None:
         make_call()
         with redirect_stderr(io.StringIO()) as err:
             lines()

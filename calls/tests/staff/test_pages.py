@@ -38,7 +38,7 @@ class PageTests(TestCase):
 
 
 class DashboardTests(PageTests):
-    def test_it_says_what_to_do_when_there_are_no_calls(self) -> None:
+    def test_without_calls_it_shows_the_first_steps(self) -> None:
         page = self.page("/")
         self.assertIn("make demo", page)
         self.assertIn("simulate_call", page)
@@ -63,19 +63,19 @@ class DashboardTests(PageTests):
         self.assertIn("+1 555 …0134", page)
         self.assertNotIn("+15550100134", page)
 
-    def test_it_names_our_numbers(self) -> None:
+    def test_it_shows_the_labels_of_our_numbers(self) -> None:
         PhoneNumber.objects.create(number="+15559870000", label="Front desk")
         make_call(to_number="+15559870000")
         self.assertIn("Front desk", self.page("/"))
 
-    def test_it_marks_simulated_calls_and_hides_them_behind_real_ones(self) -> None:
+    def test_it_shows_simulated_calls_until_there_is_a_real_one(self) -> None:
         simulated = make_call(simulated=True)
         self.assertIn("Showing simulated calls", self.page("/"))
         make_call()
         self.assertNotIn(simulated.get_absolute_url(), self.page("/"))
 
     @override_settings(LATENCY_TARGET_MS=800)
-    def test_it_shows_that_the_target_is_missed(self) -> None:
+    def test_it_marks_a_missed_latency_target(self) -> None:
         self.full_call()
         self.assertIn("is-slow", self.page("/"))
 
@@ -89,7 +89,7 @@ class DashboardTests(PageTests):
         with self.assertNumQueries(len(few)):
             self.page("/")
 
-    def test_it_comes_with_no_script_or_style_from_elsewhere(self) -> None:
+    def test_it_loads_no_script_or_style_from_another_host(self) -> None:
         self.full_call()
         page = self.page("/")
         self.assertNotIn('src="http', page)
@@ -98,7 +98,7 @@ class DashboardTests(PageTests):
 
 
 class CallPageTests(PageTests):
-    def test_it_shows_what_was_said_and_how_fast(self) -> None:
+    def test_it_shows_transcript_and_latency(self) -> None:
         call = self.full_call(
             summary="Moved.\nTo Thursday.",
             counters={"frames_late": 3},
@@ -124,17 +124,17 @@ class CallPageTests(PageTests):
         ):
             self.assertIn(words, page)
 
-    def test_it_explains_the_vendors_reason(self) -> None:
+    def test_it_explains_vapis_ended_reason(self) -> None:
         call = make_call(vapi_ended_reason="call.start.error-get-assistant")
         self.assertIn("Check VAPI_ASSISTANT_ID.", self.page(call.get_absolute_url()))
 
-    def test_it_opens_for_a_call_of_which_nothing_is_known(self) -> None:
+    def test_it_opens_for_a_call_without_any_data(self) -> None:
         call = make_call(status="ringing", end_reason="", from_number="", to_number="", counters=[])
         page = self.page(call.get_absolute_url())
         self.assertIn("No transcript yet.", page)
         self.assertIn("No turns yet.", page)
 
-    def test_it_shows_foreign_text_as_text(self) -> None:
+    def test_it_escapes_foreign_text(self) -> None:
         call = make_call(
             from_number=XSS, to_number=XSS, summary=XSS, end_reason=XSS, vapi_ended_reason=XSS,
             call_sid=XSS, vapi_call_id=XSS, counters={XSS: XSS},
@@ -157,7 +157,7 @@ class CallPageTests(PageTests):
         with self.assertNumQueries(len(few)):
             self.page(call.get_absolute_url())
 
-    def test_it_bounds_the_timeline(self) -> None:
+    def test_it_limits_the_raw_events(self) -> None:
         call = make_call()
         for index in range(502):
             make_event(call, index=index, kind=f"event-{index}")
@@ -165,17 +165,17 @@ class CallPageTests(PageTests):
         self.assertIn("first 500", page)
         self.assertNotIn("event 501", page)
 
-    def test_it_does_not_find_what_is_not_there(self) -> None:
+    def test_an_unknown_call_is_not_found(self) -> None:
         self.page("/calls/999/", status=404)
 
 
-class DoorTests(TestCase):
-    def test_it_sends_strangers_to_the_log_in(self) -> None:
+class AccessTests(TestCase):
+    def test_it_redirects_anonymous_users_to_the_login_page(self) -> None:
         call = make_call()
         for url in ("/", call.get_absolute_url()):
             self.assertRedirects(self.client.get(url), f"/admin/login/?next={url}")
 
-    def test_it_wants_staff_with_the_permission_to_see_calls(self) -> None:
+    def test_it_needs_staff_with_the_permission_to_view_calls(self) -> None:
         self.client.force_login(User.objects.create_user("guest"))
         self.assertEqual(self.client.get("/").status_code, 302)
         self.client.force_login(make_staff())
@@ -215,7 +215,7 @@ class AdminTests(TestCase):
         ):
             self.assertEqual(self.client.get(reverse(url)).status_code, 200, url)
 
-    def test_it_finds_calls_by_words_and_by_beginnings(self) -> None:
+    def test_it_finds_calls_by_words_and_by_prefix(self) -> None:
         url = reverse("admin:calls_call_changelist")
         for query, found in (
             ("?q=%2B155501", True), ("?q=00155501", True), ("?q=tel:%2B1 555-01", True), ("?q=%2B44", False),
@@ -236,7 +236,7 @@ class AdminTests(TestCase):
             self.assertEqual(page.status_code, 200, query)
             self.assertEqual(bool(page.context["cl"].result_count), found, query)
 
-    def test_it_lets_staff_say_what_is_theirs_to_say_and_no_more(self) -> None:
+    def test_staff_can_change_their_own_fields_only(self) -> None:
         url = reverse("admin:calls_call_change", args=[self.call.pk])
         empty = {
             f"{name}-{field}": 0

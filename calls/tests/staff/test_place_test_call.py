@@ -1,4 +1,4 @@
-"""The button on the dashboard: a simulated caller rings this very server, and is seen live."""
+"""The “Place test call” button: the simulator calls this server, and the call appears live."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 
 @pytest.fixture
 async def running(tmp_path: Path) -> AsyncIterator[Testbed]:
-    """A real server with a stand-in for Vapi behind it, and a member of staff who may do everything."""
+    """A real server with the Vapi simulator, and a member of staff with all permissions."""
     variables = {
         "DATABASE_URL": f"sqlite:///{tmp_path / 'calls.sqlite3'}",
         "JOURNAL_DIR": str(tmp_path / "journal"),
@@ -45,7 +45,7 @@ async def token_of(session: aiohttp.ClientSession, url: str) -> str:
 
 
 @pytest.mark.timeout(200)
-async def test_the_call_appears_on_the_live_board_and_its_words_follow(running: Testbed) -> None:
+async def test_the_call_and_its_transcript_appear_on_the_live_board(running: Testbed) -> None:
     url = running.server.url
     async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
         form = {"username": "ops", "password": PASSWORD, "next": "/"}
@@ -82,8 +82,8 @@ async def test_the_call_appears_on_the_live_board_and_its_words_follow(running: 
     assert "These are simulated calls" in page and "simulated</span>" in page
 
 
-class AddressTests(SimpleTestCase):
-    def test_the_simulator_is_sent_to_where_this_server_listens(self) -> None:
+class LocalUrlTests(SimpleTestCase):
+    def test_the_simulator_calls_the_address_this_server_listens_on(self) -> None:
         request = RequestFactory().post("/test-call")
         self.assertEqual(_local_url(request), "http://127.0.0.1:8000")
         for server, address in (
@@ -94,7 +94,7 @@ class AddressTests(SimpleTestCase):
             request.scope = {"server": server}  # type: ignore[attr-defined]
             self.assertEqual(_local_url(request), address)
 
-    def test_only_the_vendors_own_assistant_costs_money(self) -> None:
+    def test_only_calls_to_vapi_are_billable(self) -> None:
         for url, costs in (("https://api.vapi.ai", True), ("http://127.0.0.1:9100", False)):
             with override_settings(VAPI_BASE_URL=url, VAPI_SOCKET_URL=""):
                 self.assertEqual(is_billable(), costs)

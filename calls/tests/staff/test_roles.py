@@ -1,4 +1,4 @@
-"""Three roles: who may see whole numbers, and who may change what."""
+"""The three staff roles and what each may see and change."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RoleTests(TestCase):
         self.assertEqual(viewer, Viewer(can_view_calls=True))
         self.assertEqual(viewer.display_number("+15550100134"), "+1 555 …0134")
 
-    def test_an_operator_does_all_but_administer(self) -> None:
+    def test_an_operator_may_do_everything_except_administration(self) -> None:
         operator = self.role("operator")
         self.assertEqual(
             operator,
@@ -39,14 +39,14 @@ class RoleTests(TestCase):
         )
         self.assertEqual(operator.display_number("+15550100134"), "+15550100134")
 
-    def test_an_admin_sees_the_audit_too(self) -> None:
+    def test_an_admin_may_view_the_audit_log(self) -> None:
         self.assertTrue(self.role("admin").can_view_audit_log)
 
-    def test_who_is_no_staff_is_no_viewer(self) -> None:
+    def test_a_user_who_is_not_staff_may_do_nothing(self) -> None:
         user = make_staff("view_call", is_staff=False)
         self.assertEqual(Viewer.for_user(user), Viewer())
 
-    def test_twice_is_as_good_as_once_and_puts_a_changed_group_right(self) -> None:
+    def test_it_is_idempotent_and_resets_a_changed_group(self) -> None:
         said = StringIO()
         call_command("create_roles", stdout=said)
         Group.objects.get(name="operator").permissions.clear()
@@ -55,7 +55,7 @@ class RoleTests(TestCase):
         self.assertEqual(said.getvalue(), again.getvalue())
         self.assertEqual(Group.objects.count(), 3)
 
-    def test_a_new_role_takes_the_place_of_the_old_one(self) -> None:
+    def test_a_new_role_replaces_the_old_one(self) -> None:
         user = make_staff(is_staff=False)
         for role in ("admin", "viewer"):
             call_command("create_roles", user=user.username, role=role, stdout=StringIO())
@@ -63,7 +63,7 @@ class RoleTests(TestCase):
         self.assertEqual([group.name for group in user.groups.all()], ["viewer"])
         self.assertTrue(user.is_staff)
 
-    def test_it_says_what_is_missing(self) -> None:
+    def test_it_rejects_a_missing_user_or_role(self) -> None:
         with pytest.raises(CommandError, match="no user 'nobody'"):
             call_command("create_roles", user="nobody", role="viewer", stdout=StringIO())
         with pytest.raises(CommandError, match="both --user and --role"):

@@ -1,4 +1,4 @@
-"""Words that were spoken are found, whatever is typed."""
+"""Full-text search in transcripts, with hostile input too."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class SearchTests(TestCase):
         self.said("something else")
         self.assertEqual(find_call_ids("appointment"), [newer.pk, older.pk])
 
-    def test_all_words_must_stand_in_one_line(self) -> None:
+    def test_all_words_must_occur_in_one_utterance(self) -> None:
         call = self.said("move my appointment to Thursday")
         self.said("move it")
         self.said("on Thursday")
         self.assertEqual(find_call_ids("thursday move"), [call.pk])
 
-    def test_the_last_word_may_be_a_beginning(self) -> None:
+    def test_the_last_word_matches_as_a_prefix(self) -> None:
         call = self.said("the appointment book")
         self.assertEqual(find_call_ids("the appoin"), [call.pk])
         self.assertEqual(find_call_ids("appoin the"), [])
 
-    def test_nothing_that_is_typed_is_an_operator(self) -> None:
+    def test_input_is_never_interpreted_as_an_operator(self) -> None:
         call = self.said("either this or that not the other")
         for typed in ("this or that", "this OR that", 'this" OR "that', "this & !that:*", "'this' that (",
                       "this NEAR that", "this* -that", "text:this"):  # fmt: skip
@@ -43,11 +43,11 @@ class SearchTests(TestCase):
         for nothing in ("", "  ", "()", "*", "'", '"', "\x00", "-", "%", "_"):
             self.assertEqual(find_call_ids(nothing), [])
 
-    def test_it_is_bounded(self) -> None:
+    def test_the_number_of_calls_is_limited(self) -> None:
         calls = [self.said("hello") for _ in range(5)]
         self.assertEqual(find_call_ids("hello", limit=2), [calls[4].pk, calls[3].pk])
 
-    def test_what_is_deleted_or_changed_is_found_no_more(self) -> None:
+    def test_deleted_and_changed_text_is_no_longer_found(self) -> None:
         gone, changed = self.said("lighthouse"), self.said("lighthouse")
         gone.delete()
         utterance = changed.utterances.get()
@@ -61,7 +61,7 @@ class SearchTests(TestCase):
         for typed in ("köln", "Grüße", "спасибо"):
             self.assertEqual(find_call_ids(typed), [call.pk], typed)
 
-    def test_numbers_and_addresses_are_found_by_their_parts(self) -> None:
+    def test_numbers_and_urls_are_found_by_their_parts(self) -> None:
         for text, typed in (
             ("My number is 555-0134.", "0134"),
             ("Write to jane@example.com please", "jane please"),
@@ -80,8 +80,8 @@ class SearchTests(TestCase):
                 self.assertEqual(find_call_ids(typed), [call.pk])
                 call.delete()
 
-    def test_common_and_rare_words_are_found_alike(self) -> None:
-        """Whichever way PostgreSQL takes; SQLite has one only."""
+    def test_common_and_rare_words_give_the_same_results(self) -> None:
+        """PostgreSQL has two query plans to choose from, SQLite one."""
         calls = [self.said(f"the word {n:03} of {'many' if n % 2 else 'few'}") for n in range(24)]
         newest_first = [call.pk for call in reversed(calls)]
         for looked_at, common in ((1, 1), (4, 1), (4, 3), (4, 99), (100, 1)):
@@ -96,18 +96,18 @@ class SearchTests(TestCase):
                 self.assertEqual(find_call_ids("absent"), [])
 
 
-class HitTests(SimpleTestCase):
-    def test_the_hit_stands_between_what_is_around_it(self) -> None:
+class HighlightTests(SimpleTestCase):
+    def test_a_hit_has_the_text_before_and_after_the_match(self) -> None:
         self.assertEqual(
             highlight("Can I move my appointment?", "appoint"), ("Can I move my ", "appointment", "?")
         )
 
-    def test_a_long_line_is_cut_on_both_sides(self) -> None:
+    def test_a_long_line_is_truncated_on_both_sides(self) -> None:
         hit = highlight("x " * 100 + "needle" + " y" * 100, "needle")
         assert hit is not None
         self.assertTrue(hit.before.startswith("…") and hit.after.endswith("…"))
         self.assertLess(len("".join(hit)), 140)
 
-    def test_a_line_without_it_has_none(self) -> None:
+    def test_a_line_without_the_word_has_no_hit(self) -> None:
         self.assertIsNone(highlight("nothing here", "needle"))
         self.assertIsNone(highlight("nothing here", "()"))

@@ -1,4 +1,4 @@
-"""The lines of a call: every utterance, and between them what explains the conversation."""
+"""The timeline: every utterance in order, with the events that explain the call."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def event(
 
 
 def told(*events: CallEvent, speech: tuple[SpokenLine, ...] = ()) -> list[str]:
-    """The words of each line."""
+    """The text of each line."""
     return [
         line.text if isinstance(line, EventLine) else line.utterance.text
         for line in build_timeline(speech, events)
     ]
 
 
-def test_what_happened_stands_between_what_was_said() -> None:
+def test_events_come_between_utterances() -> None:
     speech = (said(900, "Hi."), said(None, "Who knows when."), said(5200, "Move it."))
     found = told(
         event("stream-ended", 9000, reason="caller-hung-up"),
@@ -60,7 +60,7 @@ def test_what_happened_stands_between_what_was_said() -> None:
     ]
 
 
-def test_keys_in_a_row_are_one_line_and_keys_apart_are_two() -> None:
+def test_keys_pressed_close_together_share_a_line() -> None:
     keys = [
         event("dtmf", at, index=at, digit=key)
         for at, key in ((100, "4"), (1500, "2"), (3000, "#"), (9000, "0"))
@@ -71,13 +71,13 @@ def test_keys_in_a_row_are_one_line_and_keys_apart_are_two() -> None:
     assert apart[0] == "Caller pressed 4" and apart[-1] == "Caller pressed 2"
 
 
-def test_a_cut_is_told_beside_the_words_or_else_on_a_line_of_its_own() -> None:
+def test_a_barge_in_has_its_own_line_unless_the_utterance_is_marked() -> None:
     cut = event("barge-in", 2000, unplayed_ms=640)
     assert told(cut) == ["Caller interrupted, 0.64 s of audio not played"]
     assert told(cut, speech=(said(100, "Let me", interrupted=True),)) == ["Let me"]
 
 
-def test_a_tools_result_is_told_where_it_was_called() -> None:
+def test_a_tool_result_is_shown_at_its_call() -> None:
     found = told(
         event("tool-failed", source="vapi", index=3, tool="transfer_call", error="No fallback number."),
         event("tool-done", source="vapi", index=4, tool="transfer_call", result="Connecting."),
@@ -112,13 +112,13 @@ def test_a_tools_result_is_told_where_it_was_called() -> None:
         (event("of-tomorrow", 5, odd=1), "of tomorrow odd 1", False),
     ],
 )  # fmt: skip
-def test_each_kind_has_its_words(happened: CallEvent, words: str, is_alarm: bool) -> None:
+def test_each_kind_has_a_description(happened: CallEvent, words: str, is_alarm: bool) -> None:
     (line,) = build_timeline([], [happened])
     assert isinstance(line, EventLine)
     assert words in line.text and line.is_alarm is is_alarm
 
 
-def test_an_end_that_the_assistant_made_is_told_once() -> None:
+def test_an_end_by_the_assistant_is_shown_once() -> None:
     ended = event("stream-ended", 9000, reason="assistant-ended")
     assert told(event("assistant-ended", 8000, reason="assistant-ended-call"), ended) == [
         "The assistant ended the call, as it was told to."
@@ -127,7 +127,7 @@ def test_an_end_that_the_assistant_made_is_told_once() -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(HIDDEN_KINDS))
-def test_what_explains_nothing_is_left_to_the_list_below(kind: str) -> None:
+def test_hidden_kinds_are_not_shown(kind: str) -> None:
     assert told(event(kind, 5)) == []
 
 
@@ -135,7 +135,7 @@ def test_what_explains_nothing_is_left_to_the_list_below(kind: str) -> None:
     st.lists(TIMES, max_size=6),
     st.lists(st.tuples(KINDS, TIMES, st.sampled_from(("stream", "carrier", "vapi")), JSON), max_size=12),
 )
-def test_nothing_said_is_lost_or_moved_and_nothing_sent_breaks_it(times: Any, happened: Any) -> None:
+def test_utterances_keep_their_order_whatever_the_events_contain(times: Any, happened: Any) -> None:
     speech = [said(at, str(number)) for number, at in enumerate(times)]
     events = [
         CallEvent(kind=kind, at_ms=at, source=source, index=number, data=data)

@@ -1,4 +1,4 @@
-"""A simulated call, a real server, and staff who end it over the REST API: nothing between is pretended."""
+"""Actions on a simulated call, end to end: page, server, Twilio REST simulator, call."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from sandbox.twilio.registry_client import RemoteCallRegistry
 from sandbox.twilio.rest.server import TwilioRestSimulator
 from sandbox.vapi.server import VapiSimulator
 
-PERSON = "+15550107777"
+FALLBACK = "+15550107777"
 SID = "CA" + "e" * 32
 ROW = "SELECT id, status, end_reason, simulated FROM calls_call WHERE call_sid = %s"
 
@@ -44,7 +44,7 @@ class Scene:
 
     @asynccontextmanager
     async def call(self, faults: TwilioFaults) -> AsyncIterator[asyncio.Task[TwilioCallRecord]]:
-        """A call that is connected to the assistant, carried as another process would carry it."""
+        """A call that is connected to the assistant, placed from outside the server process."""
         registry = RemoteCallRegistry(self.twilio_rest.base_url, ACCOUNT_SID, AUTH_TOKEN)
         simulator = self.server.twilio_simulator(registry=registry)
         calling = asyncio.create_task(simulator.place_call([WaitForHangup(60)], call_sid=SID, faults=faults))
@@ -64,7 +64,7 @@ class Scene:
         return tuple(row)
 
     async def act(self, action: str) -> tuple[int, str]:
-        """What staff are told."""
+        """Send the action as the page does. Returns status and HTML."""
         key, *_ = await self.row(bool)
         url = self.server.url
         async with aiohttp.ClientSession(cookies={"sessionid": self.session_key}) as http:
@@ -85,14 +85,14 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
         ):
             server = await asyncio.to_thread(
                 live_server, assistant.base_url, database.url, tmp_path / "journal",
-                REDIS_URL="", TWILIO_BASE_URL=twilio_rest.base_url, FALLBACK_NUMBER=PERSON,
+                REDIS_URL="", TWILIO_BASE_URL=twilio_rest.base_url, FALLBACK_NUMBER=FALLBACK,
             )  # fmt: skip
             key = await asyncio.to_thread(log_in, server, "staff", "view_call", "act_on_call")
             async with server:
                 yield Scene(server, assistant, twilio_rest, database, key)
 
 
-async def test_staff_hang_up_and_the_line_is_dead(scene: Scene) -> None:
+async def test_hanging_up_ends_the_call(scene: Scene) -> None:
     async with scene.call(TwilioFaults()) as calling:
         status, said = await scene.act("hang-up")
         assert (status, "Call ended." in said) == (200, True), said
@@ -104,21 +104,21 @@ async def test_staff_hang_up_and_the_line_is_dead(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize(("outcome", "heard"), [("completed", 0), ("no-answer", 1)])
-async def test_staff_transfer_the_caller_to_a_person(scene: Scene, outcome: str, heard: int) -> None:
+async def test_transfer_dials_the_fallback_number(scene: Scene, outcome: str, heard: int) -> None:
     async with scene.call(TwilioFaults(dial_status=outcome)) as calling:
         status, said = await scene.act("transfer")
         assert (status, "Transferring the caller" in said) == (200, True), said
         record = await asyncio.wait_for(calling, WAIT_SECONDS)
-    assert (record.dialed, record.final_status) == ([PERSON], "completed")
+    assert (record.dialed, record.final_status) == ([FALLBACK], "completed")
     apology = record.spoken_by_twilio[record.spoken_before_stream :]
-    assert len(apology) == heard, "nobody there, and the caller is told so"
+    assert len(apology) == heard, "without an answer the caller hears an apology"
     row = await scene.row(lambda rows: rows[0][2] and rows[0][1] == "completed")
     assert row[1:3] == ("completed", "transferred")
     legs = [call for call in scene.twilio_rest.calls.values() if call.parent_call_sid == SID]
-    assert [(leg.to_number, leg.status) for leg in legs] == [(PERSON, outcome)]
+    assert [(leg.to_number, leg.status) for leg in legs] == [(FALLBACK, outcome)]
 
 
-async def test_what_twilio_refuses_changes_nothing(scene: Scene) -> None:
+async def test_a_request_that_twilio_rejects_changes_nothing(scene: Scene) -> None:
     async with scene.call(TwilioFaults()) as calling:
         scene.twilio_rest.faults = TwilioRestFaults(rest_status=500, rest_failures=1)
         status, said = await scene.act("hang-up")

@@ -1,4 +1,4 @@
-"""The live board: what it shows, who may watch it, and what it costs when cache or channel layer are gone."""
+"""The live board and the `/live` socket: content, permissions, and failures of cache and channel layer."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ DEAD_REDIS = {
 }
 
 
-def on_the_line(**changes: Any) -> Call:
+def make_live_call(**changes: Any) -> Call:
     now = timezone.now()
     facts = {"status": "in-progress", "end_reason": "", "ended_by": "", "answered_at": now, "started_at": now}
     return make_call(**(facts | {"vapi_call_id": "vapi-1"} | changes))
@@ -54,61 +54,61 @@ def note(call: Call, **changes: Any) -> LiveNote:
 
 
 def publish(*notes: LiveNote) -> None:
-    told = Publisher()
+    live = Publisher()
     for each in notes:
-        told.put_note(each)
-    assert told.publish()
+        live.put_note(each)
+    assert live.publish()
 
 
 @contextmanager
-def fresh() -> Iterator[None]:
-    """A cache of the test's own, that has not failed yet."""
+def own_cache() -> Iterator[None]:
+    """A separate cache without a recorded failure."""
     with override_settings(CACHES=OWN_CACHE), mock.patch.object(publisher, "_cache_retry_at", 0.0):
         cache.clear()
         yield
 
 
-class OwnCache(SimpleTestCase):
+class CacheTestCase(SimpleTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.enterContext(fresh())
+        self.enterContext(own_cache())
 
 
-class BoardTests(OwnCache, TestCase):
-    def test_nobody_on_the_line_is_one_line(self) -> None:
+class BoardTests(CacheTestCase, TestCase):
+    def test_an_empty_board_says_so(self) -> None:
         make_call()
         self.assertIn("No live calls", render_board(STAFF))
 
-    def test_the_newest_come_first_and_no_more_than_a_page(self) -> None:
+    def test_the_newest_calls_come_first_up_to_the_limit(self) -> None:
         now = timezone.now()
-        calls = [on_the_line(started_at=now - timedelta(seconds=age)) for age in range(MAX_ROWS + 1)]
+        calls = [make_live_call(started_at=now - timedelta(seconds=age)) for age in range(MAX_ROWS + 1)]
         rows = live_rows(STAFF)
         self.assertEqual([row.call for row in rows], calls[:MAX_ROWS])
         self.assertIn(f"Showing the newest {MAX_ROWS} calls.", render_board(STAFF))
 
-    def test_what_is_over_or_forgotten_is_not_on_the_line(self) -> None:
-        on_the_line(status="completed", end_reason="caller-hung-up")
-        on_the_line(end_reason="assistant-failed")  # Twilio goes on with it
-        on_the_line(started_at=timezone.now() - timedelta(hours=5))
-        on_the_line(status="ringing")
+    def test_ended_and_stale_calls_are_not_listed(self) -> None:
+        make_live_call(status="completed", end_reason="caller-hung-up")
+        make_live_call(end_reason="assistant-failed")  # Twilio still handles it
+        make_live_call(started_at=timezone.now() - timedelta(hours=5))
+        make_live_call(status="ringing")
         self.assertEqual(live_rows(STAFF), [])
 
-    def test_it_shows_numbers_as_the_viewer_may_see_them(self) -> None:
-        on_the_line(from_number="+15550100134", to_number="+15559870000")
+    def test_it_masks_numbers_unless_the_viewer_may_see_them(self) -> None:
+        make_live_call(from_number="+15550100134", to_number="+15559870000")
         with override_settings(FALLBACK_NUMBER="+15550107777"):
             masked, whole = render_board(Viewer(can_view_calls=True, can_act=True)), render_board(OPERATOR)
         for number in ("+15550100134", "+15559870000", "+15550107777"):
             self.assertNotIn(number, masked)
             self.assertIn(number, whole)
 
-    def test_an_outbound_call_shows_whom_we_called(self) -> None:
+    def test_an_outbound_call_shows_the_callee(self) -> None:
         PhoneNumber.objects.create(number="+15559870000", label="Front desk")
-        on_the_line(direction="outbound-api", from_number="+15559870000", to_number="+15550100134")
+        make_live_call(direction="outbound-api", from_number="+15559870000", to_number="+15550100134")
         (row,) = live_rows(OPERATOR)
         self.assertEqual((row.caller, row.number_label), ("+15550100134", "Front desk"))
 
-    def test_it_shows_the_last_words_and_the_ones_being_spoken(self) -> None:
-        call = on_the_line()
+    def test_it_shows_the_latest_lines_and_the_partial_transcript(self) -> None:
+        call = make_live_call()
         for words in ("First.", "Second.", "Third."):
             make_utterance(call, text=words)
         publish(note(call, floor="caller", speaker="caller", partial="can I move it to"))
@@ -118,8 +118,8 @@ class BoardTests(OwnCache, TestCase):
         self.assertLess(html.index("Third."), html.index("can I move it to…"))
         self.assertIn("Caller speaking", html)
 
-    def test_the_latency_is_that_of_the_note_or_of_the_last_turn(self) -> None:
-        call = on_the_line()
+    def test_the_latency_comes_from_the_note_or_the_last_turn(self) -> None:
+        call = make_live_call()
         make_turn(call, response_latency_ms=880)
         make_turn(call, response_latency_ms=None)
         self.assertEqual(live_rows(STAFF)[0].latency_ms, 880)
@@ -127,7 +127,7 @@ class BoardTests(OwnCache, TestCase):
         self.assertIn("0.94 s", render_board(STAFF))
 
     def test_a_silence_of_five_seconds_is_a_warning(self) -> None:
-        call = on_the_line()
+        call = make_live_call()
         publish(note(call, floor="", floor_since=time.time() - 4))
         self.assertFalse(live_rows(STAFF)[0].is_silent)
         self.assertIn("hidden>⚠ silent", render_board(STAFF))
@@ -137,29 +137,29 @@ class BoardTests(OwnCache, TestCase):
         publish(note(call, floor="assistant", floor_since=time.time() - 9))
         self.assertNotIn("⚠ silent", render_board(STAFF))
 
-    def test_nobody_is_silent_before_the_assistant_is_there(self) -> None:
-        call = on_the_line(answered_at=None)
+    def test_there_is_no_silence_warning_before_the_assistant_answers(self) -> None:
+        call = make_live_call(answered_at=None)
         publish(note(call, floor_since=time.time() - 9))
         self.assertFalse(live_rows(STAFF)[0].is_silent)
 
-    def test_the_state_is_told_where_no_floor_is(self) -> None:
+    def test_without_a_note_the_state_of_the_call_is_shown(self) -> None:
         for changes, state in (
             ({"answered_at": None}, "Connecting assistant"),
             ({}, "Connected"),
             ({"end_requested": "hung-up-by-staff"}, "Hanging up"),
             ({"end_requested": "transferred"}, "Transferring"),
         ):
-            on_the_line(**changes)
+            make_live_call(**changes)
             self.assertEqual(live_rows(STAFF)[0].state, state)
             self.assertIn(state, render_board(STAFF))
 
-    def test_the_timer_counts_from_when_twilio_asked(self) -> None:
-        on_the_line(started_at=timezone.now() - timedelta(seconds=102.2))
-        on_the_line(started_at=timezone.now() - timedelta(seconds=3 * 3600 + 65.2))
+    def test_the_timer_starts_with_the_call(self) -> None:
+        make_live_call(started_at=timezone.now() - timedelta(seconds=102.2))
+        make_live_call(started_at=timezone.now() - timedelta(seconds=3 * 3600 + 65.2))
         self.assertEqual([row.timer for row in live_rows(STAFF)], ["1:42", "3:01:05"])
 
-    def test_what_strangers_say_is_text(self) -> None:
-        call = on_the_line(from_number=XSS, to_number=XSS)
+    def test_foreign_text_is_escaped(self) -> None:
+        call = make_live_call(from_number=XSS, to_number=XSS)
         make_utterance(call, text=XSS)
         publish(note(call, speaker="caller", partial=XSS + "\ud800\x00"))
         html = render_board(OPERATOR)
@@ -167,13 +167,13 @@ class BoardTests(OwnCache, TestCase):
         self.assertIn("&lt;script&gt;alert(1)", html)
         html.encode()
 
-    def test_only_those_who_may_act_are_offered_to(self) -> None:
-        on_the_line()
+    def test_actions_need_the_permission_to_act(self) -> None:
+        make_live_call()
         self.assertNotIn("hang-up", render_board(STAFF))
         self.assertIn("Hang up now", render_board(OPERATOR))
 
-    def test_it_offers_only_what_can_be_done(self) -> None:
-        on_the_line()
+    def test_it_offers_only_available_actions(self) -> None:
+        make_live_call()
         html = render_board(OPERATOR)
         self.assertIn(">Say<", html)
         self.assertIn("FALLBACK_NUMBER", html)
@@ -182,9 +182,9 @@ class BoardTests(OwnCache, TestCase):
         self.assertNotIn(">Say<", html)
         self.assertIn("Transfer to +15550107777", html)
 
-    def test_a_numbers_own_person_comes_first_while_it_is_active(self) -> None:
+    def test_an_active_numbers_fallback_overrides_the_default(self) -> None:
         number = PhoneNumber.objects.create(number="+15559870000", fallback_number="+15550101111")
-        on_the_line(to_number=number.number)
+        make_live_call(to_number=number.number)
         with override_settings(FALLBACK_NUMBER="+15550107777"):
             self.assertEqual(live_rows(OPERATOR)[0].fallback_number, "+15550101111")
             PhoneNumber.objects.update(active=False)
@@ -196,19 +196,19 @@ class BoardTests(OwnCache, TestCase):
                 render_board(OPERATOR)
             return len(asked)
 
-        make_turn(call := on_the_line())
+        make_turn(call := make_live_call())
         make_utterance(call)
         few = queries()
         for _ in range(20):
-            make_turn(call := on_the_line(to_number=f"+1555{call_sid()[-7:]}"))
+            make_turn(call := make_live_call(to_number=f"+1555{call_sid()[-7:]}"))
             make_utterance(call)
         self.assertEqual(queries(), few)
         self.assertLessEqual(few, 4)
 
 
-class FragmentTests(OwnCache, TestCase):
-    def test_a_page_without_a_socket_asks_for_the_same(self) -> None:
-        call = on_the_line()
+class PollingTests(CacheTestCase, TestCase):
+    def test_polling_returns_the_same_html(self) -> None:
+        call = make_live_call()
         self.client.force_login(make_staff("view_call"))
         board = self.client.get("/live/board")
         self.assertContains(board, f'id="live-{call.pk}"')
@@ -218,8 +218,8 @@ class FragmentTests(OwnCache, TestCase):
         self.assertEqual(AuditEntry.objects.filter(action="opened", call=call).count(), 1)
         self.assertEqual(self.client.get("/live/calls/999999").status_code, 404)
 
-    def test_they_are_for_staff_who_may_see_calls(self) -> None:
-        call = on_the_line()
+    def test_polling_needs_the_permission_to_view_calls(self) -> None:
+        call = make_live_call()
         for path in ("/live/board", f"/live/calls/{call.pk}"):
             self.assertEqual(Client().get(path).status_code, 302)
             for user, status in ((make_staff(), 403), (User.objects.create_user(call_sid()), 302)):
@@ -229,8 +229,8 @@ class FragmentTests(OwnCache, TestCase):
             self.client.force_login(make_staff("view_call"))
             self.assertEqual(self.client.post(path).status_code, 405)
 
-    def test_the_dashboard_shows_the_board_and_says_where_news_come_from(self) -> None:
-        call = on_the_line()
+    def test_the_dashboard_contains_the_board_and_the_update_urls(self) -> None:
+        call = make_live_call()
         self.client.force_login(make_staff("view_call"))
         page = self.client.get("/").content.decode()
         self.assertIn(f'id="live-{call.pk}"', page)
@@ -238,95 +238,95 @@ class FragmentTests(OwnCache, TestCase):
         self.assertRegex(page, 'data-csrf="[A-Za-z0-9]{64}"')
 
 
-class NoteTests(OwnCache):
-    def test_the_newest_note_of_a_call_is_what_is_told(self) -> None:
+class NoteTests(CacheTestCase):
+    def test_the_latest_note_of_a_call_is_published(self) -> None:
         publish(LiveNote("CA1", 1, partial="first"), LiveNote("CA2", 1), LiveNote("CA1", 2, partial="second"))
         found = get_notes(["CA1", "CA2", "CA3"])
         self.assertEqual({sid: each.partial for sid, each in found.items()}, {"CA1": "second", "CA2": ""})
 
-    def test_a_note_of_another_version_is_no_note(self) -> None:
+    def test_a_note_of_another_version_is_ignored(self) -> None:
         cache.set("live:CA1", {"call_sid": "CA1", "what": "ever"})
         publish(LiveNote("CA2", 1))
         self.assertEqual(list(get_notes(["CA1", "CA2"])), ["CA2"])
 
-    def test_news_are_bounded_and_what_is_dropped_is_counted(self) -> None:
-        told = Publisher()
+    def test_pending_changes_are_limited_and_drops_are_counted(self) -> None:
+        live = Publisher()
         with mock.patch.object(publisher, "MAX_PENDING", 2):
             for number in range(5):
-                told.put_note(LiveNote(f"CA{number}", 1))
-            told.put_note(LiveNote("CA0", 2))  # known: replaced
-            told.notify_changed(f"CA{number}" for number in range(5))
-        self.assertEqual(told.dropped, 6)
-        self.assertEqual(told.pending, 4)
+                live.put_note(LiveNote(f"CA{number}", 1))
+            live.put_note(LiveNote("CA0", 2))  # replaces the pending note
+            live.notify_changed(f"CA{number}" for number in range(5))
+        self.assertEqual(live.dropped, 6)
+        self.assertEqual(live.pending, 4)
 
-    def test_a_cache_that_fails_gets_it_again_later_and_the_newest_by_then(self) -> None:
-        told = Publisher()
-        told.put_note(LiveNote("CA1", 1))
-        told.put_note(LiveNote("CA2", 1))
-        told.notify_changed({"CA3"})
+    def test_a_failed_publish_is_retried_with_the_latest_note(self) -> None:
+        live = Publisher()
+        live.put_note(LiveNote("CA1", 1))
+        live.put_note(LiveNote("CA2", 1))
+        live.notify_changed({"CA3"})
         with override_settings(CACHES=DEAD_REDIS), self.assertLogs("calls.staff.live.publisher", "WARNING"):
-            self.assertFalse(told.publish())
-        told.put_note(LiveNote("CA1", 2))
-        self.assertEqual((told.failures, told.pending), (1, 3))
-        self.assertTrue(told.publish())
+            self.assertFalse(live.publish())
+        live.put_note(LiveNote("CA1", 2))
+        self.assertEqual((live.failures, live.pending), (1, 3))
+        self.assertTrue(live.publish())
         self.assertEqual(
             {sid: each.at_ms for sid, each in get_notes(["CA1", "CA2"]).items()}, {"CA1": 2, "CA2": 1}
         )
-        self.assertEqual(told.pending, 0)
+        self.assertEqual(live.pending, 0)
 
-    def test_a_dead_cache_means_no_notes_and_is_left_alone_for_a_while(self) -> None:
+    def test_a_failed_cache_gives_no_notes_and_is_not_read_for_a_while(self) -> None:
         publish(LiveNote("CA1", 1))
         with override_settings(CACHES=DEAD_REDIS), self.assertLogs("calls.staff.live.publisher", "WARNING"):
             self.assertEqual(get_notes(["CA1"]), {})
         with self.assertNoLogs("calls.staff.live.publisher", "WARNING"):
-            self.assertEqual(get_notes(["CA1"]), {}, "it was asked again at once")
+            self.assertEqual(get_notes(["CA1"]), {}, "the cache was read again immediately")
         with mock.patch.object(publisher, "_cache_retry_at", time.monotonic() - 1):
             self.assertEqual(list(get_notes(["CA1"])), ["CA1"])
 
 
 class FrozenLayer(InMemoryChannelLayer):  # type: ignore[misc]
-    """It accepts connections and answers nothing."""
+    """Accepts connections and never responds."""
 
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
         await asyncio.Event().wait()
 
 
-async def test_pages_are_told_which_calls_are_meant() -> None:
-    layer, told = InMemoryChannelLayer(), Publisher()
-    told.attach(asyncio.get_running_loop())
+async def test_notifications_name_the_changed_calls() -> None:
+    layer, live = InMemoryChannelLayer(), Publisher()
+    live.attach(asyncio.get_running_loop())
     channel = await layer.new_channel()
     await layer.group_add(GROUP, channel)
     with mock.patch.object(publisher, "get_channel_layer", return_value=layer):
-        told.notify_changed({"CA2", "CA1"})
-        assert await asyncio.to_thread(told.publish)
+        live.notify_changed({"CA2", "CA1"})
+        assert await asyncio.to_thread(live.publish)
         assert (await layer.receive(channel))["calls"] == ["CA1", "CA2"]
-        told.notify_changed(f"CA{number}" for number in range(101))
-        assert await asyncio.to_thread(told.publish)
-        assert (await layer.receive(channel))["calls"] == [], "more than can be named: any"
+        live.notify_changed(f"CA{number}" for number in range(101))
+        assert await asyncio.to_thread(live.publish)
+        assert (await layer.receive(channel))["calls"] == [], "too many to name: any call"
 
 
-async def test_a_layer_that_hangs_holds_up_nobody() -> None:
-    told = Publisher()
-    told.attach(asyncio.get_running_loop())
-    told.notify_changed({"CA1"})
+async def test_a_hanging_channel_layer_times_out() -> None:
+    live = Publisher()
+    live.attach(asyncio.get_running_loop())
+    live.notify_changed({"CA1"})
     with mock.patch.object(publisher, "get_channel_layer", return_value=FrozenLayer()):
         began = time.monotonic()
-        assert not await asyncio.to_thread(told.publish)
+        assert not await asyncio.to_thread(live.publish)
     assert time.monotonic() - began < 1
-    assert (told.failures, told.pending) == (1, 1)
+    assert (live.failures, live.pending) == (1, 1)
 
 
-def test_the_thread_tells_what_came_while_it_slept_and_stops_when_told() -> None:
-    with fresh(), mock.patch.object(publisher, "INTERVAL_SECONDS", 0.01):
-        told = Publisher()
-        told.start()
+def test_the_thread_publishes_pending_notes_and_stops() -> None:
+    with own_cache(), mock.patch.object(publisher, "INTERVAL_SECONDS", 0.01):
+        live = Publisher()
+        live.start()
         for number in range(3):
-            told.put_note(LiveNote("CA1", number))
+            live.put_note(LiveNote("CA1", number))
             give_up = time.monotonic() + 5
             while get_notes(["CA1"]).get("CA1") != LiveNote("CA1", number):
                 assert time.monotonic() < give_up
-        told.stop(5)
-        assert not told.is_alive()
+        live.stop(5)
+        assert not live.is_alive()
 
 
 @pytest.mark.parametrize(
@@ -334,17 +334,27 @@ def test_the_thread_tells_what_came_while_it_slept_and_stops_when_told() -> None
     [
         ("http://127.0.0.1:8000", "127.0.0.1:8000", False, True),
         ("http://LOCALHOST:8000", "localhost:8000", False, True),
-        ("https://voice.example.com", "inside:8000", True, True),  # PUBLIC_URL, whatever the proxy says
+        (
+            "https://voice.example.com",
+            "inside:8000",
+            True,
+            True,
+        ),  # PUBLIC_URL, regardless of the proxy's host
         ("", "127.0.0.1:8000", False, False),
         ("null", "127.0.0.1:8000", False, False),
         ("http://[", "127.0.0.1:8000", False, False),
         ("http://127.0.0.1:8001", "127.0.0.1:8000", False, False),
         ("https://evil.example", "127.0.0.1:8000", False, False),
-        ("https://evil.example", "evil.example", False, False),  # a name that leads here and is not ours
+        (
+            "https://evil.example",
+            "evil.example",
+            False,
+            False,
+        ),  # resolves to this server, but is not an allowed host
         ("http://127.0.0.1:8000", "127.0.0.1:8000", True, False),
     ],
 )
-def test_a_socket_is_opened_by_a_page_of_ours(origin: str, host: str, secure: bool, ours: bool) -> None:
+def test_a_socket_needs_an_allowed_origin(origin: str, host: str, secure: bool, ours: bool) -> None:
     scope = {"headers": [(b"host", host.encode()), (b"origin", origin.encode())]}
     with override_settings(
         SESSION_COOKIE_SECURE=secure,
@@ -355,10 +365,10 @@ def test_a_socket_is_opened_by_a_page_of_ours(origin: str, host: str, secure: bo
 
 
 class ConsumerTests(TransactionTestCase):
-    """The consumer itself, with its threads, on a channel layer in memory."""
+    """The consumer with its threads, on an in-memory channel layer."""
 
     def setUp(self) -> None:
-        self.enterContext(fresh())
+        self.enterContext(own_cache())
         self.layer = InMemoryChannelLayer()
         self.enterContext(mock.patch.object(consumer, "get_channel_layer", return_value=self.layer))
         self.enterContext(mock.patch.object(consumer, "fragment_cache", FragmentCache()))
@@ -374,47 +384,47 @@ class ConsumerTests(TransactionTestCase):
     async def notify_changed(self, *call_sids: str) -> None:
         await self.layer.group_send(GROUP, {"type": "calls.changed", "calls": list(call_sids)})
 
-    async def refused(self, path: str = "/live", **changes: str) -> bool:
+    async def is_rejected(self, path: str = "/live", **changes: str) -> bool:
         socket = self.socket(path, **changes)
         connected, _ = await socket.connect(timeout=5)
         await socket.disconnect()
         return not connected
 
-    async def test_only_staff_who_may_see_calls_watch(self) -> None:
-        self.assertFalse(await self.refused())
-        self.assertTrue(await self.refused(cookie=""))
-        self.assertTrue(await self.refused(cookie="sessionid=" + "x" * 32))
-        self.assertTrue(await self.refused(origin="https://evil.example"))
-        self.assertTrue(await self.refused("/live?call=999999"))
-        self.assertTrue(await self.refused("/live?call=1%20OR%201"))
+    async def test_a_socket_needs_the_permission_to_view_calls(self) -> None:
+        self.assertFalse(await self.is_rejected())
+        self.assertTrue(await self.is_rejected(cookie=""))
+        self.assertTrue(await self.is_rejected(cookie="sessionid=" + "x" * 32))
+        self.assertTrue(await self.is_rejected(origin="https://evil.example"))
+        self.assertTrue(await self.is_rejected("/live?call=999999"))
+        self.assertTrue(await self.is_rejected("/live?call=1%20OR%201"))
         for changes in ({"is_staff": False}, {"is_active": False}):
             await User.objects.filter(pk=self.user.pk).aupdate(**changes)
-            self.assertTrue(await self.refused())
+            self.assertTrue(await self.is_rejected())
             await User.objects.filter(pk=self.user.pk).aupdate(is_staff=True, is_active=True)
         await self.user.user_permissions.aclear()
-        self.assertTrue(await self.refused())
+        self.assertTrue(await self.is_rejected())
         self.assertEqual(consumer.LiveConsumer.subscribers, 0)
 
-    async def test_there_is_a_bound_on_those_who_watch(self) -> None:
+    async def test_the_number_of_sockets_is_limited(self) -> None:
         with mock.patch.object(consumer, "MAX_SUBSCRIBERS", 1):
             first = self.socket()
             self.assertTrue((await first.connect())[0])
-            self.assertTrue(await self.refused())
+            self.assertTrue(await self.is_rejected())
             await first.disconnect()
-            self.assertFalse(await self.refused())
+            self.assertFalse(await self.is_rejected())
 
-    async def test_a_call_that_begins_is_on_the_board_within_a_second(self) -> None:
+    async def test_a_new_call_appears_within_a_second(self) -> None:
         socket = self.socket()
         await socket.connect()
         self.assertIn("No live calls", await socket.receive_from(timeout=5))
-        call = await asyncio.to_thread(self.make, on_the_line)
+        call = await asyncio.to_thread(self.make, make_live_call)
         began = time.monotonic()
         await self.notify_changed(call.call_sid)
         self.assertIn(f'id="live-{call.pk}"', await socket.receive_from(timeout=5))
         self.assertLess(time.monotonic() - began, 1)
         await socket.disconnect()
 
-    async def test_news_are_told_twice_a_second_and_together(self) -> None:
+    async def test_changes_are_batched_twice_a_second(self) -> None:
         socket = self.socket()
         await socket.connect()
         began = time.monotonic()
@@ -426,8 +436,8 @@ class ConsumerTests(TransactionTestCase):
         self.assertTrue(await socket.receive_nothing(timeout=consumer.MIN_INTERVAL_SECONDS + 0.3))
         await socket.disconnect()
 
-    async def test_a_page_of_one_call_hears_of_that_call_only(self) -> None:
-        call = await asyncio.to_thread(self.make, on_the_line)
+    async def test_a_call_page_is_notified_of_its_call_only(self) -> None:
+        call = await asyncio.to_thread(self.make, make_live_call)
         socket = self.socket(f"/live?call={call.pk}")
         await socket.connect()
         self.assertIn('id="call-body"', await socket.receive_from(timeout=5))
@@ -441,7 +451,7 @@ class ConsumerTests(TransactionTestCase):
         await self.notify_changed()
         self.assertEqual((await socket.receive_output(timeout=5))["code"], consumer.CLOSE_FORBIDDEN)
 
-    async def test_what_watchers_send_is_ignored(self) -> None:
+    async def test_messages_from_the_page_are_ignored(self) -> None:
         socket = self.socket()
         await socket.connect()
         await socket.receive_from(timeout=5)
@@ -452,7 +462,7 @@ class ConsumerTests(TransactionTestCase):
         await socket.receive_from(timeout=5)
         await socket.disconnect()
 
-    async def test_it_looks_by_itself_when_no_news_come(self) -> None:
+    async def test_it_refreshes_without_notifications(self) -> None:
         with mock.patch.object(consumer, "REFRESH_SECONDS", 0.2):
             socket = self.socket()
             await socket.connect()
@@ -460,33 +470,35 @@ class ConsumerTests(TransactionTestCase):
                 self.assertIn("live-board", await socket.receive_from(timeout=5))
             await socket.disconnect()
 
-    async def sent_away(self, take_away: Callable[[], Awaitable[object]]) -> int:
-        """The code with which somebody who watches is, once what they stand on is taken away."""
+    async def wait_for_close(self, revoke: Callable[[], Awaitable[object]]) -> int:
+        """The close code after `revoke` has removed session or permission."""
         with mock.patch.multiple(consumer, REFRESH_SECONDS=0.1, RECHECK_SECONDS=0.2):
             socket = self.socket()
             self.assertTrue((await socket.connect())[0])
             await socket.receive_from(timeout=5)
-            yield_to = await socket.receive_output(timeout=5)
-            await take_away()
-            while yield_to["type"] == "websocket.send":
-                yield_to = await socket.receive_output(timeout=5)
-            return int(yield_to["code"])
+            message = await socket.receive_output(timeout=5)
+            await revoke()
+            while message["type"] == "websocket.send":
+                message = await socket.receive_output(timeout=5)
+            return int(message["code"])
 
-    async def test_whoever_logs_out_watches_no_more(self) -> None:
-        logged_out = await self.sent_away(lambda: asyncio.to_thread(self.make, self.client.logout))
+    async def test_logging_out_closes_the_socket(self) -> None:
+        logged_out = await self.wait_for_close(lambda: asyncio.to_thread(self.make, self.client.logout))
         self.assertEqual(logged_out, consumer.CLOSE_FORBIDDEN)
 
-    async def test_whoever_may_no_more_watches_no_more(self) -> None:
-        self.assertEqual(await self.sent_away(self.user.user_permissions.aclear), consumer.CLOSE_FORBIDDEN)
+    async def test_losing_the_permission_closes_the_socket(self) -> None:
+        self.assertEqual(
+            await self.wait_for_close(self.user.user_permissions.aclear), consumer.CLOSE_FORBIDDEN
+        )
 
-    async def test_a_new_password_ends_the_session(self) -> None:
+    async def test_a_new_password_closes_the_socket(self) -> None:
         async def change() -> None:
             self.user.set_password("another one")
             await self.user.asave()
 
-        self.assertEqual(await self.sent_away(change), consumer.CLOSE_FORBIDDEN)
+        self.assertEqual(await self.wait_for_close(change), consumer.CLOSE_FORBIDDEN)
 
-    async def test_a_layer_that_dies_or_hangs_sends_the_page_to_polling(self) -> None:
+    async def test_a_failed_channel_layer_closes_the_socket(self) -> None:
         for broken in ("receive", "group_add"):
             with mock.patch.multiple(consumer, REFRESH_SECONDS=0.1, LAYER_TIMEOUT_SECONDS=0.1):
                 socket = self.socket()
@@ -498,21 +510,21 @@ class ConsumerTests(TransactionTestCase):
                     mock.patch.object(self.layer, broken, dead),
                     self.assertLogs("calls.staff.live.consumer", "INFO"),
                 ):
-                    await self.notify_changed()  # wakes whoever receives, to receive again
+                    await self.notify_changed()  # makes the receiver call receive() again
                     message = await socket.receive_output(timeout=5)
                     while message["type"] == "websocket.send":
                         message = await socket.receive_output(timeout=5)
                 self.assertEqual(message["code"], consumer.CLOSE_TRY_LATER, broken)
 
-    async def test_a_database_that_cannot_be_asked_refuses(self) -> None:
+    async def test_a_failed_database_rejects_the_socket(self) -> None:
         with (
             mock.patch.object(consumer, "_authorize", side_effect=ConnectionError),
             self.assertLogs("calls.staff.live.consumer", "WARNING"),
         ):
-            self.assertTrue(await self.refused())
+            self.assertTrue(await self.is_rejected())
 
-    async def test_numbers_are_masked_for_each_viewer_apart(self) -> None:
-        await asyncio.to_thread(self.make, lambda: on_the_line(from_number="+15550100134"))
+    async def test_numbers_are_masked_per_viewer(self) -> None:
+        await asyncio.to_thread(self.make, lambda: make_live_call(from_number="+15550100134"))
         seen = []
         for user in (
             self.user,
@@ -525,8 +537,8 @@ class ConsumerTests(TransactionTestCase):
             await socket.disconnect()
         self.assertEqual(seen, [False, True])
 
-    async def test_times_are_in_the_viewers_zone(self) -> None:
-        call = await asyncio.to_thread(self.make, lambda: on_the_line(started_at="2026-01-15T12:00:00Z"))
+    async def test_times_are_in_the_viewers_time_zone(self) -> None:
+        call = await asyncio.to_thread(self.make, lambda: make_live_call(started_at="2026-01-15T12:00:00Z"))
         self.client.cookies["tz"] = "America%2FNew_York"
         socket = self.socket(f"/live?call={call.pk}")
         await socket.connect()
@@ -536,15 +548,15 @@ class ConsumerTests(TransactionTestCase):
 
     @staticmethod
     def make(build: Any) -> Any:
-        """Build rows on another thread, whose connection is closed behind it."""
+        """Create rows on another thread and close its connection."""
         try:
             return build()
         finally:
             connection.close()
 
 
-class FragmentsKept(OwnCache, TestCase):
-    def test_those_who_ask_at_the_same_time_share_one_look(self) -> None:
+class FragmentCacheTests(CacheTestCase, TestCase):
+    def test_equal_subscriptions_share_one_rendering(self) -> None:
         kept = FragmentCache()
         asked_at = time.monotonic()
         watched = Subscription(STAFF, "", "")
@@ -556,7 +568,7 @@ class FragmentsKept(OwnCache, TestCase):
         with self.assertNumQueries(len(first)):
             kept.render(watched, None, time.monotonic())
 
-    def test_it_keeps_no_more_than_a_few(self) -> None:
+    def test_the_number_of_cached_fragments_is_limited(self) -> None:
         kept = FragmentCache()
         for number in range(MAX_CACHED + 5):
             kept.render(Subscription(STAFF, f"zone{number}", ""), None, 0.0)

@@ -1,4 +1,4 @@
-"""The live board in a real browser, at a real server, while a real call runs."""
+"""The live board in a real browser, with a real server and a running call."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not instal
 SID = "CA" + "d" * 32
 WORDS = [f"these are words number {number}" for number in range(1, 50)]
 SCRIPT: list[Step] = [step for _ in range(20) for step in (Say("correct"), Listen(timeout=8), Pause(300))]
-PERSON = "+15550107777"
-HASTE_MS = WAIT_SECONDS * 1000
+FALLBACK = "+15550107777"
+TIMEOUT_MS = WAIT_SECONDS * 1000
 
 
 @dataclass
 class Desk:
-    """A member of staff before the dashboard, and all that they look at."""
+    """A browser page with the server, simulators and database behind it."""
 
     page: Page
     server: LiveServer
@@ -71,7 +71,7 @@ class Desk:
         return await self.server.twilio_simulator(registry=self.twilio).place_call(SCRIPT, call_sid=SID)
 
     async def state(self, word: str) -> None:
-        await expect(self.page.locator("[data-live-word]")).to_have_text(word, timeout=HASTE_MS)
+        await expect(self.page.locator("[data-live-word]")).to_have_text(word, timeout=TIMEOUT_MS)
 
 
 @pytest.fixture
@@ -92,7 +92,8 @@ async def desk(database: Database, twilio: TwilioRestSimulator, tmp_path: Path) 
     async with VapiSimulator(faults=faults, listen="energy", script=WORDS) as assistant:
         server = await asyncio.to_thread(
             live_server, assistant.base_url, database.url, tmp_path / "journal",
-            REDIS_URL="", VAPI_AUDIO_FORMAT="mulaw", TWILIO_BASE_URL=twilio.base_url, FALLBACK_NUMBER=PERSON,
+            REDIS_URL="", VAPI_AUDIO_FORMAT="mulaw", TWILIO_BASE_URL=twilio.base_url,
+            FALLBACK_NUMBER=FALLBACK,
         )  # fmt: skip
         async with server, async_playwright() as playwright:
             key = await asyncio.to_thread(log_in, server, "staff", "view_call", "act_on_call")
@@ -109,52 +110,52 @@ async def desk(database: Database, twilio: TwilioRestSimulator, tmp_path: Path) 
             await server.stop()
 
 
-async def test_staff_watch_a_call_speak_into_it_and_end_it(desk: Desk) -> None:
+async def test_staff_follow_a_call_send_a_message_and_hang_up(desk: Desk) -> None:
     page = desk.page
     await page.goto(desk.server.url)
     await desk.state("Live")
     await expect(page.get_by_text("No live calls")).to_be_visible()
     async with desk.call() as calling:
         row = page.locator(".live-row")
-        await expect(row).to_be_visible(timeout=HASTE_MS)
-        await expect(page.locator("#live-lines")).to_contain_text("1 of 50", timeout=HASTE_MS)
-        await expect(row.locator(".live-words")).to_contain_text(WORDS[0], timeout=HASTE_MS)
+        await expect(row).to_be_visible(timeout=TIMEOUT_MS)
+        await expect(page.locator("#live-lines")).to_contain_text("1 of 50", timeout=TIMEOUT_MS)
+        await expect(row.locator(".live-words")).to_contain_text(WORDS[0], timeout=TIMEOUT_MS)
         call = await desk.assistant.call_for(SID, WAIT_SECONDS)
 
-        # What is open and typed stays, while the words above it change.
+        # An open menu and typed text survive updates of the transcript.
         await row.locator("summary").first.click()
         await page.get_by_label("Message for the assistant to say").fill("One moment")
         before = await row.locator(".live-words").inner_text()
         box = await row.bounding_box()
-        await expect(row.locator(".live-words")).not_to_have_text(before, timeout=HASTE_MS)
+        await expect(row.locator(".live-words")).not_to_have_text(before, timeout=TIMEOUT_MS)
         await expect(page.get_by_label("Message for the assistant to say")).to_be_focused()
         await page.keyboard.type(" please.")
         await expect(page.get_by_label("Message for the assistant to say")).to_have_value(
             "One moment please."
         )
-        assert await row.bounding_box() == box, "nothing moves while words come"
+        assert await row.bounding_box() == box, "no layout shift"
 
         await page.get_by_role("button", name="Say", exact=True).click()
         result = page.locator("[data-live-result]")
-        await expect(result).to_contain_text("Message sent to the assistant.", timeout=HASTE_MS)
+        await expect(result).to_contain_text("Message sent to the assistant.", timeout=TIMEOUT_MS)
         await desk.assistant.until(
             lambda: any("One moment please." in str(text) for _, text in call.messages_received), WAIT_SECONDS
         )
 
-        # A refusal is told, and changes nothing.
+        # A rejection is shown and changes nothing.
         await row.locator("summary").first.click()
         await row.get_by_text("Transfer", exact=True).click()
         desk.twilio.faults = TwilioRestFaults(rest_status=500)
         await row.get_by_role("button", name="Transfer to").click()
-        await expect(result).to_contain_text("Twilio failed with status", timeout=HASTE_MS)
-        desk.complaints.clear()  # the browser's own line about the 502
+        await expect(result).to_contain_text("Twilio failed with status", timeout=TIMEOUT_MS)
+        desk.complaints.clear()  # the browser logs the 502
 
         desk.twilio.faults = TwilioRestFaults()
         await row.get_by_text("Hang up", exact=True).click()
         await row.get_by_role("button", name="Hang up now").click()
-        await expect(result).to_contain_text("Call ended.", timeout=HASTE_MS)
-        await asyncio.wait_for(calling, WAIT_SECONDS)  # the line is dead
-        await expect(page.get_by_text("No live calls")).to_be_visible(timeout=HASTE_MS)
+        await expect(result).to_contain_text("Call ended.", timeout=TIMEOUT_MS)
+        await asyncio.wait_for(calling, WAIT_SECONDS)
+        await expect(page.get_by_text("No live calls")).to_be_visible(timeout=TIMEOUT_MS)
         rows = await eventually(
             lambda: desk.database.select("SELECT end_reason FROM calls_call WHERE call_sid = %s", SID),
             lambda rows: rows[0][0],
@@ -164,42 +165,42 @@ async def test_staff_watch_a_call_speak_into_it_and_end_it(desk: Desk) -> None:
     assert desk.complaints == []
 
 
-async def test_a_page_whose_socket_is_down_polls_and_recovers_by_itself(desk: Desk) -> None:
+async def test_a_page_without_a_socket_polls_and_reconnects(desk: Desk) -> None:
     desk.socket_is_down = True
     page = desk.page
     await page.goto(desk.server.url)
     await desk.state("Updates every 5 s")
     async with desk.call():
-        await expect(page.locator(".live-row")).to_be_visible(timeout=HASTE_MS)
+        await expect(page.locator(".live-row")).to_be_visible(timeout=TIMEOUT_MS)
         desk.socket_is_down = False
         await desk.state("Live")
-        await expect(page.locator(".live-words")).to_contain_text(WORDS[0], timeout=HASTE_MS)
+        await expect(page.locator(".live-words")).to_contain_text(WORDS[0], timeout=TIMEOUT_MS)
 
-        # The call's own page lives in the same way.
+        # The call's page updates the same way.
         await page.locator(".live-row a").first.click()
         await desk.state("Live")
         said = page.locator("#call-body .said")
         count = await said.count()
-        await expect(said.nth(count + 1)).to_be_visible(timeout=HASTE_MS)
+        await expect(said.nth(count + 1)).to_be_visible(timeout=TIMEOUT_MS)
     assert desk.complaints == []
 
 
-async def test_a_call_that_ends_under_an_open_form_stays_until_the_form_is_closed(desk: Desk) -> None:
+async def test_a_call_that_ends_stays_while_its_menu_is_open(desk: Desk) -> None:
     page = desk.page
     await page.goto(desk.server.url)
     async with desk.call():
         row = page.locator(".live-row")
-        await expect(row.locator(".live-words")).to_contain_text(WORDS[0], timeout=HASTE_MS)
+        await expect(row.locator(".live-words")).to_contain_text(WORDS[0], timeout=TIMEOUT_MS)
         await row.locator("summary").first.click()
         await page.get_by_label("Message for the assistant to say").fill("Are you still")
-    await expect(row.locator(".live-floor")).to_have_text("Call ended", timeout=HASTE_MS)
+    await expect(row.locator(".live-floor")).to_have_text("Call ended", timeout=TIMEOUT_MS)
     await expect(page.get_by_label("Message for the assistant to say")).to_have_value("Are you still")
     await row.locator("summary").first.click()
-    await expect(row).to_have_count(0, timeout=HASTE_MS)
+    await expect(row).to_have_count(0, timeout=TIMEOUT_MS)
     assert desk.complaints == []
 
 
-async def test_a_server_that_is_gone_is_told_and_found_again(desk: Desk) -> None:
+async def test_the_page_reports_a_lost_server_and_reconnects(desk: Desk) -> None:
     page = desk.page
     await page.goto(desk.server.url)
     await desk.state("Live")

@@ -1,5 +1,5 @@
-"""The live board of a real server, while real calls run: who gets in, how soon they see what is said, and
-what a Redis that stands still costs (the freshness of pages, and nothing else)."""
+"""The live board of a real server during real calls: permissions, delay, and a frozen Redis, which must delay
+pages and nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from websockets.exceptions import InvalidStatus
 
 from calls.staff.live import consumer
 from calls.tests.live_server import Database, LiveServer, eventually, live_server, own_database
-from calls.tests.staff.live.watching import WAIT_SECONDS, Tap, log_in, watching
+from calls.tests.staff.live.watching import WAIT_SECONDS, FreezableProxy, log_in, open_socket
 from sandbox.faults import VapiFaults
 from sandbox.twilio.caller import Listen, Pause, Say, Step
 from sandbox.vapi.server import VapiSimulator
@@ -25,7 +25,7 @@ WORDS = [f"these are words number {number}" for number in range(1, 50)]
 SCRIPT: list[Step] = [step for _ in range(12) for step in (Say("correct"), Listen(timeout=8), Pause(300))]
 REDIS = os.environ.get("TEST_REDIS_URL", "")
 FROZEN_SECONDS = 6.0
-TO_THE_PAGE_SECONDS = 1.0
+MAX_DELAY_SECONDS = 1.0
 
 
 @pytest.fixture
@@ -39,34 +39,34 @@ async def serve(assistant: VapiSimulator, database: Database, folder: Path, **mo
     return await asyncio.to_thread(live_server, assistant.base_url, database.url, folder / "journal", **more)
 
 
-def an_assistant() -> VapiSimulator:
+def make_assistant() -> VapiSimulator:
     return VapiSimulator(faults=VapiFaults(delay_ms=(200, 300)), listen="energy", script=WORDS)
 
 
-async def refused(server: LiveServer, key: str, path: str = "/live", origin: str = "") -> int:
+async def connect_status(server: LiveServer, key: str, path: str = "/live", origin: str = "") -> int:
     with pytest.raises(InvalidStatus) as refusal:
-        async with watching(server, key, path, origin):
+        async with open_socket(server, key, path, origin):
             pass
     return refusal.value.response.status_code
 
 
-async def test_a_call_is_seen_while_it_happens_by_those_who_may(database: Database, tmp_path: Path) -> None:
-    async with an_assistant() as assistant, await serve(assistant, database, tmp_path) as server:
+async def test_staff_with_permission_follow_a_live_call(database: Database, tmp_path: Path) -> None:
+    async with make_assistant() as assistant, await serve(assistant, database, tmp_path) as server:
         staff = await asyncio.to_thread(log_in, server, "staff", "view_call")
         nobody = await asyncio.to_thread(log_in, server, "nobody")
-        assert await refused(server, "") == 403
-        assert await refused(server, "x" * 32) == 403
-        assert await refused(server, nobody) == 403
-        assert await refused(server, staff, origin="https://evil.example") == 403
-        assert await refused(server, staff, "/live?call=1") == 403
+        assert await connect_status(server, "") == 403
+        assert await connect_status(server, "x" * 32) == 403
+        assert await connect_status(server, nobody) == 403
+        assert await connect_status(server, staff, origin="https://evil.example") == 403
+        assert await connect_status(server, staff, "/live?call=1") == 403
 
-        async with watching(server, staff) as page:
+        async with open_socket(server, staff) as page:
             await page.until(lambda html: "No live calls" in html)
             calling = asyncio.create_task(server.twilio_simulator().place_call(SCRIPT, call_sid=SID))
             try:
                 seen = await page.until(lambda html: 'class="live-row"' in html)
                 assert "+15550100134" not in seen.html and "+1 555 …0134" in seen.html
-                for floor in ("assistant speaking", "caller speaking"):
+                for floor in ("Assistant speaking", "Caller speaking"):
                     await page.until(lambda html, floor=floor: floor in html)  # type: ignore[misc]
                 call = await assistant.call_for(SID, WAIT_SECONDS)
                 for _ in range(3):
@@ -74,11 +74,11 @@ async def test_a_call_is_seen_while_it_happens_by_those_who_may(database: Databa
                     await assistant.until(lambda known=known: len(call.transcripts) > known, WAIT_SECONDS)  # type: ignore[misc]
                     said_at, _, words = call.transcripts[-1]
                     shown = await page.until(lambda html, words=words: words in html)  # type: ignore[misc]
-                    assert shown.at - said_at < TO_THE_PAGE_SECONDS + consumer.MIN_INTERVAL_SECONDS
-                answered = await page.until(lambda html: re.search(r"last answer.*\d\.\d\d s", html))
+                    assert shown.at - said_at < MAX_DELAY_SECONDS + consumer.MIN_INTERVAL_SECONDS
+                answered = await page.until(lambda html: re.search(r"Response .*\d\.\d\d s", html))
                 number = re.search(r'id="live-(\d+)"', answered.html)
                 assert number is not None
-                async with watching(server, staff, f"/live?call={number[1]}") as detail:
+                async with open_socket(server, staff, f"/live?call={number[1]}") as detail:
                     body = await detail.until(lambda html: 'id="call-body"' in html)
                     assert WORDS[0] in body.html
                     before = body.html.count('class="said"')
@@ -89,21 +89,21 @@ async def test_a_call_is_seen_while_it_happens_by_those_who_may(database: Databa
 
 
 @pytest.mark.skipif(not REDIS, reason="needs a Redis: set TEST_REDIS_URL")
-async def test_a_frozen_redis_costs_no_row_and_no_frame(database: Database, tmp_path: Path) -> None:
+async def test_a_frozen_redis_loses_no_row_and_no_frame(database: Database, tmp_path: Path) -> None:
     async with (
-        Tap(REDIS) as tap,
-        an_assistant() as assistant,
+        FreezableProxy(REDIS) as tap,
+        make_assistant() as assistant,
         await serve(assistant, database, tmp_path, REDIS_URL=tap.url) as server,
     ):
         staff = await asyncio.to_thread(log_in, server, "staff", "view_call")
         calling = asyncio.create_task(server.twilio_simulator().place_call(SCRIPT, call_sid=SID))
         try:
             call = await assistant.call_for(SID, WAIT_SECONDS)
-            async with watching(server, staff) as page:
+            async with open_socket(server, staff) as page:
                 await page.until(lambda html: WORDS[0] in html)
                 tap.freeze()
                 frozen_until = time.monotonic() + FROZEN_SECONDS
-                code = asyncio.create_task(page.sent_away())
+                code = asyncio.create_task(page.wait_for_close())
                 while time.monotonic() < frozen_until:
                     known = len(call.transcripts)
                     await assistant.until(lambda known=known: len(call.transcripts) > known, WAIT_SECONDS)  # type: ignore[misc]
@@ -114,9 +114,9 @@ async def test_a_frozen_redis_costs_no_row_and_no_frame(database: Database, tmp_
                         2.0,
                     )
                     assert rows[: len(sent)] == sent
-                assert await code == consumer.CLOSE_TRY_LATER, "the page was told to poll"
+                assert await code == consumer.CLOSE_TRY_LATER, "the page must poll"
             tap.thaw()
-            async with watching(server, staff) as page:
+            async with open_socket(server, staff) as page:
                 await page.until(lambda html: 'class="live-row"' in html)
                 known = len(call.transcripts)
                 await assistant.until(lambda: len(call.transcripts) > known, WAIT_SECONDS)
@@ -131,4 +131,4 @@ async def test_a_frozen_redis_costs_no_row_and_no_frame(database: Database, tmp_
             lambda rows: rows[0][1],
             WAIT_SECONDS,
         )
-        assert (dropped, end_reason) == (0, "stream-lost")  # the test hung up without a word
+        assert (dropped, end_reason) == (0, "stream-lost")  # the test drops the connection

@@ -1,4 +1,4 @@
-"""Somebody of the staff at a live server, and a Redis that can be frozen under it."""
+"""A client for the `/live` socket of a real server, and a Redis proxy that can be frozen."""
 
 from __future__ import annotations
 
@@ -38,35 +38,35 @@ WAIT_SECONDS = 15.0
 
 
 def log_in(server: LiveServer, name: str, *permissions: str) -> str:
-    """A fresh member of staff with these permissions; returns the key of their session."""
+    """Create a staff user with these permissions. Returns the session key."""
     return server.run("-c", LOG_IN, name, *permissions).strip()
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Update:
     """One update of a page."""
 
     html: str
     at: float  # monotonic
 
 
-class Watcher:
+class LiveSocket:
     """An open `/live` socket."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
 
-    async def until(self, wanted: Callable[[str], object], seconds: float = WAIT_SECONDS) -> Seen:
-        """The first update that is as wanted. TimeoutError when none is."""
+    async def until(self, matches: Callable[[str], object], seconds: float = WAIT_SECONDS) -> Update:
+        """The first update whose HTML matches. TimeoutError without one."""
         async with asyncio.timeout(seconds):
             while True:
                 html = await self._socket.recv()
                 assert isinstance(html, str)
-                if wanted(html):
-                    return Seen(html, time.monotonic())
+                if matches(html):
+                    return Update(html, time.monotonic())
 
-    async def sent_away(self, seconds: float = WAIT_SECONDS) -> int | None:
-        """The code with which the server closes the socket."""
+    async def wait_for_close(self, seconds: float = WAIT_SECONDS) -> int | None:
+        """Wait until the server closes the socket; returns the close code."""
         with contextlib.suppress(ConnectionClosed):
             async with asyncio.timeout(seconds):
                 while True:
@@ -75,17 +75,17 @@ class Watcher:
 
 
 @asynccontextmanager
-async def watching(
+async def open_socket(
     server: LiveServer, session_key: str, path: str = "/live", origin: str = ""
-) -> AsyncIterator[Watcher]:
+) -> AsyncIterator[LiveSocket]:
     headers = {"Origin": origin or server.url, "Cookie": f"sessionid={session_key}"}
     url = f"ws://{HOST}:{server.port}{path}"
     async with connect(url, additional_headers=headers, proxy=None) as socket:
-        yield Watcher(socket)
+        yield LiveSocket(socket)
 
 
-class Tap:
-    """Stands between a server and its Redis, and can stop to pass anything on."""
+class FreezableProxy:
+    """A proxy between a server and its Redis that can stop forwarding."""
 
     def __init__(self, redis_url: str) -> None:
         parts = urlsplit(redis_url)
@@ -102,7 +102,7 @@ class Tap:
         return f"redis://{HOST}:{self._server.sockets[0].getsockname()[1]}{self._path}"
 
     def freeze(self) -> None:
-        """Connections are accepted and stay open; nothing comes through."""
+        """Stop forwarding. Connections are still accepted and stay open."""
         self._open.clear()
 
     def thaw(self) -> None:
@@ -120,7 +120,7 @@ class Tap:
         await asyncio.gather(*self._pumps, return_exceptions=True)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Not a coroutine: asyncio complains of one that is cancelled.
+        # Not a coroutine: asyncio logs an error when a connection callback is cancelled.
         task = asyncio.create_task(self._pass_on(reader, writer))
         self._pumps.add(task)
         task.add_done_callback(self._pumps.discard)
