@@ -1,7 +1,7 @@
 """Applies a batch of spool lines in one transaction, and returns the lines that cannot become rows.
 
 There are two kinds of failure. When the database rejects the content of a line, the lines are applied one by
-one and the bad ones are returned. Every other error (the database is down, locked, or not migrated) is raised:
+one and the bad ones are returned. Any other error (the database is down, locked, or not migrated) is raised:
 the caller retries all lines, and applying a line twice does no harm.
 """
 

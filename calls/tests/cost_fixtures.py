@@ -1,8 +1,7 @@
-"""Bills as they come over the wire, and what they add up to, worked out by hand.
+"""Bills as the vendors send them, and their totals, added up by hand.
 
-No figure here is computed, least of all by the product: whoever changes one has to change its sums with
-pencil and paper. Prices are Twilio's of a local number ($0.0085 a started minute) and of a media stream
-($0.004 a started minute); what Vapi asks is made up.
+Nothing here is computed: if you change an amount, add up its totals by hand. Prices are Twilio's for a local
+number ($0.0085 a started minute) and for a media stream ($0.004 a started minute); Vapi's are invented.
 """
 
 from __future__ import annotations
@@ -19,23 +18,23 @@ SINCE = datetime(2026, 11, 15, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Billed:
-    """One call, the bills for it as sent, and what a person makes of them."""
+    """One call, its bills as sent, and what they come to."""
 
     sid: str
     started_at: datetime
-    twilio: tuple[dict[str, Any], ...]  # what Twilio answers, in turn; the last answer stays
+    twilio: tuple[dict[str, Any], ...]  # Twilio's responses, one per request; the last one repeats
     cost: Decimal | None
     shown: str  # on pages
-    a_minute: str  # on the call's page; empty: not told
+    per_minute: str  # on the call's page; empty: not shown
     stream_ms: int | None = None  # None: no media stream
     stream_price: Decimal | None = None
     vapi_id: str = ""
-    vapi: dict[str, Any] = field(default_factory=dict)  # the bill's part of the report
+    vapi: dict[str, Any] = field(default_factory=dict)  # the part of the report with the cost
 
 
 BILLED = (
     Billed(
-        # A second over the minute: two for Twilio, two for the stream.
+        # A second over the minute: Twilio bills two minutes, for the call and for the stream.
         sid="CA00000000000000000000000000000061",
         started_at=datetime(2026, 11, 16, 23, 30, 0, tzinfo=UTC),
         twilio=(
@@ -48,7 +47,7 @@ BILLED = (
         vapi={"cost": 0.1234},
         cost=Decimal("0.14840"),
         shown="$0.15",
-        a_minute="$0.15",
+        per_minute="$0.15",
     ),
     Billed(
         sid="CA00000000000000000000000000000060",
@@ -60,7 +59,7 @@ BILLED = (
         vapi={"costBreakdown": {"stt": 0.02, "llm": 0.05, "tts": 0.03, "total": 0.1}},
         cost=Decimal("0.11250"),
         shown="$0.11",
-        a_minute="$0.11",
+        per_minute="$0.11",
     ),
     Billed(
         sid="CA00000000000000000000000000000001",
@@ -72,10 +71,10 @@ BILLED = (
         vapi={"cost": 0, "costs": [{"type": "vapi", "cost": 0.0004}, {"type": "model", "cost": 0.0011}]},
         cost=Decimal("0.01400"),
         shown="$0.014",
-        a_minute="$0.84",
+        per_minute="$0.84",
     ),
     Billed(
-        # Ten minutes and a second, and by then a costly one. The last second of its day in Kolkata.
+        # Ten minutes and a second, and expensive. Starts in the last second of the day in Kolkata.
         sid="CA00000000000000000000000000000601",
         started_at=datetime(2026, 11, 17, 18, 29, 59, tzinfo=UTC),
         twilio=({"status": "completed", "duration": "601", "price": "-0.09350", "price_unit": "USD"},),
@@ -85,28 +84,28 @@ BILLED = (
         vapi={"cost": 1.2345},
         cost=Decimal("1.37200"),
         shown="$1.37",
-        a_minute="$0.14",
+        per_minute="$0.14",
     ),
     Billed(
-        # Turned away: Twilio alone has a bill. The first second of its day in New York.
+        # Refused: only Twilio bills it. Starts in the first second of the day in New York.
         sid="CA00000000000000000000000000000004",
         started_at=datetime(2026, 11, 18, 5, 0, 0, tzinfo=UTC),
         twilio=({"status": "completed", "duration": "4", "price": "-0.00850", "price_unit": "USD"},),
         cost=Decimal("0.00850"),
         shown="$0.0085",
-        a_minute="$0.13",
+        per_minute="$0.13",
     ),
     Billed(
-        # Nobody picked up: there is nothing to pay, and no bill to wait for.
+        # No answer: no bill is expected.
         sid="CA00000000000000000000000000000000",
         started_at=datetime(2026, 11, 18, 5, 30, 0, tzinfo=UTC),
         twilio=({"status": "no-answer", "duration": "0", "price": None, "price_unit": "USD"},),
         cost=None,
         shown="–",
-        a_minute="",
+        per_minute="",
     ),
     Billed(
-        # Twilio's price is still to come.
+        # Twilio's price has not arrived yet.
         sid="CA00000000000000000000000000000120",
         started_at=datetime(2026, 11, 18, 6, 0, 0, tzinfo=UTC),
         twilio=({"status": "completed", "duration": "120", "price": None, "price_unit": "USD"},),
@@ -116,20 +115,20 @@ BILLED = (
         vapi={"cost": 0.2},
         cost=Decimal("0.20800"),
         shown="$0.21 so far",
-        a_minute="",
+        per_minute="",
     ),
 )
 
 # All of them: 0.14840 + 0.11250 + 0.01400 + 1.37200 + 0.00850 + 0.20800.
 TOTAL = Decimal("1.86340")
 TOTAL_SHOWN = "$1.86"
-# Without the last, whose bills are not all there: 1.65540 dollars for 61 + 60 + 1 + 601 + 4 = 727 seconds.
-SETTLED, SETTLED_SECONDS = Decimal("1.65540"), 727
-A_MINUTE = Decimal("0.13662")  # 1.65540 * 60 / 727 = 0.136621...
-A_MINUTE_SHOWN = "$0.14"
-STILL_AWAITED = 1
+# Without the last call, which has a missing bill: 1.65540 dollars for 61 + 60 + 1 + 601 + 4 = 727 seconds.
+FULLY_BILLED_COST, FULLY_BILLED_SECONDS = Decimal("1.65540"), 727
+PER_MINUTE = Decimal("0.13662")  # 1.65540 * 60 / 727 = 0.136621...
+PER_MINUTE_SHOWN = "$0.14"
+UNBILLED_CALLS = 1
 
-# By day, in the zone of whoever looks.
+# By day, in the viewer's time zone.
 BY_DAY = {
     "UTC": {
         "2026-11-16": Decimal("0.14840"),
@@ -146,7 +145,7 @@ BY_DAY = {
         "2026-11-18": Decimal("0.21650"),
     },
 }
-# The same as the dashboard's table writes it: what the day cost, and a minute of it.
+# The same in the dashboard's table: the cost of the day, and per minute.
 DAYS_SHOWN = {
     "UTC": {
         "Mon 16 Nov": ("$0.15", "$0.15"),

@@ -1,4 +1,4 @@
-"""Costs agree to the cent with bills that were added up by hand, on every page and in every file."""
+"""Costs agree to the cent with bills that were added up by hand, on every page and in every export."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ from calls.vapi.webhooks import MAX_KEPT, cost_of, kept_of
 NOW = datetime(2026, 11, 18, 12, 0, tzinfo=UTC)
 
 
-def told(billed: Billed) -> Iterator[Entry]:
-    """What the bridge and Twilio's callbacks say of a call, without a word of money."""
+def journal_entries(billed: Billed) -> Iterator[Entry]:
+    """The entries of the bridge and of Twilio's callbacks, which contain no amounts."""
     at = billed.started_at.timestamp()
     yield CallOffered(billed.sid, at, "+15550100134", "+15559870000")
     if billed.stream_ms is not None:
@@ -58,8 +58,8 @@ def told(billed: Billed) -> Iterator[Entry]:
     yield CarrierReported(billed.sid, at + int(last["duration"]), last["status"], 0, int(last["duration"]))
 
 
-def reported(billed: Billed) -> list[Any]:
-    """The end-of-call report through the webhook's own door."""
+def report_entries(billed: Billed) -> list[Any]:
+    """The entries of the end-of-call report, posted to the webhook."""
     caller = Caller()
     message = {
         "type": "end-of-call-report",
@@ -78,26 +78,26 @@ def reported(billed: Billed) -> list[Any]:
 
 @override_settings(TWILIO_STREAM_PRICE_PER_MINUTE=fixtures.STREAM_PRICE_PER_MINUTE)
 class BilledTests(TestCase):
-    """With all bills in that have come."""
+    """All bills that have arrived are in the rows."""
 
     def setUp(self) -> None:
         self.far = FarRest()
         self.addCleanup(self.far.stop)
         self.enterContext(override_settings(**self.far.settings()))
         for billed in BILLED:
-            self.assertEqual(upsert.apply_entries([*told(billed)]), [])
+            self.assertEqual(upsert.apply_entries([*journal_entries(billed)]), [])
             if billed.vapi_id:
-                self.assertEqual(upsert.apply_entries(reported(billed)), [])
+                self.assertEqual(upsert.apply_entries(report_entries(billed)), [])
             self.far.twilio[billed.sid] = list(billed.twilio)
         reconcile.sync(now=NOW)
         self.first = {call.call_sid: call for call in Call.objects.all()}
-        hourly.roll_up_all(fixtures.UNTIL)  # what changes behind it has to be noticed
+        hourly.roll_up_all(fixtures.UNTIL)  # later changes must mark these hours dirty
         reconcile.sync(now=NOW)
         self.calls = {call.call_sid: call for call in Call.objects.all()}
 
 
 class CostTests(BilledTests):
-    def test_a_price_is_none_at_first_and_then_there(self) -> None:
+    def test_a_price_that_arrives_late_is_stored(self) -> None:
         sid = BILLED[0].sid
         self.assertIsNone(self.first[sid].twilio_price)
         self.assertEqual(self.first[sid].cost(), Decimal("0.13140"))
@@ -105,7 +105,7 @@ class CostTests(BilledTests):
         self.assertEqual(self.calls[sid].twilio_price, Decimal("-0.01700"))
         self.assertEqual(self.calls[sid].bills_to_come(), [])
 
-    def test_each_call_costs_what_its_bills_say(self) -> None:
+    def test_a_call_costs_the_sum_of_its_bills(self) -> None:
         for billed in BILLED:
             with self.subTest(billed.sid):
                 call = self.calls[billed.sid]
@@ -113,27 +113,27 @@ class CostTests(BilledTests):
                 self.assertEqual(call.cost(), billed.cost)
                 self.assertEqual(cost_shown(call), billed.shown)
 
-    def test_all_calls_cost_what_they_cost_together(self) -> None:
+    def test_the_total_is_the_sum_of_all_calls(self) -> None:
         for _ in range(2):
-            found = call_stats(fixtures.SINCE, fixtures.UNTIL, simulated=False)
-            self.assertEqual(found.cost, fixtures.TOTAL)
-            self.assertEqual(found.unbilled_calls, fixtures.STILL_AWAITED)
-            self.assertEqual(found.fully_billed_cost, fixtures.SETTLED)
-            self.assertEqual(found.fully_billed_us, fixtures.SETTLED_SECONDS * 1_000_000)
-            assert found.cost_per_minute is not None
-            self.assertEqual(found.cost_per_minute.quantize(costs.PRECISION), fixtures.A_MINUTE)
+            stats = call_stats(fixtures.SINCE, fixtures.UNTIL, simulated=False)
+            self.assertEqual(stats.cost, fixtures.TOTAL)
+            self.assertEqual(stats.unbilled_calls, fixtures.UNBILLED_CALLS)
+            self.assertEqual(stats.fully_billed_cost, fixtures.FULLY_BILLED_COST)
+            self.assertEqual(stats.fully_billed_us, fixtures.FULLY_BILLED_SECONDS * 1_000_000)
+            assert stats.cost_per_minute is not None
+            self.assertEqual(stats.cost_per_minute.quantize(costs.PRECISION), fixtures.PER_MINUTE)
             self.assertGreater(hourly.roll_up_all(fixtures.UNTIL), 3)
 
-    def test_each_day_costs_what_its_calls_cost_in_the_zone_of_whoever_looks(self) -> None:
-        for summed_up in (False, True):
+    def test_a_day_costs_the_sum_of_its_calls_in_the_viewers_time_zone(self) -> None:
+        for rolled_up in (False, True):
             for zone, expected in fixtures.BY_DAY.items():
-                with self.subTest(zone, summed_up=summed_up), timezone.override(ZoneInfo(zone)):
+                with self.subTest(zone, rolled_up=rolled_up), timezone.override(ZoneInfo(zone)):
                     days = stats_by_day(fixtures.SINCE, fixtures.UNTIL, simulated=False)
                     found = {f"{day:%Y-%m-%d}": part.cost for day, part in days if part.cost is not None}
                     self.assertEqual(found, expected)
             hourly.roll_up_all(fixtures.UNTIL)
 
-    def test_hours_of_an_earlier_version_count_for_the_total_and_not_for_a_minute(self) -> None:
+    def test_hours_of_an_earlier_version_count_for_the_total_but_not_per_minute(self) -> None:
         hourly.roll_up_all(fixtures.UNTIL)
         for row in CallHour.objects.all():
             row.figures = {
@@ -142,18 +142,18 @@ class CostTests(BilledTests):
                 if name not in ("awaited", "settled_cost", "settled_us")
             }
             row.save()
-        found = call_stats(fixtures.SINCE, fixtures.UNTIL, simulated=False)
-        self.assertEqual((found.cost, found.cost_per_minute), (fixtures.TOTAL, None))
+        stats = call_stats(fixtures.SINCE, fixtures.UNTIL, simulated=False)
+        self.assertEqual((stats.cost, stats.cost_per_minute), (fixtures.TOTAL, None))
 
-    def test_it_is_flagged_where_it_is_high(self) -> None:
+    def test_an_expensive_call_is_flagged(self) -> None:
         self.assertEqual([call.call_sid for call in Call.objects.flagged("over-cost")], [BILLED[3].sid])
 
-    def test_queries_and_rows_agree_on_what_is_to_come(self) -> None:
+    def test_the_query_for_missing_bills_agrees_with_the_method(self) -> None:
         self.assertEqual(
             {call.call_sid for call in Call.objects.filter(costs.HAS_MISSING_BILL)},
             {call.call_sid for call in self.calls.values() if call.bills_to_come()},
         )
-        self.assertEqual(Call.objects.filter(costs.HAS_MISSING_BILL).count(), fixtures.STILL_AWAITED)
+        self.assertEqual(Call.objects.filter(costs.HAS_MISSING_BILL).count(), fixtures.UNBILLED_CALLS)
 
 
 class PageTests(BilledTests):
@@ -172,11 +172,11 @@ class PageTests(BilledTests):
                 page = self.page(self.calls[billed.sid].get_absolute_url())
                 amount, _, so_far = billed.shown.partition(" ")
                 self.assertIn(f'<b class="cost">{amount}</b>', page)
-                a_minute = re.search(r"(\$[\d.]+) a minute", page)
-                self.assertEqual(a_minute[1] if a_minute else "", billed.a_minute)
+                per_minute = re.search(r"(\$[\d.]+)/min", page)
+                self.assertEqual(per_minute[1] if per_minute else "", billed.per_minute)
                 self.assertEqual("so far (Twilio pending" in page, bool(so_far))
         page = self.page(self.calls[BILLED[0].sid].get_absolute_url())
-        self.assertIn("(Twilio $0.017, media stream $0.008, Vapi $0.12; $0.15 a minute)", page)
+        self.assertIn("(Twilio $0.017, media stream $0.008, Vapi $0.12; $0.15/min)", page)
 
     def test_the_list(self) -> None:
         page = self.page("/admin/calls/call/?started_at__gte=2026-11-15T00:00:00%2B00:00")
@@ -189,9 +189,9 @@ class PageTests(BilledTests):
             with self.subTest(zone):
                 page = self.page("/?since=2026-11-15&until=2026-11-18")
                 self.assertIn(f"<dt>Cost</dt><dd>{fixtures.TOTAL_SHOWN} <small>so far</small></dd>", page)
-                self.assertIn(f"{fixtures.A_MINUTE_SHOWN} per minute", page)
+                self.assertIn(f"{fixtures.PER_MINUTE_SHOWN} per minute", page)
                 self.assertIn("1 call pending", page)
-                table = page.partition("The same as a table")[2].partition("</table>")[0]
+                table = page.partition("Show as table")[2].partition("</table>")[0]
                 cells = [
                     re.findall(r"<t[dh][^>]*>(?:<a[^>]*>)?([^<]*)", line) for line in table.split("<tr>")[2:]
                 ]
@@ -222,7 +222,7 @@ class PageTests(BilledTests):
 
 
 class StreamTests(TestCase):
-    def test_it_is_billed_when_it_ends_also_where_the_call_is_simulated(self) -> None:
+    def test_a_stream_is_billed_when_it_ends_also_in_a_simulated_call(self) -> None:
         for ms, price in ((1, "0.00400"), (60_000, "0.00400"), (60_001, "0.00800"), (61_000, "0.00800")):
             call = make_call(simulated=True, status="in-progress", end_reason="", stream_sid="MZ1")
             upsert.apply_entries([StreamEnded(call.call_sid, 0, ms, "caller-hung-up", "caller")])
@@ -231,13 +231,13 @@ class StreamTests(TestCase):
             self.assertEqual(call.bills_to_come(), [])
 
     @override_settings(TWILIO_STREAM_PRICE_PER_MINUTE=Decimal(0))
-    def test_an_account_that_pays_nothing_for_streams_says_so(self) -> None:
+    def test_a_stream_price_of_zero_is_stored(self) -> None:
         call = make_call(status="in-progress", end_reason="", stream_sid="MZ1")
         upsert.apply_entries([StreamEnded(call.call_sid, 0, 61_000, "caller-hung-up", "caller")])
         call.refresh_from_db()
         self.assertEqual(call.stream_price, 0)
 
-    def test_a_stream_whose_server_died_is_billed_by_the_calls_length(self) -> None:
+    def test_a_stream_whose_server_died_is_billed_by_the_calls_duration(self) -> None:
         call = make_call(status="failed", end_reason="worker-lost", stream_sid="MZ1")
         looked_up = CarrierReported(
             call.call_sid, 0, "completed", duration_seconds=61, asked=True, price="-0.01700"
@@ -247,11 +247,11 @@ class StreamTests(TestCase):
         self.assertEqual(call.stream_price, Decimal("0.00800"))
         upsert.apply_entries([StreamEnded(call.call_sid, 0, 30_000, "caller-hung-up", "caller"), looked_up])
         call.refresh_from_db()
-        self.assertEqual(call.stream_price, Decimal("0.00400"), "the stream's own word is better")
+        self.assertEqual(call.stream_price, Decimal("0.00400"), "the stream's own duration is exact")
 
 
 class ReportTests(TestCase):
-    """Of what Vapi says more than once, in any order."""
+    """Reports that Vapi sends more than once, in any order."""
 
     def setUp(self) -> None:
         self.call = make_call(vapi_call_id="v1")
@@ -264,7 +264,7 @@ class ReportTests(TestCase):
     def report(self, at: float, **facts: Any) -> AssistantReported:
         return AssistantReported(self.call.call_sid, at, "end-of-call-report", "v1", **facts)
 
-    def test_the_later_report_stands_whichever_comes_first(self) -> None:
+    def test_the_later_report_wins_in_any_order(self) -> None:
         early = self.report(100, cost=0.1, summary="Early.", kept={"success": "false"})
         late = self.report(200, cost=0.3, summary="Late.", kept={"success": "true"})
         for order in ((early, late), (late, early), (late, late, early, early)):
@@ -273,14 +273,14 @@ class ReportTests(TestCase):
                 (call.vapi_cost, call.summary, call.success()), (Decimal("0.3"), "Late.", "true")
             )
 
-    def test_what_a_later_report_leaves_out_stays(self) -> None:
+    def test_values_that_a_later_report_lacks_stay(self) -> None:
         first = self.report(100, cost=0.1, summary="Well.", kept={"success": "8", "costs": [{"cost": 0.1}]})
         call = self.apply(first, self.report(200, kept={"structured_data": {"day": "Thursday"}}))
         self.assertEqual((call.vapi_cost, call.summary, call.success()), (Decimal("0.1"), "Well.", "8"))
         self.assertEqual(call.vapi_report["structured_data"], {"day": "Thursday"})
         self.assertEqual(call.events.filter(kind="end-of-call-report").count(), 1)
 
-    def test_a_report_outranks_a_status_that_comes_behind_it(self) -> None:
+    def test_a_report_outranks_a_later_status(self) -> None:
         status = AssistantReported(
             self.call.call_sid, 300, "status-update", "v1", "ended", "assistant-ended-call"
         )
@@ -288,7 +288,7 @@ class ReportTests(TestCase):
         for order in ((report, status), (status, report)):
             self.assertEqual(self.apply(*order).vapi_ended_reason, "customer-ended-call")
 
-    def test_a_success_that_is_no_word_is_no_success(self) -> None:
+    def test_a_success_evaluation_that_is_not_text_is_ignored(self) -> None:
         for odd in (7, None, ["true"], {"a": 1}):
             self.call.vapi_report = {"success": odd}
             self.assertEqual(self.call.success(), "")
@@ -297,7 +297,7 @@ class ReportTests(TestCase):
 
 
 class AmountTests(SimpleTestCase):
-    def test_a_bill_is_kept_as_sent(self) -> None:
+    def test_a_bill_is_stored_as_sent(self) -> None:
         for text, kept in (
             ("-0.01700", "-0.01700"), ("0", "0.00000"), (0.19, "0.19000"), ("0.000005", "0.00001"),
             (None, None), ("", None), ("free", None), ("NaN", None), ("Infinity", None), ("-10000", None),
@@ -305,7 +305,7 @@ class AmountTests(SimpleTestCase):
         ):  # fmt: skip
             self.assertEqual(costs.parse_bill(text), None if kept is None else Decimal(kept))
 
-    def test_a_started_minute_is_a_minute(self) -> None:
+    def test_a_started_minute_is_billed(self) -> None:
         for ms, minutes in ((0, 1), (1, 1), (60_000, 1), (60_001, 2), (61_000, 2), (120_000, 2)):
             self.assertEqual(costs.started_minutes(ms), minutes)
 
@@ -317,7 +317,7 @@ class AmountTests(SimpleTestCase):
         ):  # fmt: skip
             self.assertEqual(dollars(Decimal(amount)), shown)
 
-    def test_under_a_second_a_minute_costs_nothing_that_can_be_told(self) -> None:
+    def test_under_a_second_there_is_no_cost_per_minute(self) -> None:
         self.assertIsNone(costs.cost_per_minute(Decimal(1), 999_999))
         self.assertEqual(costs.cost_per_minute(Decimal(1), 30_000_000), 2)
 

@@ -1,7 +1,7 @@
-"""A server that is killed in mid-call takes no word with it.
+"""A server that is killed in mid-call loses no utterance.
 
-What counts as said is what the stand-in for the assistant has sent; what counts as kept is a row, once
-another server has started on the same journal and database.
+The expected utterances are the transcripts that the Vapi simulator has sent. They must be rows once another
+server has started with the same journal and database.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sandbox.speech import audio
 from sandbox.twilio.caller import CutIn, Say, Step
 from sandbox.vapi.server import VapiSimulator
 
-GRACE_SECONDS = 1.0  # between a word and the kill, for the word to reach the server and its journal
+GRACE_SECONDS = 1.0  # for a transcript to reach the server and its journal before the kill
 BEFORE_THE_KILL = (1.2, 2.8)  # seconds after the call's first final
 WAIT_SECONDS = 15.0
 
@@ -32,40 +32,40 @@ from datetime import timedelta
 import django
 django.setup()
 from django.db import transaction
-from calls import rows
+from calls.ingest import upsert
 from calls.models import Call
 lease_until = Call.objects.get(call_sid=sys.argv[1]).lease_until
 for seconds in (-1, 1):
     with transaction.atomic():
-        print(sys.argv[1] in rows.reap(lease_until + timedelta(seconds=seconds)))
+        print(sys.argv[1] in upsert.reap(lease_until + timedelta(seconds=seconds)))
 """
 
-Words = list[tuple[str, str]]
+Transcript = list[tuple[str, str]]  # speaker, text
 
 
 @dataclass(frozen=True, slots=True)
-class Killed:
-    """A call whose server was killed under it."""
+class KilledCall:
+    """A call whose server was killed."""
 
     call_sid: str
-    sent: Words  # every final that left the assistant
-    owed: int  # how many of them must be rows
+    sent: Transcript  # every final transcript that the simulator sent
+    expected_count: int  # how many of them must be rows
 
 
 def chatter() -> list[Step]:
-    """Caller and assistant fall into each other's word, so that there are finals of both all the time."""
+    """Caller and assistant interrupt each other, so that final transcripts of both arrive all the time."""
     yes = audio.load_clips()["correct"].pcm_8k[:YES_SAMPLES]
     return [Say(yes), *(CutIn(yes, after_ms=350) for _ in range(20))]
 
 
 async def call_and_kill(
     server: LiveServer, assistant: VapiSimulator, call_sid: str, after_s: float
-) -> Killed:
+) -> KilledCall:
     calling = asyncio.create_task(server.twilio_simulator().place_call(chatter(), call_sid=call_sid))
     try:
         call = await assistant.call_for(call_sid, WAIT_SECONDS)
         await assistant.until(lambda: call.transcripts, WAIT_SECONDS)
-        await asyncio.sleep(after_s)  # the moment is the point: nothing is waited for
+        await asyncio.sleep(after_s)  # kill at a random time, whatever is going on
         killed_at = time.monotonic()
         await server.kill()
         async with asyncio.timeout(WAIT_SECONDS):
@@ -73,25 +73,27 @@ async def call_and_kill(
     finally:
         calling.cancel()
     assert record.ended_by == "lost"
-    owed = sum(sent_at < killed_at - GRACE_SECONDS for sent_at, _, _ in call.transcripts)
-    return Killed(call_sid, [(speaker, words) for _, speaker, words in call.transcripts], owed)
+    expected_count = sum(sent_at < killed_at - GRACE_SECONDS for sent_at, _, _ in call.transcripts)
+    return KilledCall(call_sid, [(speaker, words) for _, speaker, words in call.transcripts], expected_count)
 
 
-async def check_rows(database: Database, killed: Killed) -> None:
+async def check_rows(database: Database, killed: KilledCall) -> None:
     rows = await eventually(
-        lambda: database.utterances(killed.call_sid), lambda rows: len(rows) >= killed.owed, WAIT_SECONDS
+        lambda: database.utterances(killed.call_sid),
+        lambda rows: len(rows) >= killed.expected_count,
+        WAIT_SECONDS,
     )
-    assert rows[: killed.owed] == killed.sent[: killed.owed]
-    # What was said in the last second may be there or not, but nothing else may.
+    assert rows[: killed.expected_count] == killed.sent[: killed.expected_count]
+    # An utterance of the last second may be missing. Nothing else may be different.
     assert rows == killed.sent[: len(rows)]
 
 
 async def kill_and_restart(database: Database, folder: Path, *, kills: int, locked: bool, seed: int) -> None:
-    """Some kills, each followed by a start; with `locked` the words are in the journal alone until then."""
+    """Kill and restart several times. With `locked`, nothing reaches the database before the restart."""
     rng = random.Random(seed)
     faults = VapiFaults(greets=False, delay_ms=(200, 250))
     script = [f"these are words number {number}" for number in range(1, 50)]
-    killed: list[Killed] = []
+    killed: list[KilledCall] = []
     async with VapiSimulator(seed=seed, faults=faults, listen="energy", script=script) as assistant:
         server = await asyncio.to_thread(live_server, assistant.base_url, database.url, folder / "journal")
         for number in range(kills):
@@ -105,7 +107,9 @@ async def kill_and_restart(database: Database, folder: Path, *, kills: int, lock
                     assert not locked or database.utterances(call_sid) == []
         async with server:
             await check_rows(database, killed[-1])
-    assert all(each.owed for each in killed), "a kill before the first word proves nothing"
+    assert all(each.expected_count for each in killed), (
+        "a server was killed before the first transcript: the test proves nothing"
+    )
 
     reaped = await asyncio.to_thread(server.run, "-c", REAP, killed[-1].call_sid)
     assert reaped.split() == ["False", "True"]
@@ -113,8 +117,8 @@ async def kill_and_restart(database: Database, folder: Path, *, kills: int, lock
     assert ends == [("failed", "worker-lost", "us")] * kills
 
 
-async def test_ten_kills_in_mid_call_lose_no_word_and_the_calls_are_ended(tmp_path: Path) -> None:
-    """Two servers by turns of five, one of which has a database that takes nothing while it lives."""
+async def test_ten_kills_in_mid_call_lose_no_utterance_and_end_the_calls(tmp_path: Path) -> None:
+    """Two servers, five kills each. One of them has a locked database as long as it lives."""
     with own_database(tmp_path / "free") as free, own_database(tmp_path / "locked") as locked:
         async with asyncio.TaskGroup() as both:
             both.create_task(kill_and_restart(free, tmp_path / "free", kills=5, locked=False, seed=41))

@@ -1,6 +1,6 @@
-"""A database that stands still for ten seconds in mid-call: the call does not notice, and no row is lost.
+"""A database that freezes for ten seconds in mid-call affects no audio and loses no row.
 
-Frozen, not stopped: its connections stay open and nothing answers, so that whoever waits for it waits.
+Its processes are suspended, not stopped: connections stay open and queries do not return.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ pytestmark = [
 ]
 
 FROZEN_SECONDS = 10.0
-RING_EVERY = 2.0
+RING_SECONDS = 2.0
 WEBHOOK_MS = 500
 PAGES = 3
 WAIT_SECONDS = 20.0
-UNDER_WAY_BYTES = 3 * 160  # when the caller hung up
+MAX_IN_FLIGHT_BYTES = 3 * 160  # not delivered when the caller hung up
 SAYS = ("correct", "book_table", "opening_hours", "correct")
 SCRIPT: list[Step] = [step for name in SAYS for step in (Say(name), Listen(timeout=8))]
 SID = "CA" + "f" * 32
@@ -58,7 +58,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 async def ring(server: LiveServer, webhooks: WebhookClient, number: int) -> WebhookResponse:
-    """Somebody else calls."""
+    """Another caller calls: send Twilio's first webhook."""
     form = {
         "CallSid": f"CA{number:032d}",
         "AccountSid": ACCOUNT_SID,
@@ -70,8 +70,8 @@ async def ring(server: LiveServer, webhooks: WebhookClient, number: int) -> Webh
     return await webhooks.send(f"{server.url}/twilio/voice", form, method="POST", token=AUTH_TOKEN)
 
 
-async def look_at_a_page(server: LiveServer, session: aiohttp.ClientSession) -> None:
-    """As staff whose session has to be found in the database. Whether they see it is not the point."""
+async def request_page(server: LiveServer, session: aiohttp.ClientSession) -> None:
+    """Request a page with a session cookie, which needs the database. The response does not matter."""
     cookie = {"Cookie": "sessionid=" + "s" * 32}
     with suppress(aiohttp.ClientError, TimeoutError):
         async with session.get(server.url, headers=cookie, allow_redirects=False) as answer:
@@ -79,7 +79,7 @@ async def look_at_a_page(server: LiveServer, session: aiohttp.ClientSession) -> 
 
 
 async def freeze_and_ring(server: LiveServer, cluster: Cluster) -> list[WebhookResponse]:
-    """The answers that new callers got while nothing in the database moved and pages hung."""
+    """Freeze the database, and collect the responses to new callers while pages are blocked."""
     answers: list[WebhookResponse] = []
     timeout = aiohttp.ClientTimeout(total=WAIT_SECONDS)
     async with aiohttp.ClientSession(trust_env=False, timeout=timeout) as session:
@@ -87,10 +87,10 @@ async def freeze_and_ring(server: LiveServer, cluster: Cluster) -> list[WebhookR
         cluster.freeze()
         frozen_until = time.monotonic() + FROZEN_SECONDS
         try:
-            pages = [asyncio.create_task(look_at_a_page(server, session)) for _ in range(PAGES)]
+            pages = [asyncio.create_task(request_page(server, session)) for _ in range(PAGES)]
             while (left := frozen_until - time.monotonic()) > 0:
                 answers.append(await ring(server, webhooks, len(answers)))
-                await asyncio.sleep(min(RING_EVERY, left))
+                await asyncio.sleep(min(RING_SECONDS, left))
             assert cluster.states() == {"T"}
         finally:
             cluster.thaw()
@@ -98,7 +98,7 @@ async def freeze_and_ring(server: LiveServer, cluster: Cluster) -> list[WebhookR
     return answers
 
 
-async def test_ten_frozen_seconds_cost_no_row_no_frame_and_no_caller(
+async def test_a_frozen_database_loses_no_row_no_frame_and_no_caller(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     database = cluster.database
@@ -114,7 +114,7 @@ async def test_ten_frozen_seconds_cost_no_row_no_frame_and_no_caller(
                 call = await assistant.call_for(SID, WAIT_SECONDS)
                 await assistant.until(lambda: call.transcripts, WAIT_SECONDS)
                 answers = await freeze_and_ring(server, cluster)
-                assert not calling.done(), "the call was meant to outlast the freeze"
+                assert not calling.done(), "the call ended before the freeze did"
                 record = await calling
             finally:
                 calling.cancel()
@@ -123,9 +123,9 @@ async def test_ten_frozen_seconds_cost_no_row_no_frame_and_no_caller(
     assert [(answer.status, answer.problem) for answer in answers] == [(200, "")] * len(answers)
     assert max(answer.elapsed_ms for answer in answers) < WEBHOOK_MS
     assert record.errors == []
-    # With mu-law all through, both ends have the same bytes.
+    # With mu-law everywhere, both ends have the same bytes.
     heard = call.received_audio
-    assert record.sent_ulaw.startswith(heard) and len(record.sent_ulaw) - len(heard) <= UNDER_WAY_BYTES
+    assert record.sent_ulaw.startswith(heard) and len(record.sent_ulaw) - len(heard) <= MAX_IN_FLIGHT_BYTES
     assert record.received_ulaw == call.sent_audio
 
 

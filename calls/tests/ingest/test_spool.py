@@ -1,4 +1,4 @@
-"""The spool as a file: whole lines, one owner, bounds, damage, and a process that dies at its work."""
+"""The spool's file: complete lines, one owner, bounds, damage, and a process that is killed."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
     opened.close(delete=False)
 
 
-def everything(spool: Spool, offset: int = 0) -> list[bytes]:
+def read_all(spool: Spool, offset: int = 0) -> list[bytes]:
     lines, behind = spool.read(offset, 10_000)
-    return lines + (everything(spool, behind) if lines else [])
+    return lines + (read_all(spool, behind) if lines else [])
 
 
 def test_only_the_owner_can_read_the_file(spool: Spool) -> None:
@@ -52,15 +52,15 @@ def test_it_reads_more_than_one_chunk(spool: Spool, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(spool_module, "READ_BYTES", 10)
     for line in (A, B, C):
         spool.append(line)
-    assert everything(spool) == [A, B, C]
+    assert read_all(spool) == [A, B, C]
 
 
 def test_it_returns_a_line_that_is_too_long_in_pieces(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool_module, "READ_BYTES", 8)
     spool.append(b"x" * 20 + b"\n")
     spool.append(A)
-    assert b"".join(everything(spool)) == b"x" * 20 + b"\n" + A
-    assert everything(spool)[-1] == A
+    assert b"".join(read_all(spool)) == b"x" * 20 + b"\n" + A
+    assert read_all(spool)[-1] == A
 
 
 def test_lines_of_several_threads_are_not_mixed(spool: Spool) -> None:
@@ -73,11 +73,11 @@ def test_lines_of_several_threads_are_not_mixed(spool: Spool) -> None:
         thread.start()
     for thread in threads:
         thread.join(10)
-    lines = everything(spool)
+    lines = read_all(spool)
     assert len(set(lines)) == 1600
     for name in range(8):  # each thread's own order is kept
-        mine = [line for line in lines if line.startswith(b"%d-" % name)]
-        assert [int(line.split(b"-")[1]) for line in mine] == list(range(200))
+        own = [line for line in lines if line.startswith(b"%d-" % name)]
+        assert [int(line.split(b"-")[1]) for line in own] == list(range(200))
 
 
 def test_only_one_process_can_own_it(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +108,7 @@ def test_it_drops_and_counts_lines_beyond_its_cap(tmp_path: Path, caplog: pytest
     spool = Spool(tmp_path / "1.log", cap_bytes=20)
     assert [spool.append(b"123456789\n") for _ in range(4)] == [True, True, False, False]
     assert (spool.appended, spool.dropped) == (2, 2)
-    assert len(caplog.records) == 1  # said once
+    assert len(caplog.records) == 1  # logged once
     assert spool.truncate(spool.size) == 0
     assert spool.append(A)
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
@@ -126,7 +126,7 @@ def test_it_drops_low_priority_lines_near_its_cap(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_drops_lines_without_raising(spool: Spool) -> None:
-    """RLIMIT_FSIZE: the kernel takes half a line, then none, as a full disk does."""
+    """With RLIMIT_FSIZE the kernel writes half a line, then nothing, like a full disk."""
     spool.append(A)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (spool.size + 3, hard))
@@ -137,7 +137,7 @@ def test_a_full_disk_drops_lines_without_raising(spool: Spool) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert spool.append(C)
     assert spool.dropped == 2
-    assert everything(spool) == [A, b"sec\n", C]  # the torn line spoils itself alone
+    assert read_all(spool) == [A, b"sec\n", C]  # only the torn line is lost
 
 
 def test_it_returns_a_torn_tail(spool: Spool) -> None:
@@ -159,7 +159,7 @@ def test_it_drops_lines_after_close(spool: Spool) -> None:
     assert spool.dropped == 1
 
 
-# Cutting
+# Truncation
 
 
 def test_truncate_keeps_only_the_given_lines(spool: Spool) -> None:
@@ -168,7 +168,7 @@ def test_truncate_keeps_only_the_given_lines(spool: Spool) -> None:
     behind = spool.truncate(spool.size, keep=[B])
     assert (behind, spool.size) == (len(B), len(B))
     spool.append(C)
-    assert everything(spool) == [B, C]
+    assert read_all(spool) == [B, C]
     assert spool.read(behind, 10)[0] == [C]
 
 
@@ -177,13 +177,13 @@ def test_truncate_does_nothing_before_the_end(spool: Spool) -> None:
     offset = spool.size
     spool.append(B)
     assert spool.truncate(offset) == offset
-    assert everything(spool) == [A, B]
+    assert read_all(spool) == [A, B]
 
 
 def test_a_failing_truncate_does_not_raise(spool: Spool, caplog: pytest.LogCaptureFixture) -> None:
     spool.append(A)
     os.close(spool._fd)
-    spool._fd = os.open(spool.path, os.O_RDONLY)  # not to be truncated
+    spool._fd = os.open(spool.path, os.O_RDONLY)  # a read-only file cannot be truncated
     assert spool.truncate(spool.size) == spool.size == len(A)
     assert "cannot be truncated" in caplog.text
 
@@ -206,11 +206,11 @@ def test_the_quarantine_of_a_directory_is_bounded(spool: Spool, monkeypatch: pyt
     assert not spool.quarantine(A)
 
 
-# Spools of the dead
+# Abandoned spools
 
 
-def die(path: Path, lines: int) -> None:
-    """Another process takes lines, says so after each, and is killed in the middle of its work."""
+def append_and_die(path: Path, lines: int) -> None:
+    """A process appends lines, acknowledges each, and is killed."""
     program = f"""
 import os, signal, sys
 from pathlib import Path
@@ -228,9 +228,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_acknowledged_lines_of_a_killed_process_are_there(tmp_path: Path) -> None:
-    die(tmp_path / "2-dead.log", 500)
+    append_and_die(tmp_path / "2-dead.log", 500)
     (found,) = claim_abandoned(tmp_path)
-    assert everything(found) == [b"line %d\n" % number for number in range(500)]
+    assert read_all(found) == [b"line %d\n" % number for number in range(500)]
     found.close(delete=True)
     assert list(claim_abandoned(tmp_path)) == []
 
@@ -252,9 +252,9 @@ def test_it_claims_the_oldest_first_and_none_of_a_live_process(spool: Spool) -> 
 def test_a_torn_tail_does_not_merge_with_the_next_line(tmp_path: Path) -> None:
     (tmp_path / "1.log").write_bytes(A + b"sec")
     (found,) = claim_abandoned(tmp_path)
-    assert everything(found) == [A, b"sec"]
+    assert read_all(found) == [A, b"sec"]
     found.append(C)
-    assert everything(found) == [A, b"sec\n", C]
+    assert read_all(found) == [A, b"sec\n", C]
     found.close(delete=True)
 
 
@@ -268,7 +268,7 @@ def test_a_spool_that_another_process_removed_is_skipped(
     path.write_bytes(A)
     finder = claim_abandoned(tmp_path)
     (tmp_path / "2.log").write_bytes(A)
-    for found in finder:  # both were listed; whoever is faster removes one
+    for found in finder:  # both were listed; another process removes one first
         assert found.path in (path, tmp_path / "2.log")
         for other in tmp_path.glob("*.log"):
             other.unlink()
@@ -276,7 +276,7 @@ def test_a_spool_that_another_process_removed_is_skipped(
 
 
 def test_a_new_file_that_was_removed_before_its_lock_is_created_again(tmp_path: Path) -> None:
-    """One who looks for abandoned files may lock a new one before its maker does, and remove it."""
+    """Another process may find a new file before it is locked, take it for abandoned, and remove it."""
     path = tmp_path / "1.log"
     path.touch()
     (reader,) = claim_abandoned(tmp_path)

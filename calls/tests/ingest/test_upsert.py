@@ -1,4 +1,4 @@
-"""Entries to rows: every order and every repetition ends in the same rows, whatever strangers wrote."""
+"""Entries to rows: every order and repetition gives the same rows, whatever text arrives from outside."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def at(seconds: float) -> datetime:
     return datetime.fromtimestamp(T + seconds, UTC)
 
 
-def whole_call(sid: str = SID) -> list[Entry]:
-    """Everything that one good call tells, in the order in which it happened."""
+def all_entries(sid: str = SID) -> list[Entry]:
+    """All entries of one successful call, in order."""
     vapi = f"vapi-{sid[-8:]}"
     return [
         CallOffered(sid, T, "+15550100134", "+15559870000"),
@@ -82,44 +82,46 @@ def apply(entries: Sequence[Entry]) -> list[Entry]:
         return upsert.apply_entries(entries)
 
 
-def kept(*entries: Entry) -> Call:
+def apply_to_call(*entries: Entry) -> Call:
     assert apply(entries) == []
     return Call.objects.get(call_sid=entries[0].call_sid)
 
 
-def facts(call: Call) -> dict[str, Any]:
-    """A call and all below it, without the keys."""
+def columns_of(call: Call) -> dict[str, Any]:
+    """The columns of a call and its children, without keys and sids."""
 
-    def plain(row: Any) -> dict[str, Any]:
+    def values_of(row: Any) -> dict[str, Any]:
         names = [field.attname for field in row._meta.concrete_fields]
         return {name: getattr(row, name) for name in names if name not in ("id", "call_id", "call_sid")}
 
-    return plain(call) | {
+    return values_of(call) | {
         "vapi_call_id": bool(call.vapi_call_id),
-        "utterances": [plain(row) for row in call.utterances.all()],
-        "turns": [plain(row) for row in call.turns.all()],
-        "events": [plain(row) for row in call.events.all()],
+        "utterances": [values_of(row) for row in call.utterances.all()],
+        "turns": [values_of(row) for row in call.turns.all()],
+        "events": [values_of(row) for row in call.events.all()],
     }
 
 
 class OrderTests(HypothesisTestCase):
     @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(data=st.data())
-    def test_any_order_any_repetition_any_batches_end_in_the_same_rows(self, data: st.DataObject) -> None:
+    def test_any_order_repetition_and_batching_give_the_same_rows(self, data: st.DataObject) -> None:
         plain, mixed = call_sid(), call_sid()
-        self.assertEqual(apply(whole_call(plain)), [])
-        entries = whole_call(mixed)
+        self.assertEqual(apply(all_entries(plain)), [])
+        entries = all_entries(mixed)
         again = data.draw(st.lists(st.sampled_from(entries), max_size=8))
         order = data.draw(st.permutations([*entries, *again]))
         size = data.draw(st.integers(1, len(order)))
-        unplaced = [entry for cut in range(0, len(order), size) for entry in apply(order[cut : cut + size])]
-        self.assertEqual(apply(unplaced), [])  # a report that came before its call is brought again
-        self.assertEqual(facts(Call.objects.get(call_sid=mixed)), facts(Call.objects.get(call_sid=plain)))
+        unmatched = [entry for cut in range(0, len(order), size) for entry in apply(order[cut : cut + size])]
+        self.assertEqual(apply(unmatched), [])  # a report that came before its call is retried
+        self.assertEqual(
+            columns_of(Call.objects.get(call_sid=mixed)), columns_of(Call.objects.get(call_sid=plain))
+        )
 
 
-class WholeCallTests(TestCase):
+class CallTests(TestCase):
     def test_it_makes_the_rows_of_a_call(self) -> None:
-        call = kept(*whole_call())
+        call = apply_to_call(*all_entries())
         self.assertEqual(
             (call.status, call.end_reason, call.ended_by), ("completed", "caller-hung-up", "caller")
         )
@@ -147,55 +149,57 @@ class WholeCallTests(TestCase):
              ("stream", "stream-started"), ("vapi", "end-of-call-report"), ("vapi", "status-update")],
         )  # fmt: skip
 
-    def test_a_batch_costs_a_handful_of_queries_however_long_it_is(self) -> None:
-        apply(whole_call())
+    def test_the_query_count_does_not_depend_on_the_size_of_the_batch(self) -> None:
+        apply(all_entries())
         with CaptureQueriesContext(connection) as queries:
             apply([UtteranceSpoken(SID, n, "caller", str(n)) for n in range(300)])
-        self.assertLess(len(queries), 15)  # SQLite takes them in pieces
+        self.assertLess(len(queries), 15)  # SQLite splits large inserts
 
-    def test_of_one_index_the_last_word_of_a_batch_stands(self) -> None:
-        call = kept(
+    def test_the_last_entry_with_the_same_index_wins(self) -> None:
+        call = apply_to_call(
             TurnTaken(SID, 1, 1000), TurnTaken(SID, 1, 1000, first_audio_ms=1900, response_latency_ms=900)
         )
         self.assertEqual(call.turns.get().response_latency_ms, 900)
-        kept(TurnTaken(SID, 1, 1000, first_audio_ms=1900, heard_ms=2000, response_latency_ms=900))
+        apply_to_call(TurnTaken(SID, 1, 1000, first_audio_ms=1900, heard_ms=2000, response_latency_ms=900))
         self.assertEqual(call.turns.get().heard_ms, 2000)
 
-    def test_nothing_of_nothing(self) -> None:
+    def test_an_empty_batch_does_nothing(self) -> None:
         self.assertEqual(apply([]), [])
 
 
 class EndTests(TestCase):
-    def test_a_refused_call_says_so(self) -> None:
-        call = kept(CallOffered(SID, T, refused="at-capacity"))
+    def test_a_refused_call_is_ended(self) -> None:
+        call = apply_to_call(CallOffered(SID, T, refused="at-capacity"))
         self.assertEqual((call.end_reason, call.ended_by, call.ended_at), ("at-capacity", "us", at(0)))
         self.assertEqual(
             call.status, "ringing"
-        )  # the caller still hears our line; Twilio says when it is over
+        )  # the caller still hears the announcement: Twilio reports the end
 
-    def test_a_webhook_replayed_while_we_drain_touches_no_call(self) -> None:
-        before = facts(kept(*whole_call()))
-        after = facts(kept(CallOffered(SID, T + 900, "+15550100134", "+15559870000", refused="draining")))
+    def test_a_replayed_webhook_that_is_refused_changes_no_call(self) -> None:
+        before = columns_of(apply_to_call(*all_entries()))
+        after = columns_of(
+            apply_to_call(CallOffered(SID, T + 900, "+15550100134", "+15559870000", refused="draining"))
+        )
         self.assertEqual(after, before)
 
-    def test_a_stream_proves_a_refusal_wrong_whichever_came_first(self) -> None:
+    def test_a_stream_overrules_a_refusal_in_any_order(self) -> None:
         for reason in ("ticket-refused", "at-capacity", "draining"):
             refusal: Entry = CallOffered(SID, T, refused=reason)
-            for entries in ([refusal, *whole_call()], [*whole_call(), refusal]):
-                call = kept(*entries)
+            for entries in ([refusal, *all_entries()], [*all_entries(), refusal]):
+                call = apply_to_call(*entries)
                 self.assertEqual((call.end_reason, call.ended_at), ("caller-hung-up", at(60)))
                 call.delete()
-        call = kept(StreamRefused(SID, T, "ticket-refused"))
+        call = apply_to_call(StreamRefused(SID, T, "ticket-refused"))
         self.assertEqual(call.end_reason, "ticket-refused")
-        call = kept(StreamStarted(SID, T + 1, "MZ1"))
+        call = apply_to_call(StreamStarted(SID, T + 1, "MZ1"))
         self.assertEqual((call.end_reason, call.ended_by, call.ended_at), ("", "", None))
 
     def test_a_refused_second_stream_does_not_end_the_first(self) -> None:
-        call = kept(StreamStarted(SID, T, "MZ1"), StreamRefused(SID, T + 1, "ticket-refused"))
+        call = apply_to_call(StreamStarted(SID, T, "MZ1"), StreamRefused(SID, T + 1, "ticket-refused"))
         self.assertEqual((call.end_reason, call.status), ("", "in-progress"))
 
-    def test_whoever_ends_it_first_names_it(self) -> None:
-        call = kept(
+    def test_the_first_end_reason_stays(self) -> None:
+        call = apply_to_call(
             StreamStarted(SID, T, "MZ1"),
             StreamEnded(SID, T + 5, 5000, "assistant-failed", "assistant"),
             StreamEnded(SID, T + 6, 6000, "caller-hung-up", "caller"),
@@ -204,7 +208,7 @@ class EndTests(TestCase):
             (call.end_reason, call.ended_by, call.ended_at), ("assistant-failed", "assistant", at(5))
         )
 
-    def test_what_a_tool_asked_for_names_the_end_whichever_was_told_first(self) -> None:
+    def test_a_requested_end_names_the_reason_in_any_order(self) -> None:
         asked = EndRequested(SID, T + 4, "transferred", "assistant")
         ended = StreamEnded(SID, T + 5, 5000, "caller-hung-up", "caller")
         for sid, story in (
@@ -213,68 +217,78 @@ class EndTests(TestCase):
             ("CA3", (asked, ended, asked, ended)),
         ):
             with self.subTest(sid):
-                call = kept(StreamStarted(sid, T, "MZ1"), *(replace(each, call_sid=sid) for each in story))
+                call = apply_to_call(
+                    StreamStarted(sid, T, "MZ1"), *(replace(each, call_sid=sid) for each in story)
+                )
                 self.assertEqual((call.end_reason, call.ended_by), ("transferred", "assistant"))
 
-    def test_what_was_asked_for_in_vain_names_nothing(self) -> None:
+    def test_a_withdrawn_request_changes_nothing(self) -> None:
         asked = EndRequested(SID, T + 4, "transferred", "assistant")
-        call = kept(StreamStarted(SID, T, "MZ1"), asked, replace(asked, withdrawn=True))
+        call = apply_to_call(StreamStarted(SID, T, "MZ1"), asked, replace(asked, withdrawn=True))
         self.assertEqual((call.end_requested, call.end_requested_at, call.ended_by), ("", None, ""))
-        call = kept(StreamEnded(SID, T + 5, 5000, "caller-hung-up", "caller"))
+        call = apply_to_call(StreamEnded(SID, T + 5, 5000, "caller-hung-up", "caller"))
         self.assertEqual((call.end_reason, call.ended_by), ("caller-hung-up", "caller"))
-        # A later wish is not taken back with an earlier one.
-        call = kept(replace(asked, call_sid="CA9", at=T + 8), replace(asked, call_sid="CA9", withdrawn=True))
+        # Withdrawing an earlier request does not withdraw a later one.
+        call = apply_to_call(
+            replace(asked, call_sid="CA9", at=T + 8), replace(asked, call_sid="CA9", withdrawn=True)
+        )
         self.assertEqual(call.end_requested, "transferred")
 
-    def test_twilio_goes_on_with_a_call_whose_assistant_failed(self) -> None:
-        call = kept(
+    def test_a_call_stays_open_at_twilio_after_the_assistant_failed(self) -> None:
+        call = apply_to_call(
             StreamStarted(SID, T, "MZ1"), StreamEnded(SID, T + 5, 5000, "assistant-failed", "assistant")
         )
         self.assertEqual(call.status, "in-progress")
-        call = kept(CarrierReported(SID, T + 90, "completed", 3, 90))
+        call = apply_to_call(CarrierReported(SID, T + 90, "completed", 3, 90))
         self.assertEqual(
             (call.status, call.end_reason, call.ended_at), ("completed", "assistant-failed", at(5))
         )
 
-    def test_a_call_that_nobody_streamed_ends_when_twilio_says_so(self) -> None:
+    def test_a_call_without_a_stream_ends_at_twilios_callback(self) -> None:
         late = CarrierReported(SID, T + 30, "no-answer", 2)
-        call = kept(late, CallOffered(SID, T), replace(late, at=T + 20))
+        call = apply_to_call(late, CallOffered(SID, T), replace(late, at=T + 20))
         self.assertEqual((call.status, call.end_reason, call.ended_at), ("no-answer", "", at(20)))
 
-    def test_the_streams_own_word_outranks_the_reapers_guess(self) -> None:
-        kept(StreamStarted(SID, T, "MZ1"))
+    def test_the_streams_end_outranks_the_reapers(self) -> None:
+        apply_to_call(StreamStarted(SID, T, "MZ1"))
         with transaction.atomic():
             upsert.reap(at(100))
-        call = kept(StreamEnded(SID, T + 50, 50_000, "caller-hung-up", "caller"))
+        call = apply_to_call(StreamEnded(SID, T + 50, 50_000, "caller-hung-up", "caller"))
         self.assertEqual((call.end_reason, call.ended_at), ("caller-hung-up", at(50)))
         self.assertEqual(call.status, "failed")  # a terminal status stays
 
 
 class MergeTests(TestCase):
-    def test_a_start_never_moves_to_later(self) -> None:
-        call = kept(CallOffered(SID, T), CallOffered(SID, T + 600))
+    def test_the_start_never_moves_forward(self) -> None:
+        call = apply_to_call(CallOffered(SID, T), CallOffered(SID, T + 600))
         self.assertEqual(call.started_at, at(0))
 
     def test_a_status_never_moves_back(self) -> None:
-        call = kept(CarrierReported(SID, T, "completed", 3, 10), CarrierReported(SID, T, "ringing", 0))
+        call = apply_to_call(
+            CarrierReported(SID, T, "completed", 3, 10), CarrierReported(SID, T, "ringing", 0)
+        )
         self.assertEqual(call.status, "completed")
-        self.assertEqual(kept(CarrierReported(SID, T, "exploded", 9)).status, "completed")
+        self.assertEqual(apply_to_call(CarrierReported(SID, T, "exploded", 9)).status, "completed")
 
-    def test_the_longest_duration_stands(self) -> None:
-        call = kept(
+    def test_the_longest_duration_wins(self) -> None:
+        call = apply_to_call(
             *(CarrierReported(SID, T, "completed", n, length) for n, length in enumerate((10, 60, -5)))
         )
         self.assertEqual(call.duration_seconds, 60)
 
-    def test_an_id_that_came_once_is_not_lost_to_an_empty_one(self) -> None:
-        call = kept(AssistantReported(SID, T, "status-update", "vapi-1"), AssistantAnswered(SID, T, 300))
+    def test_an_empty_value_does_not_replace_a_known_one(self) -> None:
+        call = apply_to_call(
+            AssistantReported(SID, T, "status-update", "vapi-1"), AssistantAnswered(SID, T, 300)
+        )
         self.assertEqual(call.vapi_call_id, "vapi-1")
 
-    def test_a_cost_that_is_none_is_left_out(self) -> None:
+    def test_an_invalid_cost_is_ignored(self) -> None:
         for cost in (float("nan"), float("inf"), -1.0, 1e9):
-            self.assertIsNone(kept(AssistantReported(SID, T, "end-of-call-report", cost=cost)).vapi_cost)
+            self.assertIsNone(
+                apply_to_call(AssistantReported(SID, T, "end-of-call-report", cost=cost)).vapi_cost
+            )
 
-    def test_a_report_finds_its_call_by_vapis_id(self) -> None:
+    def test_a_report_finds_its_call_by_vapis_call_id(self) -> None:
         report = AssistantReported("", T, "end-of-call-report", "vapi-1", summary="Well.")
         self.assertEqual(apply([report]), [report])
         self.assertFalse(Call.objects.exists())
@@ -283,35 +297,35 @@ class MergeTests(TestCase):
         call.refresh_from_db()
         self.assertEqual(call.summary, "Well.")
 
-    def test_an_entry_of_no_call_is_given_back(self) -> None:
+    def test_it_returns_entries_without_a_call(self) -> None:
         nobody = TimelineEvent("", 0, "odd")
         self.assertEqual(apply([nobody, AssistantReported("", T, "status-update")])[0], nobody)
 
-    def test_vendor_latencies_are_taken_only_where_the_counts_agree(self) -> None:
+    def test_vapis_latencies_need_the_same_number_of_turns(self) -> None:
         parts: tuple[dict[str, Any], ...] = ({"modelLatency": 400},)
-        call = kept(
+        call = apply_to_call(
             TurnTaken(SID, 1, 1000, response_latency_ms=800),
             AssistantReported(SID, T, "end-of-call-report", turn_latencies=parts),
         )
         self.assertEqual(call.turns.get().model_ms, 400)
-        kept(TurnTaken(SID, 2, 3000, response_latency_ms=700))
+        apply_to_call(TurnTaken(SID, 2, 3000, response_latency_ms=700))
         self.assertEqual(list(call.turns.values_list("model_ms", flat=True)), [None, None])
 
-    def test_a_strange_latency_is_left_out(self) -> None:
+    def test_an_invalid_latency_is_ignored(self) -> None:
         make_turn(make_call(call_sid=SID))
         odd = {"modelLatency": "fast", "voiceLatency": float("nan"), "transcriberLatency": -1}
-        call = kept(AssistantReported(SID, T, "end-of-call-report", turn_latencies=(odd,)))
+        call = apply_to_call(AssistantReported(SID, T, "end-of-call-report", turn_latencies=(odd,)))
         turn = call.turns.get()
         self.assertEqual((turn.model_ms, turn.voice_ms, turn.transcriber_ms), (None, None, None))
-        call = kept(AssistantReported(SID, T, "end-of-call-report", turn_latencies=(5,)))  # type: ignore[arg-type]
+        call = apply_to_call(AssistantReported(SID, T, "end-of-call-report", turn_latencies=(5,)))  # type: ignore[arg-type]
         self.assertIsNone(call.turns.get().model_ms)
 
 
-class StrangeTextTests(TestCase):
-    def test_what_databases_refuse_becomes_rows_all_the_same(self) -> None:
+class HostileTextTests(TestCase):
+    def test_text_that_databases_reject_is_cleaned_and_stored(self) -> None:
         odd = "a\x00b\ud800c\x1bd\ne"
         clean = "ab\ufffdcd\ne"
-        call = kept(
+        call = apply_to_call(
             CallOffered(SID, T, odd, odd),
             UtteranceSpoken(SID, 0, "caller", odd),
             TimelineEvent(SID, 0, odd, data={odd: [odd, float("nan"), float("-inf"), {"x": 1.5}]}),
@@ -325,18 +339,18 @@ class StrangeTextTests(TestCase):
         self.assertEqual((event.kind, event.data), (clean, {clean: [clean, None, None, {"x": 1.5}]}))
         self.assertEqual((call.counters, call.end_reason), ({clean: 1}, clean))
 
-    def test_a_sid_of_any_bytes_is_one_call(self) -> None:
+    def test_sids_that_clean_to_the_same_text_are_one_call(self) -> None:
         apply([CallOffered("CA\x001", T), CallOffered("CA1", T)])
         self.assertEqual(Call.objects.get().call_sid, "CA1")
 
 
-class ManyWritersTests(TransactionTestCase):
-    """Several processes at once, here as threads with connections of their own."""
+class ConcurrentWritersTests(TransactionTestCase):
+    """Several processes at once, simulated by threads with their own connections."""
 
-    def at_once(self, work: Callable[[], object], times: int = 4) -> list[Any]:
+    def run_concurrently(self, work: Callable[[], object], times: int = 4) -> list[Any]:
         ready = threading.Barrier(times)
 
-        def alone() -> object:
+        def run_in_thread() -> object:
             try:
                 ready.wait(10)
                 return work()
@@ -344,16 +358,16 @@ class ManyWritersTests(TransactionTestCase):
                 connection.close()
 
         with ThreadPoolExecutor(times) as threads:
-            return [each.result(30) for each in [threads.submit(alone) for _ in range(times)]]
+            return [each.result(30) for each in [threads.submit(run_in_thread) for _ in range(times)]]
 
-    def test_writers_that_bring_the_same_call_make_it_once(self) -> None:
-        apply([entry for entry in whole_call() if entry.call_sid])
-        once = facts(Call.objects.get())
+    def test_concurrent_writers_create_a_call_once(self) -> None:
+        apply([entry for entry in all_entries() if entry.call_sid])
+        once = columns_of(Call.objects.get())
         Call.objects.all().delete()
-        self.at_once(lambda: apply([entry for entry in whole_call() if entry.call_sid]))
-        self.assertEqual(facts(Call.objects.get()), once)
+        self.run_concurrently(lambda: apply([entry for entry in all_entries() if entry.call_sid]))
+        self.assertEqual(columns_of(Call.objects.get()), once)
 
-    def test_of_several_reapers_one_ends_the_call(self) -> None:
+    def test_only_one_of_several_reapers_ends_a_call(self) -> None:
         for _ in range(20):
             make_call(status="in-progress", end_reason="", lease_until=at(0))
 
@@ -361,23 +375,23 @@ class ManyWritersTests(TransactionTestCase):
             with transaction.atomic():
                 return upsert.reap(at(100))
 
-        ended: list[str] = sum(self.at_once(reap), [])
-        ended += reap()  # one that another had locked is the next round's
+        ended: list[str] = sum(self.run_concurrently(reap), [])
+        ended += reap()  # a call that another reaper had locked is left for the next run
         self.assertEqual((len(ended), len(set(ended))), (20, 20))
 
 
 class CleanTests(SimpleTestCase):
     def test_text_is_bounded(self) -> None:
         self.assertEqual(len(clean_text("x" * 100_000)), MAX_TEXT)
-        self.assertEqual(len(clean_text("\u0958" * 300, 100)), 100)  # composes to two characters each
+        self.assertEqual(len(clean_text("\u0958" * 300, 100)), 100)  # NFC makes two characters of each
 
-    def test_text_is_composed(self) -> None:
+    def test_text_is_normalized(self) -> None:
         self.assertEqual(clean_text("Zoe\u0308"), "Zo\u00eb")
 
-    def test_tab_and_newline_stay(self) -> None:
+    def test_tabs_and_newlines_stay(self) -> None:
         self.assertEqual(clean_text("a\tb\nc\rd\x7f"), "a\tb\ncd")
 
-    def test_json_is_bounded_in_depth_and_width(self) -> None:
+    def test_json_is_bounded_in_depth_and_size(self) -> None:
         deep: Any = "end"
         for _ in range(50):
             deep = [deep]
@@ -396,7 +410,7 @@ class CleanTests(SimpleTestCase):
         )
 
     @given(st.text(st.characters(codec=None, exclude_categories=()), max_size=200))
-    def test_clean_text_stays_as_it_is(self, text: str) -> None:
+    def test_cleaning_is_idempotent(self, text: str) -> None:
         clean = clean_text(text)
         clean.encode()
         self.assertNotIn("\x00", clean)
@@ -408,8 +422,8 @@ class ReaperTests(TestCase):
         with transaction.atomic():
             return upsert.reap(at(seconds))
 
-    def test_it_ends_a_call_whose_lease_ran_out(self) -> None:
-        kept(StreamStarted(SID, T, "MZ1", "worker-1"))
+    def test_it_ends_a_call_with_an_expired_lease(self) -> None:
+        apply_to_call(StreamStarted(SID, T, "MZ1", "worker-1"))
         self.assertEqual(self.reap(14), [])
         self.assertEqual(self.reap(16), [SID])
         call = Call.objects.get()
@@ -417,33 +431,35 @@ class ReaperTests(TestCase):
         self.assertEqual(call.ended_at, at(16))
         self.assertEqual(self.reap(17), [])
 
-    def test_it_leaves_a_call_whose_process_lives(self) -> None:
-        kept(StreamStarted(SID, T, "MZ1"))
+    def test_it_leaves_a_call_with_a_renewed_lease(self) -> None:
+        apply_to_call(StreamStarted(SID, T, "MZ1"))
         upsert.renew_leases([SID], at(10))
         self.assertEqual(self.reap(24), [])
         upsert.renew_leases([], at(20))
         self.assertEqual(self.reap(26), [SID])
 
-    def test_a_start_told_twice_does_not_shorten_the_lease(self) -> None:
-        kept(StreamStarted(SID, T, "MZ1"))
+    def test_a_repeated_start_does_not_shorten_the_lease(self) -> None:
+        apply_to_call(StreamStarted(SID, T, "MZ1"))
         upsert.renew_leases([SID], at(10))
-        self.assertEqual(kept(StreamStarted(SID, T, "MZ1")).lease_until, at(25))
+        self.assertEqual(apply_to_call(StreamStarted(SID, T, "MZ1")).lease_until, at(25))
 
-    def test_it_leaves_calls_that_are_over(self) -> None:
+    def test_it_leaves_ended_calls(self) -> None:
         make_call(lease_until=at(0))
         make_call(status="ringing")
         self.assertEqual(self.reap(1e6), [])
 
-    def test_it_closes_what_twilio_never_closed(self) -> None:
-        call = kept(StreamStarted(SID, T, "MZ1"), StreamEnded(SID, T + 5, 5000, "stream-lost", "network"))
+    def test_it_closes_a_call_without_a_final_status(self) -> None:
+        call = apply_to_call(
+            StreamStarted(SID, T, "MZ1"), StreamEnded(SID, T + 5, 5000, "stream-lost", "network")
+        )
         self.assertEqual(self.reap(3600), [])
         self.assertEqual(self.reap(timedelta(hours=5).total_seconds()), [SID])
         call.refresh_from_db()
         self.assertEqual((call.status, call.end_reason, call.ended_at), ("completed", "stream-lost", at(5)))
 
-    def test_the_command_tells_how_many(self) -> None:
-        kept(StreamStarted(SID, T, "MZ1"))
-        said = StringIO()
-        call_command("reap_calls", stdout=said)
-        call_command("reap_calls", stdout=said)
-        self.assertEqual(said.getvalue(), "1 call ended\n0 calls ended\n")
+    def test_the_command_prints_the_number_of_calls(self) -> None:
+        apply_to_call(StreamStarted(SID, T, "MZ1"))
+        stdout = StringIO()
+        call_command("reap_calls", stdout=stdout)
+        call_command("reap_calls", stdout=stdout)
+        self.assertEqual(stdout.getvalue(), "1 call ended\n0 calls ended\n")

@@ -173,7 +173,7 @@ class StepTests(Folder, TestCase):
             drain(writer := self.writer())
         self.assertEqual(writer.stats().quarantined, 1)
 
-    # Parked
+    # Deferred
 
     def test_a_report_is_deferred_until_its_call_is_known(self) -> None:
         report = AssistantReported("", 9.0, "end-of-call-report", "vapi-1", summary="Well.")
@@ -253,7 +253,7 @@ class StepTests(Folder, TestCase):
         self.write(spoken(0))
         self.assertEqual(self.writer().stats().dropped, 2)
 
-    # Spools of the dead
+    # Abandoned spools
 
     def abandon(self, name: str, *entries: Entry, tail: bytes = b"") -> Path:
         path = self.folder / f"{name}.log"

@@ -1,4 +1,4 @@
-"""A call's columns, flags and hours follow its rows."""
+"""A call's summary columns, flags and dirty hours follow its rows."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ NOON = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
 
 
 class LongestSilenceTests(SimpleTestCase):
-    def test_one_utterance_has_no_silence_beside_it(self) -> None:
+    def test_a_single_utterance_has_no_silence(self) -> None:
         self.assertIsNone(longest_silence([]))
         self.assertIsNone(longest_silence([(0, 900)]))
 
-    def test_it_lies_between_the_end_of_one_and_the_beginning_of_another(self) -> None:
+    def test_it_is_between_an_end_and_the_next_start(self) -> None:
         self.assertEqual(longest_silence([(5000, 6000), (0, 1000), (6500, 7000)]), 4000)
 
-    def test_speech_over_speech_is_none(self) -> None:
+    def test_overlapping_speech_is_not_silence(self) -> None:
         self.assertEqual(longest_silence([(0, 9000), (1000, 2000), (9500, 9900)]), 500)
         self.assertEqual(longest_silence([(0, 9000), (1000, 2000)]), 0)
 
-    def test_a_line_of_unknown_time_may_have_been_spoken_in_it(self) -> None:
+    def test_an_utterance_without_times_makes_the_silence_around_it_unknown(self) -> None:
         for unknown, silence in (((None, None), None), ((1500, None), 500), ((None, 30_500), 0)):
             with self.subTest(unknown):
                 self.assertEqual(longest_silence([(0, 1000), unknown, (30_000, 31_000)]), silence)
         self.assertEqual(longest_silence([(0, 1000), (None, None), (9000, 9500), (9900, 9950)]), 400)
 
 
-class RefreshTests(TestCase):
+class UpdateSummariesTests(TestCase):
     def flags(self, call: Call) -> set[str]:
         return set(call.flags.values_list("name", flat=True))
 
-    def test_the_columns_are_those_of_the_rows(self) -> None:
+    def test_it_computes_the_columns_from_the_rows(self) -> None:
         call = make_call()
         for latency_ms in (800, 900, None, 5000):
             make_turn(call, response_latency_ms=latency_ms)
@@ -62,7 +62,7 @@ class RefreshTests(TestCase):
         self.assertEqual(call.longest_silence_ms, 13_000)
         self.assertLessEqual({"slow-turn", "long-silence"}, self.flags(call))
 
-    def test_a_flag_goes_with_its_reason(self) -> None:
+    def test_a_flag_is_removed_with_its_reason(self) -> None:
         call = make_call(vapi_cost=Decimal("1.20"))
         call_summary.update_summaries([call])
         self.assertIn("over-cost", self.flags(call))
@@ -70,21 +70,21 @@ class RefreshTests(TestCase):
         call_summary.update_summaries([call])
         self.assertNotIn("over-cost", self.flags(call))
 
-    def test_a_flag_follows_the_calls_time(self) -> None:
+    def test_a_flag_has_the_start_of_its_call(self) -> None:
         call = make_call(end_reason="assistant-failed", ended_by="assistant", started_at=NOON)
         call_summary.update_summaries([call])
         call.started_at = NOON - timedelta(hours=2)
         call_summary.update_summaries([call])
         self.assertEqual(CallFlag.objects.get(call=call, name="failed").started_at, call.started_at)
 
-    def test_its_hour_is_dirty_and_so_is_the_one_that_it_left(self) -> None:
+    def test_it_marks_the_old_and_the_new_hour_dirty(self) -> None:
         CallHour.objects.create(hour=NOON.replace(minute=0), dirty=False)
         CallHour.objects.create(hour=NOON.replace(hour=9, minute=0), dirty=False)
         call = make_call(started_at=NOON)
         call_summary.update_summaries([call], hours=[(NOON.replace(hour=9, minute=0), False)])
         self.assertEqual(CallHour.objects.filter(dirty=True).count(), 2)
 
-    def test_twice_is_as_good_as_once(self) -> None:
+    def test_it_is_idempotent(self) -> None:
         call = make_call(end_reason="limit-reached", ended_by="us", stream_sid="MZ1", barge_ins=2)
         make_turn(call)
         call_summary.update_summaries([call])
@@ -93,54 +93,54 @@ class RefreshTests(TestCase):
         self.assertEqual(self.flags(call), first)
         self.assertLessEqual({"cut-by-us", "talked-over", "never-answered"}, first)
 
-    def test_many_calls_cost_as_many_queries_as_one(self) -> None:
+    def test_the_query_count_does_not_depend_on_the_number_of_calls(self) -> None:
         calls = [make_call(answered_at=NOON) for _ in range(20)]
         with self.assertNumQueries(5):  # turns, utterances, flags, hours
             call_summary.update_summaries(calls)
 
 
 class FlagTests(SimpleTestCase):
-    def test_every_flag_but_one_can_be_read_off_a_call(self) -> None:
+    def test_every_flag_but_one_depends_on_the_call_alone(self) -> None:
         bad = Call(
             status="failed", ended_by="us", stream_sid="MZ1", barge_ins=2, worst_latency_ms=4001,
             longest_silence_ms=10_001, vapi_cost=Decimal("1.01"),
         )  # fmt: skip
         self.assertEqual(flags_of(bad), FLAGS.keys() - {"no-report"})
 
-    def test_a_good_call_has_none(self) -> None:
+    def test_a_successful_call_has_no_flag(self) -> None:
         good = Call(status="completed", end_reason="caller-hung-up", ended_by="caller", answered_at=NOON)
         self.assertEqual(flags_of(good), set())
 
 
 class MissingReportTests(TestCase):
-    def test_a_call_is_flagged_once_its_report_should_have_come(self) -> None:
+    def test_it_flags_a_call_once_its_report_is_overdue(self) -> None:
         call = make_call(vapi_call_id="v1", started_at=NOON, ended_at=NOON)
         self.assertEqual(call_summary.flag_missing_reports(NOON + REPORT_DEADLINE), 0)
         self.assertEqual(call_summary.flag_missing_reports(NOON + REPORT_DEADLINE + timedelta(seconds=1)), 1)
         self.assertEqual(call_summary.flag_missing_reports(NOON + REPORT_DEADLINE + timedelta(seconds=9)), 0)
         call_summary.update_summaries([call])
-        self.assertTrue(call.flags.filter(name="no-report").exists(), "a refresh does not undo it")
+        self.assertTrue(call.flags.filter(name="no-report").exists(), "an update must keep the flag")
 
-    def test_a_report_that_comes_after_all_takes_the_flag_away(self) -> None:
+    def test_a_late_report_removes_the_flag(self) -> None:
         call = make_call(vapi_call_id="v1", started_at=NOON, ended_at=NOON)
         call_summary.flag_missing_reports(NOON + timedelta(hours=1))
         upsert.apply_entries([AssistantReported(call.call_sid, NOON.timestamp(), "end-of-call-report", "v1")])
         self.assertFalse(call.flags.filter(name="no-report").exists())
 
-    def test_who_never_met_the_assistant_owes_no_report(self) -> None:
+    def test_a_call_without_the_assistant_needs_no_report(self) -> None:
         make_call(vapi_call_id="", started_at=NOON, ended_at=NOON)
         self.assertEqual(call_summary.flag_missing_reports(NOON + timedelta(hours=1)), 0)
 
 
 class JournalTests(TestCase):
-    def test_a_call_that_ends_has_its_columns_in_the_same_batch(self) -> None:
+    def test_the_batch_that_ends_a_call_updates_its_summary(self) -> None:
         sid, at = "CA" + "d" * 32, NOON.timestamp()
         upsert.apply_entries(
             [CallOffered(sid, at), StreamStarted(sid, at, "MZ1"), AssistantAnswered(sid, at, 100)]
         )
         upsert.apply_entries([TurnTaken(sid, 1, 1000, response_latency_ms=4500)])
         call = Call.objects.get()
-        self.assertEqual(call.turn_count, 0, "it is going on")
+        self.assertEqual(call.turn_count, 0, "no summary while the call is in progress")
         upsert.apply_entries(
             [
                 UtteranceSpoken(sid, 0, "caller", "hello", 0, 1000),
@@ -152,21 +152,21 @@ class JournalTests(TestCase):
         self.assertEqual(list(call.flags.values_list("name", flat=True)), ["slow-turn"])
         self.assertTrue(CallHour.objects.get(hour=NOON.replace(minute=0)).dirty)
 
-    def test_the_hour_of_a_call_that_goes_on_is_dirty_too(self) -> None:
+    def test_a_call_in_progress_marks_its_hour_dirty(self) -> None:
         sid, at = "CA" + "d" * 32, NOON.timestamp()
         for entry in (CallOffered(sid, at), TurnTaken(sid, 1, 1000, response_latency_ms=900)):
             CallHour.objects.update(dirty=False)
             upsert.apply_entries([entry])
             self.assertTrue(CallHour.objects.get(hour=NOON.replace(minute=0)).dirty)
 
-    def test_a_call_that_moves_to_an_earlier_hour_leaves_both_dirty(self) -> None:
+    def test_a_call_that_moves_to_another_hour_marks_both_dirty(self) -> None:
         sid = "CA" + "d" * 32
         upsert.apply_entries([CallOffered(sid, NOON.timestamp())])
         CallHour.objects.update(dirty=False)
         upsert.apply_entries([CallOffered(sid, (NOON - timedelta(hours=1)).timestamp())])
         self.assertEqual(CallHour.objects.filter(dirty=True).count(), 2)
 
-    def test_the_reaper_flags_what_it_ends(self) -> None:
+    def test_the_reaper_updates_flags(self) -> None:
         now = datetime.now(UTC)
         call = make_call(
             status="in-progress", end_reason="", ended_by="", lease_until=now - timedelta(minutes=1)

@@ -11,17 +11,17 @@ from calls.tests.builders import make_call, make_turn
 @pytest.mark.parametrize(
     ("q", "value"), [(0, 15), (5, 15), (30, 20), (40, 20), (50, 35), (95, 50), (100, 50)]
 )
-def test_it_is_the_nearest_rank(q: float, value: int) -> None:
+def test_a_percentile_is_the_nearest_rank(q: float, value: int) -> None:
     assert percentiles.percentile([40, 15, 50, 20, 35], q) == value
 
 
-def test_it_has_no_percentile_of_nothing() -> None:
+def test_no_values_have_no_percentile() -> None:
     assert percentiles.percentile([], 50) is None
     assert percentiles.LatencySummary.of([]) == percentiles.LatencySummary(0, None, None, None)
     assert not percentiles.LatencySummary.of([]).misses_target(1200)
 
 
-def test_it_misses_the_target_when_more_than_one_in_twenty_is_slow() -> None:
+def test_the_target_is_missed_when_more_than_one_in_twenty_is_slow() -> None:
     assert not percentiles.LatencySummary.of([900] * 19 + [5000]).misses_target(1200)
     assert percentiles.LatencySummary.of([900] * 18 + [5000] * 2).misses_target(1200)
 

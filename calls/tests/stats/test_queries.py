@@ -1,4 +1,4 @@
-"""Sums of many calls equal the rows, whether they were summed up before or not."""
+"""Statistics agree with the rows, whether their hours are rolled up or not."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
 
 
 def some_calls(n: int, *, seed: int = 1) -> None:
-    draw = Random(seed)
+    random = Random(seed)
     for _ in range(n):
-        failed = draw.random() < 0.2
+        failed = random.random() < 0.2
         call = make_call(
-            started_at=NOW - timedelta(minutes=draw.randrange(0, 3 * 24 * 60)),
+            started_at=NOW - timedelta(minutes=random.randrange(0, 3 * 24 * 60)),
             answered_at=None if failed else NOW,
             end_reason="assistant-unreachable" if failed else "caller-hung-up",
             ended_by="assistant" if failed else "caller",
-            duration_seconds=draw.randrange(5, 300),
-            vapi_cost=Decimal(draw.randrange(1, 200)) / 100,
-            twilio_price=-Decimal(draw.randrange(1, 20)) / 100,
-            time_to_first_audio_ms=draw.randrange(300, 2000),
-            barge_ins=draw.randrange(3),
+            duration_seconds=random.randrange(5, 300),
+            vapi_cost=Decimal(random.randrange(1, 200)) / 100,
+            twilio_price=-Decimal(random.randrange(1, 20)) / 100,
+            time_to_first_audio_ms=random.randrange(300, 2000),
+            barge_ins=random.randrange(3),
         )
-        for _ in range(draw.randrange(4)):
-            make_turn(call, response_latency_ms=draw.choice([None, draw.randrange(200, 6000)]))
+        for _ in range(random.randrange(4)):
+            make_turn(call, response_latency_ms=random.choice([None, random.randrange(200, 6000)]))
         call_summary.update_summaries([call])
 
 
@@ -51,8 +51,8 @@ def total(since: datetime, until: datetime) -> CallStats:
     return call_stats(since, until, simulated=False)
 
 
-class FiguresTests(TestCase):
-    def test_they_are_the_same_before_and_after_summing_up(self) -> None:
+class CallStatsTests(TestCase):
+    def test_they_are_the_same_before_and_after_the_rollup(self) -> None:
         some_calls(60)
         since, until = NOW - 2 * DAY - 17 * MINUTE, NOW - 3 * MINUTE
         before = total(since, until)
@@ -71,10 +71,10 @@ class FiguresTests(TestCase):
             for call in inside
             for turn in call.turns.filter(response_latency_ms__isnull=False)
         ]
-        shown = LatencySummary.of([bucket(each or 0) * 10 for each in latencies])
-        self.assertEqual(after.response_latency, shown)
+        expected = LatencySummary.of([bucket(each or 0) * 10 for each in latencies])
+        self.assertEqual(after.response_latency, expected)
 
-    def test_hours_and_days_add_up_to_the_whole(self) -> None:
+    def test_hours_and_days_add_up_to_the_period(self) -> None:
         some_calls(40)
         hourly.roll_up_all(NOW)
         since = NOW - 2 * DAY - 17 * MINUTE
@@ -90,7 +90,7 @@ class FiguresTests(TestCase):
                         sum(part.response_latency.n for _, part in parts), whole.response_latency.n
                     )
 
-    def test_a_call_that_changes_is_seen_at_once(self) -> None:
+    def test_a_changed_call_counts_at_once(self) -> None:
         some_calls(5)
         hourly.roll_up_all(NOW)
         call = Call.objects.order_by("started_at")[0]
@@ -99,7 +99,7 @@ class FiguresTests(TestCase):
         call_summary.update_summaries([call])
         self.assertGreaterEqual(total(NOW - 4 * DAY, NOW).cost or 0, 50)
 
-    def test_simulated_calls_are_counted_apart(self) -> None:
+    def test_simulated_calls_are_counted_separately(self) -> None:
         for simulated in (True, False):
             call_summary.update_summaries([make_call(started_at=NOW, simulated=simulated)])
         for _ in range(2):
@@ -115,54 +115,54 @@ class FiguresTests(TestCase):
                 total(NOW - 2 * DAY - MINUTE, NOW)
             some_calls(n, seed=n)
 
-    def test_what_is_summed_up_is_not_read_again(self) -> None:
+    def test_rolled_up_hours_are_not_computed_again(self) -> None:
         some_calls(30)
         hourly.roll_up_all(NOW)
         with self.assertNumQueries(2):
             total(NOW.replace(minute=0) - 2 * DAY, NOW.replace(minute=0))
 
-    def test_nothing_is_nothing(self) -> None:
+    def test_no_calls_have_empty_stats(self) -> None:
         self.assertEqual(hourly.roll_up_all(NOW), 0)
         self.assertEqual(total(NOW - DAY, NOW), CallStats.of(Aggregate()))
         self.assertEqual(total(NOW, NOW - DAY).calls, 0)
 
-    def test_calls_of_before_the_first_sum_are_read(self) -> None:
+    def test_calls_before_the_first_rollup_count(self) -> None:
         make_call(started_at=NOW - 3 * DAY)
         call_summary.update_summaries([make_call(started_at=NOW)])
         self.assertEqual(total(NOW - 4 * DAY, NOW + DAY).calls, 2)
 
-    def test_a_call_that_nobody_ended_is_counted(self) -> None:
+    def test_a_call_without_an_end_counts(self) -> None:
         for hours_ago in (6, 2):
             call_summary.update_summaries([make_call(started_at=NOW - timedelta(hours=hours_ago))])
         upsert.apply_entries([CallOffered(call_sid(), (NOW - timedelta(hours=4)).timestamp())])
         self.assertEqual(total(NOW - DAY, NOW).calls, 3)
 
-    def test_older_calls_get_their_hours_when_the_database_is_migrated(self) -> None:
+    def test_the_migration_marks_the_hours_of_older_calls(self) -> None:
         calls = [make_call(started_at=NOW - timedelta(hours=n), simulated=n == 10) for n in (20, 15, 10, 1)]
         import_module("calls.migrations.0004_old_hours").mark_hours(apps, None)
         call_summary.update_summaries([calls[0], calls[-1]])
         self.assertEqual(CallHour.objects.filter(dirty=True).count(), 4)
         self.assertEqual(total(NOW - DAY, NOW).calls, 3)
 
-    def test_many_torn_hours_are_one_range(self) -> None:
+    def test_many_dirty_hours_become_one_interval(self) -> None:
         for n in range(0, 480, 2):
             CallHour.objects.create(hour=NOW.replace(minute=0) - n * timedelta(hours=1))
         make_call(started_at=NOW - DAY)
         with self.assertNumQueries(7):
             self.assertEqual(total(NOW - 20 * DAY, NOW).calls, 1)
 
-    def test_days_are_those_of_the_viewer(self) -> None:
+    def test_days_are_in_the_viewers_time_zone(self) -> None:
         make_call(started_at=datetime(2026, 11, 19, 23, 30, tzinfo=UTC))
         berlin = ZoneInfo("Europe/Berlin")
         with timezone.override(berlin):
             days = stats_by_day(NOW - 2 * DAY, NOW, simulated=False)
-        counted = {day.date().isoformat(): found.calls for day, found in days if found.calls}
+        counted = {day.date().isoformat(): stats.calls for day, stats in days if stats.calls}
         self.assertEqual(counted, {"2026-11-20": 1})
         self.assertEqual(days[0][0], datetime(2026, 11, 18, tzinfo=berlin))
 
 
-class SummingUpTests(TestCase):
-    def test_the_oldest_dirty_hour_comes_first_and_young_ones_wait(self) -> None:
+class RollupTests(TestCase):
+    def test_the_oldest_dirty_hour_is_rolled_up_first(self) -> None:
         noon = NOW.replace(minute=0)
         hourly.mark_dirty([(noon, False), (noon - timedelta(hours=1), False)])
         with transaction.atomic():
@@ -170,7 +170,7 @@ class SummingUpTests(TestCase):
             self.assertFalse(hourly.roll_up_oldest(noon))
         self.assertEqual(CallHour.objects.get(dirty=False).hour, noon - timedelta(hours=1))
 
-    def test_a_mark_on_a_clean_hour_makes_it_dirty(self) -> None:
+    def test_mark_dirty_marks_a_clean_hour(self) -> None:
         CallHour.objects.create(hour=NOW.replace(minute=0), dirty=False, figures={"calls": 1})
         hourly.mark_dirty([(NOW.replace(minute=0), False)])
         self.assertTrue(CallHour.objects.get().dirty)
@@ -179,11 +179,11 @@ class SummingUpTests(TestCase):
 
 
 class BucketTests(SimpleTestCase):
-    def test_a_bucket_is_what_a_page_shows(self) -> None:
+    def test_a_bucket_is_a_rounded_hundredth_of_a_second(self) -> None:
         self.assertEqual([bucket(ms) for ms in (0, 4, 5, 14, 925, 935, 1200)], [0, 0, 1, 1, 93, 94, 120])
 
     def test_percentiles_of_buckets_are_those_of_the_values(self) -> None:
-        draw = Random(7)
-        values = [draw.randrange(0, 5000) for _ in range(999)]
-        found = LatencySummary.of_buckets(Counter(bucket(each) for each in values))
-        self.assertEqual(found, LatencySummary.of([bucket(each) * 10 for each in values]))
+        random = Random(7)
+        values = [random.randrange(0, 5000) for _ in range(999)]
+        summary = LatencySummary.of_buckets(Counter(bucket(each) for each in values))
+        self.assertEqual(summary, LatencySummary.of([bucket(each) * 10 for each in values]))

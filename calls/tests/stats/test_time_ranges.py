@@ -1,4 +1,4 @@
-"""Stretches of time that pages are params for, and the charts that are drawn of them."""
+"""Time ranges of pages, and the charts of a range."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from calls.stats.queries import CallStats
 NOW = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
 
 
-def test_the_default_is_the_last_day() -> None:
+def test_the_default_is_the_last_24_hours() -> None:
     result = time_ranges.parse_range({}, NOW)
     assert (result.since, result.until, result.is_hourly) == (NOW - timedelta(days=1), NOW, True)
 
 
-def test_today_begins_at_the_viewers_midnight() -> None:
+def test_today_starts_at_the_viewers_midnight() -> None:
     with timezone.override("Asia/Kathmandu"):
         result = time_ranges.parse_range({"range": "today"}, NOW)
     assert result.since == datetime(2026, 11, 19, 18, 15, tzinfo=UTC)
 
 
-def test_days_that_were_typed_are_both_included() -> None:
+def test_both_typed_days_are_included() -> None:
     result = time_ranges.parse_range({"since": "2026-11-01", "until": "2026-11-02"}, NOW)
     assert result.since == datetime(2026, 11, 1, tzinfo=UTC)
     assert result.until == datetime(2026, 11, 3, tzinfo=UTC)
@@ -56,7 +56,7 @@ def test_an_invalid_range_says_why(params: dict[str, str], why: str) -> None:
         time_ranges.parse_range(params, NOW)
 
 
-def test_a_zone_is_a_name_from_the_list_and_no_path() -> None:
+def test_a_time_zone_must_be_a_known_name() -> None:
     zone = zone_of("Europe%2FBerlin")
     assert zone is not None and zone.key == "Europe/Berlin"
     for name in ("", "../../etc/passwd", "/etc/localtime", "Europe", "x" * 500, "Europe/Berlin\x00"):
