@@ -1,7 +1,7 @@
-"""What stands between this server and its first call: one question each, asked over the wire.
+"""The doctor: checks whether calls can come in, and says how to fix what is wrong.
 
-Nothing is changed by asking. Every question has a deadline and all are asked at once, but for those that
-are pointless while another is red.
+Its checks stand in one module for each area. Checking changes nothing. All checks run at once, each with a
+deadline; a check that depends on a red one is skipped.
 """
 
 from __future__ import annotations
@@ -12,82 +12,76 @@ from collections.abc import Iterable
 
 import aiohttp
 
-from calls.doctor import (
-    host as machine,
-)
-from calls.doctor import (
-    public_url as door,
-)
-from calls.doctor import (
-    settings as configured,
-)
-from calls.doctor import (
-    symptoms,
-)
-from calls.doctor import (
-    twilio as carrier,
-)
-from calls.doctor import (
-    vapi as vapi,
-)
-from calls.doctor.check import Answer, Check, Finding, amber, red
+from calls.doctor import host, public_url, settings, symptoms, twilio, vapi
+from calls.doctor.check import Check, Finding, Result, amber, red
 
 log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 9.0
-NOT_LOOKED = "Not looked at"
 RUN_SECONDS = 18.0
+SKIPPED = "Not checked"  # how the message of a skipped check begins
 CHECKS: tuple[Check, ...] = (
-    *configured.CHECKS, *door.CHECKS, *carrier.CHECKS, *vapi.CHECKS, *machine.CHECKS,
+    *settings.CHECKS, *public_url.CHECKS, *twilio.CHECKS, *vapi.CHECKS, *host.CHECKS,
 )  # fmt: skip
 NAMES = tuple(check.name for check in CHECKS)
 
 
-async def examine(only: Iterable[str] = ()) -> list[Answer]:
-    """All checks, or those named; what these come after is asked too, and not shown."""
-    by_name = {check.name: check for check in CHECKS}
-    shown = list(only) or list(NAMES)
+async def run_checks(names: Iterable[str] = ()) -> list[Result]:
+    """Run all checks, or those named. What these depend on runs too, and is not among the results."""
+    checks = {check.name: check for check in CHECKS}
+    reported = list(names) or list(NAMES)
     tasks: dict[str, asyncio.Task[Finding]] = {}
 
-    def asked(name: str) -> asyncio.Task[Finding]:
+    def start(name: str) -> asyncio.Task[Finding]:
         if name not in tasks:
-            check = by_name[name]
-            tasks[name] = asyncio.create_task(_ask(check, [asked(each) for each in check.after]))
+            check = checks[name]
+            dependencies = [start(dependency) for dependency in check.after]
+            tasks[name] = asyncio.create_task(_run(check, dependencies))
         return tasks[name]
 
-    for name in shown:
-        asked(name)
+    for name in reported:
+        start(name)
     _, late = await asyncio.wait(tasks.values(), timeout=RUN_SECONDS)
     for task in late:
         task.cancel()
-    answers = []
-    for name in shown:
-        found = red("No answer came in time.", "Ask for this check alone.") if tasks[name] in late else (
-            tasks[name].result()
-        )  # fmt: skip
-        answers.append(Answer(by_name[name], found, symptoms.of_check(name) if _explains(found) else ()))
-    return answers
+    results = []
+    for name in reported:
+        finding = (
+            red("The check took too long.", f"Run it alone: `manage.py doctor --only {name}`.")
+            if tasks[name] in late
+            else tasks[name].result()
+        )
+        noticed = symptoms.of_check(name) if _explains_symptoms(finding) else ()
+        results.append(Result(checks[name], finding, noticed))
+    return results
 
 
-async def _ask(check: Check, before: list[asyncio.Task[Finding]]) -> Finding:
-    found = [await task for task in before]
-    levels = [each.level for each in found]
+async def _run(check: Check, dependencies: list[asyncio.Task[Finding]]) -> Finding:
+    findings = [await task for task in dependencies]
+    levels = [finding.level for finding in findings]
     if "red" in levels:
-        first = check.after[levels.index("red")]
-        return amber(f"{NOT_LOOKED}: {first} is red.", f"Put {first} right first.")
-    if any(each.seen.startswith(NOT_LOOKED) for each in found):
-        return amber(f"{NOT_LOOKED}: what it builds on was not.", "Put the red ones right first.")
+        first_red = check.after[levels.index("red")]
+        return amber(f"{SKIPPED}: {first_red} is red.", f"Fix {first_red} first.")
+    if any(_was_skipped(finding) for finding in findings):
+        return amber(f"{SKIPPED}: a check it depends on was not run.", "Fix the red checks first.")
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             return await check.run()
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        return red(f"No answer: {type(error).__name__}.", "Check that the far end is up and passes requests.")
+        return red(
+            f"No response ({type(error).__name__}).",
+            "Check that the other side is running and that requests reach it.",
+        )
     except Exception:
-        # One broken question must not cost the answers to all others.
-        log.exception("doctor: %s broke", check.name)
-        return red("The check itself broke; the log says how.", "Report it, with the log.")
+        # A bug in one check must not hide the results of the others.
+        log.exception("doctor: %s failed", check.name)
+        return red("The check itself failed. The log has the traceback.", "Report it as a bug, with the log.")
 
 
-def _explains(found: Finding) -> bool:
-    """Whether somebody may notice what was found: not of what nobody looked at."""
-    return found.level != "green" and not found.seen.startswith(NOT_LOOKED)
+def _was_skipped(finding: Finding) -> bool:
+    return finding.message.startswith(SKIPPED)
+
+
+def _explains_symptoms(finding: Finding) -> bool:
+    """Whether somebody may notice this finding. Nothing is known about a skipped check."""
+    return finding.level != "green" and not _was_skipped(finding)

@@ -1,4 +1,4 @@
-"""What a check is, and what it finds. Pure: the checks themselves ask the world."""
+"""What a check is and what it reports. Pure; the checks themselves do the I/O."""
 
 from __future__ import annotations
 
@@ -11,40 +11,39 @@ Level = Literal["green", "amber", "red"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One answer: how bad, what was seen, and what to do about it. Never holds a secret."""
+    """What a check found: how bad it is, what it is, and how to fix it. Never contains a secret."""
 
     level: Level
-    seen: str
+    message: str
     fix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A question with a name. `after`: checks whose red makes this question pointless."""
+    """One thing to check. It is skipped while one of `after`, the checks it depends on, is red."""
 
     name: str
     title: str
-    asks: str
     run: Callable[[], Awaitable[Finding]]
     after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A check and what it found; `symptoms` are what callers and staff notice while it is red."""
+class Result:
+    """A check, what it found, and what callers and staff notice while it is not green."""
 
     check: Check
     finding: Finding
     symptoms: tuple[str, ...] = ()
 
 
-def green(seen: str) -> Finding:
-    return Finding("green", seen)
+def green(message: str) -> Finding:
+    return Finding("green", message)
 
 
-def amber(seen: str, fix: str) -> Finding:
-    return Finding("amber", seen, fix)
+def amber(message: str, fix: str) -> Finding:
+    return Finding("amber", message, fix)
 
 
-def red(seen: str, fix: str) -> Finding:
-    return Finding("red", seen, fix)
+def red(message: str, fix: str) -> Finding:
+    return Finding("red", message, fix)

@@ -1,4 +1,4 @@
-"""What is on our side: database, Redis, clock, disk, workers."""
+"""Checks of this machine and what it depends on: database, Redis, clock, disk, workers."""
 
 from __future__ import annotations
 
@@ -20,33 +20,35 @@ from redis import RedisError
 from redis.asyncio import Redis
 
 from calls.doctor.check import Check, Finding, amber, green, red
-from calls.doctor.public_url import SECONDS
+from calls.doctor.public_url import REQUEST_SECONDS
 
-FULL_BYTES, LOW_BYTES = 20 << 20, 500 << 20
-POOL_SIZE = 10  # connections of one worker, at most; see DATABASES
-SKEW_SECONDS, DRIFT_SECONDS = 60, 5
+FULL_DISK_BYTES, LOW_DISK_BYTES = 20 << 20, 500 << 20
+POOL_SIZE = 10  # connections of one worker, at most; see `database()` in the settings
+MAX_CLOCK_ERROR_SECONDS, CLOCK_WARNING_SECONDS = 60, 5
 
 
 async def database() -> Finding:
     try:
-        room = await sync_to_async(_room)()
+        max_connections = await sync_to_async(_max_connections)()
     except (DatabaseError, InterfaceError, OSError):
         return red(
-            "The database does not answer.",
-            "Start it, and check DATABASE_URL. Calls go on meanwhile; what they report waits on the disk.",
+            "The database does not respond.",
+            "Start it, and check DATABASE_URL. Calls continue; their records wait in the journal on disk.",
         )
-    if settings.DATABASES["default"]["ENGINE"].endswith("sqlite3") and _workers() > 1:
-        return amber("Several workers share one SQLite file.", "Set DATABASE_URL to a PostgreSQL.")
-    if room is not None and room < (wanted := _workers() * POOL_SIZE):
+    if settings.DATABASES["default"]["ENGINE"].endswith("sqlite3") and _worker_count() > 1:
+        return amber("Several workers share one SQLite file.", "Set DATABASE_URL to a PostgreSQL database.")
+    needed = _worker_count() * POOL_SIZE
+    if max_connections is not None and max_connections < needed:
         return amber(
-            f"{_workers()} workers may want {wanted} connections; the database has {room}.",
-            "Raise max_connections of PostgreSQL, or run fewer workers.",
+            f"{_worker_count()} workers may need {needed} connections, but the database allows "
+            f"{max_connections}.",
+            "Raise PostgreSQL's max_connections, or run fewer workers.",
         )
-    return green("The database answers.")
+    return green("The database responds.")
 
 
-def _room() -> int | None:
-    """How many connections the database allows; None where that is no question."""
+def _max_connections() -> int | None:
+    """How many connections PostgreSQL allows; None for SQLite. Raises what the database raises."""
     try:
         with connection.cursor() as cursor:
             if connection.vendor != "postgresql":
@@ -55,115 +57,123 @@ def _room() -> int | None:
             cursor.execute("SELECT current_setting('max_connections')::int")
             return int(cursor.fetchone()[0])
     finally:
-        _leave()
+        _close_connection()
 
 
-def _leave() -> None:
+def _close_connection() -> None:
     if not connection.in_atomic_block:
         connection.close()
 
 
 async def migrations() -> Finding:
-    left = await sync_to_async(_left)()
-    if left:
-        return red(f"{left} migrations are not applied.", "Run `manage.py migrate`, then restart the server.")
+    count = await sync_to_async(_unapplied_migrations)()
+    if count:
+        return red(
+            f"{count} migrations are not applied.", "Run `manage.py migrate`, then restart the server."
+        )
     return green("All migrations are applied.")
 
 
-def _left() -> int:
+def _unapplied_migrations() -> int:
     try:
         executor = MigrationExecutor(connection)
         return len(executor.migration_plan(executor.loader.graph.leaf_nodes()))
     finally:
-        _leave()
+        _close_connection()
 
 
-def breaks_consumers(client: str) -> bool:
-    """channels-redis tears waiting consumers down after five seconds with redis-py 8."""
-    return int(client.partition(".")[0]) >= 8
+def is_incompatible_redis(client_version: str) -> bool:
+    """With redis-py 8, channels-redis closes waiting consumers after five seconds."""
+    return int(client_version.partition(".")[0]) >= 8
 
 
 async def redis() -> Finding:
     if not settings.REDIS_URL:
-        return green("No Redis is configured, and one process needs none.")
-    if breaks_consumers(version("redis")):
+        return green("Redis is not configured. A single process does not need it.")
+    if is_incompatible_redis(version("redis")):
         return red(
-            "The redis package is 8 or later.", "Install redis below 8: channels-redis breaks with it."
+            "The installed redis package is version 8 or later.",
+            "Install a version below 8: channels-redis does not work with later ones.",
         )
-    client = Redis.from_url(settings.REDIS_URL, socket_timeout=SECONDS, socket_connect_timeout=SECONDS)
+    client = Redis.from_url(
+        settings.REDIS_URL, socket_timeout=REQUEST_SECONDS, socket_connect_timeout=REQUEST_SECONDS
+    )
     try:
-        async with asyncio.timeout(SECONDS):
-            answer = client.ping()
-            assert not isinstance(answer, bool)  # that is the other client's
-            await answer
+        async with asyncio.timeout(REQUEST_SECONDS):
+            reply = client.ping()
+            assert not isinstance(reply, bool)  # only the synchronous client returns a bool
+            await reply
     except (RedisError, OSError, TimeoutError):
-        return red("Redis does not answer.", "Start it, and check REDIS_URL, its password included.")
+        return red("Redis does not respond.", "Start it, and check REDIS_URL, including its password.")
     finally:
         await client.aclose()
-    return green("Redis answers.")
+    return green("Redis responds.")
 
 
 async def clock() -> Finding:
-    """By whichever far end answers: what it answers does not matter here."""
+    """Compares our clock with the Date header of Twilio or Vapi, whatever the status of the response."""
+    timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
     for origin in (settings.TWILIO_BASE_URL, settings.VAPI_BASE_URL):
         try:
             async with (
-                aiohttp.ClientSession(trust_env=False, timeout=aiohttp.ClientTimeout(total=SECONDS)) as http,
-                http.get(origin, allow_redirects=False) as answer,
+                aiohttp.ClientSession(trust_env=False, timeout=timeout) as http,
+                http.get(origin, allow_redirects=False) as response,
             ):
-                theirs = parsedate_to_datetime(answer.headers["Date"]).timestamp()
+                peer_time = parsedate_to_datetime(response.headers["Date"]).timestamp()
         except (aiohttp.ClientError, OSError, TimeoutError, KeyError, ValueError):
             continue
-        skew = time.time() - theirs
-        if abs(skew) > SKEW_SECONDS:
-            return red(
-                f"Our clock is {skew:+.0f} s off.", "Set the clock by NTP: signed reports expire by it."
-            )
-        if abs(skew) > DRIFT_SECONDS:
-            return amber(f"Our clock is {skew:+.0f} s off.", "Set the clock by NTP.")
-        return green("Our clock is right.")
-    return amber("Nobody told us the time.", "See whether Twilio and Vapi can be reached from here.")
+        offset_seconds = time.time() - peer_time
+        message = f"The clock of this machine is off by {offset_seconds:+.0f} s."
+        if abs(offset_seconds) > MAX_CLOCK_ERROR_SECONDS:
+            return red(message, "Set the clock by NTP: signed reports are accepted for a few minutes only.")
+        if abs(offset_seconds) > CLOCK_WARNING_SECONDS:
+            return amber(message, "Set the clock by NTP.")
+        return green("The clock of this machine is right.")
+    return amber(
+        "The clock could not be checked.", "Check that Twilio and Vapi can be reached from this machine."
+    )
 
 
 async def disk() -> Finding:
-    folder = Path(settings.JOURNAL_DIR)
-    there = folder
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    journal_folder = Path(settings.JOURNAL_DIR)
+    folder = journal_folder
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent  # where the journal's folder would be created
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         return red(
-            "The journal's folder cannot be written.",
-            "Point JOURNAL_DIR to a folder that belongs to the server's user.",
+            "The journal folder is not writable.",
+            "Point JOURNAL_DIR to a folder that the server's user may write to.",
         )
-    free = shutil.disk_usage(there).free
-    if free < FULL_BYTES:
-        return red("The journal's disk is full.", "Free some space: calls are kept there before all else.")
-    if free < LOW_BYTES:
-        return amber(f"The journal's disk has {free >> 20} MB left.", "Free some space.")
-    if there == folder and stat.S_IMODE(folder.stat().st_mode) & 0o077:
-        return amber("Others on this machine can look into the journal's folder.", "chmod 700 it.")
-    return green(f"The journal's disk has {free >> 30} GB left.")
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < FULL_DISK_BYTES:
+        return red("The disk of the journal is full.", "Free disk space: calls are recorded there first.")
+    if free_bytes < LOW_DISK_BYTES:
+        return amber(f"The disk of the journal has {free_bytes >> 20} MB left.", "Free disk space.")
+    if folder == journal_folder and stat.S_IMODE(folder.stat().st_mode) & 0o077:
+        return amber("Other users of this machine can read the journal folder.", "Run chmod 700 on it.")
+    return green(f"The disk of the journal has {free_bytes >> 30} GB left.")
 
 
-def _workers() -> int:
+def _worker_count() -> int:
     text = os.environ.get("WEB_CONCURRENCY", "1")
     return int(text) if text.isascii() and text.isdigit() else 1
 
 
 async def workers() -> Finding:
-    if _workers() > 1 and not settings.REDIS_URL:
+    if _worker_count() > 1 and not settings.REDIS_URL:
         return red(
-            f"{_workers()} workers share nothing: live pages and ends of calls stay in one of them.",
+            f"{_worker_count()} workers run without Redis: each shows only its own live calls, and does not "
+            "know the end reasons of the others.",
             "Set REDIS_URL, or run one worker.",
         )
-    return green("The workers have what they must share.")
+    return green("The workers share what they need to.")
 
 
 CHECKS = (
-    Check("database", "Database", "Does the database answer?", database),
-    Check("migrations", "Migrations", "Are the tables up to date?", migrations, ("database",)),
-    Check("redis", "Redis", "Does Redis answer, by a client that works?", redis),
-    Check("clock", "Clock", "Is our clock right?", clock),
-    Check("disk", "Disk", "Can the journal be written?", disk),
-    Check("workers", "Workers", "Do several workers share what they must?", workers),
+    Check("database", "Database", database),
+    Check("migrations", "Migrations", migrations, ("database",)),
+    Check("redis", "Redis", redis),
+    Check("clock", "Clock", clock),
+    Check("disk", "Disk", disk),
+    Check("workers", "Workers", workers),
 )

@@ -1,4 +1,8 @@
-"""`/set-up`: the doctor's answers as a page. Only its button asks: a page that is left open asks nobody."""
+"""`/set-up`: the doctor's results as a page.
+
+Opening the page reads the settings only. The network checks run when the button is pressed, so a page that
+is left open sends no requests.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,21 @@ from django.shortcuts import render
 from django.views.decorators.http import require_http_methods
 
 from calls import doctor
-from calls.doctor.settings import CHECKS as CONFIGURED
+from calls.doctor.settings import CHECKS as SETTINGS_CHECKS
 from calls.doctor.symptoms import SYMPTOMS
-from calls.staff.pages import page_context, staff_page
+from calls.staff.pages import page_context, view_call_required
 
 
 @require_http_methods(["GET", "POST"])
-@staff_page
+@view_call_required
 def set_up(request: HttpRequest) -> HttpResponse:
-    everything = request.method == "POST"
-    names = () if everything else [check.name for check in CONFIGURED]
-    answers = async_to_sync(doctor.examine)(names)
+    runs_all = request.method == "POST"
+    names = () if runs_all else [check.name for check in SETTINGS_CHECKS]
+    results = async_to_sync(doctor.run_checks)(names)
     context = page_context(request, "Set-up") | {
-        "answers": answers,
-        "everything": everything,
-        "reds": sum(each.finding.level == "red" for each in answers),
+        "results": results,
+        "runs_all": runs_all,
+        "red_count": sum(result.finding.level == "red" for result in results),
         "symptoms": SYMPTOMS,
     }
     return render(request, "calls/set_up.html", context)

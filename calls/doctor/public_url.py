@@ -1,8 +1,8 @@
-"""Our address as Twilio sees it: name, certificate, proxy, signatures, sockets.
+"""Checks of PUBLIC_URL as Twilio sees it: DNS, certificate, proxy, signatures, websockets.
 
-Requests go to PUBLIC_URL itself and come back to this server through whatever stands in front. They change
-nothing: the echo only answers, a signed webhook that names no call is turned away behind the signature,
-and a media socket that sends no `start` is no call.
+Requests go to PUBLIC_URL itself and come back to this server through whatever proxy or tunnel is in front.
+They change nothing: `/doctor/echo` only answers, a signed webhook without a CallSid is rejected after its
+signature was verified, and a media stream that sends no `start` is not a call.
 """
 
 from __future__ import annotations
@@ -26,213 +26,226 @@ from yarl import URL
 from calls.doctor.check import Check, Finding, amber, green, red
 from calls.doctor.echo import proof
 
-SECONDS = 4.0
-MAX_BYTES = 1 << 16
-SOON_DAYS = 14
-STATUS = "/twilio/status"
-STRIPS = "Let the proxy hand on all headers as they come, X-Twilio-Signature above all."
-UPGRADE = "Let the proxy pass websockets: HTTP/1.1 upstream, with the Upgrade and Connection headers."
+REQUEST_SECONDS = 4.0
+MAX_RESPONSE_BYTES = 1 << 16
+MIN_CERTIFICATE_DAYS = 14
+ECHO_PATH = "/doctor/echo"
+STATUS_PATH = "/twilio/status"
+MEDIA_PATH = "/media-stream"
 
 
-def _place() -> tuple[str, int]:
+def _host_and_port() -> tuple[str, int]:
     parts = urlsplit(settings.PUBLIC_URL)
     return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _session() -> aiohttp.ClientSession:
-    # A context of our own: aiohttp makes its at import, before anybody names a store.
+    # aiohttp makes its default SSL context at import, before SSL_CERT_FILE may be set; so make a new one.
     return aiohttp.ClientSession(
         trust_env=False,
         connector=aiohttp.TCPConnector(ssl=ssl.create_default_context()),
-        timeout=aiohttp.ClientTimeout(total=SECONDS),
+        timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS),
     )
 
 
-async def _ask(
+async def _send(
     method: str, path: str, *, headers: Mapping[str, str] | None = None, form: bytes | None = None
 ) -> tuple[int, bytes]:
-    url = URL(settings.PUBLIC_URL + path, encoded=True)  # as written: not a character is tidied
-    kept = dict(headers or {})
+    url = URL(settings.PUBLIC_URL + path, encoded=True)  # exactly as written, without normalization
+    all_headers = dict(headers or {})
     if form is not None:
-        kept["Content-Type"] = "application/x-www-form-urlencoded"
+        all_headers["Content-Type"] = "application/x-www-form-urlencoded"
     async with (
         _session() as http,
-        http.request(method, url, headers=kept, data=form, allow_redirects=False) as answer,
+        http.request(method, url, headers=all_headers, data=form, allow_redirects=False) as response,
     ):
-        return answer.status, await answer.content.read(MAX_BYTES)
+        return response.status, await response.content.read(MAX_RESPONSE_BYTES)
 
 
-async def _echo(path: str = "/doctor/echo", more: str = "", **how: Any) -> tuple[int, dict[str, Any], str]:
-    """Status, what the server says that it saw (nothing from another server), and what was asked."""
+async def _echo(
+    path: str = ECHO_PATH, more_query: str = "", **request: Any
+) -> tuple[int, dict[str, Any], str]:
+    """Returns the status, the facts that this server echoed, and the path and query that were requested.
+
+    The facts are empty when another server answered, or one with another secret key.
+    """
     nonce = secrets.token_hex(16)
-    asked = f"{path}?nonce={nonce}{more}"
-    status, body = await _ask("POST" if "form" in how else "GET", asked, **how)
+    requested = f"{path}?nonce={nonce}{more_query}"
+    status, body = await _send("POST" if "form" in request else "GET", requested, **request)
     try:
-        seen = json.loads(body)
+        facts = json.loads(body)
     except (ValueError, RecursionError):
-        seen = None
-    genuine = isinstance(seen, dict) and hmac.compare_digest(str(seen.get("proof")), proof(nonce))
-    return status, seen if genuine and isinstance(seen, dict) else {}, asked
+        facts = None
+    if isinstance(facts, dict) and hmac.compare_digest(str(facts.get("proof")), proof(nonce)):
+        return status, facts, requested
+    return status, {}, requested
 
 
 async def address() -> Finding:
-    host, port = _place()
+    host, port = _host_and_port()
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(REQUEST_SECONDS):
             _, writer = await asyncio.open_connection(host, port)
     except (OSError, TimeoutError):
         return red(
-            "Nobody answers at PUBLIC_URL.",
-            "Start the tunnel or the proxy, and check the name in DNS, the port and the firewall.",
+            "Nothing accepts connections at PUBLIC_URL.",
+            "Start the tunnel or the proxy, and check the DNS name, the port and the firewall.",
         )
     writer.close()
-    return green("Somebody answers at PUBLIC_URL.")
+    return green("PUBLIC_URL accepts connections.")
 
 
 async def certificate() -> Finding:
-    host, port = _place()
+    host, port = _host_and_port()
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(REQUEST_SECONDS):
             _, writer = await asyncio.open_connection(host, port, ssl=ssl.create_default_context())
     except ssl.SSLCertVerificationError as error:
         return red(
-            f"The certificate is not trusted: {error.verify_message}",
-            "Give the proxy a valid certificate for this name, with its whole chain, and renew it in time.",
+            f"The certificate is not trusted: {error.verify_message}.",
+            "Install a valid certificate for this name, with its whole chain, at the proxy.",
         )
     except (OSError, TimeoutError) as error:
         return red(
-            f"There is no TLS at PUBLIC_URL ({type(error).__name__}).",
-            "Let the proxy speak https on this port, with a valid certificate.",
+            f"The TLS handshake at PUBLIC_URL fails ({type(error).__name__}).",
+            "Configure the proxy to serve https on this port, with a valid certificate.",
         )
-    shown = writer.get_extra_info("peercert") or {}
+    peer_certificate = writer.get_extra_info("peercert") or {}
     writer.close()
-    days = (ssl.cert_time_to_seconds(shown["notAfter"]) - time.time()) / 86_400 if shown else 0
-    if days < SOON_DAYS:
-        return amber(f"The certificate ends in {days:.0f} days.", "Renew it; see why nothing does by itself.")
+    days = 0.0
+    if peer_certificate:
+        days = (ssl.cert_time_to_seconds(peer_certificate["notAfter"]) - time.time()) / 86_400
+    if days < MIN_CERTIFICATE_DAYS:
+        return amber(
+            f"The certificate expires in {days:.0f} days.", "Renew it, and check its automatic renewal."
+        )
     return green(f"The certificate is valid for {days:.0f} more days.")
 
 
 async def this_server() -> Finding:
-    status, seen, _ = await _echo()
-    if not seen:
+    status, facts, _ = await _echo()
+    if not facts:
         return red(
-            f"PUBLIC_URL leads to another server, or to one with another secret key (it answered {status}).",
-            "Point the proxy or tunnel to this server's port, and give all workers one DJANGO_SECRET_KEY.",
+            f"PUBLIC_URL leads to another server, or to one with another secret key (status {status}).",
+            "Point the proxy or tunnel to this server's port, and give all workers the same "
+            "DJANGO_SECRET_KEY.",
         )
-    return green("PUBLIC_URL leads here.")
+    return green("PUBLIC_URL leads to this server.")
 
 
 async def redirects() -> Finding:
-    for path in ("/doctor/echo", "/doctor/echo/", "/healthz", STATUS):
-        status, _ = await _ask("GET", path)
+    for path in (ECHO_PATH, f"{ECHO_PATH}/", "/healthz", STATUS_PATH):
+        status, _ = await _send("GET", path)
         if 300 <= status < 400:
             return red(
-                f"The proxy redirects {path} ({status}).",
-                "Switch the redirect off: PUBLIC_URL must be the address where requests end, and a "
-                "signature is for one address only.",
+                f"The proxy redirects {path} (status {status}).",
+                "Switch the redirect off, or set PUBLIC_URL to the address it leads to: a signature is valid "
+                "for one URL only.",
             )
-    return green("Nothing is redirected.")
+    return green("Webhook URLs are not redirected.")
 
 
 async def headers() -> Finding:
-    status, seen, _ = await _echo(headers={"X-Twilio-Signature": "of-the-doctor"})
-    if seen.get("signature") != sha256(b"of-the-doctor").hexdigest():
-        return red(f"X-Twilio-Signature does not arrive (answered {status}).", STRIPS)
-    return green("X-Twilio-Signature arrives.")
+    status, facts, _ = await _echo(headers={"X-Twilio-Signature": "of-the-doctor"})
+    if facts.get("signature") != sha256(b"of-the-doctor").hexdigest():
+        return red(
+            f"The X-Twilio-Signature header does not arrive (status {status}).",
+            "Configure the proxy to pass all headers unchanged, X-Twilio-Signature above all.",
+        )
+    return green("The X-Twilio-Signature header arrives.")
 
 
 async def paths() -> Finding:
-    for path in ("/doctor/echo", "/doctor/echo/"):
-        status, seen, asked = await _echo(path, "&to=%2B1555&empty=")
-        if seen.get("asked") != sha256(asked.encode()).hexdigest():
+    for path in (ECHO_PATH, f"{ECHO_PATH}/"):
+        status, facts, requested = await _echo(path, "&to=%2B1555&empty=")
+        if facts.get("asked") != sha256(requested.encode()).hexdigest():
             return red(
-                f"The path or query is changed on the way (answered {status}).",
-                "Let the proxy hand on path and query as they come: no rewriting, no decoding of %2B, "
-                "no slash added or taken away.",
+                f"The proxy changes the path or the query (status {status}).",
+                "Configure the proxy to pass path and query unchanged: no rewriting, no decoding of %2B, "
+                "no slash added or removed.",
             )
-    return green("Path and query arrive as they were sent.")
+    return green("Path and query arrive unchanged.")
 
 
 async def bodies() -> Finding:
     form = b"Probe=%2B1555&Text=a+b&Padding=" + b"x" * 8192
-    status, seen, _ = await _echo(form=form)
-    if seen.get("body") != sha256(form).hexdigest():
+    status, facts, _ = await _echo(form=form)
+    if facts.get("body") != sha256(form).hexdigest():
         return red(
-            f"The body of a POST does not arrive whole (answered {status}).",
-            "Let the proxy pass POST requests with their body, 8 MB of it for Vapi's reports.",
+            f"The body of a POST request does not arrive complete (status {status}).",
+            "Configure the proxy to pass POST requests with their body, up to 8 MB for Vapi's reports.",
         )
-    return green("The body of a POST arrives.")
+    return green("The body of a POST request arrives complete.")
 
 
-def _signed(url: str, form: Mapping[str, str]) -> str:
+def _sign(url: str, form: Mapping[str, str]) -> str:
     return str(RequestValidator(settings.TWILIO_AUTH_TOKENS[0]).compute_signature(url, form))
 
 
 async def signature() -> Finding:
     form = {"AccountSid": settings.TWILIO_ACCOUNT_SID}
     body = f"AccountSid={settings.TWILIO_ACCOUNT_SID}".encode()
-    right = _signed(settings.PUBLIC_URL + STATUS, form)
-    status, _ = await _ask("POST", STATUS, headers={"X-Twilio-Signature": right}, form=body)
-    if status != 400:  # let in, and then turned away since no call is named
+    valid = _sign(settings.PUBLIC_URL + STATUS_PATH, form)
+    status, _ = await _send("POST", STATUS_PATH, headers={"X-Twilio-Signature": valid}, form=body)
+    if status != 400:  # the signature was accepted, and the form rejected because it has no CallSid
         return red(
-            f"A rightly signed webhook is refused ({status}).",
+            f"A webhook with a valid signature is rejected (status {status}).",
             "Restart the server with the same TWILIO_AUTH_TOKEN, TWILIO_ACCOUNT_SID and PUBLIC_URL.",
         )
-    status, _ = await _ask("POST", STATUS, headers={"X-Twilio-Signature": "wrong"}, form=body)
+    status, _ = await _send("POST", STATUS_PATH, headers={"X-Twilio-Signature": "wrong"}, form=body)
     if status != 403:
         return red(
-            f"A wrongly signed webhook is not refused ({status}).",
-            "Restart the server with TWILIO_AUTH_TOKEN set: anybody could place calls at your cost.",
+            f"A webhook with an invalid signature is not rejected (status {status}).",
+            "Restart the server with TWILIO_AUTH_TOKEN set. Until then anyone can place calls at your "
+            "expense.",
         )
-    return green("Signed webhooks come in, others do not.")
+    return green("Valid signatures are accepted, invalid ones rejected.")
 
 
 async def websocket() -> Finding:
-    path = "/media-stream"
-    url = "ws" + settings.PUBLIC_URL.removeprefix("http") + path
-    status = await _upgrade(url, _signed(url, {}))
+    url = "ws" + settings.PUBLIC_URL.removeprefix("http") + MEDIA_PATH
+    status = await _upgrade(url, _sign(url, {}))
     if status != 101:
-        return red(f"A rightly signed websocket is refused ({status}).", UPGRADE)
+        return red(
+            f"A media stream with a valid signature is rejected (status {status}).",
+            "Configure the proxy to pass websockets: HTTP/1.1 upstream, with the Upgrade and Connection "
+            "headers.",
+        )
     status = await _upgrade(url, "wrong")
     if status != 403:
         return red(
-            f"A wrongly signed websocket gets {status}, not 403.",
-            "Let the proxy hand websockets to this server, with TWILIO_AUTH_TOKEN set there, and not "
-            "answer them itself.",
+            f"A media stream with an invalid signature is answered with {status}, not 403.",
+            "Configure the proxy to pass websockets to this server instead of answering them itself, and "
+            "set TWILIO_AUTH_TOKEN there.",
         )
-    return green("Signed media streams come in, others do not.")
+    return green("Media streams with a valid signature are accepted, others rejected.")
 
 
 async def _upgrade(url: str, signature: str) -> int:
+    """The HTTP status that a websocket handshake is answered with."""
     async with _session() as http:
         try:
             async with http.ws_connect(
                 url, headers={"X-Twilio-Signature": signature},
-                timeout=aiohttp.ClientWSTimeout(ws_close=SECONDS / 2),
+                timeout=aiohttp.ClientWSTimeout(ws_close=REQUEST_SECONDS / 2),
             ):  # fmt: skip
                 return 101
-        except aiohttp.WSServerHandshakeError as refusal:
-            return refusal.status
+        except aiohttp.WSServerHandshakeError as error:
+            return error.status
 
 
-REACHED = ("public-url", "address", "certificate", "this-server")
+REACHABLE = ("public-url", "address", "certificate")
+REACHES_US = (*REACHABLE, "this-server")
 CHECKS = (
-    Check("address", "Address", "Does anybody answer at PUBLIC_URL?", address, ("public-url",)),
-    Check("certificate", "Certificate", "Is the certificate valid?", certificate, ("public-url", "address")),
-    Check("redirects", "Redirects", "Is a webhook answered where it is sent?", redirects, REACHED[:3]),
+    Check("address", "Address", address, ("public-url",)),
+    Check("certificate", "Certificate", certificate, ("public-url", "address")),
+    Check("redirects", "Redirects", redirects, REACHABLE),
+    Check("this-server", "This server", this_server, (*REACHABLE, "redirects")),
+    Check("headers", "Headers", headers, REACHES_US),
+    Check("paths", "Paths", paths, REACHES_US),
+    Check("bodies", "Bodies", bodies, REACHES_US),
     Check(
-        "this-server", "This server", "Does PUBLIC_URL lead here?", this_server,
-        (*REACHED[:3], "redirects"),
+        "signature", "Webhook signatures", signature, (*REACHES_US, "twilio-settings", "headers", "bodies")
     ),
-    Check("headers", "Headers", "Does Twilio's signature arrive?", headers, REACHED),
-    Check("paths", "Paths", "Do path and query arrive unchanged?", paths, REACHED),
-    Check("bodies", "Bodies", "Does the body of a POST arrive?", bodies, REACHED),
-    Check(
-        "signature", "Signatures", "Are signatures checked, and right ones let in?", signature,
-        (*REACHED, "twilio-settings", "headers", "bodies"),
-    ),
-    Check(
-        "websocket", "Media stream", "Do media streams pass the proxy?", websocket,
-        (*REACHED, "twilio-settings", "headers"),
-    ),
-)  # fmt: skip
+    Check("websocket", "Media streams", websocket, (*REACHES_US, "twilio-settings", "headers")),
+)

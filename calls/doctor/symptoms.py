@@ -1,4 +1,7 @@
-"""What is noticed, what may cause it, and which checks tell. The first three are the founding tutorial's."""
+"""What callers and staff notice, what may cause it, and which checks find out.
+
+The first three rows are the troubleshooting table of the tutorial that this project began with.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Symptom:
-    noticed: str
+    title: str
     causes: str
     fix: str
     checks: tuple[str, ...]
@@ -16,9 +19,9 @@ class Symptom:
 SYMPTOMS = (
     Symptom(
         "The assistant makes no sound",
-        "Twilio plays mu-law at 8 kHz and nothing else, Vapi's socket speaks PCM; or no assistant answers.",
-        "The bridge transcodes between the two: set VAPI_AUDIO_FORMAT to what the socket server speaks, "
-        "and see that the assistant has a model and a voice.",
+        "Twilio plays mu-law at 8 kHz only, while Vapi's socket sends PCM; or no assistant answers.",
+        "The bridge transcodes between the two. Set VAPI_AUDIO_FORMAT to what the socket server sends, "
+        "and check that the assistant has a model and a voice.",
         ("assistant", "assistant-parts", "vapi-key", "vapi-settings", "vapi-socket", "websocket"),
     ),
     Symptom(
@@ -29,9 +32,9 @@ SYMPTOMS = (
     ),
     Symptom(
         "Webhooks fail",
-        "Twilio cannot reach the address, mistrusts its certificate, or its signature does not survive "
-        "the proxy.",
-        "Serve PUBLIC_URL over https with a valid certificate, by a tunnel while you develop.",
+        "Twilio cannot reach the address or does not trust its certificate, or the proxy breaks the "
+        "signature.",
+        "Serve PUBLIC_URL over https with a valid certificate; use a tunnel during development.",
         (
             "public-url", "address", "certificate", "this-server", "redirects", "headers", "paths",
             "bodies", "signature", "twilio-settings", "twilio-number", "clock",
@@ -41,5 +44,5 @@ SYMPTOMS = (
 
 
 def of_check(name: str) -> tuple[str, ...]:
-    """What is noticed while this check is red."""
-    return tuple(each.noticed for each in SYMPTOMS if name in each.checks)
+    """The titles of the symptoms that a check explains."""
+    return tuple(symptom.title for symptom in SYMPTOMS if name in symptom.checks)

@@ -1,4 +1,4 @@
-"""What Twilio says of our account and number."""
+"""Checks of the account and the number at Twilio."""
 
 from __future__ import annotations
 
@@ -6,62 +6,59 @@ from django.conf import settings
 
 from calls.doctor.check import Check, Finding, amber, green, red
 from calls.twilio import client as twilio_client
-from calls.twilio import number_config as number_config
+from calls.twilio import number_config
 from calls.vendor_errors import VendorError
 
 
 async def account() -> Finding:
     try:
-        found = await twilio_client.fetch_account()
-    except VendorError as refusal:
-        return red(str(refusal), "Copy account and token from the first page of Twilio's console.")
-    status, kind = str(found.status), str(found.type)
+        twilio_account = await twilio_client.fetch_account()
+    except VendorError as error:
+        return red(str(error), "Copy the Account SID and Auth Token from the first page of Twilio's console.")
+    status, kind = str(twilio_account.status), str(twilio_account.type)
     if status != "active":
-        return red(f"The account is {status}.", "Open Twilio's console: it says what the account needs.")
+        return red(f"The account is {status}.", "Open Twilio's console to see what the account needs.")
     if kind.lower() == "trial":
         return amber(
-            "This is a trial account: it calls verified numbers only, and speaks a line of its own first.",
-            "Upgrade the account before real callers come.",
+            "This is a trial account: it can call verified numbers only, and callers hear Twilio's trial "
+            "notice first.",
+            "Upgrade the account before you take real calls.",
         )
-    return green("Twilio knows account and token.")
+    return green("Twilio accepts the credentials, and the account is active.")
 
 
 async def number() -> Finding:
-    ours = settings.TWILIO_PHONE_NUMBER
-    if not ours:
-        return amber("TWILIO_PHONE_NUMBER is not set.", "Set it, so that its webhooks can be looked at.")
+    our_number = settings.TWILIO_PHONE_NUMBER
+    if not our_number:
+        return amber(
+            "TWILIO_PHONE_NUMBER is not set.", "Set TWILIO_PHONE_NUMBER, so that its webhooks can be checked."
+        )
     try:
-        found = await twilio_client.find_number(ours)
-    except VendorError as refusal:
-        return red(str(refusal), "Ask again once Twilio answers.")
-    if found is None:
+        twilio_number = await twilio_client.find_number(our_number)
+    except VendorError as error:
+        return red(str(error), "Run this check again when Twilio answers.")
+    if twilio_number is None:
         return red(
-            "The account has no number like TWILIO_PHONE_NUMBER.",
+            "The account does not own TWILIO_PHONE_NUMBER.",
             "Set TWILIO_PHONE_NUMBER to one of the account's numbers, with + and the country code.",
         )
     changes = number_config.changes(
-        number_config.settings_of(found), number_config.wanted(settings.PUBLIC_URL)
+        number_config.config_of(twilio_number), number_config.desired_config(settings.PUBLIC_URL)
     )
     if changes:
         return red(
-            f"The number is not set up for us: {'; '.join(each.title for each in changes)}.",
-            "Run `manage.py configure_number`, which shows each change before it makes it.",
+            f"The number is not configured for this server: {'; '.join(change.title for change in changes)}.",
+            "Run `manage.py configure_number`. With --dry-run it only shows the changes.",
         )
-    if not found.voice_fallback_url:
+    if not twilio_number.voice_fallback_url:
         return amber(
-            "The number's calls come to this server, and nowhere else when it is gone.",
-            "Run `manage.py configure_number --fallback-url` with the address of a TwiML bin.",
+            "The number sends calls to this server, but has no fallback URL for when it is down.",
+            "Run `manage.py configure_number --fallback-url` with the address of a TwiML Bin.",
         )
-    return green("The number's calls come to this server, and to a fallback when it is gone.")
+    return green("The number sends calls to this server, and has a fallback URL.")
 
 
 CHECKS = (
-    Check(
-        "twilio-account", "Twilio's account", "Does Twilio know our account, and is it active?", account,
-        ("twilio-settings",),
-    ),
-    Check(
-        "twilio-number", "Twilio's number", "Do the number's webhooks lead here?", number,
-        ("twilio-settings", "twilio-account"),
-    ),
-)  # fmt: skip
+    Check("twilio-account", "Twilio account", account, ("twilio-settings",)),
+    Check("twilio-number", "Twilio number", number, ("twilio-settings", "twilio-account")),
+)

@@ -1,6 +1,6 @@
-"""What Vapi says of our key and assistant, or whether the socket server of the other dialect answers.
+"""Checks of the key and the assistant at Vapi, or of the socket server that takes Vapi's place.
 
-Free slots are not looked at: Vapi names them only in its answer to a new call.
+Vapi's concurrency limit is not checked: Vapi names it only in the answer to a new call.
 """
 
 from __future__ import annotations
@@ -12,148 +12,153 @@ import aiohttp
 from django.conf import settings
 
 from calls.doctor.check import Check, Finding, amber, green, red
-from calls.doctor.public_url import SECONDS
+from calls.doctor.public_url import REQUEST_SECONDS
+from calls.doctor.settings import unmet_finding
 from calls.vapi import client as vapi_client
+from calls.vapi.assistant_config import MAX_ENDPOINTING_MS, MIN_ENDPOINTING_MS
 from calls.vendor_errors import VendorError
 
-SHORT_MS, LONG_MS, CUTTING_MS = 300, 500, 100
-SHORTEST_SECONDS = 60
-NOT_OURS = green("Another socket server answers calls: there is no assistant at Vapi to look at.")
+CUTS_OFF_MS, SLOW_MS = 100, 500  # endpointing below the first is red; above the second it is amber
+RANGE = f"{MIN_ENDPOINTING_MS} to {MAX_ENDPOINTING_MS} ms"
+MIN_CALL_SECONDS = 60
+NOT_VAPI = green("A socket server answers calls (VAPI_SOCKET_URL), so nothing is checked at Vapi.")
 
 
-async def _assistant() -> dict[str, Any] | Finding:
+async def _fetch_assistant() -> dict[str, Any] | Finding:
+    """The assistant, or the finding to report instead."""
     if settings.VAPI_SOCKET_URL:
-        return NOT_OURS
+        return NOT_VAPI
     try:
         return await vapi_client.fetch_assistant(settings.VAPI_ASSISTANT_ID)
-    except VendorError as refusal:
-        return red(str(refusal), "Look at the checks of Vapi's key and assistant.")
+    except VendorError as error:
+        return red(str(error), "See the checks `vapi-key` and `assistant`.")
 
 
 async def key() -> Finding:
     if settings.VAPI_SOCKET_URL:
-        return NOT_OURS
+        return NOT_VAPI
     try:
         await vapi_client.fetch_assistant(settings.VAPI_ASSISTANT_ID)
-    except VendorError as refusal:
-        if refusal.status in (401, 403):
+    except VendorError as error:
+        if error.status in (401, 403):
             return red(
-                "Vapi refuses our key.",
-                "Set VAPI_API_KEY to the private key of Vapi's dashboard: the public one is refused here.",
+                "Vapi rejects the API key.",
+                "Set VAPI_API_KEY to the private key from Vapi's dashboard, not the public key.",
             )
-        if refusal.status != 404:
-            return red(str(refusal), "Check VAPI_BASE_URL and whether this machine may reach it.")
-    return green("Vapi takes our key.")
+        if error.status != 404:
+            return red(str(error), "Check VAPI_BASE_URL, and that this machine can connect to it.")
+    return green("Vapi accepts the API key.")
 
 
 async def assistant() -> Finding:
     if settings.VAPI_SOCKET_URL:
-        return NOT_OURS
+        return NOT_VAPI
     try:
         await vapi_client.fetch_assistant(settings.VAPI_ASSISTANT_ID)
-    except VendorError as refusal:
+    except VendorError as error:
         return red(
-            str(refusal), "Set VAPI_ASSISTANT_ID to the id on the assistant's page, of the key's own account."
+            str(error),
+            "Set VAPI_ASSISTANT_ID to the id on the assistant's page, in the same account as the key.",
         )
-    return green("The assistant is there.")
+    return green("The assistant exists.")
 
 
-def _of(thing: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = thing.get(name)
-    return found if isinstance(found, Mapping) else {}
+def _object(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = facts.get(name)
+    return value if isinstance(value, Mapping) else {}
 
 
 async def parts() -> Finding:
-    found = await _assistant()
-    if isinstance(found, Finding):
-        return found
-    lacking = [name for name in ("model", "voice", "transcriber") if not _of(found, name)]
-    if "model" in lacking or "voice" in lacking:
+    config = await _fetch_assistant()
+    if isinstance(config, Finding):
+        return config
+    missing = [name for name in ("model", "voice", "transcriber") if not _object(config, name)]
+    if "model" in missing or "voice" in missing:
         return red(
-            f"The assistant has no {' and no '.join(lacking)}.",
+            f"The assistant has no {' and no '.join(missing)}.",
             "Choose a model, a voice and a transcriber on the assistant's page at Vapi.",
         )
-    if lacking:
-        return amber("The assistant names no transcriber.", "Choose one: Vapi's default may change.")
-    if not found.get("firstMessage"):
-        return amber(
-            "The assistant has no first message.", "Give it one: callers hang up when nobody speaks."
-        )
-    return green("Model, voice, transcriber and first message are there.")
+    if missing:
+        return amber("The assistant has no transcriber of its own.", "Choose one: Vapi's default may change.")
+    if not config.get("firstMessage"):
+        return amber("The assistant has no first message.", "Set one: callers hang up when nobody speaks.")
+    return green("The assistant has a model, a voice, a transcriber and a first message.")
 
 
 async def endpointing() -> Finding:
-    found = await _assistant()
-    if isinstance(found, Finding):
-        return found
-    theirs = _of(found, "transcriber").get("endpointing")
-    ms = theirs if isinstance(theirs, (int, float)) and not isinstance(theirs, bool) else None
-    for name, value in (
-        ("the transcriber's endpointing", ms),
+    config = await _fetch_assistant()
+    if isinstance(config, Finding):
+        return config
+    value = _object(config, "transcriber").get("endpointing")
+    transcriber_ms = value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    for name, ms in (
+        ("The transcriber's endpointing", transcriber_ms),
         ("VAPI_ENDPOINTING_MS", settings.VAPI_ENDPOINTING_MS),
     ):
-        if value is None:
+        if ms is None:
             continue
-        if value < CUTTING_MS:
-            return red(f"{name} is {value} ms.", f"Raise {name} to 300 to 400 ms.")
-        if value < SHORT_MS:
-            return amber(
-                f"{name} is {value} ms: callers are cut off where they pause.",
-                f"Raise {name} to 300 to 400 ms.",
+        if ms < CUTS_OFF_MS:
+            return red(
+                f"{name} is {ms} ms: callers are cut off in mid-sentence.", "Raise it to 300 to 400 ms."
             )
-        if value > LONG_MS:
-            return amber(f"{name} is {value} ms: every answer comes late.", f"Lower {name} to 300 to 400 ms.")
-    return green("Endpointing leaves callers time to breathe.")
+        if ms < MIN_ENDPOINTING_MS:
+            return amber(
+                f"{name} is {ms} ms: callers are cut off when they pause.", "Raise it to 300 to 400 ms."
+            )
+        if ms > SLOW_MS:
+            return amber(f"{name} is {ms} ms: every answer comes late.", "Lower it to 300 to 400 ms.")
+    return green("Endpointing is long enough for callers to pause.")
 
 
 async def limits() -> Finding:
-    found = await _assistant()
-    if isinstance(found, Finding):
-        return found
-    longest, silence = found.get("maxDurationSeconds"), found.get("silenceTimeoutSeconds")
-    if isinstance(silence, (int, float)) and silence >= settings.MAX_CALL_SECONDS:
-        return amber("Silence never ends a call.", "Lower the assistant's silence timeout to about 30 s.")
-    if settings.MAX_CALL_SECONDS < SHORTEST_SECONDS:
+    config = await _fetch_assistant()
+    if isinstance(config, Finding):
+        return config
+    assistant_limit, silence_timeout = config.get("maxDurationSeconds"), config.get("silenceTimeoutSeconds")
+    if isinstance(silence_timeout, (int, float)) and silence_timeout >= settings.MAX_CALL_SECONDS:
+        return amber(
+            "Calls do not end on silence: the assistant's silence timeout is not below MAX_CALL_SECONDS.",
+            "Lower the silence timeout to about 30 s.",
+        )
+    if settings.MAX_CALL_SECONDS < MIN_CALL_SECONDS:
         return red(
             f"MAX_CALL_SECONDS is {settings.MAX_CALL_SECONDS}: callers are cut off.",
-            "Raise MAX_CALL_SECONDS to some minutes; 1800 is usual.",
+            "Raise MAX_CALL_SECONDS to several minutes; the default is 1800.",
         )
-    if isinstance(longest, (int, float)) and longest != settings.MAX_CALL_SECONDS:
+    if isinstance(assistant_limit, (int, float)) and assistant_limit != settings.MAX_CALL_SECONDS:
         return amber(
-            f"The assistant's own limit is {longest:.0f} s; ours, which wins, {settings.MAX_CALL_SECONDS} s.",
-            "Give both the same limit, so that its page at Vapi tells the truth.",
+            f"The assistant's own limit is {assistant_limit:.0f} s, but MAX_CALL_SECONDS, which applies, is "
+            f"{settings.MAX_CALL_SECONDS} s.",
+            "Set both to the same value, so that the assistant's page at Vapi shows the limit that applies.",
         )
-    return green("The limits fit together.")
+    return green("The limits agree.")
 
 
 async def socket() -> Finding:
     if not settings.VAPI_SOCKET_URL:
-        return green("Vapi itself answers calls: no other socket is configured.")
+        return green("VAPI_SOCKET_URL is not set: Vapi itself answers calls.")
+    timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
     try:
         async with (
-            aiohttp.ClientSession(trust_env=False, timeout=aiohttp.ClientTimeout(total=SECONDS)) as http,
+            aiohttp.ClientSession(trust_env=False, timeout=timeout) as http,
             http.ws_connect(settings.VAPI_SOCKET_URL, timeout=aiohttp.ClientWSTimeout(ws_close=1.0)),
         ):
             pass
     except (aiohttp.ClientError, OSError, ValueError, TimeoutError):
         return red(
-            "The socket server at VAPI_SOCKET_URL does not answer.",
+            "The socket server at VAPI_SOCKET_URL does not respond.",
             "Start it, and check the address in VAPI_SOCKET_URL: ws:// or wss://, host, port and path.",
         )
-    if settings.VAPI_AUDIO_FORMAT == "pcm_s16le":
-        return amber(
-            "VAPI_SOCKET_URL is set and VAPI_AUDIO_FORMAT is pcm_s16le.",
-            "Servers of that dialect usually speak mulaw: unset VAPI_AUDIO_FORMAT if yours does.",
-        )
-    return green("The socket server answers.")
+    return unmet_finding("vapi-socket") or green("The socket server responds.")
 
 
-KNOWN = ("vapi-settings", "vapi-key", "assistant")
+HAS_KEY = ("vapi-settings",)
+HAS_ASSISTANT = ("vapi-settings", "vapi-key", "assistant")
 CHECKS = (
-    Check("vapi-key", "Vapi's key", "Does Vapi take our key?", key, KNOWN[:1]),
-    Check("assistant", "Assistant", "Does Vapi know our assistant?", assistant, KNOWN[:2]),
-    Check("assistant-parts", "Assistant's parts", "Can it hear, think and speak?", parts, KNOWN),
-    Check("assistant-endpointing", "Endpointing", "Are callers given time to pause?", endpointing, KNOWN),
-    Check("assistant-limits", "Limits", "Do the limits on calls fit together?", limits, KNOWN),
-    Check("vapi-socket", "Socket server", "Does the socket at VAPI_SOCKET_URL answer?", socket),
+    Check("vapi-key", "Vapi key", key, HAS_KEY),
+    Check("assistant", "Assistant", assistant, ("vapi-settings", "vapi-key")),
+    Check("assistant-parts", "Model, voice and transcriber", parts, HAS_ASSISTANT),
+    Check("assistant-endpointing", "Endpointing", endpointing, HAS_ASSISTANT),
+    Check("assistant-limits", "Call limits", limits, HAS_ASSISTANT),
+    Check("vapi-socket", "Socket server", socket),
 )

@@ -1,4 +1,4 @@
-"""What Twilio must know of one of our numbers, what it knows now, and the way back."""
+"""The configuration of a phone number at Twilio: what it must be, what it is, and how to restore it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# Field of Twilio's IncomingPhoneNumber -> its label in Twilio's console.
 FIELDS = {
     "voice_url": "A call comes in",
     "voice_method": "A call comes in, method",
@@ -16,14 +17,14 @@ FIELDS = {
     "voice_fallback_method": "Primary handler fails, method",
     "status_callback": "Call status changes",
     "status_callback_method": "Call status changes, method",
-    "voice_application_sid": "TwiML app (wins over the above)",
+    "voice_application_sid": "TwiML app (overrides the above)",
 }
-KEPT_BYTES = 1 << 16
+MAX_FILE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One field of a number at Twilio."""
+    """One field of a number that is to change."""
 
     field: str
     before: str
@@ -34,27 +35,27 @@ class Change:
         return FIELDS[self.field]
 
 
-def wanted(public_url: str, fallback_url: str = "") -> dict[str, str]:
-    """What a number must say so that its calls come to us. Without a fallback, the one there stays."""
-    ours = {
+def desired_config(public_url: str, fallback_url: str = "") -> dict[str, str]:
+    """The fields that send a number's calls to this server. Without a `fallback_url`, that field stays."""
+    config = {
         "voice_url": f"{public_url}/twilio/voice",
         "voice_method": "POST",
         "status_callback": f"{public_url}/twilio/status",
         "status_callback_method": "POST",
         "voice_application_sid": "",
     }
-    return ours | (
-        {"voice_fallback_url": fallback_url, "voice_fallback_method": "POST"} if fallback_url else {}
-    )
+    if fallback_url:
+        config |= {"voice_fallback_url": fallback_url, "voice_fallback_method": "POST"}
+    return config
 
 
-def settings_of(number: Any) -> dict[str, str]:
-    """The fields that we care about, of a number as Twilio's client shows it."""
+def config_of(number: Any) -> dict[str, str]:
+    """The same fields of a number as Twilio's client returns it."""
     return {field: str(getattr(number, field, None) or "") for field in FIELDS}
 
 
 def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[Change]:
-    """What of `after` is not so yet."""
+    """The fields in which `before` differs from `after`."""
     return [
         Change(field, before.get(field, ""), after[field])
         for field in FIELDS
@@ -63,31 +64,34 @@ def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[Change]
 
 
 class SavedConfig:
-    """What a number said before we changed it, in a file of its own."""
+    """A number's configuration before our first change, in a file of its own."""
 
     def __init__(self, folder: Path, number: str) -> None:
         self.path = folder / f"{number.lstrip('+')}.json"
 
-    def keep(self, before: Mapping[str, str]) -> None:
-        """Written once: what counts is how it was before we came. Readable by its owner only."""
+    def save_once(self, config: Mapping[str, str]) -> None:
+        """Does nothing when there is a file already: only the configuration before ours matters.
+
+        The file is readable by its owner only.
+        """
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
             return
         with open(handle, "w", encoding="utf-8") as file:
-            json.dump(dict(before), file, indent=1)
+            json.dump(dict(config), file, indent=1)
 
-    def read(self) -> dict[str, str] | None:
-        """None when nothing was kept, or it cannot be read."""
+    def load(self) -> dict[str, str] | None:
+        """None when nothing was saved, or the file is unreadable."""
         try:
             with self.path.open(encoding="utf-8") as file:
-                found = json.loads(file.read(KEPT_BYTES))
+                config = json.loads(file.read(MAX_FILE_BYTES))
         except (OSError, ValueError):
             return None
-        if not isinstance(found, dict):
+        if not isinstance(config, dict):
             return None
-        return {field: value for field, value in found.items() if field in FIELDS and isinstance(value, str)}
+        return {field: value for field, value in config.items() if field in FIELDS and isinstance(value, str)}
 
-    def forget(self) -> None:
+    def delete(self) -> None:
         self.path.unlink(missing_ok=True)

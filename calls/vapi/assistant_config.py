@@ -1,10 +1,11 @@
-"""A Vapi assistant that answers fast on a telephone: what it must say, and what of it is not so yet.
+"""The configuration of a Vapi assistant for telephone calls: what it should be, and what differs.
 
-Vapi replaces an object whole when one field of it is sent, so each is sent as it is with ours put in; what
-somebody chose in Vapi's own pages (a voice, a prompt) stays unless it is asked for here. A call of ours
-brings its limit and its lists of messages along; the assistant has them too, for calls begun at Vapi.
+Vapi replaces an object as a whole when one field of it is sent. So each object is sent as it is at Vapi, with
+our values put in. What was chosen on Vapi's own pages (a voice, a prompt) stays unless an option names
+it. Calls that come through this server bring their time limit and message lists along; the assistant
+has them, too, for calls that begin at Vapi.
 
-Pure: settings and wishes in, objects out.
+Pure: options, settings and the current configuration in, fields out.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any
 
 from bridge.config import CLIENT_MESSAGES, SERVER_MESSAGES
 
-ENDPOINTING = (300, 400)  # ms: below, callers are cut off in mid-sentence; above, they wait
-DEFAULT_ENDPOINTING = 300
+# Below the minimum callers are cut off in mid-sentence; above the maximum they wait for every answer.
+MIN_ENDPOINTING_MS, MAX_ENDPOINTING_MS = 300, 400
+DEFAULT_ENDPOINTING_MS = 300
 DEFAULT_NAME = "voiceai"
 DEFAULT_MODEL, DEFAULT_VOICE, DEFAULT_LANGUAGE = "openai/gpt-4o-mini", "vapi/Elliot", "en"
 DEFAULT_FIRST_MESSAGE = "Hello, how can I help you?"
@@ -24,13 +26,13 @@ DEFAULT_PROMPT = (
     "You answer the telephone. Speak in short sentences, ask one question at a time, and never invent facts. "
     "Use your tools to hand the caller over to a person or to end the call."
 )
-VAPI_SECONDS = (10, 43_200)
+MIN_DURATION_SECONDS, MAX_DURATION_SECONDS = 10, 43_200  # what Vapi accepts as maxDurationSeconds
 SECRET_FIELDS = ("headers", "secret")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What was asked for; None leaves what is there, or the default of a new assistant."""
+    """The options of the command. None keeps the current value, or takes the default for a new assistant."""
 
     name: str | None = None
     first_message: str | None = None
@@ -38,12 +40,12 @@ class Options:
     model: str | None = None  # provider/model
     voice: str | None = None  # provider/voice
     language: str | None = None
-    endpointing: int | None = None
+    endpointing_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerDefaults:
-    """What the server's settings say of every assistant."""
+    """The values that this server's settings give to every assistant."""
 
     server_url: str
     secret: str
@@ -54,38 +56,33 @@ class ServerDefaults:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One value of the assistant, by its path; secrets are told by whether they are there."""
+    """One value of the assistant, by its path. Of a secret, it says only whether it is set or changes."""
 
     path: str
     before: str
     after: str
 
 
-def wanted(current: Mapping[str, Any], wishes: Options, house: ServerDefaults) -> dict[str, Any]:
-    """The fields as they should be. Raises `ValueError`, with a sentence, for a wish that cannot be."""
-    asked = wishes.endpointing
-    if asked is not None and not ENDPOINTING[0] <= asked <= ENDPOINTING[1]:
-        raise ValueError(
-            f"Endpointing is {ENDPOINTING[0]} to {ENDPOINTING[1]} ms: with less, callers are cut off while "
-            "they think; with more, every answer comes later."
-        )
-    is_new = not current
+def desired_config(current: Mapping[str, Any], options: Options, defaults: ServerDefaults) -> dict[str, Any]:
+    """The fields as they should be; `current` is empty for a new assistant.
+
+    Raises `ValueError`, with a sentence for the user, for an invalid option.
+    """
     transcriber = _object(current, "transcriber")
-    endpointing = asked or _within(transcriber.get("endpointing"), ENDPOINTING) or DEFAULT_ENDPOINTING
     fields: dict[str, Any] = {
-        "name": wishes.name or current.get("name") or DEFAULT_NAME,
-        "firstMessage": wishes.first_message or current.get("firstMessage") or DEFAULT_FIRST_MESSAGE,
+        "name": options.name or current.get("name") or DEFAULT_NAME,
+        "firstMessage": options.first_message or current.get("firstMessage") or DEFAULT_FIRST_MESSAGE,
         "firstMessageMode": "assistant-speaks-first",
-        "model": _model(current, wishes, house, is_new=is_new),
-        "voice": _voice(current, wishes),
+        "model": _model(current, options, defaults),
+        "voice": _voice(current, options),
         "transcriber": {
             **(transcriber if transcriber.get("provider") == "deepgram" else {}),
             "provider": "deepgram",
             "model": "nova-3",
-            "language": wishes.language or transcriber.get("language") or DEFAULT_LANGUAGE,
-            "endpointing": endpointing,
+            "language": options.language or transcriber.get("language") or DEFAULT_LANGUAGE,
+            "endpointing": _endpointing_ms(transcriber, options),
         },
-        # Without a plan for the end of speech Vapi waits for a second and a half where no full stop is heard.
+        # Without an endpointing plan Vapi waits a second and a half when it hears no full stop.
         "startSpeakingPlan": {
             **_object(current, "startSpeakingPlan"),
             "waitSeconds": 0.4,
@@ -99,53 +96,70 @@ def wanted(current: Mapping[str, Any], wishes: Options, house: ServerDefaults) -
             "numWords": 0, "voiceSeconds": 0.2, "backoffSeconds": 1, **_object(current, "stopSpeakingPlan"),
         },
         "backgroundSound": "off",
-        "maxDurationSeconds": min(max(house.max_call_seconds, VAPI_SECONDS[0]), VAPI_SECONDS[1]),
+        "maxDurationSeconds": min(max(defaults.max_call_seconds, MIN_DURATION_SECONDS), MAX_DURATION_SECONDS),
         "clientMessages": list(CLIENT_MESSAGES),
         "serverMessages": list(SERVER_MESSAGES),
-        "artifactPlan": {**_object(current, "artifactPlan"), "recordingEnabled": house.record},
+        "artifactPlan": {**_object(current, "artifactPlan"), "recordingEnabled": defaults.record},
     }  # fmt: skip
-    if house.secret:
+    if defaults.secret:
         server = _object(current, "server")
         fields["server"] = {
             **server,
-            "url": house.server_url,
+            "url": defaults.server_url,
             "timeoutSeconds": 10,
-            "headers": {**_object(server, "headers"), "X-Vapi-Secret": house.secret},
+            "headers": {**_object(server, "headers"), "X-Vapi-Secret": defaults.secret},
             "backoffPlan": {"type": "exponential", "maxRetries": 3, "baseDelaySeconds": 1},
         }
     return fields
 
 
-def _model(
-    current: Mapping[str, Any], wishes: Options, house: ServerDefaults, *, is_new: bool
-) -> dict[str, Any]:
+def _endpointing_ms(transcriber: dict[str, Any], options: Options) -> int:
+    if options.endpointing_ms is not None:
+        if not _is_good_endpointing(options.endpointing_ms):
+            raise ValueError(
+                f"--endpointing must be {MIN_ENDPOINTING_MS} to {MAX_ENDPOINTING_MS} ms. Below that, callers "
+                "are cut off while they think; above it, every answer comes later."
+            )
+        return options.endpointing_ms
+    current = transcriber.get("endpointing")
+    if isinstance(current, int) and _is_good_endpointing(current):
+        return current
+    return DEFAULT_ENDPOINTING_MS
+
+
+def _is_good_endpointing(ms: int) -> bool:
+    return MIN_ENDPOINTING_MS <= ms <= MAX_ENDPOINTING_MS
+
+
+def _model(current: Mapping[str, Any], options: Options, defaults: ServerDefaults) -> dict[str, Any]:
+    is_new = not current
     model = _object(current, "model")
-    if wishes.model or not model.get("provider"):
-        provider, name = _pair(wishes.model or DEFAULT_MODEL, "--model")
+    if options.model or not model.get("provider"):
+        provider, name = _split_provider(options.model or DEFAULT_MODEL, "--model")
         model = {**model, "provider": provider, "model": name}
-    if wishes.prompt or is_new:
-        model = {**model, "messages": [{"role": "system", "content": wishes.prompt or DEFAULT_PROMPT}]}
-    ours = {tool["function"]["name"] for tool in house.tools}
-    theirs = [each for each in model.get("tools") or () if _name(each) not in ours]
-    return {**model, "tools": [*theirs, *house.tools]}
+    if options.prompt or is_new:
+        model = {**model, "messages": [{"role": "system", "content": options.prompt or DEFAULT_PROMPT}]}
+    our_tools = {tool["function"]["name"] for tool in defaults.tools}
+    other_tools = [tool for tool in model.get("tools") or () if _function_name(tool) not in our_tools]
+    return {**model, "tools": [*other_tools, *defaults.tools]}
 
 
-def _voice(current: Mapping[str, Any], wishes: Options) -> dict[str, Any]:
+def _voice(current: Mapping[str, Any], options: Options) -> dict[str, Any]:
     voice = _object(current, "voice")
-    if not wishes.voice and voice.get("provider"):
+    if not options.voice and voice.get("provider"):
         return voice
-    provider, name = _pair(wishes.voice or DEFAULT_VOICE, "--voice")
+    provider, name = _split_provider(options.voice or DEFAULT_VOICE, "--voice")
     return {"provider": provider, "voiceId": name}
 
 
-def _pair(text: str, option: str) -> tuple[str, str]:
+def _split_provider(text: str, option: str) -> tuple[str, str]:
     provider, slash, name = text.partition("/")
     if not (provider and slash and name):
-        raise ValueError(f"{option} is provider/name, such as {DEFAULT_MODEL} or {DEFAULT_VOICE}.")
+        raise ValueError(f"{option} must be provider/name, such as {DEFAULT_MODEL} or {DEFAULT_VOICE}.")
     return provider, name
 
 
-def _name(tool: Any) -> str:
+def _function_name(tool: Any) -> str:
     function = tool.get("function") if isinstance(tool, dict) else None
     return str(function.get("name", "")) if isinstance(function, dict) else ""
 
@@ -155,41 +169,33 @@ def _object(facts: Mapping[str, Any], name: str) -> dict[str, Any]:
     return dict(value) if isinstance(value, dict) else {}
 
 
-def _within(value: Any, bounds: tuple[int, int]) -> int | None:
-    return value if isinstance(value, int) and bounds[0] <= value <= bounds[1] else None
+# Comparing with what is at Vapi
 
 
-def _content(message: Mapping[str, Any]) -> str:
-    return str(message.get("content") or message.get("role") or "")
-
-
-# What is not so yet
-
-
-def to_send(current: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that differ, whole."""
+def changed_fields(current: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields to send: those that differ, as a whole."""
     return {name: value for name, value in fields.items() if current.get(name) != value}
 
 
 def changes(current: Mapping[str, Any], fields: Mapping[str, Any]) -> list[Change]:
-    """Value by value, in order."""
-    found = []
-    for path, after in _values(fields):
+    """The single values that differ, to be printed."""
+    result = []
+    for path, after in _leaves(fields):
         before = _value_at(current, path)
         if before == after:
             continue
         if any(name in SECRET_FIELDS for name in path):
-            shown = ("-", "(set)") if before is None else ("(set)", "(changed)")
+            texts = ("-", "(set)") if before is None else ("(set)", "(changed)")
         else:
-            shown = (_shown(before), _shown(after))
-        found.append(Change(".".join(path), *shown))
-    return found
+            texts = (_as_text(before), _as_text(after))
+        result.append(Change(".".join(path), *texts))
+    return result
 
 
-def _values(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     if isinstance(value, Mapping) and value:
         for name, inner in value.items():
-            yield from _values(inner, (*path, name))
+            yield from _leaves(inner, (*path, name))
     else:
         yield path, value
 
@@ -200,10 +206,17 @@ def _value_at(value: Any, path: Sequence[str]) -> Any:
     return value
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, list):
-        names = [_name(each) or _content(each) if isinstance(each, Mapping) else str(each) for each in value]
+        names = [_item_name(item) for item in value]
         return ", ".join(filter(None, names)) or f"{len(value)} items"
     return str(value)
+
+
+def _item_name(item: Any) -> str:
+    """A tool by its name, a message by its text, anything else as it is."""
+    if isinstance(item, Mapping):
+        return _function_name(item) or str(item.get("content") or item.get("role") or "")
+    return str(item)

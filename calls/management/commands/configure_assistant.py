@@ -1,4 +1,4 @@
-"""`manage.py configure_assistant`: makes a Vapi assistant, or puts the settings of one right."""
+"""`manage.py configure_assistant`: create a Vapi assistant for telephone calls, or update one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 from rich.table import Table
 
-from calls.vapi import assistant_config as assistant_config
+from calls.vapi import assistant_config, tools
 from calls.vapi import client as vapi_client
-from calls.vapi import tools
 from calls.vapi.assistant_config import Options, ServerDefaults
 from calls.vendor_errors import VendorError
 
@@ -21,34 +20,39 @@ WIDTH = 110
 
 class Command(BaseCommand):
     help = (
-        "Makes a Vapi assistant that answers fast on the telephone, with our tools and our address for its "
-        "reports; or changes the one of VAPI_ASSISTANT_ID. What you do not name stays as it is."
+        "Updates the assistant of VAPI_ASSISTANT_ID for fast answers on the telephone, with the tools and "
+        "the webhook URL of this server. Without an assistant id, creates a new assistant. What the options "
+        "do not name stays as it is at Vapi."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--id", help="which one to change (VAPI_ASSISTANT_ID; without one, a new one)")
-        parser.add_argument("--new", action="store_true", help="make a new one all the same")
-        parser.add_argument("--name", help="as Vapi's pages show it")
-        parser.add_argument("--first-message", help="what it says when it answers")
-        parser.add_argument("--prompt", help="who it is and what it does: the system message")
+        parser.add_argument("--id", help="assistant to update (default: VAPI_ASSISTANT_ID)")
+        parser.add_argument("--new", action="store_true", help="create a new assistant in any case")
+        parser.add_argument("--name", help="name on Vapi's pages, at most 40 characters")
+        parser.add_argument("--first-message", help="what the assistant says when it answers")
+        parser.add_argument("--prompt", help="system message: who the assistant is and what it does")
         parser.add_argument("--model", help="provider/model, such as openai/gpt-4o-mini")
         parser.add_argument("--voice", help="provider/voice, such as vapi/Elliot")
-        parser.add_argument("--language", help="of the transcriber, such as en or de")
+        parser.add_argument("--language", help="language of the transcriber, such as en or de")
         parser.add_argument(
-            "--endpointing", type=int, help="milliseconds of silence that end a sentence: 300 to 400"
+            "--endpointing",
+            type=int,
+            metavar="MS",
+            help="milliseconds of silence that end a turn: 300 to 400",
         )
-        parser.add_argument("--dry-run", action="store_true", help="show what would change, no more")
+        parser.add_argument("--dry-run", action="store_true", help="print the changes without making them")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if settings.VAPI_SOCKET_URL:
             raise CommandError(
-                "VAPI_SOCKET_URL leads to a server of your own: there is no assistant to set up."
+                "VAPI_SOCKET_URL is set, so calls go to a socket server of your own: there is no assistant "
+                "to configure."
             )
         if not settings.VAPI_API_KEY:
-            raise CommandError("VAPI_API_KEY is not set: the private key, from Vapi's dashboard.")
-        names = ("name", "first_message", "prompt", "model", "voice", "language", "endpointing")
-        wishes = Options(**{name: options[name] for name in names})
-        house = ServerDefaults(
+            raise CommandError("VAPI_API_KEY is not set. Set it to the private key from Vapi's dashboard.")
+        names = ("name", "first_message", "prompt", "model", "voice", "language")
+        chosen = Options(**{name: options[name] for name in names}, endpointing_ms=options["endpointing"])
+        defaults = ServerDefaults(
             server_url=f"{settings.PUBLIC_URL}/vapi/events",
             secret=settings.VAPI_WEBHOOK_SECRET,
             max_call_seconds=settings.MAX_CALL_SECONDS,
@@ -57,39 +61,44 @@ class Command(BaseCommand):
         )
         assistant_id = "" if options["new"] else options["id"] or settings.VAPI_ASSISTANT_ID
         try:
-            self._configure(assistant_id, wishes, house, dry_run=options["dry_run"])
-        except (VendorError, ValueError) as failure:
-            raise CommandError(str(failure)) from None
+            self._configure(assistant_id, chosen, defaults, dry_run=options["dry_run"])
+        except (VendorError, ValueError) as error:
+            raise CommandError(str(error)) from None
 
-    def _configure(self, assistant_id: str, wishes: Options, house: ServerDefaults, *, dry_run: bool) -> None:
+    def _configure(
+        self, assistant_id: str, options: Options, defaults: ServerDefaults, *, dry_run: bool
+    ) -> None:
         current = async_to_sync(vapi_client.fetch_assistant)(assistant_id) if assistant_id else {}
-        fields = assistant_config.wanted(current, wishes, house)
-        self._show(assistant_id, assistant_config.changes(current, fields), dry_run=dry_run)
-        if not house.secret:
-            self.stdout.write("Without VAPI_WEBHOOK_SECRET it gets no address of ours: no reports, no tools.")
-        to_send = assistant_config.to_send(current, fields)
-        if dry_run or not to_send:
+        fields = assistant_config.desired_config(current, options, defaults)
+        self._print_changes(assistant_id, assistant_config.changes(current, fields), dry_run=dry_run)
+        if not defaults.secret:
+            self.stdout.write(
+                "VAPI_WEBHOOK_SECRET is not set, so the assistant gets no webhook URL: no reports, no tools."
+            )
+        changed_fields = assistant_config.changed_fields(current, fields)
+        if dry_run or not changed_fields:
             return
         if assistant_id:
-            async_to_sync(vapi_client.update_assistant)(assistant_id, to_send)
-        else:
-            made = async_to_sync(vapi_client.create_assistant)(to_send)
-            assistant_id = str(made.get("id", ""))
-            self.stdout.write(f"Put this into .env:\n\n    VAPI_ASSISTANT_ID={assistant_id}\n")
-
-    def _show(self, assistant_id: str, to_do: list[assistant_config.Change], *, dry_run: bool) -> None:
-        title = f"assistant {assistant_id}" if assistant_id else "a new assistant"
-        if not to_do:
-            self.stdout.write(f"{title} is set up already; nothing to change.")
+            async_to_sync(vapi_client.update_assistant)(assistant_id, changed_fields)
             return
-        title += ", not changed (--dry-run)" if dry_run else ""
+        assistant = async_to_sync(vapi_client.create_assistant)(changed_fields)
+        self.stdout.write(f"Add this to .env:\n\n    VAPI_ASSISTANT_ID={assistant.get('id', '')}\n")
+
+    def _print_changes(
+        self, assistant_id: str, changes: list[assistant_config.Change], *, dry_run: bool
+    ) -> None:
+        title = f"Assistant {assistant_id}" if assistant_id else "New assistant"
+        if not changes:
+            self.stdout.write(f"{title} is already configured; nothing to change.")
+            return
+        title += " (dry run, nothing changed)" if dry_run else ""
         table = Table()
-        for column in ("", "before", "after") if assistant_id else ("", "set to"):
+        for column in ("", "before", "after") if assistant_id else ("", "value"):
             table.add_column(column, overflow="fold")
-        for change in to_do:
+        for change in changes:
             table.add_row(change.path, *((change.before,) if assistant_id else ()), change.after)
         console = Console(width=WIDTH)
-        with console.capture() as printed:
+        with console.capture() as output:
             console.print(title, soft_wrap=True, highlight=False, markup=False)
             console.print(table)
-        self.stdout.write(printed.get())
+        self.stdout.write(output.get())

@@ -1,4 +1,4 @@
-"""`manage.py configure_number`: tells Twilio to send a number's calls here, and how to undo that."""
+"""`manage.py configure_number`: point a Twilio number at this server, or restore what it was."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from calls.models import PhoneNumber
-from calls.phone_numbers import e164
+from calls.phone_numbers import parse_e164
 from calls.twilio import client as twilio_client
-from calls.twilio.client import TWILIO
-from calls.twilio.number_config import Change, SavedConfig, changes, settings_of, wanted
+from calls.twilio.number_config import Change, SavedConfig, changes, config_of, desired_config
 from calls.vendor_errors import VendorError
 
 WIDTH = 110
@@ -24,90 +23,103 @@ WIDTH = 110
 
 class Command(BaseCommand):
     help = (
-        "Sets up a number of your Twilio account so that its calls come to PUBLIC_URL: voice URL and status "
-        "callback, by POST. Shows what was there before and what is there now; --undo puts it back."
+        "Configures a number of your Twilio account to send its calls to PUBLIC_URL: voice URL and status "
+        "callback, by POST. Prints each field before and after; --undo restores the first configuration."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("number", nargs="?", help="such as +15551234567 (default: TWILIO_PHONE_NUMBER)")
-        parser.add_argument("--fallback-url", default="", help="a TwiML bin for when this server is gone")
-        parser.add_argument("--dry-run", action="store_true", help="show what would change, no more")
-        parser.add_argument("--undo", action="store_true", help="put back what was there before")
+        parser.add_argument(
+            "number",
+            nargs="?",
+            help="such as +15551234567 (default: TWILIO_PHONE_NUMBER)",
+        )
+        parser.add_argument(
+            "--fallback-url", default="", help="URL of a TwiML Bin that answers when this server is down"
+        )
+        parser.add_argument("--dry-run", action="store_true", help="print the changes without making them")
+        parser.add_argument("--undo", action="store_true", help="restore the configuration before ours")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            number = e164(options["number"] or settings.TWILIO_PHONE_NUMBER)
+            number = parse_e164(options["number"] or settings.TWILIO_PHONE_NUMBER)
         except ValidationError as error:
-            missing = "Name the number, or set TWILIO_PHONE_NUMBER."
-            raise CommandError(" ".join(error.messages) if options["number"] else missing) from None
+            not_given = "No number given. Name one, or set TWILIO_PHONE_NUMBER."
+            raise CommandError(" ".join(error.messages) if options["number"] else not_given) from None
         if options["fallback_url"] and urlsplit(options["fallback_url"]).scheme != "https":
-            raise CommandError("--fallback-url must be an https address, such as that of a TwiML bin.")
-        if not options["undo"] and settings.TWILIO_BASE_URL == TWILIO and not _is_public():
+            raise CommandError("--fallback-url must be an https address, such as that of a TwiML Bin.")
+        uses_real_twilio = settings.TWILIO_BASE_URL == twilio_client.TWILIO_API
+        if not options["undo"] and uses_real_twilio and urlsplit(settings.PUBLIC_URL).scheme != "https":
             raise CommandError(
-                f"Twilio cannot reach {settings.PUBLIC_URL}: set PUBLIC_URL to the https address of this "
+                f"Twilio cannot reach {settings.PUBLIC_URL}. Set PUBLIC_URL to the https address of this "
                 "server or of your tunnel."
             )
         try:
             self._configure(number, options)
-        except VendorError as failure:
-            raise CommandError(str(failure)) from None
+        except VendorError as error:
+            raise CommandError(str(error)) from None
 
     def _configure(self, number: str, options: dict[str, Any]) -> None:
-        found = async_to_sync(twilio_client.find_number)(number)
-        if found is None:
-            raise CommandError(f"The account has no number {number}. Its numbers are in Twilio's console.")
-        if found.trunk_sid:
+        twilio_number = async_to_sync(twilio_client.find_number)(number)
+        if twilio_number is None:
+            raise CommandError(f"The account has no number {number}. See Twilio's console for its numbers.")
+        if twilio_number.trunk_sid:
             raise CommandError(
-                "The number belongs to a SIP trunk, which takes its calls. Remove it from there."
+                "The number is assigned to a SIP trunk, which receives its calls. Remove it from the trunk."
             )
-        before, kept = settings_of(found), SavedConfig(settings.JOURNAL_DIR.parent / "numbers", number)
-        after = self._after(kept, options)
-        to_do = changes(before, after)
-        self._show(number, to_do, dry_run=options["dry_run"])
-        if to_do and not options["dry_run"]:
-            if not options["undo"]:
-                kept.keep(before)
-            changed = async_to_sync(twilio_client.change_number)(
-                str(found.sid), **{change.field: change.after for change in to_do}
-            )
-            if left := changes(settings_of(changed), after):
-                raise CommandError(f"Twilio took it, but kept: {', '.join(each.title for each in left)}.")
+        before = config_of(twilio_number)
+        saved = SavedConfig(settings.JOURNAL_DIR.parent / "numbers", number)
+        after = _load(saved) if options["undo"] else _desired(options)
+        to_change = changes(before, after)
+        self._print_changes(number, to_change, dry_run=options["dry_run"])
         if options["dry_run"]:
             return
+        if to_change:
+            if not options["undo"]:
+                saved.save_once(before)
+            self._update(str(twilio_number.sid), to_change, after)
         if options["undo"]:
-            kept.forget()
-        else:
-            name = str(found.friendly_name or "")
-            label = "" if name == number else name[:128]
-            row, is_new = PhoneNumber.objects.get_or_create(number=number, defaults={"label": label})
-            self.stdout.write(f"{'Added to' if is_new else 'Is among'} Numbers: {row.label or number}.")
-            if to_do:
-                self.stdout.write("Undo with: manage.py configure_number --undo")
-
-    def _after(self, kept: SavedConfig, options: dict[str, Any]) -> dict[str, str]:
-        if not options["undo"]:
-            return wanted(settings.PUBLIC_URL, options["fallback_url"])
-        found = kept.read()
-        if found is None:
-            raise CommandError("Nothing was kept of this number: there is nothing to undo.")
-        return found
-
-    def _show(self, number: str, to_do: list[Change], *, dry_run: bool) -> None:
-        if not to_do:
-            self.stdout.write(f"{number} is set up already; nothing to change.")
+            saved.delete()
             return
-        table = Table(
-            title=f"{number}{', not changed yet (--dry-run)' if dry_run else ''}", title_justify="left"
+        self._add_row(number, str(twilio_number.friendly_name or ""))
+        if to_change:
+            self.stdout.write("To undo: manage.py configure_number --undo")
+
+    def _update(self, number_sid: str, to_change: list[Change], after: dict[str, str]) -> None:
+        updated = async_to_sync(twilio_client.update_number)(
+            number_sid, **{change.field: change.after for change in to_change}
         )
+        if unchanged := changes(config_of(updated), after):
+            titles = ", ".join(change.title for change in unchanged)
+            raise CommandError(f"Twilio accepted the request but did not change: {titles}.")
+
+    def _add_row(self, number: str, friendly_name: str) -> None:
+        label = "" if friendly_name == number else friendly_name[:128]
+        row, is_new = PhoneNumber.objects.get_or_create(number=number, defaults={"label": label})
+        name = row.label or number
+        self.stdout.write(f"Added {name} to Numbers." if is_new else f"{name} is already in Numbers.")
+
+    def _print_changes(self, number: str, to_change: list[Change], *, dry_run: bool) -> None:
+        if not to_change:
+            self.stdout.write(f"{number} is already configured; nothing to change.")
+            return
+        title = f"{number}{' (dry run, nothing changed)' if dry_run else ''}"
+        table = Table(title=title, title_justify="left")
         for column in ("", "before", "after"):
             table.add_column(column, overflow="fold")
-        for change in to_do:
+        for change in to_change:
             table.add_row(change.title, change.before or "-", change.after or "-")
         console = Console(width=WIDTH)
-        with console.capture() as printed:
+        with console.capture() as output:
             console.print(table)
-        self.stdout.write(printed.get())
+        self.stdout.write(output.get())
 
 
-def _is_public() -> bool:
-    return urlsplit(settings.PUBLIC_URL).scheme == "https"
+def _desired(options: dict[str, Any]) -> dict[str, str]:
+    return desired_config(settings.PUBLIC_URL, options["fallback_url"])
+
+
+def _load(saved: SavedConfig) -> dict[str, str]:
+    config = saved.load()
+    if config is None:
+        raise CommandError("No earlier configuration of this number was saved; nothing to undo.")
+    return config

@@ -1,4 +1,4 @@
-"""`manage.py doctor`: what stands between this server and its first call."""
+"""`manage.py doctor`: check whether this server can take calls."""
 
 from __future__ import annotations
 
@@ -10,45 +10,65 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from calls import doctor
+from calls.doctor.check import Result
 from calls.doctor.symptoms import SYMPTOMS
 
 
 class Command(BaseCommand):
     help = (
-        "Asks settings, proxy, Twilio, Vapi, database and disk whether calls can come, and says what to "
-        "fix. Changes nothing. Exit code 1 when something is red."
+        "Checks the settings, the public URL, Twilio, Vapi, the database and the disk, and says how to fix "
+        "what is wrong. Changes nothing. The exit code is 1 when a check is red."
     )
-    requires_system_checks = ()
+    requires_system_checks = ()  # the doctor reports wrong settings itself
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--json", action="store_true", help="one JSON object")
-        parser.add_argument("--only", action="append", choices=doctor.NAMES, default=[], metavar="NAME")
-        parser.add_argument("--symptoms", action="store_true", help="what is noticed, and which checks tell")
+        parser.add_argument("--json", action="store_true", help="print one JSON object")
+        parser.add_argument(
+            "--only",
+            action="append",
+            choices=doctor.NAMES,
+            default=[],
+            metavar="NAME",
+            help="run this check only; can be given more than once",
+        )
+        parser.add_argument(
+            "--symptoms", action="store_true", help="list symptoms, their causes and the checks to run"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["symptoms"]:
-            for row in SYMPTOMS:
-                self.stdout.write(f"{row.noticed}\n  why: {row.causes}\n  fix: {row.fix}")
-                self.stdout.write(f"  see: {', '.join(row.checks)}\n")
+            self._print_symptoms()
             return
-        answers = asyncio.run(doctor.examine(options["only"]))
-        ill = any(each.finding.level == "red" for each in answers)
+        results = asyncio.run(doctor.run_checks(options["only"]))
+        has_red = any(result.finding.level == "red" for result in results)
         if options["json"]:
-            rows = [
-                {
-                    "name": each.check.name, "level": each.finding.level, "seen": each.finding.seen,
-                    "fix": each.finding.fix, "symptoms": list(each.symptoms),
-                }
-                for each in answers
-            ]  # fmt: skip
-            self.stdout.write(json.dumps({"ok": not ill, "checks": rows}))
+            checks = [_as_json(result) for result in results]
+            self.stdout.write(json.dumps({"ok": not has_red, "checks": checks}))
         else:
-            for each in answers:
-                self.stdout.write(f"{each.finding.level:5}  {each.check.name}: {each.finding.seen}")
-                if each.finding.fix:
-                    self.stdout.write(f"       fix: {each.finding.fix}")
-                for noticed in each.symptoms:
-                    self.stdout.write(f"       noticed as: {noticed}")
-        if ill:
+            self._print(results)
+        if has_red:
             self.stdout.flush()
             sys.exit(1)
+
+    def _print(self, results: list[Result]) -> None:
+        for result in results:
+            self.stdout.write(f"{result.finding.level:5}  {result.check.name}: {result.finding.message}")
+            if result.finding.fix:
+                self.stdout.write(f"       fix: {result.finding.fix}")
+            for symptom in result.symptoms:
+                self.stdout.write(f"       symptom: {symptom}")
+
+    def _print_symptoms(self) -> None:
+        for symptom in SYMPTOMS:
+            self.stdout.write(f"{symptom.title}\n  cause: {symptom.causes}\n  fix: {symptom.fix}")
+            self.stdout.write(f"  checks: {', '.join(symptom.checks)}\n")
+
+
+def _as_json(result: Result) -> dict[str, Any]:
+    return {
+        "name": result.check.name,
+        "level": result.finding.level,
+        "seen": result.finding.message,
+        "fix": result.finding.fix,
+        "symptoms": list(result.symptoms),
+    }

@@ -18,18 +18,17 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from calls.demo.server import free_port
+from calls.demo.server_process import free_port
 from calls.doctor import NAMES
 from calls.doctor.symptoms import SYMPTOMS
 from calls.tests.commands import Printed, manage
 from calls.tests.doctor.proxy import END, Authority, Fault, Proxy, tls_proxy
 from calls.tests.live_server import ACCOUNT_SID, AUTH_TOKEN, LiveServer, live_server, own_database
-from calls.twilio.number_config import wanted
-from calls.vapi import assistant_config as assistant_config
-from calls.vapi import tools
+from calls.twilio.number_config import desired_config
+from calls.vapi import assistant_config, tools
 from calls.vapi.assistant_config import Options, ServerDefaults
-from sandbox.twilio.rest_server import NUMBER, CarrierApi
-from sandbox.vapi.server import Assistant
+from sandbox.twilio.rest.server import NUMBER, TwilioRestSimulator
+from sandbox.vapi.server import VapiSimulator
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -41,8 +40,8 @@ LONG_AGO = b"HTTP/1.1 404 No\r\nDate: Mon, 23 Nov 2020 10:00:00 GMT\r\n" + END
 class Desk:
     server: LiveServer
     proxy: Proxy
-    twilio: CarrierApi
-    vapi: Assistant
+    twilio: TwilioRestSimulator
+    vapi: VapiSimulator
     authority: Authority
     old_clock: int  # the port of a far end that lives in another year
     assistant_id: str = ""
@@ -58,8 +57,8 @@ async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
     folder = tmp_path_factory.mktemp("doctor")
     authority, stranger = Authority(folder / "ours"), Authority(folder / "theirs")
     async with (
-        Assistant(listen="energy") as vapi,
-        CarrierApi(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as twilio,
+        VapiSimulator(listen="energy") as vapi,
+        TwilioRestSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as twilio,
         tls_proxy(authority, stranger) as proxy,
         old_clock() as clock,
     ):
@@ -71,12 +70,12 @@ async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
                 FALLBACK_NUMBER="+15550107777", VAPI_WEBHOOK_SECRET=SECRET, REDIS_URL="",
             )  # fmt: skip
             proxy.target = server.port
-            house = ServerDefaults(
+            defaults = ServerDefaults(
                 server_url=f"{public}/vapi/events", secret=SECRET, max_call_seconds=1800, record=False,
                 tools=tools.declarations(),
             )  # fmt: skip
-            made = vapi.store.put(assistant_config.wanted({}, Options(), house))
-            for name, value in wanted(public).items():
+            made = vapi.assistant_store.put(assistant_config.desired_config({}, Options(), defaults))
+            for name, value in desired_config(public).items():
                 setattr(twilio.numbers[NUMBER], name, value)
             twilio.numbers[NUMBER].voice_fallback_url = "https://handler.twilio.com/twiml/EH1"
             async with server:
@@ -129,11 +128,11 @@ def changed(thing: Callable[[Desk], Any], name: str, value: Any) -> Callable[[De
 
 def assistant_with(**fields: Any) -> Callable[[Desk], Callable[[], None]]:
     def break_it(desk: Desk) -> Callable[[], None]:
-        before = dict(desk.vapi.store.get(desk.assistant_id) or {})
-        desk.vapi.store.put(fields, desk.assistant_id)
+        before = dict(desk.vapi.assistant_store.get(desk.assistant_id) or {})
+        desk.vapi.assistant_store.put(fields, desk.assistant_id)
 
         def mend() -> None:
-            desk.vapi.store.put(before, desk.assistant_id)
+            desk.vapi.assistant_store.put(before, desk.assistant_id)
 
         return mend
 
@@ -154,13 +153,13 @@ REDS: dict[str, Red] = {
     ),
     "redirects": Red("Switch the redirect off", "redirects"),
     "this-server": Red("Point the proxy or tunnel to this server's port", "elsewhere"),
-    "headers": Red("hand on all headers", "strips-signature"),
+    "headers": Red("pass all headers unchanged", "strips-signature"),
     "paths": Red("no decoding of %2B", "decodes-query"),
     "bodies": Red("pass POST requests with their body", "drops-body"),
     "signature": Red("with the same TWILIO_AUTH_TOKEN", variables=variables(TWILIO_AUTH_TOKEN="another")),
     "websocket": Red("Upgrade and Connection headers", "no-upgrade"),
     "twilio-account": Red(
-        "it says what the account needs",
+        "see what the account needs",
         broken=changed(lambda desk: desk.twilio.account, "status", "suspended"),
     ),
     "twilio-number": Red(
@@ -229,7 +228,7 @@ async def test_what_builds_on_a_red_is_not_looked_at(desk: Desk) -> None:
     )
     levels = {check["name"]: (check["level"], check["seen"]) for check in json.loads(found.out)["checks"]}
     assert levels["address"][0] == "red"
-    assert levels["websocket"] == ("amber", "Not looked at: address is red.")
+    assert levels["websocket"] == ("amber", "Not checked: address is red.")
 
 
 @pytest.mark.parametrize(
@@ -244,7 +243,7 @@ async def test_what_builds_on_a_red_is_not_looked_at(desk: Desk) -> None:
         (
             "twilio-number",
             Red("", broken=changed(lambda desk: desk.twilio.numbers[NUMBER], "voice_fallback_url", "")),
-            "nowhere else when it is gone",
+            "has no fallback URL",
         ),
         ("assistant-parts", Red("", broken=assistant_with(firstMessage="")), "no first message"),
         ("assistant-limits", Red("", broken=assistant_with(maxDurationSeconds=600)), "own limit is 600"),
@@ -265,13 +264,13 @@ async def test_what_is_not_wrong_but_not_well_is_amber(desk: Desk, name: str, re
 async def test_every_row_of_the_founding_table_is_there_and_names_checks() -> None:
     assert len(SYMPTOMS) >= 3
     for row in SYMPTOMS:
-        assert row.checks and set(row.checks) <= set(NAMES), row.noticed
+        assert row.checks and set(row.checks) <= set(NAMES), row.title
 
 
 async def test_symptoms_are_printed(desk: Desk) -> None:
     printed = await desk.doctor("--symptoms")
     assert printed.code == 0
-    assert all(row.noticed in printed.out for row in SYMPTOMS)
+    assert all(row.title in printed.out for row in SYMPTOMS)
 
 
 async def test_more_workers_than_the_database_has_room_for_are_seen(desk: Desk) -> None:
@@ -281,4 +280,4 @@ async def test_more_workers_than_the_database_has_room_for_are_seen(desk: Desk) 
     settings = {"DATABASE_URL": url, "WEB_CONCURRENCY": "1000"}
     found = await desk.doctor("--only", "database", "--json", **settings)
     (check,) = json.loads(found.out)["checks"]
-    assert check["level"] == "amber" and "may want 10000 connections" in check["seen"], check
+    assert check["level"] == "amber" and "may need 10000 connections" in check["seen"], check
