@@ -1,7 +1,7 @@
-"""Who may speak to the webhooks: Twilio's signature and Vapi's secret, before anything else is read.
+"""Authentication of webhooks: Twilio's signature and Vapi's secret, before anything else is read.
 
-A refused request is answered with a 4xx and one plain sentence, logged once and counted. Whatever a
-stranger sends, it is never a 5xx.
+A rejected request is answered with a 4xx and one sentence, logged once and counted. Nothing that a stranger
+sends leads to a 5xx.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, Query
 from django.views.decorators.csrf import csrf_exempt
 
 from bridge.context import BridgeContext, context_of
+from bridge.routes import Route
 
 logger = logging.getLogger(__name__)
 
-# Requests turned away since the process started, by endpoint and reason; both are our own words.
-refused: Counter[str] = Counter()
+# Rejected requests since the process started, by endpoint and status. Neither comes from the request.
+rejected: Counter[str] = Counter()
 
 SID = re.compile(r"[A-Za-z0-9]{1,64}")
 TIMESTAMP = re.compile(r"[0-9]{1,16}")
 HMAC_WINDOW_SECONDS = 300
-MAX_VAPI_BODY = 8 * 1024 * 1024  # an end-of-call report carries the whole conversation, several times
+MAX_VAPI_BODY_BYTES = 8 * 1024 * 1024  # an end-of-call report contains the transcript several times
 
 AsyncView = Callable[..., Coroutine[Any, Any, HttpResponse]]
 
 
 @dataclass(frozen=True, slots=True)
 class TwilioRequest:
-    """A webhook that Twilio signed, about one call."""
+    """A webhook about one call, with a valid signature of Twilio's."""
 
     bridge: BridgeContext
     call_sid: str
@@ -53,61 +54,76 @@ class TwilioRequest:
         text = self.form.get(name, "")
         return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
 
+    @property
+    def is_inbound(self) -> bool:
+        """Whether somebody called us; otherwise we placed the call."""
+        return not self.text("Direction", 16).startswith("outbound")
+
+    @property
+    def our_number(self) -> str:
+        return self.text("To" if self.is_inbound else "From")
+
+    @property
+    def route(self) -> Route:
+        return self.bridge.admission.route_for(self.our_number)
+
 
 @dataclass(frozen=True, slots=True)
 class VapiRequest:
-    """A webhook that knew Vapi's secret; `body` is raw and bounded."""
+    """A webhook that proved Vapi's secret. `body` is raw, at most `MAX_VAPI_BODY_BYTES` long."""
 
     bridge: BridgeContext
     body: bytes
     query: QueryDict
 
 
-def bridge_of(request: HttpRequest) -> BridgeContext:
-    """The bridge of this server process; `voiceai/asgi.py` puts it into every scope."""
+def require_bridge(request: HttpRequest) -> BridgeContext:
+    """The bridge of this server process, which `voiceai/asgi.py` puts into every scope."""
     assert isinstance(request, ASGIRequest)
     return context_of(request.scope)
 
 
-def refuse(where: str, why: str, status: int) -> HttpResponse:
-    """Turn a request away. `why` is one of our own sentences: nothing of the request is repeated."""
-    refused[f"{where} {status}"] += 1
-    logger.warning("%s refused with %d: %s", where, status, why)
-    return HttpResponse(f"{why}\n", status=status, content_type="text/plain; charset=utf-8")
+def reject(endpoint: str, reason: str, status: int) -> HttpResponse:
+    """Answer with a 4xx. `reason` is a fixed sentence: nothing of the request is repeated."""
+    rejected[f"{endpoint} {status}"] += 1
+    logger.warning("%s rejected with %d: %s", endpoint, status, reason)
+    return HttpResponse(f"{reason}\n", status=status, content_type="text/plain; charset=utf-8")
 
 
 def twilio_signed(view: Callable[[TwilioRequest], Coroutine[Any, Any, HttpResponse]]) -> AsyncView:
-    """Let through GET and POST requests that Twilio signed for this account, and that name a call."""
-    where = f"/twilio/{view.__name__}"
+    """Accept GET and POST requests that Twilio signed for this account and that have a CallSid."""
+    endpoint = f"/twilio/{view.__name__}"
 
     @csrf_exempt
     @wraps(view)
     async def checked(request: HttpRequest) -> HttpResponse:
         if request.method not in ("GET", "POST"):
             return HttpResponseNotAllowed(["GET", "POST"])
-        bridge = bridge_of(request)
+        bridge = require_bridge(request)
         try:
             form, signed = _read_form(request)
         except (SuspiciousOperation, BadRequest, UnicodeDecodeError, ValueError):
-            return refuse(where, "This is not a form that Twilio sends.", 400)
+            return reject(endpoint, "The body is not a form as Twilio sends it.", 400)
         signature = request.headers.get("X-Twilio-Signature", "")
-        if not bridge.admission.verify_request(_path_as_asked(request), signed, signature):
-            return refuse(
-                where, "The X-Twilio-Signature is missing or does not match PUBLIC_URL and token.", 403
+        if not bridge.admission.verify_request(_path_and_query(request), signed, signature):
+            return reject(
+                endpoint,
+                "X-Twilio-Signature is missing, or does not match PUBLIC_URL and TWILIO_AUTH_TOKEN.",
+                403,
             )
         account = bridge.config.twilio_account_sid
         if account and form.get("AccountSid", "") != account:
-            return refuse(where, "AccountSid is not the configured account.", 403)
+            return reject(endpoint, "AccountSid is not the configured account.", 403)
         call_sid = form.get("CallSid", "")
         if not SID.fullmatch(call_sid):
-            return refuse(where, "CallSid is missing or malformed.", 400)
+            return reject(endpoint, "CallSid is missing or malformed.", 400)
         return await view(TwilioRequest(bridge, call_sid, form, request.GET))
 
     return checked
 
 
 def _read_form(request: HttpRequest) -> tuple[QueryDict, Mapping[str, Any] | str]:
-    """The parameters, and what of them the signature covers."""
+    """The parameters of the request, and those that the signature covers."""
     if request.method == "GET":
         return request.GET, {}
     if request.content_type == "multipart/form-data":
@@ -117,14 +133,14 @@ def _read_form(request: HttpRequest) -> tuple[QueryDict, Mapping[str, Any] | str
     return request.POST, request.POST
 
 
-def _path_as_asked(request: HttpRequest) -> str:
-    """Path and query as Twilio wrote them: the signature covers every character."""
+def _path_and_query(request: HttpRequest) -> str:
+    """Exactly as Twilio wrote them: the signature covers every character."""
     query = request.META.get("QUERY_STRING", "")
     return f"{request.path}?{query}" if query else request.path
 
 
 def vapi_authenticated(view: Callable[[VapiRequest], Coroutine[Any, Any, HttpResponse]]) -> AsyncView:
-    """Let through POST requests that prove the configured secret. No secret: nothing comes through.
+    """Accept POST requests that prove VAPI_WEBHOOK_SECRET. Without one, every request is rejected.
 
     The proof is `X-Vapi-Secret`, `Authorization: Bearer`, or an HMAC-SHA256 in `X-Signature` over
     `{X-Timestamp}.{body}` not older than five minutes.
@@ -135,29 +151,29 @@ def vapi_authenticated(view: Callable[[VapiRequest], Coroutine[Any, Any, HttpRes
     async def checked(request: HttpRequest) -> HttpResponse:
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
-        bridge = bridge_of(request)
+        bridge = require_bridge(request)
         secret = bridge.config.vapi_webhook_secret
         if not secret:
-            return refuse("/vapi/events", "VAPI_WEBHOOK_SECRET is not set, so nothing is accepted.", 401)
-        # Not request.body: Django's limit of 2.5 MB for it is less than a long call's report.
-        body = request.read(MAX_VAPI_BODY + 1)
-        if len(body) > MAX_VAPI_BODY:
-            return refuse("/vapi/events", "The body is larger than 8 MB.", 413)
-        if not (_knows_secret(request, secret) or _signed_body(request, body, secret, time.time())):
-            return refuse("/vapi/events", "The secret is missing or wrong.", 401)
+            return reject("/vapi/events", "VAPI_WEBHOOK_SECRET is not set, so no request is accepted.", 401)
+        # Not request.body: Django limits it to 2.5 MB, less than the report of a long call.
+        body = request.read(MAX_VAPI_BODY_BYTES + 1)
+        if len(body) > MAX_VAPI_BODY_BYTES:
+            return reject("/vapi/events", "The body is larger than 8 MB.", 413)
+        if not (_has_secret(request, secret) or _has_signature(request, body, secret, time.time())):
+            return reject("/vapi/events", "The secret is missing or wrong.", 401)
         return await view(VapiRequest(bridge, body, request.GET))
 
     return checked
 
 
-def _knows_secret(request: HttpRequest, secret: str) -> bool:
+def _has_secret(request: HttpRequest, secret: str) -> bool:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    by_header = _same(request.headers.get("X-Vapi-Secret", ""), secret)
-    by_bearer = _same(token.strip(), secret) and scheme.lower() == "bearer"
+    by_header = _equal(request.headers.get("X-Vapi-Secret", ""), secret)
+    by_bearer = _equal(token.strip(), secret) and scheme.lower() == "bearer"
     return by_header or by_bearer
 
 
-def _signed_body(request: HttpRequest, body: bytes, secret: str, now: float) -> bool:
+def _has_signature(request: HttpRequest, body: bytes, secret: str, now: float) -> bool:
     timestamp = request.headers.get("X-Timestamp", "")
     signature = request.headers.get("X-Signature", "").removeprefix("sha256=").lower()
     if not signature or not TIMESTAMP.fullmatch(timestamp):
@@ -166,9 +182,9 @@ def _signed_body(request: HttpRequest, body: bytes, secret: str, now: float) -> 
     if abs(now - seconds) > HMAC_WINDOW_SECONDS:
         return False
     expected = hmac.new(secret.encode(), timestamp.encode("ascii") + b"." + body, sha256).hexdigest()
-    return _same(signature, expected)
+    return _equal(signature, expected)
 
 
-def _same(header: str, secret: str) -> bool:
-    """Compare in constant time, as bytes: a str with other than ASCII would raise."""
+def _equal(header: str, secret: str) -> bool:
+    """Compare in constant time. As bytes, because `compare_digest` raises for a str that is not ASCII."""
     return hmac.compare_digest(header.encode("latin-1", "replace"), secret.encode())

@@ -1,20 +1,19 @@
-"""What we ask of Twilio: end a call, hand it to a person, place one, look at one; set up a number.
+"""Twilio's REST API: end, transfer, place and fetch calls; find and update phone numbers.
 
-Twilio's own client over a transport of ours: its asynchronous one applies no timeout, and authenticates in
-a way that aiohttp is about to drop.
+It uses Twilio's own client over an HTTP transport of ours: Twilio's asynchronous transport applies no
+timeout, and authenticates in a way that aiohttp is about to drop.
 
-Whatever goes wrong becomes one sentence that a page can show; Twilio's own words stay out of it, for they
-name account, call and number.
+Every failure becomes a `VendorError` with one sentence for staff. Twilio's own messages are left out of it,
+because they contain account, call and number.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import urlencode, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 from django.conf import settings
@@ -25,23 +24,37 @@ from twilio.rest import Client
 from twilio.rest.api.v2010.account import AccountInstance
 from twilio.rest.api.v2010.account.call import CallInstance
 from twilio.rest.api.v2010.account.incoming_phone_number import IncomingPhoneNumberInstance
-from twilio.twiml.voice_response import VoiceResponse
 
 from calls.masking import mask_number, short_sid
-from calls.vendor_errors import VendorError
+from calls.twilio import twiml
+from calls.vendor_errors import (
+    VendorError,
+    rate_limited,
+    read_bounded,
+    server_error,
+    timed_out,
+    unreachable,
+    unreadable,
+)
 
 log = logging.getLogger(__name__)
 
-TWILIO = "https://api.twilio.com"
-SECONDS = 5.0
-DIAL_SECONDS = 20
-MAX_ANSWER_BYTES = 1 << 16
-OVER = "The call is already over."
-OVER_CODES = (20404, 21220)  # no such call any more; not in a state that can be changed
+VENDOR = "Twilio"
+TWILIO_API = "https://api.twilio.com"
+REQUEST_SECONDS = 5.0
+MAX_RESPONSE_BYTES = 1 << 16
+CALL_IS_OVER = "The call is already over."
+CALL_IS_OVER_CODES = (20404, 21220)  # no such call any more; not in a state that can be changed
+ERROR_SENTENCES = {
+    21210: "The number to call from does not belong to the Twilio account.",
+    21211: "Twilio cannot call this number: it is not valid.",
+    21212: "The number to call from does not belong to the Twilio account.",
+    21219: "A trial account can call verified numbers only.",
+}
 
 
 class _Transport(AsyncHttpClient):  # type: ignore[misc]
-    """One request at the configured origin, in place of the one that the client names."""
+    """Sends each request to the configured origin instead of the one that the client names."""
 
     def __init__(self, base_url: str) -> None:
         super().__init__(log, True)
@@ -64,143 +77,118 @@ class _Transport(AsyncHttpClient):  # type: ignore[misc]
             aiohttp.ClientSession(trust_env=False) as http,
             http.request(
                 method, url, params=params, data=data, headers=headers, allow_redirects=False
-            ) as answer,
+            ) as response,
         ):
-            text = b""
-            while len(text) < MAX_ANSWER_BYTES and (more := await answer.content.read(MAX_ANSWER_BYTES)):
-                text += more
-            return Response(answer.status, text.decode("utf-8", "replace"), answer.headers)
+            body = await read_bounded(response, MAX_RESPONSE_BYTES)
+            return Response(response.status, body.decode("utf-8", "replace"), response.headers)
 
 
 async def hang_up(call_sid: str) -> None:
-    """End the call, whatever it is doing."""
-    await _update(call_sid, status="completed")
+    """End the call in whatever state it is."""
+    await _update_call(call_sid, status="completed")
 
 
-async def transfer(call_sid: str, person: str, *, about: str = "") -> None:
-    """Take the call from the assistant and dial `person`; nobody there, and the caller hears an apology.
+async def transfer(call_sid: str, number: str, *, reason: str = "") -> None:
+    """Take the call from the assistant and dial `number`. If nobody answers, the caller hears an apology.
 
-    Whoever picks up is told first that the call is handed over, and what it is `about`.
+    The person who answers hears first that the call was handed over, and the `reason`.
     """
-    response = VoiceResponse()
-    public = settings.PUBLIC_URL
-    dial = response.dial(action=f"{public}/twilio/after?dialed=1", timeout=DIAL_SECONDS)
-    # Wrapped up, for addresses are written into access logs, and these are a caller's words.
-    dial.number(person, url=f"{public}/twilio/whisper?{urlencode({'about': wrap(about)})}")
-    await _update(call_sid, twiml=str(response))
+    response = twiml.dial_with_whisper(settings.PUBLIC_URL, number, reason)
+    await _update_call(call_sid, twiml=str(response))
 
 
-def wrap(words: str) -> str:
-    """Words as a part of an address that nobody reads in passing."""
-    return base64.urlsafe_b64encode(words.encode()).decode().rstrip("=")
-
-
-def unwrap(text: str) -> str:
-    """The words again; empty for what is none."""
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
-    except ValueError:
-        return ""
-
-
-async def create_call(**facts: Any) -> str:
-    """Place a call and return its CallSid. Never asked twice: a lost answer may be a call that rings."""
-    call = await _ask("a new call", lambda client: client.calls.create_async(**facts))
+async def create_call(**parameters: Any) -> str:
+    """Place a call and return its CallSid. Never retried: after a lost response, the call may be ringing."""
+    call = await _request("a new call", lambda client: client.calls.create_async(**parameters))
     return str(call.sid)
 
 
 async def fetch_call(call_sid: str) -> CallInstance:
-    """What Twilio knows of a call: status, duration, price (None for minutes after the end), ..."""
-    return await _ask(short_sid(call_sid), lambda client: client.calls(call_sid).fetch_async())
+    """Status, duration, price and so on. The price is None until minutes after the end of the call."""
+    return await _request(short_sid(call_sid), lambda client: client.calls(call_sid).fetch_async())
 
 
 async def fetch_account() -> AccountInstance:
-    """The account of our settings: its status and type."""
-    return await _ask(
+    """The configured account: its status and type."""
+    return await _request(
         "account",
         lambda client: client.api.accounts(settings.TWILIO_ACCOUNT_SID).fetch_async(),
-        gone="Twilio knows no such account: check TWILIO_ACCOUNT_SID.",
+        not_found="Twilio has no such account. Check TWILIO_ACCOUNT_SID.",
     )
 
 
 async def find_number(number: str) -> IncomingPhoneNumberInstance | None:
-    """One of the account's numbers, as it is set up at Twilio; None when the account has no such number."""
-    found = await _ask(
+    """The configuration of one of the account's numbers; None when the account does not have the number."""
+    numbers = await _request(
         mask_number(number),
         lambda client: client.incoming_phone_numbers.list_async(phone_number=number, limit=20),
     )
-    # Twilio finds what a number is a part of, too.
-    return next((each for each in found if each.phone_number == number), None)
+    # Twilio's filter matches parts of a number, too.
+    return next((match for match in numbers if match.phone_number == number), None)
 
 
-async def change_number(number_sid: str, **changes: str) -> IncomingPhoneNumberInstance:
-    """Set a number up; what is not named stays as it is."""
-    return await _ask(
+async def update_number(number_sid: str, **changes: str) -> IncomingPhoneNumberInstance:
+    """Change the named fields of a number's configuration, and no others."""
+    return await _request(
         short_sid(number_sid),
         lambda client: client.incoming_phone_numbers(number_sid).update_async(**changes),
-        gone="The account has no such number any more.",
+        not_found="The account no longer has this number.",
     )
 
 
-async def _update(call_sid: str, **changes: str) -> None:
-    await _ask(short_sid(call_sid), lambda client: client.calls(call_sid).update_async(**changes))
+async def _update_call(call_sid: str, **changes: str) -> None:
+    await _request(short_sid(call_sid), lambda client: client.calls(call_sid).update_async(**changes))
 
 
-async def _ask(about: str, question: Callable[[Client], Awaitable[Any]], *, gone: str = OVER) -> Any:
-    """One request; `about` is for the log, `gone` what a 404 means. Raises nothing but `VendorError`."""
+async def _request(
+    subject: str, send: Callable[[Client], Awaitable[Any]], *, not_found: str = CALL_IS_OVER
+) -> Any:
+    """One request. Raises nothing but `VendorError`.
+
+    `subject` is for the log; `not_found` is the sentence for a 404.
+    """
     if not settings.TWILIO_ACCOUNT_SID or not settings.TWILIO_AUTH_TOKENS:
         raise VendorError(
-            "Twilio cannot be asked: TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN are not both set."
+            "Cannot send requests to Twilio: TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN are not both set."
         )
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(REQUEST_SECONDS):
             transport = _Transport(settings.TWILIO_BASE_URL)
             client = Client(
                 settings.TWILIO_ACCOUNT_SID, settings.TWILIO_AUTH_TOKENS[0], http_client=transport
             )
-            return await question(client)
+            return await send(client)
     except TimeoutError:
-        raise VendorError(
-            f"Twilio did not answer within {SECONDS:.0f} seconds. It may have been done all the same.",
-            may_have_happened=True,
-        ) from None
+        raise timed_out(VENDOR, REQUEST_SECONDS) from None
     except TwilioException as error:
-        raise VendorError(_sentence(about, error, gone), status=_status_of(error)) from None
+        raise VendorError(_sentence_of(subject, error, not_found), status=_status_of(error)) from None
     except (aiohttp.ClientConnectorError, OSError) as error:
-        log.warning("%s: no connection to Twilio: %s", about, type(error).__name__)
-        raise VendorError("Twilio cannot be reached from here.") from None
-    except (aiohttp.ClientError, ValueError) as error:  # cut off, or no JSON: who knows what was done
-        log.warning("%s: no answer from Twilio: %s", about, type(error).__name__)
-        raise VendorError("Twilio's answer was cut off or unreadable.", may_have_happened=True) from None
+        log.warning("%s: no connection to Twilio: %s", subject, type(error).__name__)
+        raise unreachable(VENDOR) from None
+    except (aiohttp.ClientError, ValueError) as error:  # cut off, or not JSON: it may have been carried out
+        log.warning("%s: no readable response from Twilio: %s", subject, type(error).__name__)
+        raise unreadable(VENDOR) from None
 
 
 def _status_of(error: TwilioException) -> int | None:
-    """Where a list is refused, the client raises the bare answer."""
+    """The HTTP status. For a list request, Twilio's client raises the bare response."""
     status = getattr(error, "status", None)
-    answer = error.args[1] if status is None and len(error.args) > 1 else None
-    found = getattr(answer, "status_code", status)
-    return found if isinstance(found, int) else None
+    response = error.args[1] if status is None and len(error.args) > 1 else None
+    status = getattr(response, "status_code", status)
+    return status if isinstance(status, int) else None
 
 
-_REFUSALS = {
-    21210: "Twilio does not know the number that we would call from as one of the account's.",
-    21211: "Twilio says that this is no number that can be called.",
-    21212: "Twilio does not know the number that we would call from as one of the account's.",
-    21219: "A trial account calls verified numbers only.",
-}
-
-
-def _sentence(about: str, error: TwilioException, gone: str) -> str:
+def _sentence_of(subject: str, error: TwilioException, not_found: str) -> str:
     status, code = _status_of(error), getattr(error, "code", None)
-    log.warning("%s: Twilio refuses: status %s, code %s", about, status, code)
-    if code in _REFUSALS:
-        return _REFUSALS[code]
-    if code in OVER_CODES or status == 404:
-        return gone
+    log.warning("%s: Twilio rejected the request: status %s, code %s", subject, status, code)
+    if code in ERROR_SENTENCES:
+        return ERROR_SENTENCES[code]
+    if code in CALL_IS_OVER_CODES or status == 404:
+        return not_found
     if status in (401, 403):
-        return "Twilio refuses our credentials: check TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN."
+        return "Twilio rejected our credentials. Check TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN."
     if status == 429:
-        return "Twilio is asked too often at the moment. Try again in a few seconds."
+        return rate_limited(VENDOR)
     if status is not None and status >= 500:
-        return f"Twilio has trouble of its own ({status}). Try again."
-    return f"Twilio refuses ({code or status or 'no reason given'})."
+        return server_error(VENDOR, status)
+    return f"Twilio rejected the request ({code or status or 'no reason given'})."

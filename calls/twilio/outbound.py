@@ -10,7 +10,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 
 from calls.models import Call, PhoneNumber
-from calls.phone_numbers import e164, is_allowed
+from calls.phone_numbers import parse_e164, is_allowed
 from calls.twilio import client as twilio_client
 from calls.vendor_errors import VendorError
 
@@ -24,7 +24,7 @@ MACHINES = {"off": "", "hang-up": "Enable", "leave-message": "DetectMessageEnd"}
 def numbers_for(to_number: str, from_number: str = "") -> tuple[str, str]:
     """Both numbers as Twilio wants them, if this call may be placed. Raises `VendorError`."""
     try:
-        callee, ours = e164(to_number), e164(from_number or settings.TWILIO_PHONE_NUMBER or _only_number())
+        callee, ours = parse_e164(to_number), parse_e164(from_number or settings.TWILIO_PHONE_NUMBER or _only_number())
     except ValidationError as error:
         raise VendorError(" ".join(error.messages)) from None
     if not settings.OUTBOUND_ALLOWED:

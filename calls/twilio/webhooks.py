@@ -1,16 +1,15 @@
-"""Twilio asks, Twilio tells, Vapi tells: TwiML out, journal entries in.
+"""Twilio's webhooks, and the health probes: TwiML out, journal entries in.
 
-`voice` answers a ringing call within milliseconds, from memory alone: no query, nothing to wait for.
-`after` decides what the caller hears once the stream is over; whatever it does not know, it answers
-as if the assistant had failed, so that nobody is left in silence. The rest only take note. Every one
-may be asked twice, late, and in any order.
+`voice` answers a ringing call within milliseconds, from memory alone: no query, no wait.
+`after` decides what the caller hears once the stream is over. When it does not know why the stream ended, it
+answers as if the assistant had failed, so that no caller is left in silence. `status` and `stream` only
+record what they report. Each may be requested twice, late and in any order.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
 from binascii import crc32
 from concurrent.futures import ThreadPoolExecutor
@@ -20,51 +19,40 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from twilio.twiml.voice_response import VoiceResponse
 
 from bridge.admission import Offer
-from bridge.context import BridgeContext
-from bridge.end_reasons import MACHINE_ANSWERED
+from bridge.end_reasons import LIMIT_REACHED, MACHINE_ANSWERED, OUT_OF_HOURS
 from bridge.journal import CallOffered, CarrierReported, TimelineEvent
-from calls import end_reasons as words
+from bridge.routes import Route
+from calls import end_reasons
+from calls.end_reasons import FollowUp
 from calls.masking import mask_number, short_sid
 from calls.models import Call
-from calls.twilio import client as twilio_client
-from calls.webhook_auth import TwilioRequest, bridge_of, twilio_signed
+from calls.twilio import twiml
+from calls.webhook_auth import TwilioRequest, require_bridge, twilio_signed
 
 logger = logging.getLogger(__name__)
 
-UNAVAILABLE = "We are sorry, our assistant is not available at the moment. Please call again later."
-BUSY = "All our lines are busy at the moment. Please call again in a few minutes."
-GOODBYE = "We have to end this call here. Thank you for calling. Goodbye."
-CLOSED = "We are closed at the moment. Please call again during our opening hours."
-WHISPER = "This is a call that was handed over to you."
-NOBODY_THERE = "We are sorry, nobody can take your call right now. Please call again later."
-
-# What detection says at once. One that waits for the beep, to leave a message, says something else.
+# `AnsweredBy` when detection is to hang up on machines. To leave a message, it is `machine_end_...`.
 MACHINES = ("machine_start", "fax")
 
-DIAL_SECONDS = 20
-FIND_SECONDS = 0.5
+CACHE_SECONDS = 0.5
 ROW_SECONDS = 1.0
 
-# Rows are read on threads of our own. The thread that Django gives to a request cannot be left while a
-# query hangs in it; one of these can, and there are never more than four of them.
+# Rows are read on threads of our own: a request can leave one of these while a query hangs in it, which
+# it cannot do with the thread that Django gives it. There are never more than four.
 _row_readers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="after-row")
-
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @twilio_signed
 async def voice(call: TwilioRequest) -> HttpResponse:
-    """A call has come (or one that we placed was picked up): connect it to a media stream."""
+    """A call came in, or one that we placed was answered: connect it to a media stream."""
     from_number, to_number = call.text("From"), call.text("To")
     direction = call.text("Direction", 16) or "inbound"
-    inbound = not direction.startswith("outbound")
-    ours = to_number if inbound else from_number
     answered_by = call.text("AnsweredBy", 32)
     if answered_by in MACHINES:
         offer = Offer(refused=MACHINE_ANSWERED)
     else:
         offer = call.bridge.admission.offer(
-            call.call_sid, call.text("AccountSid"), ours, from_number, inbound=inbound
+            call.call_sid, call.text("AccountSid"), call.our_number, from_number, inbound=call.is_inbound
         )
     call.bridge.journal.write(
         CallOffered(
@@ -87,66 +75,59 @@ async def voice(call: TwilioRequest) -> HttpResponse:
         f", refused: {offer.refused}" if offer.refused else "",
     )
     if offer.refused == MACHINE_ANSWERED:
-        return hang_up()
+        return _respond(twiml.hang_up())
     if offer.refused:
-        return twiml(human_or(polite_line(offer.refused, call.bridge, ours), call.bridge, ours))
-
-    public = call.bridge.config.public_url
-    response = VoiceResponse()
+        return _respond(_fallback_or_say(call, _notice_for(offer.refused, call.route)))
     route = call.bridge.admission.route(offer.route_id)
-    if route.disclosure:
-        response.say(speakable(route.disclosure))  # before all else
-    if route.greeting:
-        response.say(speakable(route.greeting))
-    connect = response.connect(action=f"{public}/twilio/after")
-    stream = connect.stream(url=call.bridge.config.stream_url, status_callback=f"{public}/twilio/stream")
-    stream.parameter(name="ticket", value=offer.ticket)
-    stream.parameter(name="route", value=offer.route_id)
-    response.say(UNAVAILABLE)  # heard only when the stream never opened and nobody could be asked why
-    return twiml(response)
+    config = call.bridge.config
+    return _respond(
+        twiml.connect_stream(
+            config.public_url,
+            config.stream_url,
+            ticket=offer.ticket,
+            route_id=offer.route_id,
+            disclosure=route.disclosure,
+            greeting=route.greeting,
+        )
+    )
 
 
 @twilio_signed
 async def after(call: TwilioRequest) -> HttpResponse:
-    """The stream is over, or the human whom we dialled is: what does the caller hear now?"""
+    """The stream is over, or the call to a person is: what the caller hears next."""
     if call.query.get("dialed"):
-        dial_status = call.text("DialCallStatus", 16)
-        met = dial_status in ("completed", "answered")
-        kind = "person-answered" if met else "person-not-reached"
-        facts = {"status": dial_status, "seconds": call.whole_number("DialCallDuration")}
-        call.bridge.journal.write(
-            TimelineEvent(call.call_sid, crc32(kind.encode()) >> 1, kind, data=facts, source="carrier")
-        )
-        response = VoiceResponse()
-        if not met:
-            response.say(NOBODY_THERE)
-        response.hangup()
-        logger.info("%s = after dial: %s", short_sid(call.call_sid), "met a person" if met else "apology")
-        return twiml(response)
+        return _after_dial(call)
+    reason = await find_end_reason(call)
+    follow_up = end_reasons.explain(reason).follow_up
+    logger.info("%s = after %s: %s", short_sid(call.call_sid), reason or "an unknown end", follow_up)
+    if follow_up == FollowUp.HANG_UP:
+        return _respond(twiml.hang_up())
+    is_notice = follow_up == FollowUp.FALLBACK_OR_NOTICE
+    sentence = _notice_for(reason, call.route) if is_notice else twiml.UNAVAILABLE
+    return _respond(_fallback_or_say(call, sentence))
 
-    reason = await end_reason_of(call)
-    answer = words.ending(reason).answer
-    logger.info("%s = after %s: %s", short_sid(call.call_sid), reason or "an unknown end", answer)
-    if answer == words.Answer.HANG_UP:
-        return hang_up()
-    direction = call.text("Direction", 16)
-    ours = call.text("From") if direction.startswith("outbound") else call.text("To")
-    line = polite_line(reason, call.bridge, ours) if answer == words.Answer.POLITE else UNAVAILABLE
-    return twiml(human_or(line, call.bridge, ours))
+
+def _after_dial(call: TwilioRequest) -> HttpResponse:
+    """The call to a person is over, or nobody answered it."""
+    dial_status = call.text("DialCallStatus", 16)
+    was_answered = dial_status in ("completed", "answered")
+    kind = "person-answered" if was_answered else "person-not-reached"
+    data = {"status": dial_status, "seconds": call.whole_number("DialCallDuration")}
+    index = crc32(kind.encode()) >> 1  # the same each time that Twilio repeats the request
+    call.bridge.journal.write(TimelineEvent(call.call_sid, index, kind, data=data, source="carrier"))
+    logger.info("%s = after dial: %s", short_sid(call.call_sid), "answered" if was_answered else "apology")
+    return _respond(twiml.hang_up() if was_answered else twiml.say_and_hang_up(twiml.NOBODY_THERE))
 
 
 @twilio_signed
 async def whisper(call: TwilioRequest) -> HttpResponse:
-    """A person has picked up: what they hear before the caller is put through."""
-    about = speakable(twilio_client.unwrap(call.query.get("about", "")))
-    response = VoiceResponse()
-    response.say(f"{WHISPER} {about}".strip())
-    return twiml(response)
+    """A person answered: what they hear before the caller is connected."""
+    return _respond(twiml.whisper(call.query.get("about", "")))
 
 
 @twilio_signed
 async def status(call: TwilioRequest) -> HttpResponse:
-    """How the call stands, in Twilio's words."""
+    """The status of the call changed."""
     call.bridge.journal.write(
         CarrierReported(
             call_sid=call.call_sid,
@@ -163,7 +144,7 @@ async def status(call: TwilioRequest) -> HttpResponse:
 
 @twilio_signed
 async def stream(call: TwilioRequest) -> HttpResponse:
-    """The media stream started, stopped, or failed, as Twilio saw it."""
+    """The media stream started, stopped or failed at Twilio."""
     call.bridge.journal.write(
         CarrierReported(
             call_sid=call.call_sid,
@@ -176,36 +157,34 @@ async def stream(call: TwilioRequest) -> HttpResponse:
 
 
 async def healthz(request: HttpRequest) -> HttpResponse:
-    """The process lives. Says nothing about the database, on purpose: calls go on without it."""
+    """Liveness of the process. It does not test the database, because calls work without it."""
     return HttpResponse("ok\n", content_type="text/plain")
 
 
 async def readyz(request: HttpRequest) -> HttpResponse:
-    """Whether this process takes new calls."""
-    admission = bridge_of(request).admission
+    """Readiness: whether this process accepts new calls."""
+    admission = require_bridge(request).admission
     accepting = admission.accepting
     facts = {"accepting": accepting, "live_calls": admission.live_calls}
     return JsonResponse(facts, status=200 if accepting else 503)
 
 
-async def end_reason_of(call: TwilioRequest) -> str | None:
-    """Why the stream ended: from memory or the shared cache, else from the row, else None."""
+async def find_end_reason(call: TwilioRequest) -> str | None:
+    """Why the stream ended: from memory or the shared cache, then from the call's row, else None."""
     try:
-        async with asyncio.timeout(FIND_SECONDS):
-            reason = await call.bridge.endings.find(call.call_sid)
-    except Exception as error:  # a dead cache must not cost the caller the answer
-        logger.warning("%s: the end reason could not be looked up: %r", short_sid(call.call_sid), error)
+        async with asyncio.timeout(CACHE_SECONDS):
+            reason = await call.bridge.end_reasons.find(call.call_sid)
+    except Exception as error:  # the caller gets an answer when the cache is down, too
+        logger.warning("%s: cannot read the end reason from the cache: %r", short_sid(call.call_sid), error)
         reason = None
     if reason:
         return reason
     try:
         async with asyncio.timeout(ROW_SECONDS):
-            found = asyncio.get_running_loop().run_in_executor(
-                _row_readers, _end_reason_in_row, call.call_sid
-            )
-            return await found or None
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(_row_readers, _end_reason_in_row, call.call_sid) or None
     except (DatabaseError, InterfaceError, TimeoutError, OSError) as error:
-        logger.warning("%s: the row could not be read: %s", short_sid(call.call_sid), type(error).__name__)
+        logger.warning("%s: cannot read the row: %s", short_sid(call.call_sid), type(error).__name__)
         return None
 
 
@@ -216,43 +195,21 @@ def _end_reason_in_row(call_sid: str) -> str:
         connections.close_all()
 
 
-def hang_up() -> HttpResponse:
-    response = VoiceResponse()
-    response.hangup()
-    return twiml(response)
+def _notice_for(reason: str | None, route: Route) -> str:
+    """What a caller hears when nothing failed but the call cannot begin or go on."""
+    if reason == LIMIT_REACHED:
+        return twiml.GOODBYE
+    if reason == OUT_OF_HOURS:
+        return route.closed_message or twiml.CLOSED
+    return twiml.BUSY
 
 
-def polite_line(reason: str | None, bridge: BridgeContext, our_number: str) -> str:
-    """What is said where nothing broke and the call still does not go on."""
-    match reason:
-        case "limit-reached":
-            return GOODBYE
-        case "out-of-hours":
-            return bridge.admission.route_for(our_number).closed_message or CLOSED
-        case _:
-            return BUSY
+def _fallback_or_say(call: TwilioRequest, sentence: str) -> VoiceResponse:
+    """Dial the fallback number. Without one, say the sentence and hang up."""
+    if number := call.route.fallback_number:
+        return twiml.dial(call.bridge.config.public_url, number)
+    return twiml.say_and_hang_up(sentence)
 
 
-def human_or(line: str, bridge: BridgeContext, our_number: str) -> VoiceResponse:
-    """Dial the person who stands in, or say `line` where nobody does."""
-    response = VoiceResponse()
-    person = bridge.admission.route_for(our_number).fallback_number
-    if person:
-        response.dial(
-            speakable(person),
-            action=f"{bridge.config.public_url}/twilio/after?dialed=1",
-            timeout=DIAL_SECONDS,
-        )
-    else:
-        response.say(speakable(line))
-        response.hangup()
-    return response
-
-
-def speakable(text: str) -> str:
-    """`text` without the characters that XML cannot hold, whose presence would cost the whole answer."""
-    return _NOT_XML.sub(" ", text)
-
-
-def twiml(response: VoiceResponse) -> HttpResponse:
+def _respond(response: VoiceResponse) -> HttpResponse:
     return HttpResponse(str(response), content_type="text/xml; charset=utf-8")

@@ -1,16 +1,16 @@
-"""What the assistant can do besides talking: its tools, each declared here, in one place.
+"""The tools that the assistant's model can call. All of them are in this module.
 
-Vapi's model calls a tool; Vapi asks `POST /vapi/events` for the result (`answer`) and tells it to the model.
-`manage.py configure_assistant` makes the tools known to the assistant (`declarations`). To add one, write a
-function below, say what it does to the model, and run that command again:
+When the model calls a tool, Vapi requests the result by `POST /vapi/events` (`run_tool`) and passes it on to
+the model. `manage.py configure_assistant` sends the `declarations` to the assistant. To add a tool, write
+a function below, describe it to the model, and run that command again:
 
     @tool("Says whether the practice is open on a day.", day="A weekday, such as Monday.")
     async def opening_hours(use: ToolUse) -> str:
         return "Closed." if use.text("day") in ("Saturday", "Sunday") else "From eight to six."
 
-What it returns is read by the model; `CannotDo` is too, as an error. Every tool has `SECONDS`, and a process
-runs it once for each call of it, however often Vapi asks. Nothing here queries the database: rows follow
-through the journal, as everywhere on a webhook's path.
+The model reads what the function returns, or the message of `CannotDo` as an error. A tool may take
+`TOOL_SECONDS`. A process runs it once for each tool call, however often Vapi repeats the request. Nothing
+here queries the database: like all webhooks, tools write journal entries.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import time
 from binascii import crc32
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bridge.context import BridgeContext
@@ -36,57 +36,59 @@ from calls.vendor_errors import VendorError
 
 log = logging.getLogger(__name__)
 
-SECONDS = 8.0  # Vapi waits for ten
-MAX_REMEMBERED = 1_000
-MAX_TEXT = 200
+TOOL_SECONDS = 8.0  # Vapi waits for ten
+MAX_RESULTS = 1_000
+MAX_ARGUMENT = 200  # characters
 
 
 class CannotDo(Exception):
-    """The tool was not run; the message is a sentence for the model."""
+    """A tool could not do its work. The message is a sentence for the model."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolUse:
-    """One call of a tool, and the telephone call in which it happens."""
+    """One tool call, and the telephone call that it belongs to."""
 
-    asked: ToolCall
+    tool_call: ToolCall
     call_sid: str
     vapi_call_id: str
     route: Route
     bridge: BridgeContext
 
     def text(self, name: str) -> str:
-        """An argument as one line of text; empty when the model gave none."""
-        value = self.asked.arguments.get(name, "")
-        return " ".join(str(value).split())[:MAX_TEXT] if isinstance(value, str | int | float) else ""
+        """An argument as one line of text; empty when the model left it out."""
+        value = self.tool_call.arguments.get(name, "")
+        return " ".join(str(value).split())[:MAX_ARGUMENT] if isinstance(value, str | int | float) else ""
 
 
-Run = Callable[[ToolUse], Awaitable[str]]
+ToolFunction = Callable[[ToolUse], Awaitable[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """What the model is told of a tool, and what runs when it calls it."""
+    """A tool as it is described to the model, and the function that runs it."""
 
     name: str
     description: str
-    parameters: Mapping[str, str]  # name -> what it is; all are strings
+    parameters: Mapping[str, str]  # name -> description; all are strings
     required: tuple[str, ...]
-    run: Run
+    run: ToolFunction
 
 
 TOOLS: dict[str, Tool] = {}
 
 
-def tool(description: str, *, required: tuple[str, ...] = (), **parameters: str) -> Callable[[Run], Run]:
-    """Declare a function as a tool of its own name."""
+def tool(
+    description: str, *, required: tuple[str, ...] = (), **parameters: str
+) -> Callable[[ToolFunction], ToolFunction]:
+    """Register a function as a tool, under the function's name."""
 
-    def declared(run: Run) -> Run:
-        name = run.__name__
-        TOOLS[name] = Tool(name, description, parameters, required, run)
-        return run
+    def register(function: ToolFunction) -> ToolFunction:
+        name = function.__name__
+        TOOLS[name] = Tool(name, description, parameters, required, function)
+        return function
 
-    return declared
+    return register
 
 
 @tool(
@@ -95,19 +97,17 @@ def tool(description: str, *, required: tuple[str, ...] = (), **parameters: str)
     reason="In a few words, what the caller wants. The person hears it before they are connected.",
 )
 async def transfer_call(use: ToolUse) -> str:
-    person = use.route.fallback_number
-    if not person:
+    if not use.route.fallback_number:
         raise CannotDo("There is no person to hand the caller over to. Offer to take a message.")
-    asked = EndRequested(use.call_sid, time.time(), TRANSFERRED, "assistant")
-    use.bridge.journal.write(asked)
+    # Written before Twilio is asked: the stream may end before Twilio's response arrives.
+    requested = EndRequested(use.call_sid, time.time(), TRANSFERRED, "assistant")
+    use.bridge.journal.write(requested)
     try:
-        await twilio_client.transfer(use.call_sid, person, about=use.text("reason"))
-    except VendorError as failure:
-        if not failure.may_have_happened:
-            use.bridge.journal.write(
-                EndRequested(asked.call_sid, asked.at, TRANSFERRED, "assistant", withdrawn=True)
-            )
-        raise CannotDo("The person could not be dialled. Offer to take a message.") from failure
+        await twilio_client.transfer(use.call_sid, use.route.fallback_number, reason=use.text("reason"))
+    except VendorError as error:
+        if not error.may_have_happened:
+            use.bridge.journal.write(replace(requested, withdrawn=True))
+        raise CannotDo("The person could not be dialled. Offer to take a message.") from error
     return "The caller is being connected."
 
 
@@ -118,11 +118,11 @@ async def transfer_call(use: ToolUse) -> str:
 async def end_call(use: ToolUse) -> str:
     try:
         if goodbye := use.text("goodbye"):
-            await vapi_client.say(use.vapi_call_id, goodbye, then_end=True)
+            await vapi_client.say(use.vapi_call_id, goodbye, then_end_call=True)
         else:
             await vapi_client.end_call(await vapi_client.fetch_call(use.vapi_call_id))
-    except VendorError as failure:
-        raise CannotDo("The call could not be ended. The caller may hang up.") from failure
+    except VendorError as error:
+        raise CannotDo("The call could not be ended. The caller may hang up.") from error
     return "The call is ending."
 
 
@@ -132,83 +132,84 @@ async def end_call(use: ToolUse) -> str:
     digits=f"The keys, such as 1w42#: 0-9, *, #, and w for half a second's wait; {MAX_KEYS} at most.",
 )
 async def send_dtmf(use: ToolUse) -> str:
-    """Played by the process that holds the line: it hears of the tool's call over the assistant's socket."""
+    """Only checks the keys. The process that carries the call sees the tool call on Vapi's socket, too, and
+    plays the keys there."""
     try:
-        keys_of(use.asked)
-    except ValueError as problem:
-        raise CannotDo(f"Not pressed: {problem}.") from None
+        keys_of(use.tool_call)
+    except ValueError as error:
+        raise CannotDo(f"Not pressed: {error}.") from None
     return "The keys are being pressed."
 
 
-# What Vapi is told of them, and what it asks
+# What Vapi is sent
 
 
 def declarations() -> list[dict[str, Any]]:
-    """All tools, as an assistant's `model.tools` lists them."""
+    """All tools, in the form of an assistant's `model.tools`."""
     return [
         {
             "type": "function",
             "function": {
-                "name": each.name,
-                "description": each.description,
+                "name": tool.name,
+                "description": tool.description,
                 "parameters": {
                     "type": "object",
                     "properties": {
-                        name: {"type": "string", "description": about}
-                        for name, about in each.parameters.items()
+                        name: {"type": "string", "description": description}
+                        for name, description in tool.parameters.items()
                     },
-                    "required": list(each.required),
+                    "required": list(tool.required),
                 },
             },
         }
-        for each in TOOLS.values()
+        for tool in TOOLS.values()
     ]
 
 
 Result = dict[str, str]
-# By the id of the tool's call: Vapi asks again when an answer is late, and a caller is dialled once.
-_answers: OrderedDict[str, asyncio.Task[Result]] = OrderedDict()
+# By the id of the tool call. Vapi repeats the request when the result is late, and the tool must run once:
+# a second run of `transfer_call` would dial a person twice.
+_results: OrderedDict[str, asyncio.Task[Result]] = OrderedDict()
 
 
-async def answer(
-    asked: ToolCall, call_sid: str, vapi_call_id: str, route: Route, bridge: BridgeContext
+async def run_tool(
+    tool_call: ToolCall, call_sid: str, vapi_call_id: str, route: Route, bridge: BridgeContext
 ) -> Result:
-    """The result of one call of a tool, as Vapi wants it."""
-    key = f"{vapi_call_id} {asked.id}"
-    running = _answers.get(key)
-    if running is None:
-        use = ToolUse(asked, call_sid, vapi_call_id, route, bridge)
-        running = asyncio.ensure_future(_answered(use))
-        if asked.id:
-            _answers[key] = running
-            if len(_answers) > MAX_REMEMBERED:
-                _answers.popitem(last=False)
-    return await asyncio.shield(running)
+    """The result of one tool call, in Vapi's form."""
+    key = f"{vapi_call_id} {tool_call.id}"
+    task = _results.get(key)
+    if task is None:
+        task = asyncio.ensure_future(_run(ToolUse(tool_call, call_sid, vapi_call_id, route, bridge)))
+        if tool_call.id:
+            _results[key] = task
+            if len(_results) > MAX_RESULTS:
+                _results.popitem(last=False)
+    return await asyncio.shield(task)
 
 
-async def _answered(use: ToolUse) -> Result:
-    name = use.asked.name
-    found = TOOLS.get(name)
-    told: Result = {"toolCallId": use.asked.id, "name": name}
-    if found is None:
-        return told | {"error": "no such tool"}
+async def _run(use: ToolUse) -> Result:
+    name = use.tool_call.name
+    tool = TOOLS.get(name)
+    head: Result = {"toolCallId": use.tool_call.id, "name": name}
+    if tool is None:
+        return head | {"error": "no such tool"}
     try:
         if not use.call_sid:
             raise CannotDo("This is not a call on the telephone.")
-        async with asyncio.timeout(SECONDS):
-            said = {"result": await found.run(use)}
-    except CannotDo as refusal:
-        said = {"error": str(refusal)}
+        async with asyncio.timeout(TOOL_SECONDS):
+            outcome = {"result": await tool.run(use)}
+    except CannotDo as error:
+        outcome = {"error": str(error)}
     except TimeoutError:
-        said = {"error": "It took too long, and may have been done all the same."}
+        outcome = {"error": "It took too long, and may still have been done."}
     except Exception:
         log.exception("%s ! tool %s", short_sid(use.call_sid), name)
-        said = {"error": "It failed."}
-    done = "result" in said
-    log.info("%s = tool %s: %s", short_sid(use.call_sid), name, "done" if done else said["error"])
-    index = crc32(f"tool {use.asked.id} {name}".encode()) >> 1
-    facts = {"tool": name, **said}
-    use.bridge.journal.write(
-        TimelineEvent(use.call_sid, index, "tool-done" if done else "tool-failed", None, facts, "vapi")
-    )
-    return told | {key: " ".join(text.split()) for key, text in said.items()}
+        outcome = {"error": "It failed."}
+    is_done = "result" in outcome
+    log.info("%s = tool %s: %s", short_sid(use.call_sid), name, "done" if is_done else outcome["error"])
+    index = crc32(f"tool {use.tool_call.id} {name}".encode()) >> 1
+    kind = "tool-done" if is_done else "tool-failed"
+    data = {"tool": name, **outcome}
+    use.bridge.journal.write(TimelineEvent(use.call_sid, index, kind, None, data, "vapi"))
+    # Vapi wants each result on one line.
+    return head | {key: " ".join(text.split()) for key, text in outcome.items()}

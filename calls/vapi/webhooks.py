@@ -24,7 +24,7 @@ from bridge.tool_calls import tool_calls
 from calls.ingest.sanitize import clean_json
 from calls.masking import short_sid
 from calls.vapi import tools
-from calls.webhook_auth import SID, VapiRequest, refuse, vapi_authenticated
+from calls.webhook_auth import SID, VapiRequest, reject, vapi_authenticated
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +46,10 @@ async def events(request: VapiRequest) -> HttpResponse:
     try:
         body = json.loads(request.body)
     except (ValueError, RecursionError):
-        return refuse("/vapi/events", "The body is not JSON.", 400)
+        return reject("/vapi/events", "The body is not JSON.", 400)
     message = body.get("message", body) if isinstance(body, dict) else None
     if not isinstance(message, dict):
-        return refuse("/vapi/events", "The body holds no message.", 400)
+        return reject("/vapi/events", "The body holds no message.", 400)
 
     kind = text_at(message, "type", limit=64)
     if kind == "tool-calls":
@@ -152,7 +152,10 @@ async def tool_results(message: Mapping[str, Any], request: VapiRequest) -> list
     route_id = text_at(message, "call", "assistantOverrides", "metadata", "route", limit=64)
     route = request.bridge.admission.route(route_id)
     return await asyncio.gather(
-        *(tools.answer(asked, call_sid, vapi_call_id, route, request.bridge) for asked in tool_calls(message))
+        *(
+            tools.run_tool(tool_call, call_sid, vapi_call_id, route, request.bridge)
+            for tool_call in tool_calls(message)
+        )
     )
 
 

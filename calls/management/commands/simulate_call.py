@@ -1,8 +1,8 @@
-"""`manage.py simulate_call`: one call into a running server, as Twilio would place it.
+"""`manage.py simulate_call`: one simulated Twilio call into a running server.
 
-Signs with the configured token, over the configured public URL, whatever address `--url` really leads
-to: from inside a container that may be `http://web:8000`. Plays a WAV file, or a few of the clips that
-come with the sandbox, listens, and says what happened. Exit code 1 when the caller got no conversation.
+Requests are signed with the configured token for the configured public URL, and sent to `--url`, which may
+differ: inside a container it may be `http://web:8000`. The caller plays a WAV file or clips of the sandbox,
+then listens. Exit code 1 if the caller did not hear the assistant, or Twilio would have logged an error.
 """
 
 from __future__ import annotations
@@ -18,28 +18,20 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 
-from calls.demo.console import Screen
-from calls.twilio.client import TWILIO
+from calls.demo.console import CallConsole
+from calls.twilio.client import TWILIO_API
+from sandbox.faults import TwilioFaults
 from sandbox.speech import audio
-from sandbox.twilio.carrier import (
-    CallRecord,
-    Carrier,
-    CarrierDials,
-    CutIn,
-    HangUp,
-    Listen,
-    Pause,
-    Press,
-    Say,
-    Step,
-)
-from sandbox.twilio.relay import RemoteExchange
+from sandbox.twilio.caller import CutIn, HangUp, Listen, Pause, Press, Say, Step
+from sandbox.twilio.record import TwilioCallRecord
+from sandbox.twilio.registry_client import RemoteCallRegistry
+from sandbox.twilio.simulator import TwilioSimulator
 
-ACCOUNT_SID = "AC" + "0" * 32  # where none is configured
+ACCOUNT_SID = "AC" + "0" * 32  # if none is configured
 GREETING_SECONDS = 8.0
-LONGEST_CLIP_SECONDS = 600
+MAX_CLIP_SECONDS = 600
 MARGIN_SECONDS = 90.0
-TALK_SECONDS = 3.0  # with the person to whom staff transfer the call
+TALK_SECONDS = 3.0  # with the person to whom the call is transferred
 
 CLIPS_SCRIPT: tuple[Step, ...] = (
     Listen(timeout=GREETING_SECONDS),
@@ -55,115 +47,117 @@ CLIPS_SCRIPT: tuple[Step, ...] = (
 
 
 class Command(BaseCommand):
-    help = "Places one simulated call into a running server and says what happened."
-    # The server may be configured in other ways than this shell: only the answer tells.
+    help = "Places one simulated call into a running server and prints what happened."
+    # The server may be configured differently from this shell.
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--wav", type=Path, help="what the caller says (default: a few clips)")
-        parser.add_argument("--url", help="where the server really is (default: PUBLIC_URL)")
-        parser.add_argument("--to", default="+15559870000", help="our number")
+        parser.add_argument("--wav", type=Path, help="WAV file that the caller plays (default: a few clips)")
+        parser.add_argument("--url", help="URL at which the server is reached (default: PUBLIC_URL)")
+        parser.add_argument("--to", default="+15559870000", help="number to call")
         parser.add_argument("--from", dest="caller", default="+15550100134", help="the caller's number")
-        parser.add_argument("--listen-seconds", type=float, default=8.0, help="after the last words")
-        parser.add_argument("--save-heard", type=Path, help="WAV file for what the caller heard")
-        parser.add_argument("--seed", type=int, default=0, help="of the line's noise")
+        parser.add_argument(
+            "--listen-seconds", type=float, default=8.0, help="seconds to listen after the last utterance"
+        )
+        parser.add_argument(
+            "--save-heard", type=Path, help="WAV file to write what the caller heard (default: var/heard.wav)"
+        )
+        parser.add_argument("--seed", type=int, default=0, help="seed of the line noise")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        listen_seconds = min(max(options["listen_seconds"], 0.0), float(LONGEST_CLIP_SECONDS))
-        script, length_s = _script(options["wav"], listen_seconds)
+        listen_seconds = min(max(options["listen_seconds"], 0.0), float(MAX_CLIP_SECONDS))
+        script, length_seconds = _script(options["wav"], listen_seconds)
         tokens = settings.TWILIO_AUTH_TOKENS
         url = options["url"] or settings.PUBLIC_URL
         try:
-            carrier = Carrier(
+            simulator = TwilioSimulator(
                 url,
                 public_url=settings.PUBLIC_URL,
                 account_sid=settings.TWILIO_ACCOUNT_SID or ACCOUNT_SID,
                 auth_token=tokens[0] if tokens else "",
                 rng_seed=options["seed"],
-                limit_s=length_s + MARGIN_SECONDS,
-                exchange=_exchange(),
+                limit_seconds=length_seconds + MARGIN_SECONDS,
+                registry=_registry(),
             )
-        except ValueError as problem:
-            raise CommandError(f"--url: {problem}") from None
-        screen = Screen(Console(highlight=False))
-        screen.say(f"Calling {options['to']} at {url}, signed for {settings.PUBLIC_URL} ...")
+        except ValueError as error:
+            raise CommandError(f"--url: {error}") from None
+        console = CallConsole(Console(highlight=False))
+        console.print(f"Calling {options['to']} at {url}, signed for {settings.PUBLIC_URL} ...")
         try:
             record = asyncio.run(
-                carrier.place_call(
+                simulator.place_call(
                     script,
                     from_number=options["caller"],
                     to_number=options["to"],
-                    dials=CarrierDials(dial_s=TALK_SECONDS),
-                    on_event=screen.carrier,
+                    faults=TwilioFaults(dial_talk_seconds=TALK_SECONDS),
+                    on_event=console.on_twilio_event,
                 )
             )
         except KeyboardInterrupt:
-            screen.say("Stopped.")
+            console.print("Stopped.")
             sys.exit(130)
-        _tell(screen, record)
+        _print_result(console, record)
         if record.started_at is not None:
             path = options["save_heard"] or settings.VAR_DIR / "heard.wav"
             with contextlib.suppress(FileExistsError):
                 path.parent.mkdir(parents=True)
             audio.write_wav(path, audio.ulaw_decode(record.heard), audio.LINE_RATE)
-            screen.say(f"What the caller heard: {path}")
-        if troubles := failures(record):
-            raise CommandError("\n".join(troubles))
+            console.print(f"What the caller heard: {path}")
+        if problems := failures(record):
+            raise CommandError("\n".join(problems))
 
 
-def _exchange() -> RemoteExchange | None:
-    """The stand-in for Twilio's REST API, which then can hang up and transfer this call; Twilio cannot."""
+def _registry() -> RemoteCallRegistry | None:
+    """The REST API simulator, which can then end and redirect this call. Twilio itself does not know it."""
     sid, tokens = settings.TWILIO_ACCOUNT_SID, settings.TWILIO_AUTH_TOKENS
-    if settings.TWILIO_BASE_URL == TWILIO or not sid or not tokens:
+    if settings.TWILIO_BASE_URL == TWILIO_API or not sid or not tokens:
         return None
-    return RemoteExchange(settings.TWILIO_BASE_URL, sid, tokens[0])
+    return RemoteCallRegistry(settings.TWILIO_BASE_URL, sid, tokens[0])
 
 
 def _script(wav: Path | None, listen_seconds: float) -> tuple[Sequence[Step], float]:
-    """What the caller does, and how long their own part of it takes."""
-    last = (Pause(round(listen_seconds * 1000)), HangUp())
+    """The caller's script, and the seconds of its audio and pauses."""
+    final_steps = (Pause(round(listen_seconds * 1000)), HangUp())
     if wav is None:
-        return (*CLIPS_SCRIPT, *last), listen_seconds
+        return (*CLIPS_SCRIPT, *final_steps), listen_seconds
     try:
         pcm = audio.read_wav_8k(wav)
-    except (OSError, ValueError) as problem:
-        raise CommandError(f"--wav: {problem}") from None
-    if not 0 < len(pcm) <= LONGEST_CLIP_SECONDS * audio.LINE_RATE:
-        raise CommandError(f"--wav: {wav} is empty, or longer than {LONGEST_CLIP_SECONDS // 60} minutes")
+    except (OSError, ValueError) as error:
+        raise CommandError(f"--wav: {error}") from None
+    if not 0 < len(pcm) <= MAX_CLIP_SECONDS * audio.LINE_RATE:
+        raise CommandError(f"--wav: {wav} is empty, or longer than {MAX_CLIP_SECONDS // 60} minutes")
     clip = audio.as_clip(pcm, wav.name)
-    # An assistant may wait for the caller to speak first: no greeting is no failure.
-    said = (Listen(timeout=GREETING_SECONDS), Say(clip))
-    return (*said, *last), listen_seconds + len(pcm) / audio.LINE_RATE
+    # The assistant may wait for the caller to speak first: a missing greeting is not an error.
+    first_steps = (Listen(timeout=GREETING_SECONDS), Say(clip))
+    return (*first_steps, *final_steps), listen_seconds + len(pcm) / audio.LINE_RATE
 
 
-def _tell(screen: Screen, record: CallRecord) -> None:
+def _print_result(console: CallConsole, record: TwilioCallRecord) -> None:
     frames, messages = len(record.frames), len(record.received)
-    heard_s = sum(part.ended_at - part.started_at for part in record.heard_segments)
-    screen.say(
+    heard_seconds = sum(segment.ended_at - segment.started_at for segment in record.heard_segments)
+    console.print(
         f"Webhook: {record.webhook_status} in {record.webhook_ms or 0:.0f} ms. {frames} frames sent, "
         f"{messages} media messages received, {len(record.clears)} clears; the assistant was heard "
-        f"for {heard_s:.1f} s. Ended by: {record.ended_by}."
+        f"for {heard_seconds:.1f} s. Ended by: {record.ended_by}."
     )
-    for said in record.said:
-        ended_at = said.ended_at or 0.0
-        answer = next((part for part in record.heard_segments if part.started_at > ended_at), None)
-        waited = (
-            "no answer heard" if answer is None else f"answered after {answer.started_at - ended_at:.2f} s"
-        )
-        screen.say(f"  “{said.text or said.name}”: {waited}")
+    for utterance in record.utterances:
+        ended_at = utterance.ended_at or 0.0
+        answer = next((segment for segment in record.heard_segments if segment.started_at > ended_at), None)
+        result = "no answer" if answer is None else f"answered after {answer.started_at - ended_at:.2f} s"
+        console.print(f"  “{utterance.text or utterance.name}”: {result}")
     for text in record.spoken_by_twilio:
-        screen.say(f"  Twilio said: “{text}”")
-    for note in (error for error in record.errors if error.code == 0):
-        screen.say(f"  note: {note.text}")
+        console.print(f"  Twilio said: “{text}”")
+    for error in (error for error in record.errors if error.code == 0):
+        console.print(f"  note: {error.text}")
 
 
-def failures(record: CallRecord) -> list[str]:
-    """Why the caller got no conversation, or what was wrong with it; empty when all was well."""
-    found = [f"{error.code}: {error.text}" for error in record.errors if error.code]
+def failures(record: TwilioCallRecord) -> list[str]:
+    """The problems of the call; empty if there were none."""
+    problems = [f"{error.code}: {error.text}" for error in record.errors if error.code]
     if record.started_at is None:
-        found.append("The media stream never started.")
+        problems.append("The media stream never started.")
     elif not record.heard_segments:
-        found.append("The caller never heard the assistant.")
-    if record.spoken_by_twilio[record.said_before_stream :]:
-        found.append("The caller heard an announcement in place of the assistant.")
-    return found
+        problems.append("The caller never heard the assistant.")
+    if record.spoken_by_twilio[record.spoken_before_stream :]:
+        problems.append("The caller heard an announcement instead of the assistant.")
+    return problems

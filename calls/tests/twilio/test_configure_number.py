@@ -12,9 +12,9 @@ import pytest
 
 from calls.tests.commands import Printed, manage
 from calls.tests.live_server import ACCOUNT_SID, AUTH_TOKEN, Database, LiveServer, live_server, own_database
-from sandbox.faults import CarrierApiDials
-from sandbox.twilio.resources import DEMO_URL, Number
-from sandbox.twilio.rest_server import NUMBER, CarrierApi
+from sandbox.faults import TwilioRestFaults
+from sandbox.twilio.rest.resources import DEMO_URL, IncomingPhoneNumber
+from sandbox.twilio.rest.server import NUMBER, TwilioRestSimulator
 
 PUBLIC = "https://voice.example.com"
 
@@ -22,12 +22,12 @@ PUBLIC = "https://voice.example.com"
 @dataclass(frozen=True)
 class Desk:
     server: LiveServer  # its settings; it need not run
-    api: CarrierApi
+    api: TwilioRestSimulator
     database: Database
     folder: Path
 
     @property
-    def number(self) -> Number:
+    def number(self) -> IncomingPhoneNumber:
         return self.api.numbers[NUMBER]
 
     async def configure(self, *arguments: str, **variables: str) -> Printed:
@@ -36,7 +36,7 @@ class Desk:
 
 @pytest.fixture
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    async with CarrierApi(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as api:
+    async with TwilioRestSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as api:
         with own_database(tmp_path / "rows") as database:
             server = await asyncio.to_thread(
                 live_server, api.base_url, database.url, tmp_path / "journal",
@@ -45,7 +45,7 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
             yield Desk(server, api, database, tmp_path)
 
 
-def ours(number: Number) -> tuple[str, str, str, str]:
+def ours(number: IncomingPhoneNumber) -> tuple[str, str, str, str]:
     return number.voice_url, number.voice_method, number.status_callback, number.status_callback_method
 
 
@@ -91,7 +91,7 @@ async def test_a_number_is_taken_from_an_app_and_may_have_a_fallback(desk: Desk)
         (("12",), {}, "Write the number with +"),
         ((), {"TWILIO_PHONE_NUMBER": ""}, "set TWILIO_PHONE_NUMBER"),
         (("--fallback-url", "http://example.com"), {}, "must be an https address"),
-        ((), {"TWILIO_AUTH_TOKEN": "wrong"}, "check TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN"),
+        ((), {"TWILIO_AUTH_TOKEN": "wrong"}, "Check TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN"),
         ((), {"TWILIO_AUTH_TOKEN": ""}, "not both set"),
         ((), {"TWILIO_BASE_URL": "", "PUBLIC_URL": "http://127.0.0.1:8000"}, "Twilio cannot reach http://127"),
     ],
@@ -108,11 +108,11 @@ async def test_trouble_at_twilio_is_said_and_what_it_keeps_too(desk: Desk) -> No
     desk.number.trunk_sid = "TK" + "1" * 32
     assert (await desk.configure()).says("SIP trunk")
     desk.number.trunk_sid = ""
-    for dials, words in (
-        (CarrierApiDials(rest_status=429), "asked too often"),
-        (CarrierApiDials(rest_status=500), "trouble of its own"),
-        (CarrierApiDials(rest_garbage=True), "cut off or unreadable"),
+    for faults, words in (
+        (TwilioRestFaults(rest_status=429), "rate limiting"),
+        (TwilioRestFaults(rest_status=500), "failed with status 500"),
+        (TwilioRestFaults(rest_html=True), "cut off or is not JSON"),
     ):
-        desk.api.dials = dials
+        desk.api.faults = faults
         refused = await desk.configure()
         assert refused.code == 1 and refused.says(words), refused

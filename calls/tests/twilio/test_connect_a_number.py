@@ -9,11 +9,10 @@ from pathlib import Path
 
 from calls.tests.commands import manage
 from calls.tests.live_server import ACCOUNT_SID, AUTH_TOKEN, eventually, live_server, own_database
-from sandbox.faults import AssistantDials, CarrierApiDials
-from sandbox.twilio.caller import HangUp, Listen, Say, StayOnTheLine
-from sandbox.twilio.carrier import CarrierDials
-from sandbox.twilio.rest_server import NUMBER, CarrierApi
-from sandbox.vapi.server import Assistant
+from sandbox.faults import TwilioFaults, TwilioRestFaults, VapiFaults
+from sandbox.twilio.caller import HangUp, Listen, Say, WaitForHangup
+from sandbox.twilio.rest.server import NUMBER, TwilioRestSimulator
+from sandbox.vapi.server import VapiSimulator
 
 PERSON, CALLEE = "+15550107777", "+442079460018"
 SECONDS = 20.0
@@ -22,8 +21,8 @@ SECONDS = 20.0
 async def test_from_an_empty_database_to_calls_in_both_directions_and_their_bills(tmp_path: Path) -> None:
     words = ["I want to talk to a person."]
     async with (
-        Assistant(dials=AssistantDials(delay_ms=(200, 300)), listen="energy", script=words) as vapi,
-        CarrierApi(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as twilio,
+        VapiSimulator(faults=VapiFaults(delay_ms=(200, 300)), listen="energy", script=words) as vapi,
+        TwilioRestSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as twilio,
     ):
         with own_database(tmp_path / "rows") as database:
             settings = {
@@ -51,9 +50,9 @@ async def test_from_an_empty_database_to_calls_in_both_directions_and_their_bill
                 assert reds == ["public-url"], looked
 
                 # Somebody calls, asks for a person, and the assistant's tool hands them over.
-                carrier = server.carrier(exchange=twilio)
-                script = (Listen(), Say("talk_to_person"), StayOnTheLine(30))
-                record = await carrier.place_call(script, dials=CarrierDials(dial_status="completed"))
+                simulator = server.twilio_simulator(registry=twilio)
+                script = (Listen(), Say("talk_to_person"), WaitForHangup(30))
+                record = await simulator.place_call(script, faults=TwilioFaults(dial_status="completed"))
                 assert record.spoken_by_twilio == ["An AI speaks."]
                 assert record.dialed == [PERSON] and words[0] in record.whispered[0]
                 row = "SELECT end_reason, ended_by, status FROM calls_call WHERE call_sid = %s"
@@ -73,13 +72,13 @@ async def test_from_an_empty_database_to_calls_in_both_directions_and_their_bill
                 assert call.tool_results[0]["results"][0]["result"] == "The caller is being connected."
 
                 # We call somebody.
-                twilio.dials, twilio.script = CarrierApiDials(ring_s=0.1), [Listen(), HangUp()]
+                twilio.faults, twilio.callee_script = TwilioRestFaults(ring_seconds=0.1), [Listen(), HangUp()]
                 placed = await manage(server, "place_call", CALLEE, "--wait")
                 assert placed.code == 0, placed
 
                 # The bills come later, and only when asked for.
                 for sid in list(twilio.calls):
-                    twilio.bill(sid, "-0.01700")
+                    twilio.set_price(sid, "-0.01700")
                 synced = await manage(server, "sync_calls", "--after", "0")
                 assert synced.code == 0, synced
                 prices = database.select("SELECT twilio_price FROM calls_call")

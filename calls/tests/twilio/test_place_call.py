@@ -18,10 +18,10 @@ from calls.tests.builders import make_call, make_staff
 from calls.tests.commands import Printed, manage
 from calls.tests.live_server import ACCOUNT_SID, AUTH_TOKEN, Database, LiveServer, live_server, own_database
 from calls.tests.staff.live.test_actions import CannedVendor
-from sandbox.faults import AssistantDials, CarrierApiDials
+from sandbox.faults import TwilioRestFaults, VapiFaults
 from sandbox.twilio.caller import HangUp, Listen
-from sandbox.twilio.rest_server import NUMBER, CarrierApi
-from sandbox.vapi.server import Assistant
+from sandbox.twilio.rest.server import NUMBER, TwilioRestSimulator
+from sandbox.vapi.server import VapiSimulator
 
 CALLEE = "+442079460018"
 LOOP = pytest.mark.asyncio(loop_scope="module")
@@ -30,8 +30,8 @@ LOOP = pytest.mark.asyncio(loop_scope="module")
 @dataclass(frozen=True)
 class Desk:
     server: LiveServer
-    api: CarrierApi
-    assistant: Assistant
+    api: TwilioRestSimulator
+    assistant: VapiSimulator
     database: Database
 
     async def place(self, *arguments: str, **variables: str) -> Printed:
@@ -49,10 +49,10 @@ class Desk:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
     folder = tmp_path_factory.mktemp("outbound")
-    dials = AssistantDials(delay_ms=(200, 300))
+    faults = VapiFaults(delay_ms=(200, 300))
     async with (
-        Assistant(dials=dials, listen="energy", script=["Good bye."]) as assistant,
-        CarrierApi(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as api,
+        VapiSimulator(faults=faults, listen="energy", script=["Good bye."]) as assistant,
+        TwilioRestSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as api,
     ):
         with own_database(folder / "rows") as database:
             server = await asyncio.to_thread(
@@ -67,7 +67,7 @@ async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
 
 @LOOP
 async def test_whoever_is_called_hears_who_speaks_and_talks_to_the_assistant(desk: Desk) -> None:
-    desk.api.dials, desk.api.script = CarrierApiDials(ring_s=0.1), [Listen(), HangUp()]
+    desk.api.faults, desk.api.callee_script = TwilioRestFaults(ring_seconds=0.1), [Listen(), HangUp()]
     placed = await desk.place(CALLEE, "--wait")
     assert placed.code == 0, placed
     assert placed.says(f"Calling {CALLEE} from {NUMBER}") and placed.says("The caller hung up.")
@@ -76,7 +76,7 @@ async def test_whoever_is_called_hears_who_speaks_and_talks_to_the_assistant(des
     assert (status, reason) == ("completed", "caller-hung-up") and frames > 20
     record = desk.api.records[-1]
     assert record.spoken_by_twilio == ["An AI speaks."] and record.heard_segments
-    form = next(each for each in reversed(desk.api.asked) if each.method == "POST").form
+    form = next(each for each in reversed(desk.api.received_requests) if each.method == "POST").form
     assert form["TimeLimit"] == "1800" and form["Timeout"] == "30"
 
 
@@ -92,8 +92,8 @@ async def test_whoever_is_called_hears_who_speaks_and_talks_to_the_assistant(des
 async def test_a_machine_is_hung_up_on_or_spoken_to(
     desk: Desk, machines: str, answered_by: str, reason: str
 ) -> None:
-    desk.api.dials = CarrierApiDials(ring_s=0.1, detection_s=0.1, answered_by=answered_by)
-    desk.api.script = [Listen(), HangUp()]
+    desk.api.faults = TwilioRestFaults(ring_seconds=0.1, detection_seconds=0.1, answered_by=answered_by)
+    desk.api.callee_script = [Listen(), HangUp()]
     placed = await desk.place(CALLEE, "--wait", "--machines", machines)
     assert placed.code == (1 if reason == "machine-answered" else 0), placed
     *_, ended, who, frames = desk.call()
@@ -102,11 +102,9 @@ async def test_a_machine_is_hung_up_on_or_spoken_to(
 
 
 @LOOP
-@pytest.mark.parametrize(
-    ("outcome", "words"), [("busy", "The line was busy."), ("no-answer", "Nobody picked up.")]
-)
+@pytest.mark.parametrize(("outcome", "words"), [("busy", "The line was busy."), ("no-answer", "No answer.")])
 async def test_whom_nobody_reaches(desk: Desk, outcome: str, words: str) -> None:
-    desk.api.dials = CarrierApiDials(ring_s=0.1, outcome=outcome)
+    desk.api.faults = TwilioRestFaults(ring_seconds=0.1, outcome=outcome)
     placed = await desk.place(CALLEE, "--wait")
     assert placed.code == 1 and placed.says(words), placed
     assert desk.call()[3] == outcome
@@ -119,8 +117,8 @@ async def test_whom_nobody_reaches(desk: Desk, outcome: str, words: str) -> None
         (("+493012345678",), {}, "not among those of OUTBOUND_ALLOWED"),
         ((CALLEE,), {"OUTBOUND_ALLOWED": ""}, "OUTBOUND_ALLOWED is not set"),
         (("me",), {}, "Write the number with +"),
-        ((CALLEE, "--from", "+15550000000"), {}, "does not know the number that we would call from"),
-        ((CALLEE,), {"TWILIO_AUTH_TOKEN": "wrong"}, "check TWILIO_ACCOUNT_SID"),
+        ((CALLEE, "--from", "+15550000000"), {}, "The number to call from does not belong"),
+        ((CALLEE,), {"TWILIO_AUTH_TOKEN": "wrong"}, "Check TWILIO_ACCOUNT_SID"),
     ],
 )
 async def test_nobody_is_called_who_may_not_be(
@@ -165,7 +163,7 @@ class CallBackTests(TestCase):
         )
 
     def test_a_caller_is_called_back_from_the_number_they_called(self) -> None:
-        self.assertIn("They are being called", self.call_back("place_call"))
+        self.assertIn("Call placed.", self.call_back("place_call"))
         placed = Call.objects.get(call_sid="CA" + "9" * 32)
         self.assertEqual(
             (placed.direction, placed.from_number, placed.to_number),
@@ -175,7 +173,7 @@ class CallBackTests(TestCase):
 
     def test_it_needs_the_permission_and_one_call(self) -> None:
         self.call_back("change_call")
-        self.assertIn("one person is called at a time", self.call_back("place_call", calls=2))
+        self.assertIn("exactly one call", self.call_back("place_call", calls=2))
         self.assertFalse(self.far.asked)
 
     def test_a_number_that_is_not_allowed_is_not_called(self) -> None:

@@ -30,10 +30,10 @@ from calls.tests.live_server import (
     postgres_programs,
 )
 from calls.tests.staff.live.watching import log_in
-from calls.twilio import webhooks as twilio_webhooks
-from sandbox.twilio.carrier import Listen, Say, Step
-from sandbox.twilio.webhooks import Addresses, Answer, Webhooks
-from sandbox.vapi.server import Assistant
+from calls.twilio import twiml
+from sandbox.twilio.caller import Listen, Say, Step
+from sandbox.twilio.webhook_client import UrlResolver, WebhookClient, WebhookResponse
+from sandbox.vapi.server import VapiSimulator
 
 PROGRAMS = postgres_programs()
 POSTGRES = os.environ.get("TEST_POSTGRES_URL") or os.environ.get("DATABASE_URL", "").startswith("postgres")
@@ -89,14 +89,14 @@ class Desk:
             assert saved.status == 302, re.findall(r"errorlist[^<]*<li>([^<]+)", await saved.text())
             return saved.headers["Location"]
 
-    async def ring(self, server: LiveServer, to: str = OURS, *, again: bool = False) -> Answer:
+    async def ring(self, server: LiveServer, to: str = OURS, *, again: bool = False) -> WebhookResponse:
         """A new caller, or the last one again, who takes no second place."""
         self.rung += not again
         form = {
             "CallSid": self.sid, "AccountSid": ACCOUNT_SID, "From": "+15550100135", "To": to,
             "CallStatus": "ringing", "Direction": "inbound",
         }  # fmt: skip
-        webhooks = Webhooks(Addresses(server.url), self.session)
+        webhooks = WebhookClient(UrlResolver(server.url), self.session)
         return await webhooks.send(f"{server.url}/twilio/voice", form, method="POST", token=AUTH_TOKEN)
 
     @property
@@ -114,7 +114,7 @@ class Desk:
         return time.monotonic() - began
 
 
-def heard(answer: Answer) -> list[str]:
+def heard(answer: WebhookResponse) -> list[str]:
     """What the caller gets, in order: words, the number dialled, the stream."""
     assert (answer.status, answer.problem) == (200, "")
     verbs = list(ElementTree.fromstring(answer.text))
@@ -124,7 +124,7 @@ def heard(answer: Answer) -> list[str]:
 
 @asynccontextmanager
 async def two_servers(
-    cluster: Cluster, assistant: Assistant, folder: Path
+    cluster: Cluster, assistant: VapiSimulator, folder: Path
 ) -> AsyncIterator[list[LiveServer]]:
     servers = [
         await asyncio.to_thread(
@@ -139,7 +139,7 @@ async def two_servers(
 async def test_a_change_counts_for_the_next_call_at_every_server(cluster: Cluster, tmp_path: Path) -> None:
     timeout = aiohttp.ClientTimeout(total=WAIT_SECONDS)
     async with (
-        Assistant(listen="energy", script=["correct"]) as assistant,
+        VapiSimulator(listen="energy", script=["correct"]) as assistant,
         two_servers(cluster, assistant, tmp_path) as (here, there),
         aiohttp.ClientSession(trust_env=False, timeout=timeout) as session,
     ):
@@ -158,9 +158,9 @@ async def test_a_change_counts_for_the_next_call_at_every_server(cluster: Cluste
         )
         took = [await desk.until_heard(there, [AN_AI, "This call is recorded.", "Connect"])]
 
-        record = await there.carrier().place_call(SCRIPT, to_number=OURS, call_sid="CA" + "e" * 32)
+        record = await there.twilio_simulator().place_call(SCRIPT, to_number=OURS, call_sid="CA" + "e" * 32)
         assert record.errors == []
-        assert record.spoken_by_twilio[: record.said_before_stream] == [AN_AI, "This call is recorded."]
+        assert record.spoken_by_twilio[: record.spoken_before_stream] == [AN_AI, "This call is recorded."]
         (call,) = assistant.calls
         assert call.body["assistantId"] == "the-front-desk"
         overrides = call.body["assistantOverrides"]
@@ -175,7 +175,7 @@ async def test_a_change_counts_for_the_next_call_at_every_server(cluster: Cluste
         another_day = datetime.now(UTC) + timedelta(days=3)
         hours = {"hours": f"{another_day:%a} 08:00-18:00", "time_zone": "Europe/Berlin"}
         await desk.save(row, **hours)
-        took.append(await desk.until_heard(there, [twilio_webhooks.CLOSED, "Hangup"]))
+        took.append(await desk.until_heard(there, [twiml.CLOSED, "Hangup"]))
         closed = desk.sid
         await desk.save(row, **hours, fallback_number=PERSON)
         took.append(await desk.until_heard(there, [PERSON]))
@@ -183,9 +183,7 @@ async def test_a_change_counts_for_the_next_call_at_every_server(cluster: Cluste
             "/admin/calls/phonenumber/add/", number=ONE_LINE, discloses_ai="", max_concurrent_calls="1"
         )
         took.append(await desk.until_heard(there, ["Connect"], ONE_LINE))
-        assert heard(await desk.ring(there, ONE_LINE)) == [twilio_webhooks.BUSY, "Hangup"], (
-            "that was its one line"
-        )
+        assert heard(await desk.ring(there, ONE_LINE)) == [twiml.BUSY, "Hangup"], "that was its one line"
         took.append(await desk.until_heard(here, ["Connect"], ONE_LINE))
         assert max(took) < LIVE_SECONDS, took
 
@@ -207,4 +205,4 @@ async def test_a_change_counts_for_the_next_call_at_every_server(cluster: Cluste
             cluster.thaw()
         assert [heard(answer) for answer in answers] == [[PERSON]] * RINGS_WHILE_FROZEN
         assert [heard(answer) for answer in others] == [[AN_AI, "Connect"]] * RINGS_WHILE_FROZEN
-        assert max(answer.took_ms for answer in (*answers, *others)) < WEBHOOK_MS
+        assert max(answer.elapsed_ms for answer in (*answers, *others)) < WEBHOOK_MS

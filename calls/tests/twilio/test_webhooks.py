@@ -13,15 +13,15 @@ import pytest
 from django.test import override_settings
 from twilio.request_validator import RequestValidator
 
-from bridge.end_reason_cache import KnownEnds
+from bridge.end_reason_cache import EndReasonCache
 from bridge.journal import CallOffered, CarrierReported
 from bridge.opening_hours import OpeningHours
 from bridge.routes import Route
 from calls.models import Call
 from calls.tests.builders import make_call
-from calls.tests.test_end_reasons import ANSWERS, HANG_UP
+from calls.tests.test_end_reasons import FOLLOW_UPS, HANG_UP
 from calls.tests.webhook_client import ACCOUNT, OURS, PUBLIC, SID, TOKEN, Caller, make_bridge
-from calls.twilio import client as twilio_client
+from calls.twilio import twiml
 from calls.twilio import webhooks as twilio_webhooks
 from voiceai.bridge_settings import bridge_config
 
@@ -51,7 +51,7 @@ def verbs(response: Any) -> list[str]:
 @pytest.mark.parametrize("slash", ["", "/"])
 async def test_it_answers_a_signed_request(path: str, method: str, slash: str) -> None:
     caller = Caller()
-    caller.bridge.endings.note(SID, "caller-hung-up")
+    caller.bridge.end_reasons.store(SID, "caller-hung-up")
     response = await caller.twilio(path + slash, method)
     assert response.status_code in (200, 204)
 
@@ -196,7 +196,7 @@ CLOSED = make_route(id="desk", number=OURS, hours=OpeningHours((), UTC))
 
 
 @pytest.mark.parametrize(
-    ("message", "said"), [("", twilio_webhooks.CLOSED), ("Back on \x0b Monday.", "Back on   Monday.")]
+    ("message", "said"), [("", twiml.CLOSED), ("Back on \x0b Monday.", "Back on   Monday.")]
 )
 async def test_outside_its_hours_a_number_says_that_it_is_closed(message: str, said: str) -> None:
     caller = Caller(make_bridge([replace(CLOSED, closed_message=message)]))
@@ -259,15 +259,15 @@ async def test_it_dials_a_person_when_we_take_no_calls() -> None:
     assert dial.attrib == {"action": f"{PUBLIC}/twilio/after?dialed=1", "timeout": "20"}
 
 
-@pytest.mark.parametrize("reason", ANSWERS)
+@pytest.mark.parametrize("reason", FOLLOW_UPS)
 async def test_it_answers_the_end_of_the_stream_by_its_reason(reason: str) -> None:
     caller = Caller()
-    caller.bridge.endings.note(SID, reason)
+    caller.bridge.end_reasons.store(SID, reason)
     alone = verbs(await caller.twilio("/twilio/after"))
     with_person = Caller(make_bridge([WITH_PERSON]))
-    with_person.bridge.endings.note(SID, reason)
+    with_person.bridge.end_reasons.store(SID, reason)
     helped = verbs(await with_person.twilio("/twilio/after"))
-    if ANSWERS[reason] == HANG_UP:
+    if FOLLOW_UPS[reason] == HANG_UP:
         assert (alone, helped) == (["Hangup"], ["Hangup"])
     else:
         assert (alone, helped) == (["Say", "Hangup"], ["Dial"])
@@ -276,7 +276,7 @@ async def test_it_answers_the_end_of_the_stream_by_its_reason(reason: str) -> No
 @override_settings(FALLBACK_NUMBER=PERSON)
 async def test_it_dials_the_number_of_the_settings_where_the_route_has_none() -> None:
     caller = Caller()
-    caller.bridge.endings.note(SID, "assistant-failed")
+    caller.bridge.end_reasons.store(SID, "assistant-failed")
     assert verbs(await caller.twilio("/twilio/after")) == ["Dial"]
 
 
@@ -316,20 +316,20 @@ async def test_it_is_never_silent_because_the_database_is() -> None:
     assert time.monotonic() - began < 5
 
 
-class BrokenEnds(KnownEnds):
+class BrokenEnds(EndReasonCache):
     async def find(self, call_sid: str) -> str | None:
         raise ConnectionError("gone")
 
 
-class HangingEnds(KnownEnds):
+class HangingEnds(EndReasonCache):
     async def find(self, call_sid: str) -> str | None:
         await asyncio.Event().wait()
         return None
 
 
 @pytest.mark.parametrize("ends", [BrokenEnds, HangingEnds])
-async def test_it_asks_the_row_when_the_cache_is_broken(ends: type[KnownEnds], ended_call: Call) -> None:
-    caller = Caller(replace(make_bridge(), endings=ends()))
+async def test_it_asks_the_row_when_the_cache_is_broken(ends: type[EndReasonCache], ended_call: Call) -> None:
+    caller = Caller(replace(make_bridge(), end_reasons=ends()))
     assert verbs(await caller.twilio("/twilio/after", CallSid=ended_call.call_sid)) == ["Hangup"]
 
 
@@ -361,12 +361,12 @@ async def test_it_says_whether_it_takes_calls() -> None:
 @pytest.mark.parametrize(
     ("about", "heard"),
     [
-        (twilio_client.wrap("a crown fell out \u2603"), "a crown fell out \u2603"),
-        (twilio_client.wrap(""), ""),
+        (twiml.encode_text("a crown fell out \u2603"), "a crown fell out \u2603"),
+        (twiml.encode_text(""), ""),
         ("%%%", ""), ("a", ""), ("_w", ""), ("", ""),
     ],
 )  # fmt: skip
 async def test_whoever_picks_up_is_told_what_it_is_about(about: str, heard: str) -> None:
     answer = await Caller().twilio(f"/twilio/whisper?{urlencode({'about': about})}")
     (said,) = ElementTree.fromstring(answer.content)
-    assert said.text == f"{twilio_webhooks.WHISPER} {heard}".strip()
+    assert said.text == f"{twiml.WHISPER} {heard}".strip()

@@ -15,31 +15,33 @@ from calls.tests.commands import Printed, manage
 from calls.tests.live_server import LiveServer, live_server, own_database
 from calls.vapi import assistant_config
 from calls.vapi.assistant_config import Options, ServerDefaults
-from sandbox.faults import AssistantDials
-from sandbox.vapi.server import Assistant
+from sandbox.faults import VapiFaults
+from sandbox.vapi.server import VapiSimulator
 
 SECRET = "a-webhook-secret"
 PUBLIC = "https://voice.example.com"
-HOUSE = ServerDefaults(server_url=f"{PUBLIC}/vapi/events", secret=SECRET, max_call_seconds=1800, record=False)
+DEFAULTS = ServerDefaults(
+    server_url=f"{PUBLIC}/vapi/events", secret=SECRET, max_call_seconds=1800, record=False
+)
 
 
 @dataclass(frozen=True)
 class Desk:
     server: LiveServer  # its settings; it need not run
-    vapi: Assistant
+    vapi: VapiSimulator
 
     async def configure(self, *arguments: str, **variables: str) -> Printed:
         return await manage(self.server, "configure_assistant", *arguments, **variables)
 
     def kept(self, assistant_id: str) -> dict[str, Any]:
-        found = self.vapi.store.get(assistant_id)
+        found = self.vapi.assistant_store.get(assistant_id)
         assert found is not None
         return found
 
 
 @pytest.fixture
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    async with Assistant(listen="energy") as vapi:
+    async with VapiSimulator(listen="energy") as vapi:
         with own_database(tmp_path / "rows") as database:
             server = await asyncio.to_thread(
                 live_server, vapi.base_url, database.url, tmp_path / "journal",
@@ -50,7 +52,7 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
 
 async def test_it_makes_an_assistant_that_answers_fast_and_has_our_tools(desk: Desk) -> None:
     planned = await desk.configure("--dry-run")
-    assert planned.code == 0 and desk.vapi.store.newest(9) == []
+    assert planned.code == 0 and desk.vapi.assistant_store.newest(9) == []
     made = await desk.configure("--name", "Front desk", "--first-message", "Harbour Dental, hello?")
     assert made.code == 0, made
     assert SECRET not in made.out + made.err and made.says("server.headers.X-Vapi-Secret")
@@ -82,7 +84,7 @@ async def test_it_puts_one_right_and_leaves_what_it_was_not_asked_for(desk: Desk
         "endCallMessage": "Bye.",
         "maxDurationSeconds": 600,
     }  # fmt: skip
-    mine = desk.vapi.store.put(theirs)["id"]
+    mine = desk.vapi.assistant_store.put(theirs)["id"]
     changed = await desk.configure(VAPI_ASSISTANT_ID=mine)
     assert changed.code == 0 and changed.says("transcriber.endpointing"), changed
     found = desk.kept(mine)
@@ -101,19 +103,19 @@ async def test_it_puts_one_right_and_leaves_what_it_was_not_asked_for(desk: Desk
     assert found["voice"] == {"provider": "vapi", "voiceId": "Elliot"}
     assert (found["model"]["model"], found["transcriber"]["endpointing"]) == ("m", 400)
     made = await desk.configure("--new", VAPI_ASSISTANT_ID=mine)
-    assert made.says("VAPI_ASSISTANT_ID=") and len(desk.vapi.store.newest(9)) == 2
+    assert made.says("VAPI_ASSISTANT_ID=") and len(desk.vapi.assistant_store.newest(9)) == 2
 
 
 @pytest.mark.parametrize(
     ("arguments", "variables", "words"),
     [
         (("--endpointing", "200"), {}, "callers are cut off while they think"),
-        (("--voice", "Elliot"), {}, "--voice is provider/name"),
-        (("--id", "nobody"), {}, "Vapi knows no such assistant"),
+        (("--voice", "Elliot"), {}, "--voice must be provider/name"),
+        (("--id", "nobody"), {}, "Vapi has no such assistant"),
         (("--name", "x" * 41), {}, "name must be shorter than or equal to 40 characters"),
         ((), {"VAPI_API_KEY": "public-key"}, "the private key, not the public one"),
         ((), {"VAPI_API_KEY": ""}, "VAPI_API_KEY is not set"),
-        ((), {"VAPI_SOCKET_URL": "ws://127.0.0.1:1/socket"}, "a server of your own"),
+        ((), {"VAPI_SOCKET_URL": "ws://127.0.0.1:1/socket"}, "a socket server of your own"),
     ],
 )
 async def test_what_stands_in_the_way_is_said(
@@ -121,21 +123,21 @@ async def test_what_stands_in_the_way_is_said(
 ) -> None:
     refused = await desk.configure(*arguments, **variables)
     assert refused.code == 1 and refused.says(words), refused
-    assert desk.vapi.store.newest(9) == []
+    assert desk.vapi.assistant_store.newest(9) == []
 
 
 async def test_trouble_at_vapi_is_said(desk: Desk) -> None:
-    for status, words in ((429, "asked too often"), (503, "trouble of its own (503)")):
-        desk.vapi.dials = AssistantDials(rest_status=status)
+    for status, words in ((429, "rate limiting"), (503, "failed with status 503")):
+        desk.vapi.faults = VapiFaults(rest_status=status)
         refused = await desk.configure()
         assert refused.code == 1 and refused.says(words), refused
 
 
 async def test_a_new_secret_is_told_but_never_shown_and_other_headers_stay(desk: Desk) -> None:
     await desk.configure()
-    (made,) = desk.vapi.store.newest(9)
+    (made,) = desk.vapi.assistant_store.newest(9)
     server = {**made["server"], "headers": {"X-Vapi-Secret": SECRET, "X-Theirs": "kept"}}
-    mine = desk.vapi.store.put({"server": server}, made["id"])["id"]
+    mine = desk.vapi.assistant_store.put({"server": server}, made["id"])["id"]
     changed = await desk.configure(VAPI_ASSISTANT_ID=mine, VAPI_WEBHOOK_SECRET="another-secret")
     assert changed.code == 0 and changed.says("(changed)"), changed
     assert not any(secret in changed.out + changed.err for secret in (SECRET, "another-secret"))
@@ -143,8 +145,8 @@ async def test_a_new_secret_is_told_but_never_shown_and_other_headers_stay(desk:
 
 
 def test_without_a_secret_the_assistant_gets_no_address_of_ours() -> None:
-    house = ServerDefaults(server_url=PUBLIC, secret="", max_call_seconds=5, record=True)
-    fields = assistant_config.wanted({}, Options(), house)
+    defaults = ServerDefaults(server_url=PUBLIC, secret="", max_call_seconds=5, record=True)
+    fields = assistant_config.desired_config({}, Options(), defaults)
     assert "server" not in fields
     assert (fields["maxDurationSeconds"], fields["artifactPlan"]["recordingEnabled"]) == (10, True)
 
@@ -156,6 +158,9 @@ def test_strange_answers_of_vapis_are_put_right() -> None:
         "transcriber": {"provider": "other", "endpointing": "?"},
         "server": 3,
     }
-    fields = assistant_config.wanted(strange, Options(), HOUSE)
+    fields = assistant_config.desired_config(strange, Options(), DEFAULTS)
     assert fields["transcriber"]["endpointing"] == 300 and fields["voice"]["provider"] == "vapi"
-    assert assistant_config.to_send(fields, fields) == {} and assistant_config.changes(fields, fields) == []
+    assert (
+        assistant_config.changed_fields(fields, fields) == {}
+        and assistant_config.changes(fields, fields) == []
+    )

@@ -150,7 +150,7 @@ async def test_a_tool_that_breaks_or_hangs_is_an_error_for_the_model(monkeypatch
         await asyncio.Event().wait()
         return ""
 
-    monkeypatch.setattr(tools, "SECONDS", 0.01)
+    monkeypatch.setattr(tools, "TOOL_SECONDS", 0.01)
     for name, run, said in (("breaks", breaks, "It failed."), ("hangs", hangs, "took too long")):
         monkeypatch.setitem(tools.TOOLS, name, tools.Tool(name, "", {}, (), run))
         assert said in (await result(Caller(), asked(name)))["error"]
@@ -164,12 +164,12 @@ async def test_a_call_that_is_no_telephone_call_has_no_tools() -> None:
 def test_what_is_remembered_is_bounded() -> None:
     async def many() -> None:
         caller = Caller()
-        for number in range(tools.MAX_REMEMBERED + 10):
+        for number in range(tools.MAX_RESULTS + 10):
             call = {"id": f"{number} of many", "function": {"name": "nothing of ours"}}
             await result(caller, {"type": "tool-calls", "toolCallList": [call]})
 
     asyncio.run(many())
-    assert len(tools._answers) <= tools.MAX_REMEMBERED
+    assert len(tools._results) <= tools.MAX_RESULTS
 
 
 def test_the_declarations_are_what_a_model_is_told() -> None:
