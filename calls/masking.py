@@ -1,4 +1,4 @@
-"""Numbers and ids as logs and pages may show them: enough to recognise, not enough to dial."""
+"""Masks phone numbers and ids for logs and pages: enough to recognize, not enough to dial."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from __future__ import annotations
 def mask_number(number: str) -> str:
     """`+15550100134` -> `+1 555 …0134`, `+442079460011` -> `+44 …0011`; words such as `anonymous` stay.
 
-    A `sip:` or `client:` address keeps its kind alone: the rest is somebody's name.
+    Of a `sip:` or `client:` address only the scheme stays: the rest is a person's name.
     """
-    kind, colon, _ = number.partition(":")
+    scheme, colon, _ = number.partition(":")
     if colon:
-        return f"{kind[:8]}:…"
+        return f"{scheme[:8]}:…"
     digits = "".join(char for char in number if char.isascii() and char.isdigit())
     if not digits:
         return number[:16]
-    if len(digits) < 8:  # a short code or an extension: a country code's worth of it would be all of it
+    if len(digits) < 8:  # a short code or an extension, of which the country code would be nearly all
         return f"…{digits[-2:]}"
     if not number.startswith("+"):
         return f"…{digits[-4:]}"
@@ -24,5 +24,5 @@ def mask_number(number: str) -> str:
 
 
 def short_sid(sid: str) -> str:
-    """`CA12..ef`: how a log line names a call."""
+    """The sid as log lines show it: `CA12..ef`."""
     return sid if len(sid) <= 8 else f"{sid[:4]}..{sid[-2:]}"

@@ -1,7 +1,7 @@
-"""How our numbers are answered: their rows, as the routes of the bridge's snapshot.
+"""Reads the phone numbers' rows as values for `bridge.routes.Route`.
 
-A row may have been written by anything, not by the admin's form alone: what cannot be read of it is said
-in the log, once, and turns no caller away.
+A row may not have passed the admin's validation. A value that is not valid is logged once and ignored: no
+caller is turned away because of it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def active_routes() -> list[dict[str, Any]]:
-    """Active numbers, by the names that the bridge's routes have."""
+    """The active numbers, with the fields of `Route`. None stands for the setting's value. One query."""
     return [
         {
             "id": str(number.pk),
@@ -32,8 +32,8 @@ def active_routes() -> list[dict[str, Any]]:
             "fallback_number": number.fallback_number or None,
             "max_call_seconds": number.max_call_seconds,
             "record": number.record_calls or None,
-            "disclosure": disclosure_of(number),
-            "hours": opening_hours(number.hours, number.time_zone),
+            "disclosure": ai_disclosure(number),
+            "hours": parse_opening_hours(number.hours, number.time_zone),
             "closed_message": number.closed_message,
             "max_concurrent_calls": number.max_concurrent_calls,
         }
@@ -41,20 +41,23 @@ def active_routes() -> list[dict[str, Any]]:
     ]
 
 
-def disclosure_of(number: PhoneNumber) -> str:
-    """How this number says that an AI answers. It does so although the settings do not."""
+def ai_disclosure(number: PhoneNumber) -> str:
+    """The sentence that says that an AI answers; empty where the number does not say it.
+
+    A number that discloses AI does so even if the settings do not.
+    """
     if not number.discloses_ai:
         return ""
     return number.disclosure.strip() or settings.AI_DISCLOSURE or settings.AI_DISCLOSURE_LINE
 
 
-@lru_cache(maxsize=1000)  # asked every few seconds, and told about once
-def opening_hours(text: str, zone: str) -> OpeningHours | None:
-    """When a number is open; None for always, and where that cannot be read."""
+@lru_cache(maxsize=1000)  # called every few seconds; also keeps the warning from being repeated
+def parse_opening_hours(text: str, zone: str) -> OpeningHours | None:
+    """A number's opening hours. None if it is always open, or if they are not valid."""
     if not text.strip():
         return None
     try:
         return OpeningHours(parse_hours(text), ZoneInfo(zone or "UTC"))
     except (BadHours, ZoneInfoNotFoundError, ValueError, OSError) as error:
-        log.warning("routes: hours %r in zone %r do not apply: %s", text[:100], zone[:64], error)
+        log.warning("routes: ignored invalid hours %r in time zone %r: %s", text[:100], zone[:64], error)
         return None
