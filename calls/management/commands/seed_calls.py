@@ -100,7 +100,7 @@ def _check_allowed(*, beside: bool, force: bool) -> None:
         raise CommandError("The database has real calls. Use --beside to add generated calls next to them.")
 
 
-def _seed(seed_options: seeding.Wanted) -> str:
+def _seed(seed_options: seeding.SeedOptions) -> str:
     PhoneNumber.objects.bulk_create(seeding.phone_numbers(seed_options.numbers), ignore_conflicts=True)
     first_id = _reserve_ids(seed_options.calls)
     turns = utterances = 0
