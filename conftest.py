@@ -23,9 +23,9 @@ def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("speech") is not None:
-        from sandbox.vapi.recognizer import can_recognise  # Django is set up by now
+        from sandbox.vapi.recognizer import can_recognize  # Django is set up by now
 
-        if not can_recognise():
+        if not can_recognize():
             pytest.skip("needs the [speech] extra: make speech")
 
 

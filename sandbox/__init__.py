@@ -1,4 +1,4 @@
-"""Simulators of the two services that a call needs, over real sockets on loopback.
+"""Simulators of Twilio and Vapi, over real sockets on loopback.
 
 `sandbox.twilio` simulates Twilio, `sandbox.vapi` simulates Vapi. The product cannot tell that it talks to a
 simulator. The sandbox imports nothing from the product: it implements both protocols independently, so that

@@ -1,4 +1,4 @@
-"""The demonstration: a whole call on this machine, and a verdict on everything that crossed.
+"""The demo: a simulated call against a real server on this machine, and checks of everything it produced.
 
-Commands only: nothing of a server in production imports this package.
+Used by management commands and tests only: nothing in a production server imports this package.
 """

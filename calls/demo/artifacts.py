@@ -1,85 +1,126 @@
-"""What a demonstration leaves to programs and to ears: one JSON object, two WAV files."""
+"""The artifacts of a simulated call: records of both simulators, database rows, log of the server."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
+from django.db import connections
 
-from calls.demo.assertions import Check
-from calls.demo.audio_compare import reference_name
-from calls.demo.case import truths_ms
-from calls.demo.evidence import Evidence
-from calls.demo.runner import Wishes
-from sandbox.speech import audio as sound
+from calls.models import Call
+from sandbox.twilio.record import TwilioCallRecord
+from sandbox.vapi.record import VapiCallRecord
 
 
-def as_json(
-    evidence: Evidence, checks: Sequence[Check], wishes: Wishes, wavs: Sequence[Path], took_s: float
-) -> dict[str, Any]:
-    """Plain values only. `failed` has the names of what did not hold."""
-    failed = [check.name for check in checks if not check.held]
-    report: dict[str, Any] = {
-        "ok": not failed,
-        "failed": failed,
-        "checks": {check.name: {"held": check.held, "detail": check.detail} for check in checks},
-        "dialect": wishes.dialect,
-        "audio_format": wishes.audio_format,
-        "seed": wishes.seed,
-        "reference": reference_name(),
-        "call_sid": evidence.record.call_sid,
-        "webhook_ms": _rounded(evidence.record.webhook_ms),
-        "truths_ms": [_rounded(truth) for truth in truths_ms(evidence.record, evidence.call)],
-        "wavs": [str(path) for path in wavs],
-        "took_s": round(took_s, 1),
-    }
-    rows = evidence.rows
-    if rows is not None:
-        report |= {
-            "end_reason": rows.end_reason,
-            "ended_by": rows.ended_by,
-            "connect_ms": rows.connect_ms,
-            "frames": {
-                "to_assistant": rows.frames_to_assistant,
-                "to_caller": rows.frames_to_caller,
-                "held": rows.frames_held,
-                "dropped": rows.frames_dropped,
-            },
-            "barge_ins": rows.barge_ins,
-            "turns": [
-                {
-                    "number": turn.number,
-                    "response_latency_ms": turn.response_latency_ms,
-                    "bridge_overhead_us": turn.bridge_overhead_us,
-                    "interrupted": turn.interrupted,
-                }
-                for turn in rows.turns
-            ],
-            "transcript": [
-                {"speaker": said.speaker, "text": said.text, "interrupted": said.interrupted}
-                for said in rows.utterances
-            ],
-        }
-    return report
+@dataclass(frozen=True, slots=True)
+class TurnRow:
+    number: int
+    response_latency_ms: int | None
+    bridge_overhead_us: int | None
+    heard_ms: int | None
+    interrupted: bool
 
 
-def write_wavs(evidence: Evidence, folder: Path) -> list[Path]:
-    """Both sides of the call: what the caller heard, and what the assistant did."""
-    folder.mkdir(parents=True, exist_ok=True)
-    caller, assistant = folder / "caller-heard.wav", folder / "assistant-heard.wav"
-    sound.write_wav(caller, sound.ulaw_decode(evidence.record.heard), sound.LINE_RATE)
-    if evidence.call is None:
-        return [caller]
-    audio = evidence.call.received_audio
-    if evidence.audio_format == "mulaw":
-        sound.write_wav(assistant, sound.ulaw_decode(audio), sound.LINE_RATE)
-    else:
-        pcm = np.frombuffer(audio[: len(audio) & ~1], "<i2").astype(np.int16)
-        sound.write_wav(assistant, pcm, 16_000)
-    return [caller, assistant]
+@dataclass(frozen=True, slots=True)
+class UtteranceRow:
+    speaker: str
+    text: str
+    interrupted: bool
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 1)
+@dataclass(frozen=True, slots=True)
+class CallRows:
+    """The database rows of one call."""
+
+    url: str
+    status: str
+    end_reason: str
+    ended_by: str
+    connect_ms: int | None
+    frames_to_assistant: int
+    frames_to_caller: int
+    frames_held: int
+    frames_dropped: int
+    barge_ins: int
+    simulated: bool
+    has_vapi_cost: bool  # set by Vapi's end-of-call report
+    has_duration: bool  # set by Twilio's status callback
+    turns: Sequence[TurnRow]
+    utterances: Sequence[UtteranceRow]
+
+    @property
+    def latencies_ms(self) -> list[int]:
+        return [turn.response_latency_ms for turn in self.turns if turn.response_latency_ms is not None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallArtifacts:
+    twilio: TwilioCallRecord
+    vapi: VapiCallRecord | None  # None: the call did not reach Vapi
+    rows: CallRows | None  # None: no row of this call was found in time
+    log: Sequence[str]  # lines of the server
+    rejected_requests: Sequence[str]  # requests that Vapi rejected
+    audio_format: str
+    disclosure: str  # what the caller must hear first
+
+    @property
+    def true_latencies_ms(self) -> list[float]:
+        """Response latency of each answer, measured by the simulators.
+
+        From the caller's last loud frame to the assistant's first audible chunk.
+        """
+        answers = self.vapi.answers if self.vapi else ()
+        return [
+            (reply.first_audible_sent_at - utterance.ended_at) * 1000
+            for utterance, reply in zip(self.twilio.utterances, answers, strict=False)
+            if reply.first_audible_sent_at is not None and utterance.ended_at is not None
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompleteArtifacts(CallArtifacts):
+    """The artifacts of a call that reached Vapi and has a row."""
+
+    vapi: VapiCallRecord
+    rows: CallRows
+
+
+def read_rows(call_sid: str) -> CallRows | None:
+    """Runs four queries. Closes the connections of the current thread."""
+    try:
+        call = Call.objects.filter(call_sid=call_sid).first()
+        return None if call is None else _rows_of(call)
+    finally:
+        connections.close_all()
+
+
+def _rows_of(call: Call) -> CallRows:
+    return CallRows(
+        url=call.get_absolute_url(),
+        status=call.status,
+        end_reason=call.end_reason,
+        ended_by=call.ended_by,
+        connect_ms=call.connect_ms,
+        frames_to_assistant=call.frames_to_assistant,
+        frames_to_caller=call.frames_to_caller,
+        frames_held=call.frames_held,
+        frames_dropped=call.frames_dropped,
+        barge_ins=call.barge_ins,
+        simulated=call.simulated,
+        has_vapi_cost=call.vapi_cost is not None,
+        has_duration=call.duration_seconds is not None,
+        turns=[
+            TurnRow(
+                turn.number,
+                turn.response_latency_ms,
+                turn.bridge_overhead_us,
+                turn.heard_ms,
+                turn.interrupted,
+            )
+            for turn in call.turns.order_by("number")
+        ],
+        utterances=[
+            UtteranceRow(utterance.speaker, utterance.text, utterance.interrupted)
+            for utterance in call.utterances.order_by("index")
+        ],
+    )

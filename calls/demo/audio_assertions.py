@@ -1,4 +1,4 @@
-"""What must be true of the audio that crossed, each way: all of it, once, in order, and on time."""
+"""What must be true of the transmitted audio, in each direction: complete, once, in order, on time."""
 
 from __future__ import annotations
 
@@ -7,111 +7,129 @@ from bisect import bisect_left
 from itertools import accumulate
 
 from calls.demo import audio_compare
+from calls.demo.artifacts import CompleteArtifacts
 from calls.demo.audio_compare import Match
-from calls.demo.case import CLEAR_WITHIN_MS, Case, require
+from calls.demo.checks import require
 from sandbox.vapi.record import Reply
 
-TRANSIT_MEDIAN_MS = 20
-TRANSIT_P95_MS = 60
-# Frames on their way when the assistant's side ended, and those until the line closed.
-UNDER_WAY_SECONDS = 0.06
-UNDER_WAY_FRAMES = 3
+MAX_CLEAR_DELAY_MS = 20
+MAX_TRANSIT_MEDIAN_MS = 20
+MAX_TRANSIT_P95_MS = 60
+MIN_TRANSIT_SAMPLES = 20
+# Frames that were in flight when Vapi ended the call, and those sent until its socket closed.
+IN_FLIGHT_SECONDS = 0.06
+MAX_IN_FLIGHT_FRAMES = 3
 MAX_TAIL_FRAMES = 10
 FRAME_BYTES = {"pcm_s16le": 640, "mulaw": 160}
 
 
-def frames_to_assistant(case: Case) -> str:
-    frames = [frame.ulaw for frame in case.record.frames]
-    compare = audio_compare.same_bytes if case.audio_format == "mulaw" else audio_compare.upsampled
-    match = compare(frames, case.call.received_audio)
+def frames_to_assistant(call: CompleteArtifacts) -> str:
+    frames = [frame.ulaw for frame in call.twilio.frames]
+    compare = audio_compare.same_bytes if call.audio_format == "mulaw" else audio_compare.upsampled
+    match = compare(frames, call.vapi.received_audio)
     require(not match.fault, match.fault)
-    ended_at = case.call.ended_at
-    undelivered = case.record.frames[match.frames :]
-    early = [frame for frame in undelivered if ended_at is None or frame.at < ended_at - UNDER_WAY_SECONDS]
-    require(not early, f"{len(early)} frames from before the end were never delivered")
+    ended_at = call.vapi.ended_at
+    undelivered = call.twilio.frames[match.frames :]
+    lost = [frame for frame in undelivered if ended_at is None or frame.at < ended_at - IN_FLIGHT_SECONDS]
+    require(not lost, f"{len(lost)} frames from before the end were not delivered")
     require(
         len(undelivered) <= MAX_TAIL_FRAMES,
-        f"{len(undelivered)} frames at the end were not delivered, {MAX_TAIL_FRAMES} may be",
+        f"{len(undelivered)} frames at the end were not delivered, expected at most {MAX_TAIL_FRAMES}",
     )
-    require(case.rows.frames_dropped == 0, f"the row says {case.rows.frames_dropped} frames were dropped")
-    counted = case.rows.frames_to_assistant
+    rows = call.rows
+    require(rows.frames_dropped == 0, f"the row says {rows.frames_dropped} frames were dropped")
     require(
-        0 <= counted - match.frames <= UNDER_WAY_FRAMES,  # some were on their way when the line closed
-        f"{match.frames} frames arrived, the row says {counted}",
+        0 <= rows.frames_to_assistant - match.frames <= MAX_IN_FLIGHT_FRAMES,
+        f"{match.frames} frames arrived, the row says {rows.frames_to_assistant}",
     )
-    require(case.rows.frames_held > 0, "no frame was held although the assistant took its time to answer")
-    return f"{match}; {case.rows.frames_held} held, {len(undelivered)} after the end"
+    require(rows.frames_held > 0, "no frame was held although the connection to Vapi was delayed")
+    return f"{match}; {rows.frames_held} held, {len(undelivered)} after the end"
 
 
-def frames_to_caller(case: Case) -> str:
-    match = _to_caller(case)
+def frames_to_caller(call: CompleteArtifacts) -> str:
+    match = _compare_to_caller(call)
     require(not match.fault, match.fault)
-    messages = len(case.record.received)
-    require(
-        case.rows.frames_to_caller == messages,
-        f"{messages} media messages came to the caller, the row says {case.rows.frames_to_caller}",
-    )
+    messages, counted = len(call.twilio.received), call.rows.frames_to_caller
+    require(counted == messages, f"{messages} media messages were received, the row says {counted}")
     return str(match)
 
 
-def _to_caller(case: Case) -> Match:
-    replies, came = list(case.call.replies), case.record.received_ulaw
-    width = 1 if case.audio_format == "mulaw" else 4  # bytes of the assistant's for one of the caller's
-    # A reply that was cut off inside a sample: its first half belongs to nothing that follows.
-    halves = 0 if width == 1 else 1
-    pieces = [(reply.sent[: len(reply.sent) & ~halves], reply.cut_at is not None) for reply in replies]
-    sent = sum(len(audio) for audio, _ in pieces)
-    missing = sent - len(came) if width == 1 else ((sent // 2 + 1) // 2 - len(came)) * width
-    allowed = sum(len(audio) for reply in replies for audio in _sent_since_clear(case, reply))
+def _compare_to_caller(call: CompleteArtifacts) -> Match:
+    replies, received = list(call.vapi.replies), call.twilio.received_ulaw
+    is_mulaw = call.audio_format == "mulaw"
+    vapi_bytes_per_byte = 1 if is_mulaw else 4  # bytes in Vapi's format for one byte of mu-law at 8 kHz
+    # If a reply was cut off inside a sample, half of the sample remains: ignore it.
+    odd_mask = 0 if is_mulaw else 1
+    pieces = [(reply.sent[: len(reply.sent) & ~odd_mask], reply.cut_at is not None) for reply in replies]
+    sent_bytes = sum(len(audio) for audio, _ in pieces)
+    if is_mulaw:
+        missing = sent_bytes - len(received)
+    else:
+        missing = ((sent_bytes // 2 + 1) // 2 - len(received)) * vapi_bytes_per_byte
+    allowed = sum(len(audio) for reply in replies for audio in _sent_after_clear(call, reply))
     if not 0 <= missing <= allowed:
-        which = f"{missing} bytes too few" if missing > 0 else f"{-missing} bytes too many"
-        return Match(fault=f"{which} came to the caller, counted in the assistant's format")
+        difference = f"{missing} bytes too few" if missing > 0 else f"{-missing} bytes too many"
+        return Match(fault=f"the caller received {difference}, counted in Vapi's audio format")
     try:
         expected = audio_compare.without_cut_tail(pieces, missing)
-    except ValueError as problem:
-        return Match(fault=str(problem))
-    if width == 1:
-        return audio_compare.same_bytes(
-            [expected[at : at + 160] for at in range(0, len(expected), 160)], came
-        )
-    return audio_compare.downsampled(expected, came)
+    except ValueError as error:
+        return Match(fault=str(error))
+    if is_mulaw:
+        frames = [expected[at : at + 160] for at in range(0, len(expected), 160)]
+        return audio_compare.same_bytes(frames, received)
+    return audio_compare.downsampled(expected, received)
 
 
-def _sent_since_clear(case: Case, reply: Reply) -> list[bytes]:
-    """Chunks of a reply that was cut off which the bridge was right to drop: sent when it had cleared."""
-    if reply.cut_at is None or not case.record.clears:
+def _sent_after_clear(call: CompleteArtifacts, reply: Reply) -> list[bytes]:
+    """Chunks of a reply that was cut off, sent after the bridge had cleared: it may drop these."""
+    if reply.cut_at is None or not call.twilio.clears:
         return []
-    cleared_at = case.record.clears[0][0]
-    return [audio for at, audio in reply.chunks if at >= cleared_at - CLEAR_WITHIN_MS / 1000]
+    cleared_at = call.twilio.clears[0][0]
+    return [audio for at, audio in reply.chunks if at >= cleared_at - MAX_CLEAR_DELAY_MS / 1000]
 
 
-def transit(case: Case) -> str:
-    """How long audio takes from one far end to the other, each way."""
-    frame_bytes = FRAME_BYTES[case.audio_format]
-    opened_at = case.call.opened_at or 0.0
-    ends = list(accumulate(len(payload) for _, payload in case.call.received))
-    up = []
-    for number, frame in enumerate(case.record.frames):
-        index = bisect_left(ends, (number + 1) * frame_bytes)
-        if frame.at > opened_at + 0.2 and index < len(ends):
-            up.append((case.call.received[index][0] - frame.at) * 1000)
-    arrivals = list(accumulate(len(audio.ulaw) for audio in case.record.received))
-    total = sum(len(reply.sent) for reply in case.call.replies) * 160 // frame_bytes
-    dropped = max(0, total - (arrivals[-1] if arrivals else 0))  # at the end of the reply that was cut off
-    sent, down = 0, []
-    for reply in case.call.replies:
+def transit(call: CompleteArtifacts) -> str:
+    """How long audio takes between Twilio and Vapi, in each direction."""
+    summaries = []
+    for direction, samples_ms in (
+        ("to the assistant", _transit_to_assistant_ms(call)),
+        ("to the caller", _transit_to_caller_ms(call)),
+    ):
+        require(len(samples_ms) >= MIN_TRANSIT_SAMPLES, f"too little audio {direction}")
+        median_ms, p95_ms = statistics.median(samples_ms), statistics.quantiles(samples_ms, n=20)[-1]
+        summaries.append(f"{direction} median {median_ms:.1f} ms, p95 {p95_ms:.1f} ms")
+        require(median_ms <= MAX_TRANSIT_MEDIAN_MS and p95_ms <= MAX_TRANSIT_P95_MS, summaries[-1])
+    return "; ".join(summaries)
+
+
+def _transit_to_assistant_ms(call: CompleteArtifacts) -> list[float]:
+    """For each frame sent after the start of the Vapi call."""
+    frame_bytes = FRAME_BYTES[call.audio_format]
+    opened_at = call.vapi.opened_at or 0.0
+    received_until = list(accumulate(len(payload) for _, payload in call.vapi.received))
+    samples_ms = []
+    for number, frame in enumerate(call.twilio.frames):
+        index = bisect_left(received_until, (number + 1) * frame_bytes)
+        if frame.at > opened_at + 0.2 and index < len(received_until):
+            samples_ms.append((call.vapi.received[index][0] - frame.at) * 1000)
+    return samples_ms
+
+
+def _transit_to_caller_ms(call: CompleteArtifacts) -> list[float]:
+    """For each chunk of the replies that were not cut off."""
+    frame_bytes = FRAME_BYTES[call.audio_format]
+    received_until = list(accumulate(len(audio.ulaw) for audio in call.twilio.received))
+    total = sum(len(reply.sent) for reply in call.vapi.replies) * 160 // frame_bytes
+    # mu-law bytes dropped at the end of the reply that was cut off
+    dropped = max(0, total - (received_until[-1] if received_until else 0))
+    sent, samples_ms = 0, []
+    for reply in call.vapi.replies:
         for at, audio in reply.chunks:
             sent += len(audio)
-            index = bisect_left(arrivals, sent * 160 // frame_bytes)
-            if reply.cut_at is None and index < len(arrivals):
-                down.append((case.record.received[index].at - at) * 1000)
+            index = bisect_left(received_until, sent * 160 // frame_bytes)
+            if reply.cut_at is None and index < len(received_until):
+                samples_ms.append((call.twilio.received[index].at - at) * 1000)
         if reply.cut_at is not None:
             sent -= dropped * frame_bytes // 160
             dropped = 0
-    told = []
-    for way, samples in (("to the assistant", up), ("to the caller", down)):
-        require(len(samples) >= 20, f"too little audio went {way}")
-        median, p95 = statistics.median(samples), statistics.quantiles(samples, n=20)[-1]
-        told.append(f"{way} median {median:.1f} ms, p95 {p95:.1f} ms")
-        require(median <= TRANSIT_MEDIAN_MS and p95 <= TRANSIT_P95_MS, told[-1])
-    return "; ".join(told)
+    return samples_ms

@@ -1,10 +1,10 @@
-"""Did all the audio arrive, once and in order? Pure comparisons of what was sent with what came.
+"""Compares sent with received audio: is it complete, without duplicates, and in order? Pure.
 
-mu-law to mu-law must be the same bytes. Where the bridge changed the sample rate, what came is held
-against a reference made in one piece by other means: soxr where it is installed, else the Fourier
-transform of `sound`. Both are then compared at 16 kHz, after finding the bridge's delay, once over
-everything and once for each 20 ms: the simulated line's noise is never the same twice, so one frame that
-was lost, doubled or swapped shows even where nobody speaks.
+Without transcoding (mu-law to mu-law) the bytes must be equal. Where the bridge changed the sample rate, the
+received audio is compared with a reference that an independent resampler made in one piece: soxr if it is
+installed, else the Fourier transform of `sandbox.speech.audio`. Both signals are compared at 16 kHz, after
+the bridge's delay was found, once as a whole and once for each 20 ms: simulated line noise never repeats, so
+a frame that was lost, duplicated or swapped is found even where nobody speaks.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from sandbox.speech.audio import Pcm
 
 RATE = 16_000
 FRAME = RATE // 50
-MAX_LAG = RATE * 3 // 1000  # the bridge's filters may be 3 ms late
+MAX_LAG = RATE * 3 // 1000  # the bridge's filters may delay audio by 3 ms
 PAD = 4_000
 MIN_SNR_DB = 30.0
-# One frame: what is right is over 20 dB, another frame's noise is about -3 dB.
+# For one frame: the right frame has over 20 dB, the noise of another frame about -3 dB.
 MIN_FRAME_SNR_DB = 12.0
-# Below this the rounding of mu-law is all there is: rms of a frame's error that says nothing.
+# RMS error of a frame that is only mu-law rounding, and therefore ignored.
 FLOOR_RMS = 6.0
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The outcome of a comparison. An empty `fault` means that all is as it was sent."""
+    """The result of a comparison. An empty `fault` means that the audio is equal."""
 
     fault: str = ""
     frames: int = 0
@@ -54,103 +54,107 @@ def reference_name() -> str:
 
 
 def resampled(pcm: Pcm, rate: int, to_rate: int, *, by: str = "") -> Pcm:
-    """The whole of it at another rate, by a filter that shares nothing with the bridge's."""
+    """The whole signal at another rate, by a resampler that is independent of the bridge's."""
     if (by or reference_name()) == "soxr":
         soxr = importlib.import_module("soxr")
         out: NDArray[np.float64] = soxr.resample(pcm.astype(np.float64), rate, to_rate, quality="VHQ")
         return sound.to_int16(out)
-    # The transform is periodic: silence at both ends keeps the end out of the beginning. And it stretches
-    # what it resizes to a whole number of samples: an odd length must not be halved.
+    # The transform is periodic: silence at both ends keeps the end from leaking into the start. It also
+    # stretches the signal to a whole number of samples: an odd length must not be halved.
     pad = np.zeros(PAD * rate // RATE, np.int16)
     whole = sound.resample(np.concatenate([pad, pcm, pad, pad[: len(pcm) % 2]]), rate, to_rate)
     start = len(pad) * to_rate // rate
     return whole[start : start + (len(pcm) * to_rate + rate - 1) // rate]
 
 
-def same_bytes(sent: Sequence[bytes], came: bytes) -> Match:
-    """mu-law frames against the bytes that arrived: a prefix of them, in whole frames."""
+def same_bytes(sent: Sequence[bytes], received: bytes) -> Match:
+    """Compare mu-law frames with received bytes, which must be a prefix of them in whole frames."""
     position = 0
     for number, frame in enumerate(sent):
-        if position == len(came):
+        if position == len(received):
             return Match(frames=number)
-        if came[position : position + len(frame)] != frame:
-            return Match(fault=f"frame {number + 1} of {len(sent)} is not what was sent{_where(sent, came)}")
+        if received[position : position + len(frame)] != frame:
+            hint = _position_hint(sent, received)
+            return Match(fault=f"frame {number + 1} of {len(sent)} differs from the sent frame{hint}")
         position += len(frame)
-    if position < len(came):
-        return Match(fault=f"{len(came) - position} bytes came that were never sent")
+    if position < len(received):
+        return Match(fault=f"{len(received) - position} bytes were received that were never sent")
     return Match(frames=len(sent))
 
 
-def upsampled(sent: Sequence[bytes], came: bytes, *, by: str = "") -> Match:
-    """mu-law frames at 8 kHz against linear 16-bit samples at 16 kHz: a prefix of them, in whole frames."""
-    samples, rest = divmod(len(came), 2)
+def upsampled(sent: Sequence[bytes], received: bytes, *, by: str = "") -> Match:
+    """Compare mu-law frames at 8 kHz with received 16-bit samples at 16 kHz, a prefix in whole frames."""
+    samples, rest = divmod(len(received), 2)
     sizes = np.cumsum([0, *(2 * len(frame) for frame in sent)])
     frames = int(np.searchsorted(sizes, samples))
     if rest or frames >= len(sizes) or sizes[frames] != samples:
-        return Match(fault=f"{len(came)} bytes came, which is no whole number of the {len(sent)} frames sent")
-    # The reference is of all that was sent, so that it does not break off where the received audio does.
+        return Match(
+            fault=f"{len(received)} bytes were received, not a whole number of the {len(sent)} sent frames"
+        )
+    # The reference contains all sent frames, so that it does not end where the received audio ends.
     reference = resampled(sound.ulaw_decode(b"".join(sent)), 8_000, RATE, by=by)
-    return compared(reference, np.frombuffer(came, "<i2").astype(np.int16), frames)
+    return compare(reference, np.frombuffer(received, "<i2").astype(np.int16), frames)
 
 
-def downsampled(sent: bytes, came: bytes, *, by: str = "") -> Match:
-    """Linear samples at 16 kHz, all of them, against mu-law at 8 kHz: length and sound."""
+def downsampled(sent: bytes, received: bytes, *, by: str = "") -> Match:
+    """Compare all samples at 16 kHz with received mu-law at 8 kHz: length and content."""
     pcm = np.frombuffer(sent[: len(sent) & ~1], "<i2").astype(np.int16)
     expected = (len(pcm) + 1) // 2
-    if len(came) != expected:
-        return Match(fault=f"{len(came)} samples came to the caller, {expected} were expected")
-    telephone = resampled(resampled(pcm, RATE, 8_000, by=by), 8_000, RATE, by=by)
-    heard = resampled(sound.ulaw_decode(came), 8_000, RATE, by=by)
-    return compared(telephone, heard, len(came) // 160)
+    if len(received) != expected:
+        return Match(fault=f"{len(received)} samples were received, expected {expected}")
+    reference = resampled(resampled(pcm, RATE, 8_000, by=by), 8_000, RATE, by=by)
+    decoded = resampled(sound.ulaw_decode(received), 8_000, RATE, by=by)
+    return compare(reference, decoded, len(received) // 160)
 
 
-def compared(reference: Pcm, came: Pcm, frames: int) -> Match:
-    """Two signals at 16 kHz, the second late by up to `MAX_LAG`."""
-    if not len(came) or not len(reference):
-        return Match(fault="nothing came")
-    length = min(len(reference), len(came) - MAX_LAG)
+def compare(reference: Pcm, received: Pcm, frames: int) -> Match:
+    """Compare two signals at 16 kHz; the second may be delayed by up to `MAX_LAG` samples."""
+    if not len(received) or not len(reference):
+        return Match(fault="no audio was received")
+    length = min(len(reference), len(received) - MAX_LAG)
     if length <= 0:
         return Match(frames=frames)
-    wanted = reference[:length].astype(np.float64)
-    late = came.astype(np.float64)
-    lag = int(np.argmax([wanted @ late[lag : lag + length] for lag in range(MAX_LAG + 1)]))
-    error = late[lag : lag + length] - wanted
-    snr_db = _decibels(float(np.mean(wanted**2)), float(np.mean(error**2)))
+    expected = reference[:length].astype(np.float64)
+    delayed = received.astype(np.float64)
+    lag = int(np.argmax([expected @ delayed[lag : lag + length] for lag in range(MAX_LAG + 1)]))
+    error = delayed[lag : lag + length] - expected
+    snr_db = _decibels(float(np.mean(expected**2)), float(np.mean(error**2)))
     whole = length // FRAME * FRAME
-    power = np.mean(wanted[:whole].reshape(-1, FRAME) ** 2, axis=1)
-    wrong = np.mean(error[:whole].reshape(-1, FRAME) ** 2, axis=1)
-    bad = np.flatnonzero(wrong > np.maximum(power / 10 ** (MIN_FRAME_SNR_DB / 10), FLOOR_RMS**2))
+    power = np.mean(expected[:whole].reshape(-1, FRAME) ** 2, axis=1)
+    error_power = np.mean(error[:whole].reshape(-1, FRAME) ** 2, axis=1)
+    bad = np.flatnonzero(error_power > np.maximum(power / 10 ** (MIN_FRAME_SNR_DB / 10), FLOOR_RMS**2))
     fault = ""
     if len(bad):
-        fault = f"{len(bad)} of {whole // FRAME} stretches of 20 ms are not what was sent, first {bad[0] + 1}"
+        count = whole // FRAME
+        fault = f"{len(bad)} of {count} frames of 20 ms differ from the sent audio, the first is {bad[0] + 1}"
     elif snr_db < MIN_SNR_DB:
-        fault = f"SNR {snr_db:.1f} dB, at least {MIN_SNR_DB:.0f} dB wanted"
+        fault = f"SNR {snr_db:.1f} dB, expected at least {MIN_SNR_DB:.0f} dB"
     return Match(fault, frames, lag * 1000 / RATE, snr_db)
 
 
 def without_cut_tail(pieces: Sequence[tuple[bytes, bool]], missing: int) -> bytes:
-    """All pieces as one, `missing` bytes less at the end of the only piece that was cut off.
+    """All pieces joined, without `missing` bytes at the end of the only piece that was cut off.
 
-    Raises `ValueError` when there is no such piece, or not one only: then nothing may be missing.
+    Raises `ValueError` if bytes are missing and not exactly one piece was cut off.
     """
     cut = [number for number, (_, was_cut) in enumerate(pieces) if was_cut]
     if missing and (len(cut) != 1 or not 0 < missing <= len(pieces[cut[0]][0])):
-        raise ValueError(f"{missing} bytes more were sent than came, and no cut accounts for them")
+        raise ValueError(f"{missing} bytes were lost, and no interruption explains it")
     return b"".join(
         audio[: len(audio) - missing] if missing and number == cut[0] else audio
         for number, (audio, _) in enumerate(pieces)
     )
 
 
-def _where(sent: Sequence[bytes], came: bytes) -> str:
-    """What seems to have happened, for a person to read."""
+def _position_hint(sent: Sequence[bytes], received: bytes) -> str:
+    """Which frame arrived in place of the expected one, if that is known."""
     size = len(sent[0])
-    arrived = [came[at : at + size] for at in range(0, len(came), size)]
+    received_frames = [received[at : at + size] for at in range(0, len(received), size)]
     numbers = {frame: number for number, frame in enumerate(sent)}
-    for number, (frame, wanted) in enumerate(zip_longest(arrived, sent)):
-        if frame != wanted:
-            found = numbers.get(frame or b"")
-            return "" if found is None else f" (in place of {number + 1} came {found + 1})"
+    for number, (frame, expected) in enumerate(zip_longest(received_frames, sent)):
+        if frame != expected:
+            actual = numbers.get(frame or b"")
+            return "" if actual is None else f" (frame {actual + 1} in place of {number + 1})"
     return ""
 
 

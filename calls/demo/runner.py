@@ -1,7 +1,7 @@
-"""One simulated call against a real server process: the stage, the script, and the evidence it leaves.
+"""Runs one simulated call against a real server process, and collects its artifacts.
 
-Everything is on loopback. The stand-in for Vapi and the carrier run in this process, where both keep
-their records by one clock; the server runs in its own and believes that it talks to Twilio and Vapi.
+Everything is on loopback. Both simulators run in this process, where their records share one clock; the
+server runs in a separate process and is configured as if it used Twilio and Vapi.
 """
 
 from __future__ import annotations
@@ -10,121 +10,66 @@ import asyncio
 import contextlib
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from dataclasses import dataclass
 
 from django.conf import settings
 
-from calls.demo.evidence import Evidence, Rows, read_rows
-from calls.demo.server import HOST, Server
-from sandbox.faults import AssistantDials
-from sandbox.speech import audio
-from sandbox.twilio.carrier import Carrier, CutIn, Listen, Press, Say, StayOnTheLine, Step
-from sandbox.twilio.rest_server import NUMBER, CarrierApi
-from sandbox.vapi.record import AssistantCall
-from sandbox.vapi.server import Assistant
+from calls.demo.artifacts import CallArtifacts, CallRows, read_rows
+from calls.demo.scenario import Scenario, texts_of
+from calls.demo.server_process import HOST, ServerProcess
+from sandbox.twilio.rest.server import NUMBER, TwilioRestSimulator
+from sandbox.twilio.simulator import TwilioSimulator
+from sandbox.vapi.record import VapiCallRecord
+from sandbox.vapi.server import VapiSimulator
 
-Listening: TypeAlias = Literal["auto", "energy", "speech"]
-
-ROWS_SECONDS = 10.0
-LOOK_SECONDS = 0.1
-SOMEBODY = "+15550107777"  # who may be called, and whom a caller is transferred to
-# The assistant takes its time to answer the phone, so that there is caller audio to be held.
-DIALLING_SECONDS = 0.25
-
-# Longer than the slowest answer and the longest clip take together.
-PATIENCE = 10.0
-
-# Four turns; keys; one barge-in, into the longest answer; the assistant hangs up after its goodbye.
-SCRIPT: tuple[Step, ...] = (
-    Listen(timeout=PATIENCE),
-    Say("move_appointment"),
-    Listen(timeout=PATIENCE),
-    Press("42#"),
-    Listen(timeout=PATIENCE),  # the assistant answers to keys as well
-    Say("correct"),
-    CutIn("talk_to_person", after_ms=1500, timeout=PATIENCE),
-    Listen(timeout=PATIENCE),
-    Say("goodbye"),
-    StayOnTheLine(timeout=PATIENCE),
-)
-# The same with less talk. The caller speaks first, while the assistant is still being dialled.
-SHORT_PATIENCE = 6.0
-SHORT_SCRIPT: tuple[Step, ...] = (
-    Say("book_table"),
-    Listen(timeout=SHORT_PATIENCE),
-    Press("42#"),
-    Listen(timeout=SHORT_PATIENCE),
-    Say("correct"),
-    CutIn("talk_to_person", after_ms=800, timeout=SHORT_PATIENCE),
-    Listen(timeout=SHORT_PATIENCE),
-    Say("goodbye"),
-    StayOnTheLine(timeout=SHORT_PATIENCE),
-)
+ROWS_TIMEOUT_SECONDS = 10.0
+POLL_SECONDS = 0.1
+PERSON_NUMBER = "+15550107777"  # may be called, and is the fallback number
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """What the person at the keyboard asked for."""
+class Observers:
+    """Callbacks during a call. They must not block."""
 
-    seed: int = 0
-    port: int = 0  # 0: any
-    fast: bool = False
-    listen: Listening = "auto"
-    asgi: str = "voiceai.asgi:application"
-    dialect: Literal["call", "socket"] = "call"
-    audio_format: str = "pcm_s16le"
-    environment: Mapping[str, str] = field(default_factory=dict)  # further variables of the server's
-
-    @property
-    def script(self) -> tuple[Step, ...]:
-        return SHORT_SCRIPT if self.fast else SCRIPT
-
-    @property
-    def dials(self) -> AssistantDials:
-        dials = AssistantDials(rest_delay_s=DIALLING_SECONDS, ws_hang_s=DIALLING_SECONDS)
-        return replace(dials, greets=False, delay_ms=(300, 600)) if self.fast else dials
-
-
-@dataclass(frozen=True, slots=True)
-class Audience:
-    """Whoever watches; each is called at once and must not wait."""
-
-    on_carrier: Callable[[str, dict[str, object]], None]
-    on_assistant: Callable[[AssistantCall, str], None]
+    on_twilio_event: Callable[[str, dict[str, object]], None]
+    on_vapi_event: Callable[[VapiCallRecord, str], None]
     on_log_line: Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """Both far ends and the server between them, up and ready."""
+class Testbed:
+    """Both simulators and the server between them, running."""
 
-    server: Server
-    assistant: Assistant
-    carrier: Carrier
-    carrier_api: CarrierApi
+    __test__ = False  # not a test class
+
+    server: ServerProcess
+    vapi: VapiSimulator
+    twilio: TwilioSimulator
+    twilio_rest: TwilioRestSimulator
     account_sid: str
     auth_token: str
 
 
 @asynccontextmanager
-async def stage(wishes: Wishes, port: int, audience: Audience) -> AsyncIterator[Stage]:
+async def start_testbed(scenario: Scenario, port: int, observers: Observers) -> AsyncIterator[Testbed]:
     account_sid, auth_token = f"AC{uuid.uuid4().hex}", secrets.token_hex(16)
     api_key = secrets.token_urlsafe(16)
-    assistant = Assistant(
+    vapi = VapiSimulator(
         host=HOST,
         api_key=api_key,
-        seed=wishes.seed,
-        dials=wishes.dials,
-        listen=wishes.listen,
-        script=words_of(wishes.script),
-        on_event=audience.on_assistant,
+        seed=scenario.seed,
+        faults=scenario.faults,
+        listen=scenario.listen,
+        script=texts_of(scenario.script),
+        on_event=observers.on_vapi_event,
     )
     url = f"http://{HOST}:{port}"
-    carrier_api = CarrierApi(host=HOST, account_sid=account_sid, auth_token=auth_token, server_url=url)
-    async with assistant, carrier_api:
+    twilio_rest = TwilioRestSimulator(
+        host=HOST, account_sid=account_sid, auth_token=auth_token, server_url=url
+    )
+    async with vapi, twilio_rest:
         environment = {
             "DJANGO_SETTINGS_MODULE": "voiceai.settings",
             "DJANGO_DEBUG": "on",
@@ -132,19 +77,19 @@ async def stage(wishes: Wishes, port: int, audience: Audience) -> AsyncIterator[
             "PUBLIC_URL": url,
             "TWILIO_ACCOUNT_SID": account_sid,
             "TWILIO_AUTH_TOKEN": auth_token,
-            "TWILIO_BASE_URL": carrier_api.base_url,  # nothing may leave this machine
+            "TWILIO_BASE_URL": twilio_rest.base_url,  # no request may leave this machine
             "TWILIO_PHONE_NUMBER": NUMBER,
-            "OUTBOUND_ALLOWED": SOMEBODY,
-            "FALLBACK_NUMBER": SOMEBODY,
-            "VAPI_BASE_URL": assistant.base_url,
+            "OUTBOUND_ALLOWED": PERSON_NUMBER,
+            "FALLBACK_NUMBER": PERSON_NUMBER,
+            "VAPI_BASE_URL": vapi.base_url,
             "VAPI_API_KEY": api_key,
             "VAPI_ASSISTANT_ID": str(uuid.uuid4()),
             "VAPI_WEBHOOK_SECRET": secrets.token_urlsafe(16),
             "VAPI_ALLOWED_HOSTS": HOST,
-            "VAPI_SOCKET_URL": assistant.socket_url if wishes.dialect == "socket" else "",
-            "VAPI_AUDIO_FORMAT": wishes.audio_format,
+            "VAPI_SOCKET_URL": vapi.socket_url if scenario.dialect == "socket" else "",
+            "VAPI_AUDIO_FORMAT": scenario.audio_format,
             "LOG_FORMAT": "console",
-            # A blank variable counts as not set, and one that is there is not taken from `.env`.
+            # A blank variable counts as not set, and overrides the one in `.env`.
             **dict.fromkeys(
                 (
                     "AI_DISCLOSURE",
@@ -155,65 +100,60 @@ async def stage(wishes: Wishes, port: int, audience: Audience) -> AsyncIterator[
                 ),
                 "",
             ),
-            **wishes.environment,
+            **scenario.environment,
         }
-        server = Server(port, environment, asgi=wishes.asgi, on_line=audience.on_log_line)
+        server = ServerProcess(port, environment, asgi=scenario.asgi, on_line=observers.on_log_line)
         async with server:
-            carrier = Carrier(
+            twilio = TwilioSimulator(
                 server.url,
                 account_sid=account_sid,
                 auth_token=auth_token,
-                rng_seed=wishes.seed,
-                exchange=carrier_api,
+                rng_seed=scenario.seed,
+                registry=twilio_rest,
             )
-            yield Stage(server, assistant, carrier, carrier_api, account_sid, auth_token)
+            yield Testbed(server, vapi, twilio, twilio_rest, account_sid, auth_token)
 
 
-def words_of(script: Sequence[Step]) -> list[str]:
-    """What the caller will say, utterance by utterance."""
-    clips = audio.load_clips()
-    named = [step.clip for step in script if isinstance(step, Say | CutIn)]
-    return [clips[clip].text for clip in named if isinstance(clip, str)]
-
-
-async def play(on: Stage, wishes: Wishes, audience: Audience) -> Evidence:
-    """The call, and all that is known of it once its rows are complete."""
-    record = await on.carrier.place_call(wishes.script, on_event=audience.on_carrier)
-    call = next((call for call in on.assistant.calls if call.call_sid == record.call_sid), None)
-    rows = await _complete_rows(record.call_sid, call, on.assistant)
-    return Evidence(
-        record=record,
-        call=call,
+async def run_call(testbed: Testbed, scenario: Scenario, observers: Observers) -> CallArtifacts:
+    """Run the call, and wait until its rows are complete."""
+    record = await testbed.twilio.place_call(scenario.script, on_event=observers.on_twilio_event)
+    call = next((call for call in testbed.vapi.calls if call.call_sid == record.call_sid), None)
+    rows = await _read_complete_rows(record.call_sid, call, testbed.vapi)
+    return CallArtifacts(
+        twilio=record,
+        vapi=call,
         rows=rows,
-        log=list(on.server.lines),
-        refused=[f"{status} {why}" for _, status, why in on.assistant.refused],
-        audio_format=wishes.audio_format,
+        log=list(testbed.server.lines),
+        rejected_requests=[f"{status} {body}" for _, status, body in testbed.vapi.rejected_requests],
+        audio_format=scenario.audio_format,
         disclosure=settings.AI_DISCLOSURE_LINE,
     )
 
 
-async def _complete_rows(call_sid: str, call: AssistantCall | None, assistant: Assistant) -> Rows | None:
-    """The rows once everything has been written, or what there is of them when that takes too long.
+async def _read_complete_rows(
+    call_sid: str, call: VapiCallRecord | None, vapi: VapiSimulator
+) -> CallRows | None:
+    """The rows once all of them are written, or the rows that exist at the timeout.
 
-    Rows are written behind the call, and callbacks and the assistant's report come after it.
+    Rows are written asynchronously, and Twilio's callbacks and Vapi's report arrive after the call.
     """
-    rows: Rows | None = None
-    reports = call is not None and call.dialect == "call"
+    rows: CallRows | None = None
+    has_report = call is not None and call.dialect == "call"
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(ROWS_SECONDS):
-            if call is not None and reports:
-                await assistant.until(
+        async with asyncio.timeout(ROWS_TIMEOUT_SECONDS):
+            if call is not None and has_report:
+                await vapi.until(
                     lambda: any(kind == "end-of-call-report" for _, kind, _ in call.webhooks_posted),
-                    ROWS_SECONDS,
+                    ROWS_TIMEOUT_SECONDS,
                 )
             while True:
                 rows = await asyncio.to_thread(read_rows, call_sid)
-                if rows is not None and _are_complete(rows, reports):
+                if rows is not None and _are_complete(rows, has_report):
                     break
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(POLL_SECONDS)
     return rows
 
 
-def _are_complete(rows: Rows, reports: bool) -> bool:
-    ended = bool(rows.end_reason) and rows.status == "completed" and rows.duration_known
-    return ended and (rows.priced or not reports)
+def _are_complete(rows: CallRows, has_report: bool) -> bool:
+    has_ended = bool(rows.end_reason) and rows.status == "completed" and rows.has_duration
+    return has_ended and (rows.has_vapi_cost or not has_report)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from calls.demo.server import ROOT
+from calls.demo.server_process import ROOT
 from calls.tests.live_server import COMMAND_SECONDS, LiveServer
 
 

@@ -29,8 +29,8 @@ import psycopg
 from django.conf import settings
 from psycopg import sql
 
-from calls.demo.server import HOST, ROOT, Server, free_port
-from sandbox.twilio.carrier import Carrier
+from calls.demo.server_process import HOST, ROOT, ServerProcess, free_port
+from sandbox.twilio.simulator import TwilioSimulator
 
 ACCOUNT_SID = "AC" + "7" * 32
 AUTH_TOKEN = "the-token-of-a-test"
@@ -52,7 +52,7 @@ async def eventually(look: Callable[[], T], wanted: Callable[[T], object], secon
         await asyncio.sleep(LOOK_SECONDS)
 
 
-class LiveServer(Server):
+class LiveServer(ServerProcess):
     """Enter it again after its end: the next server finds what the last one left."""
 
     def __init__(self, environment: Mapping[str, str], port: int) -> None:
@@ -72,8 +72,8 @@ class LiveServer(Server):
         await process.wait()
         await self._reader
 
-    def carrier(self, **changes: Any) -> Carrier:
-        return Carrier(self.url, account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN, **changes)
+    def twilio_simulator(self, **changes: Any) -> TwilioSimulator:
+        return TwilioSimulator(self.url, account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN, **changes)
 
     def run(self, *arguments: str) -> str:
         """Python with the server's environment: what it printed."""

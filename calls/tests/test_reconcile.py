@@ -17,11 +17,12 @@ from django.core.management import CommandError, call_command
 from django.test import TestCase, override_settings
 
 from bridge.journal import CarrierReported, StreamEnded
-from calls import reconcile as sync
-from calls.demo.server import ROOT
+from calls import reconcile
+from calls.demo.server_process import ROOT
 from calls.ingest import upsert
+from calls.missing_facts import find_missing
 from calls.models import Call
-from calls.reconcile import Patience, SyncResult
+from calls.reconcile import Backoff, SyncResult
 from calls.tests.builders import make_call, make_turn
 from calls.tests.canned_rest import FarRest
 from calls.tests.live_server import (
@@ -33,15 +34,15 @@ from calls.tests.live_server import (
     own_database,
 )
 from calls.twilio import client as twilio_client
-from sandbox.faults import AssistantDials
-from sandbox.twilio.carrier import HangUp, Listen, Say
-from sandbox.twilio.resources import Call as CarrierCall
-from sandbox.twilio.rest_server import CarrierApi
-from sandbox.vapi.server import Assistant
+from sandbox.faults import VapiFaults
+from sandbox.twilio.caller import HangUp, Listen, Say
+from sandbox.twilio.rest.resources import Call as TwilioCall
+from sandbox.twilio.rest.server import TwilioRestSimulator
+from sandbox.vapi.server import VapiSimulator
 
 NOW = datetime(2026, 11, 18, 12, 0, tzinfo=UTC)
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
-IMPATIENT = Patience(first_s=0.01, longest_s=0.02, in_all_s=0.1)
+SHORT_BACKOFF = Backoff(first_seconds=0.01, longest_seconds=0.02, total_seconds=0.1)
 BILL = {"status": "completed", "duration": "61", "price": "-0.01700", "price_unit": "USD"}
 NO_PRICE = BILL | {"price": None}
 REPORT: dict[str, Any] = {
@@ -69,7 +70,7 @@ class SyncTests(TestCase):
         return self.call(duration_seconds=61, twilio_price=Decimal("-0.017"), **changes)
 
     def sync(self, **changes: Any) -> SyncResult:
-        return sync.sync(now=NOW, patience=IMPATIENT, **changes)
+        return reconcile.sync(now=NOW, backoff=SHORT_BACKOFF, **changes)
 
     def asked(self) -> int:
         return self.far.asked.total()
@@ -79,12 +80,12 @@ class TwilioTests(SyncTests):
     def test_a_price_is_asked_for_until_it_is_there_and_then_no_more(self) -> None:
         call = self.call()
         self.far.twilio[call.call_sid] = [NO_PRICE, NO_PRICE, BILL]
-        tally = self.sync()
-        self.assertEqual((dict(tally.filled), dict(tally.still_open)), ({"lengths": 1}, {"prices": 1}))
-        tally = self.sync()
-        self.assertEqual((dict(tally.filled), dict(tally.still_open)), ({}, {"prices": 1}))
-        tally = self.sync()
-        self.assertEqual((dict(tally.filled), dict(tally.still_open)), ({"prices": 1}, {}))
+        result = self.sync()
+        self.assertEqual((dict(result.filled), dict(result.still_open)), ({"lengths": 1}, {"prices": 1}))
+        result = self.sync()
+        self.assertEqual((dict(result.filled), dict(result.still_open)), ({}, {"prices": 1}))
+        result = self.sync()
+        self.assertEqual((dict(result.filled), dict(result.still_open)), ({"prices": 1}, {}))
         call.refresh_from_db()
         self.assertEqual((call.twilio_price, call.duration_seconds), (Decimal("-0.01700"), 61))
         self.assertEqual(self.sync(), SyncResult())
@@ -157,16 +158,18 @@ class TwilioTests(SyncTests):
         call = self.call()
         self.far.twilio[call.call_sid] = [BILL]
         self.sync()
-        upsert.apply([CarrierReported(call.call_sid, NOW.timestamp(), "completed", 3, 61)])
-        upsert.apply([StreamEnded(call.call_sid, NOW.timestamp(), 60_400, "caller-hung-up", "caller")])
+        upsert.apply_entries([CarrierReported(call.call_sid, NOW.timestamp(), "completed", 3, 61)])
+        upsert.apply_entries(
+            [StreamEnded(call.call_sid, NOW.timestamp(), 60_400, "caller-hung-up", "caller")]
+        )
         call.refresh_from_db()
         self.assertEqual((call.twilio_price, call.duration_seconds), (Decimal("-0.01700"), 61))
 
     def test_the_real_twilio_is_not_asked_about_simulated_calls(self) -> None:
         self.call(simulated=True)
-        with override_settings(TWILIO_BASE_URL=twilio_client.TWILIO):
-            self.assertEqual(sync.missing(NOW), [])
-        self.assertEqual(len(sync.missing(NOW)), 1)  # a stand-in knows it
+        with override_settings(TWILIO_BASE_URL=twilio_client.TWILIO_API):
+            self.assertEqual(find_missing(NOW), [])
+        self.assertEqual(len(find_missing(NOW)), 1)  # a stand-in knows it
 
 
 class VapiTests(SyncTests):
@@ -187,11 +190,11 @@ class VapiTests(SyncTests):
     def test_a_report_without_a_cost_is_asked_for_again(self) -> None:
         call = self.billed(vapi_call_id="v1")
         self.far.vapi["v1"] = [{**REPORT, "cost": None, "costBreakdown": None}] * 2 + [REPORT]
-        tallies = [self.sync() for _ in range(4)]
+        results = [self.sync() for _ in range(4)]
         self.assertEqual(
-            [dict(tally.filled) for tally in tallies], [{"reports": 1}, {}, {"costs at Vapi": 1}, {}]
+            [dict(result.filled) for result in results], [{"reports": 1}, {}, {"costs at Vapi": 1}, {}]
         )
-        self.assertEqual(dict(tallies[1].still_open), {"costs at Vapi": 1})
+        self.assertEqual(dict(results[1].still_open), {"costs at Vapi": 1})
         call.refresh_from_db()
         self.assertEqual(call.vapi_cost, Decimal("0.19"))
 
@@ -227,60 +230,58 @@ class VapiTests(SyncTests):
         for answer in (b"<html>", b"[]", {"status": 7}):
             self.far.vapi["v1"] = [answer]
             self.assertEqual(
-                dict(self.sync().failed), {"Vapi: The answer was cut off or unreadable": 1}, answer
+                dict(self.sync().failed), {"Vapi: The response of Vapi was cut off or is not JSON": 1}, answer
             )
 
 
-class PatienceTests(SyncTests):
+class BackoffTests(SyncTests):
     def test_it_asks_again_where_the_far_end_is_busy(self) -> None:
         call = self.call(vapi_call_id="v1")
         self.far.twilio[call.call_sid] = [429, 503, BILL]
         self.far.vapi["v1"] = [502, 429, REPORT]
-        tally = sync.sync(now=NOW, patience=Patience(0.01, 0.02, 5))
-        self.assertEqual(dict(tally.filled), {"lengths": 1, "prices": 1, "reports": 1})
-        self.assertEqual((tally.failed.total(), tally.refused), (0, {}))
+        result = reconcile.sync(now=NOW, backoff=Backoff(0.01, 0.02, 5))
+        self.assertEqual(dict(result.filled), {"lengths": 1, "prices": 1, "reports": 1})
+        self.assertEqual((result.failed.total(), result.unavailable), (0, {}))
         self.assertEqual(self.asked(), 6)
 
     def test_it_gives_up_in_time_and_says_why(self) -> None:
         call = self.call()
         self.far.twilio[call.call_sid] = [503]
-        tally = self.sync()
-        ((reason, count),) = tally.failed.items()
-        self.assertEqual((count, tally.refused), (1, {}))
-        self.assertIn("trouble of its own (503)", reason)
+        result = self.sync()
+        ((reason, count),) = result.failed.items()
+        self.assertEqual((count, result.unavailable), (1, {}))
+        self.assertIn("failed with status 503", reason)
         self.assertGreater(self.asked(), 1)
 
     def test_a_call_that_nobody_knows_is_told_once(self) -> None:
         self.call(vapi_call_id="v1")
-        tally = self.sync()
-        self.assertEqual(
-            dict(tally.failed), {"Twilio: it knows no such call": 1, "Vapi: it knows no such call": 1}
-        )
-        self.assertEqual((self.asked(), tally.refused), (2, {}))
+        result = self.sync()
+        self.assertEqual(dict(result.failed), {"Twilio: call not found": 1, "Vapi: call not found": 1})
+        self.assertEqual((self.asked(), result.unavailable), (2, {}))
 
     def test_a_wrong_key_ends_the_questions_to_that_far_end_alone(self) -> None:
         self.far.token = "another"
         for n in range(30):
             self.call(vapi_call_id=f"v{n}")
             self.far.vapi[f"v{n}"] = [REPORT]
-        tally = self.sync()
-        self.assertEqual(tally.refused.keys(), {"Twilio"})
-        self.assertIn("TWILIO_AUTH_TOKEN", tally.refused["Twilio"])
-        self.assertEqual(dict(tally.filled), {"reports": 30})
-        self.assertLessEqual(self.asked(), 30 + sync.AT_ONCE)
+        result = self.sync()
+        self.assertEqual(result.unavailable.keys(), {"Twilio"})
+        self.assertIn("TWILIO_AUTH_TOKEN", result.unavailable["Twilio"])
+        self.assertEqual(dict(result.filled), {"reports": 30})
+        self.assertLessEqual(self.asked(), 30 + reconcile.CONCURRENT_REQUESTS)
 
     def test_a_far_end_that_is_away_is_asked_no_more(self) -> None:
         for _ in range(30):
             self.call()
         with override_settings(TWILIO_BASE_URL="http://127.0.0.1:1"):
-            tally = self.sync()
-        self.assertEqual(tally.refused, {"Twilio": "Twilio cannot be reached from here."})
-        self.assertLessEqual(tally.failed.total(), sync.AT_ONCE)
+            result = self.sync()
+        self.assertEqual(result.unavailable, {"Twilio": "Cannot connect to Twilio."})
+        self.assertLessEqual(result.failed.total(), reconcile.CONCURRENT_REQUESTS)
 
     @override_settings(TWILIO_AUTH_TOKENS=[], VAPI_API_KEY="")
     def test_without_keys_nobody_is_asked(self) -> None:
         self.call(vapi_call_id="v1")
-        self.assertEqual(self.sync().refused.keys(), {"Twilio", "Vapi"})
+        self.assertEqual(self.sync().unavailable.keys(), {"Twilio", "Vapi"})
         self.assertEqual(self.asked(), 0)
 
     def test_a_run_is_bounded_in_days_calls_and_time_and_begins_with_the_newest(self) -> None:
@@ -288,21 +289,21 @@ class PatienceTests(SyncTests):
         calls = [self.call(started_at=NOW - n * HOUR) for n in (1, 2, 3)]
         for call in (old, *calls):
             self.far.twilio[call.call_sid] = [BILL]
-        self.assertEqual([job.call_sid for job in sync.missing(NOW, 3, 2)], [c.call_sid for c in calls[:2]])
-        self.assertEqual((self.sync(seconds=0).not_asked, self.asked()), (3, 0))
+        self.assertEqual([call.call_sid for call in find_missing(NOW, 3, 2)], [c.call_sid for c in calls[:2]])
+        self.assertEqual((self.sync(seconds=0).skipped, self.asked()), (3, 0))
         self.assertEqual(self.sync(limit=2).calls, 2)
         self.assertEqual(self.sync().calls, 1)
         self.assertEqual(self.sync(days=5).calls, 1)
 
     def test_many_are_written_batch_by_batch(self) -> None:
-        calls = [self.call(started_at=NOW - HOUR - n * MINUTE) for n in range(sync.BATCH + 3)]
+        calls = [self.call(started_at=NOW - HOUR - n * MINUTE) for n in range(reconcile.BATCH_SIZE + 3)]
         for call in calls:
             self.far.twilio[call.call_sid] = [BILL]
         done: list[int] = []
         totals: list[int] = []
-        tally = self.sync(on_done=done.append, on_total=totals.append)
-        self.assertEqual(tally.filled["prices"], sync.BATCH + 3)
-        self.assertEqual((done, totals), ([sync.BATCH, 3], [sync.BATCH + 3]))
+        result = self.sync(on_progress=done.append, on_total=totals.append)
+        self.assertEqual(result.filled["prices"], reconcile.BATCH_SIZE + 3)
+        self.assertEqual((done, totals), ([reconcile.BATCH_SIZE, 3], [reconcile.BATCH_SIZE + 3]))
 
 
 class CommandTests(SyncTests):
@@ -324,11 +325,11 @@ class CommandTests(SyncTests):
         out, err, code = self.run_command()
         self.assertRegex(
             out,
-            r"^1 call with something missing; asked 1 \(Twilio 1\); filled 2 \(lengths 1, prices 1\); "
+            r"^1 incomplete call; requests 1 \(Twilio 1\); filled 2 \(lengths 1, prices 1\); "
             r"still open 0; failed 0; [\d.]+ s\n$",
         )
         self.assertEqual((err, code), ("", 0))
-        self.assertRegex(self.run_command()[0], r"^0 calls with something missing; [\d.]+ s\n$")
+        self.assertRegex(self.run_command()[0], r"^0 incomplete calls; [\d.]+ s\n$")
 
     def test_it_says_it_as_json(self) -> None:
         call = self.recent()
@@ -346,7 +347,7 @@ class CommandTests(SyncTests):
         self.far.token = "another"
         out, err, code = self.run_command()
         self.assertEqual(code, 1)
-        self.assertIn("Twilio refuses our credentials", err)
+        self.assertIn("Twilio rejected our credentials", err)
         self.assertNotIn("another", out + err)
 
     def test_its_bounds_are_bounded(self) -> None:
@@ -356,9 +357,9 @@ class CommandTests(SyncTests):
 
 
 def test_a_tally_names_what_there_was_no_time_for() -> None:
-    tally = SyncResult(calls=2, not_asked=1)
-    tally.asked["Twilio"] += 1
-    assert tally.line().endswith("; not asked for want of time 1")
+    result = SyncResult(calls=2, skipped=1)
+    result.requests["Twilio"] += 1
+    assert result.summary().endswith("; skipped (out of time) 1")
 
 
 @pytest.fixture
@@ -377,21 +378,21 @@ async def test_a_call_of_which_nobody_told_us_anything_is_whole_in_the_end(
     database: Database, tmp_path: Path
 ) -> None:
     """Against the sandbox: a real server, no callback of Twilio's, no report of Vapi's, the price late."""
-    dials = AssistantDials(delay_ms=(200, 300), no_reports=True)
+    faults = VapiFaults(delay_ms=(200, 300), no_reports=True)
     async with (
-        Assistant(dials=dials, listen="energy") as assistant,
-        CarrierApi(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as api,
+        VapiSimulator(faults=faults, listen="energy") as assistant,
+        TwilioRestSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as api,
         await asyncio.to_thread(
             live_server, assistant.base_url, database.url, tmp_path / "journal", REDIS_URL="",
             TWILIO_BASE_URL=api.base_url,
         ) as server,
     ):  # fmt: skip
-        carrier = server.carrier(exchange=api, status_url=None)
-        record = await carrier.place_call((Listen(), Say("correct"), Listen(), HangUp()))
+        simulator = server.twilio_simulator(registry=api, status_url=None)
+        record = await simulator.place_call((Listen(), Say("correct"), Listen(), HangUp()))
         sid = record.call_sid
         ended = "SELECT call_sid FROM calls_call WHERE ended_at IS NOT NULL"
         assert await eventually(lambda: database.select(ended), bool, 20) == [(sid,)]
-        await assistant.until(lambda: not assistant.alive(), 10)
+        await assistant.until(lambda: not assistant.active_calls(), 10)
 
         def synced() -> dict[str, Any]:
             return dict(json.loads(server.run("manage.py", "sync_calls", "--after=0", "--json")))
@@ -399,7 +400,7 @@ async def test_a_call_of_which_nobody_told_us_anything_is_whole_in_the_end(
         first = await asyncio.to_thread(synced)
         assert first["filled"] == {"lengths": 1, "reports": 1}
         assert first["still_open"] == {"prices": 1}
-        api.bill(sid, "0.01700")
+        api.set_price(sid, "0.01700")
         second = await asyncio.to_thread(synced)
         assert (second["filled"], second["still_open"]) == ({"prices": 1}, {})
         assert (await asyncio.to_thread(synced))["calls"] == 0
@@ -412,14 +413,14 @@ async def test_a_call_of_which_nobody_told_us_anything_is_whole_in_the_end(
 
 
 async def test_it_stays_and_asks_again_until_it_is_told_to_end(database: Database, tmp_path: Path) -> None:
-    async with CarrierApi(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as api:
+    async with TwilioRestSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as api:
         server = await asyncio.to_thread(
             live_server, "http://127.0.0.1:1", database.url, tmp_path / "journal", REDIS_URL="",
             TWILIO_BASE_URL=api.base_url,
         )  # fmt: skip
-        known = CarrierCall("CA1", ACCOUNT_SID, "+15550100134", "+15559870000")
+        known = TwilioCall("CA1", ACCOUNT_SID, "+15550100134", "+15559870000")
         known.status, known.duration = "completed", 61
-        api.enter(known)
+        api.add_call(known)
         fill = "from calls.models import Call; Call.objects.create(call_sid='CA1', status='completed')"
         await asyncio.to_thread(server.run, "manage.py", "shell", "-v0", "-c", fill)
         process = await asyncio.create_subprocess_exec(
@@ -430,7 +431,7 @@ async def test_it_stays_and_asks_again_until_it_is_told_to_end(database: Databas
             assert process.stdout is not None
             first = (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
             assert "filled 1 (lengths 1); still open 1 (prices 1)" in first
-            api.bill("CA1", "0.01700")
+            api.set_price("CA1", "0.01700")
             price = "SELECT twilio_price FROM calls_call WHERE twilio_price IS NOT NULL"
             ((found,),) = await eventually(lambda: database.select(price), bool, 20)
             assert round(float(found), 5) == -0.017

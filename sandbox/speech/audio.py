@@ -1,8 +1,8 @@
-"""Sound for the far ends: G.711, two sample rates, WAV files, the hiss of a line, and clips of real speech.
+"""Audio of the simulators: G.711, resampling, WAV files, line noise, and clips of real speech.
 
-All of it is offline and exact: whole clips go in and come out, filtered in one piece by a Fourier
-transform. It shares no code with `bridge.audio`, whose streaming filters it is there to check. Imports
-numpy and the standard library only.
+Everything is offline and exact: whole clips are processed in one piece with a Fourier transform. It shares
+no code with `bridge.audio`, because tests use it to check the bridge's streaming filters. Imports numpy and
+the standard library only.
 """
 
 import json
@@ -22,7 +22,7 @@ LINE_RATE = 8_000
 SILENCE = 0xFF
 LINE_NOISE_DBFS = -58.0
 LOUD_DBFS = -45.0  # speech is louder, line noise is not
-WINDOW = 40  # samples: 5 ms, the grain in which loudness is judged
+WINDOW = 40  # samples: 5 ms, the unit in which loudness is measured
 VOICE_BAND_HZ = (300.0, 3300.0)
 
 _BIAS = 132
@@ -31,7 +31,7 @@ _CLIP = 32_635
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clip:
-    """A short piece of real speech, and where in it the loud part begins and ends."""
+    """A short piece of real speech, and where its loud part starts and ends."""
 
     name: str
     speaker: str  # "caller" or "assistant"
@@ -46,10 +46,10 @@ class Clip:
 
 
 def ulaw_encode(pcm: Pcm) -> bytes:
-    """G.711 as its text describes it: sign, segment (the leading bit of |x| + 132), four bits of step."""
+    """G.711 mu-law: sign, segment (the leading bit of |x| + 132), four bits of step."""
     samples = pcm.astype(np.int32)
     magnitude = np.minimum(np.abs(samples), _CLIP) + _BIAS
-    # frexp gives magnitude = m * 2**e with 0.5 <= m < 1, so e - 1 is the place of the leading bit, 7 to 14.
+    # frexp gives magnitude = m * 2**e with 0.5 <= m < 1, so the leading bit is e - 1, from 7 to 14.
     segment = np.frexp(magnitude.astype(np.float64))[1] - 8
     step = (magnitude >> (segment + 3)) & 0x0F
     code = np.where(samples < 0, 0x80, 0) | (segment << 4) | step
@@ -63,16 +63,16 @@ def ulaw_decode(ulaw: bytes) -> Pcm:
 
 
 def resample(pcm: Pcm, rate: int, to_rate: int) -> Pcm:
-    """The whole clip at another rate: its spectrum, cut or padded. Nothing above half the lower rate is left.
+    """The whole clip at another rate, by cutting or padding its spectrum; nothing above half the lower rate.
 
-    The transform is periodic, so the clip's end leaks into its start unless both are quiet: fine for clips,
-    wrong for pieces of a stream.
+    The transform is periodic, so the clip's end leaks into its start unless both are quiet: suitable for
+    clips, wrong for pieces of a stream.
     """
     if rate == to_rate or not len(pcm):
         return pcm.copy()
     length = round(len(pcm) * to_rate / rate)
     spectrum = np.fft.rfft(pcm.astype(np.float64))
-    # The bin at half a rate is shared with its mirror image and means something else at the other rate.
+    # The bin at half a rate is shared with its mirror image, which differs at the other rate.
     usable = min((len(pcm) + 1) // 2, (length + 1) // 2)
     resized = np.zeros(length // 2 + 1, dtype=np.complex128)
     resized[:usable] = spectrum[:usable]
@@ -100,7 +100,7 @@ def level_dbfs(pcm: Pcm) -> float:
 
 
 def loud_windows(pcm: Pcm) -> list[int]:
-    """Which windows of 5 ms are loud, counted from 0; the last one may be shorter."""
+    """Indexes of the 5 ms windows that are loud; the last window may be shorter."""
     if not len(pcm):
         return []
     starts = np.arange(0, len(pcm), WINDOW)
@@ -111,28 +111,28 @@ def loud_windows(pcm: Pcm) -> list[int]:
 
 
 def as_clip(pcm_8k: Pcm, name: str = "audio", *, speaker: str = "caller", text: str = "") -> Clip:
-    """Any audio as a clip: the loud part is found by its level. Silence ends where it begins."""
+    """Any audio as a clip; the loud part is found by its level. For silence, start and end are 0."""
     loud = loud_windows(pcm_8k)
     start_ms, end_ms = (loud[0] * 5, (loud[-1] + 1) * 5) if loud else (0, 0)
     return Clip(name, speaker, text, pcm_8k, start_ms, min(end_ms, len(pcm_8k) * 1000 // LINE_RATE))
 
 
 def line_noise(seed: int, samples: int) -> Pcm:
-    """The hiss of a telephone line: the same for the same seed, and no 20 ms of it like any other."""
+    """Line noise: the same for the same seed, and no two stretches of 20 ms are equal."""
     if samples <= 0:
         return np.zeros(0, dtype=np.int16)
     spectrum = np.fft.rfft(np.random.default_rng(seed).standard_normal(samples))
     hertz = np.fft.rfftfreq(samples, 1 / LINE_RATE)
     spectrum[(hertz < VOICE_BAND_HZ[0]) | (hertz > VOICE_BAND_HZ[1])] = 0
-    hiss = np.fft.irfft(spectrum, samples)
-    rms = float(np.sqrt(np.mean(np.square(hiss)))) or 1.0
-    return to_int16(hiss * (32_768 * 10 ** (LINE_NOISE_DBFS / 20) / rms))
+    noise = np.fft.irfft(spectrum, samples)
+    rms = float(np.sqrt(np.mean(np.square(noise)))) or 1.0
+    return to_int16(noise * (32_768 * 10 ** (LINE_NOISE_DBFS / 20) / rms))
 
 
 def read_wav(path: Path | str) -> tuple[Pcm, int]:
     """A PCM WAV file of 8 or 16 bits, its channels mixed to one, and its sample rate.
 
-    Raises ValueError, with words for a person, when it is anything else.
+    Raises ValueError, with a message for the user, for other formats.
     """
     try:
         with wave.open(str(path), "rb") as file:
@@ -141,7 +141,7 @@ def read_wav(path: Path | str) -> tuple[Pcm, int]:
     except (wave.Error, EOFError) as error:
         raise ValueError(f"{path} is not a PCM WAV file: {error or 'it ends too early'}") from error
     if width not in (1, 2):
-        raise ValueError(f"{path} has {8 * width} bits a sample; 8 or 16 are understood")
+        raise ValueError(f"{path} has {8 * width} bits per sample; 8 and 16 are supported")
     raw = raw[: len(raw) - len(raw) % (width * channels)]
     if width == 2:
         samples = np.frombuffer(raw, dtype="<i2").astype(np.float64)
@@ -170,7 +170,7 @@ def _clips() -> tuple[Clip, ...]:
     clips = []
     for entry in manifest["clips"]:
         pcm = read_wav_8k(CLIPS_DIR / entry["file"])
-        pcm.setflags(write=False)  # shared by all calls of the process
+        pcm.setflags(write=False)  # shared by all calls in the process
         clips.append(
             Clip(
                 name=entry["name"],
@@ -185,5 +185,5 @@ def _clips() -> tuple[Clip, ...]:
 
 
 def load_clips() -> dict[str, Clip]:
-    """All clips of the manifest by name, read once a process."""
+    """All clips of the manifest by name, read once per process."""
     return {clip.name: clip for clip in _clips()}

@@ -1,12 +1,13 @@
-"""Makes the speech clips and their manifest: `python -m sandbox.speech.generate`.
+"""Generates the speech clips and their manifest: `python -m sandbox.speech.generate`.
 
-The clips are in the tree; run this only to change a sentence or a voice. It needs the program `flite`
-(Debian: `apt-get install flite`) and, to prove that the caller's sentences can be understood after
-mu-law, pocketsphinx (the `speech` extra).
+The clips are in the repository; run this only to change a sentence or a voice. It needs the program `flite`
+(Debian: `apt-get install flite`) and pocketsphinx (the `speech` extra), which checks that the caller's
+sentences are recognized after mu-law.
 
-Each clip is spoken by flite, filtered to the telephone band, brought to 8 kHz and -6 dBFS, and trimmed so
-that `speech_end_ms` is a sharp edge: a quiet lead, the speech, a 10 ms fade, then silence. Pauses inside a
-caller's sentence are shortened, so that a detector with a hangover of 160 ms or more hears one piece.
+Each clip is synthesized with flite, filtered to the telephone band, resampled to 8 kHz, normalized to
+-6 dBFS, and trimmed so that `speech_end_ms` is exact: a quiet lead, the speech, a 10 ms fade, then silence.
+Pauses inside a caller's sentence are shortened, so that a detector with a hangover of 160 ms or more detects
+one utterance.
 """
 
 import json
@@ -24,8 +25,8 @@ WINDOW = audio.WINDOW
 PEAK = 32_768 * 10 ** (-6 / 20)
 BAND_HZ = (300.0, 3400.0)
 LEAD_MS, FADE_MS, TAIL_MS = 40, 10, 80
-LONGEST_PAUSE_MS = 100
-LONGEST_GAP_MS = 140
+MAX_PAUSE_MS = 100
+MAX_GAP_MS = 140
 
 CALLER_VOICE, ASSISTANT_VOICE = "rms", "slt"
 CALLER = {
@@ -48,8 +49,8 @@ ASSISTANT = {
 }
 
 
-def speak(text: str, voice: str) -> Pcm:
-    """The sentence by flite, filtered to the band of a telephone, at 8 kHz with its peak at -6 dBFS."""
+def synthesize(text: str, voice: str) -> Pcm:
+    """The sentence spoken by flite, in the telephone band, at 8 kHz with its peak at -6 dBFS."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "speech.wav"
         subprocess.run(["flite", "-voice", voice, "-t", text, "-o", str(path)], check=True, timeout=60)
@@ -70,12 +71,12 @@ def longest_gap_ms(pcm: Pcm) -> int:
 
 
 def trim(pcm: Pcm, *, shorten_pauses: bool) -> tuple[Pcm, int, int]:
-    """A quiet lead, the speech, a fade, silence; and where the speech starts and ends."""
+    """Returns a quiet lead, the speech, a fade and silence; and start and end of the speech in ms."""
     loud = audio.loud_windows(pcm)
     pieces = [pcm[loud[0] * WINDOW : (loud[0] + 1) * WINDOW]]
     for earlier, later in zip(loud, loud[1:], strict=False):
         pause = pcm[(earlier + 1) * WINDOW : later * WINDOW]
-        keep = LONGEST_PAUSE_MS * RATE // 1000
+        keep = MAX_PAUSE_MS * RATE // 1000
         if shorten_pauses and len(pause) > keep:
             pause = np.concatenate([pause[: keep // 2], pause[-keep // 2 :]])
         pieces += [pause, pcm[later * WINDOW : (later + 1) * WINDOW]]
@@ -88,12 +89,12 @@ def trim(pcm: Pcm, *, shorten_pauses: bool) -> tuple[Pcm, int, int]:
     return trimmed, loud[0] * 5, (loud[-1] + 1) * 5
 
 
-def make(name: str, text: str, speaker: str, directory: Path) -> dict[str, str | int]:
+def make_clip(name: str, text: str, speaker: str, directory: Path) -> dict[str, str | int]:
     caller = speaker == "caller"
-    spoken = speak(text, CALLER_VOICE if caller else ASSISTANT_VOICE)
+    spoken = synthesize(text, CALLER_VOICE if caller else ASSISTANT_VOICE)
     pcm, start_ms, end_ms = trim(spoken, shorten_pauses=caller)
-    if caller and longest_gap_ms(pcm) > LONGEST_GAP_MS:
-        raise SystemExit(f"{name}: a pause of {longest_gap_ms(pcm)} ms; choose other words")
+    if caller and longest_gap_ms(pcm) > MAX_GAP_MS:
+        raise SystemExit(f"{name}: a pause of {longest_gap_ms(pcm)} ms is too long; choose other words")
     file = f"{speaker}_{name}.wav"
     audio.write_wav(directory / file, pcm, RATE)
     return {
@@ -106,18 +107,18 @@ def make(name: str, text: str, speaker: str, directory: Path) -> dict[str, str |
     }
 
 
-def understood(pcm: Pcm, sentences: list[str]) -> str:
-    """What a recogniser with these sentences as its grammar hears in the clip after a telephone line."""
+def recognize(pcm: Pcm, sentences: list[str]) -> str:
+    """The words that pocketsphinx recognizes in the clip after mu-law; the sentences are its grammar."""
     from pocketsphinx import Decoder
 
-    line = audio.to_16k(audio.ulaw_decode(audio.ulaw_encode(pcm)))
-    # A decoder adapts to the voice it has heard: a fresh one for each sentence makes the result repeatable.
+    telephone_audio = audio.to_16k(audio.ulaw_decode(audio.ulaw_encode(pcm)))
+    # A decoder adapts to the voice it has heard: a new one for each sentence gives reproducible results.
     decoder = Decoder(samprate=16_000, loglevel="FATAL", lm=None)
     grammar = f"#JSGF V1.0; grammar caller; public <sentence> = {' | '.join(sentences)};"
     decoder.add_jsgf_string("caller", grammar)
     decoder.activate_search("caller")
     decoder.start_utt()
-    decoder.process_raw(line.astype("<i2").tobytes(), full_utt=True)
+    decoder.process_raw(telephone_audio.astype("<i2").tobytes(), full_utt=True)
     decoder.end_utt()
     hypothesis = decoder.hyp()
     return str(hypothesis.hypstr) if hypothesis else ""
@@ -125,16 +126,18 @@ def understood(pcm: Pcm, sentences: list[str]) -> str:
 
 def main() -> None:
     directory = audio.CLIPS_DIR
-    clips = [make(name, text, "caller", directory) for name, text in CALLER.items()]
-    clips += [make(name, text, "assistant", directory) for name, text in ASSISTANT.items()]
+    clips = [make_clip(name, text, "caller", directory) for name, text in CALLER.items()]
+    clips += [make_clip(name, text, "assistant", directory) for name, text in ASSISTANT.items()]
     sentences = [text.lower() for text in CALLER.values()]
     for clip in clips:
         pcm, _ = audio.read_wav(directory / str(clip["file"]))
         print(f"{clip['name']:18} {len(pcm) * 1000 // RATE:5} ms, longest pause {longest_gap_ms(pcm):3} ms")
         if clip["speaker"] == "caller":
-            heard = understood(pcm, sentences)
-            if heard != clip["text"]:
-                raise SystemExit(f"{clip['name']} is heard as {heard!r}; choose other words or a voice")
+            words = recognize(pcm, sentences)
+            if words != clip["text"]:
+                raise SystemExit(
+                    f"{clip['name']} is recognized as {words!r}; choose other words or another voice"
+                )
     (directory / "manifest.json").write_text(json.dumps({"clips": clips}, indent=2) + "\n", encoding="utf-8")
 
 

@@ -1,7 +1,7 @@
-"""What the carrier tells the server about one call: the parameters of each request, and the callbacks.
+"""Webhook parameters and status callbacks of one call.
 
-Callbacks go beside the call, in order of their numbers but in no order of arrival, and are waited for at
-its end.
+Callbacks are sent in the background: their sequence numbers ascend, but they may arrive in any order. The
+call waits for all of them at its end.
 """
 
 import asyncio
@@ -13,9 +13,9 @@ from email.utils import format_datetime
 from typing import Literal
 from urllib.parse import urlsplit
 
-from sandbox.twilio.media_stream import CarrierDials
-from sandbox.twilio.record import CallRecord
-from sandbox.twilio.webhooks import Addresses, Webhooks
+from sandbox.faults import TwilioFaults
+from sandbox.twilio.record import TwilioCallRecord
+from sandbox.twilio.webhook_client import UrlResolver, WebhookClient
 
 XML_TYPES = {"text/xml", "application/xml"}
 WRONG_TOKEN = "not-the-token-of-this-account"
@@ -23,39 +23,39 @@ SIP_CODES = {"completed": "200", "busy": "486", "no-answer": "487", "canceled": 
 
 
 @dataclass(frozen=True, slots=True)
-class Number:
-    """A telephone number as configured at the carrier."""
+class NumberConfig:
+    """The webhook configuration that a call uses."""
 
-    addresses: Addresses
+    url_resolver: UrlResolver
     account_sid: str
-    auth_token: str  # empty: nothing is signed
+    auth_token: str  # empty: requests are not signed
     voice_url: str
     status_url: str | None
     extra_params: Mapping[str, str]
-    limit_s: float
+    limit_seconds: float
     status_method: str = "POST"
     status_events: frozenset[str] = frozenset({"completed"})
 
 
-class Notices:
+class Callbacks:
     def __init__(
         self,
-        number: Number,
-        webhooks: Webhooks,
-        record: CallRecord,
-        dials: CarrierDials,
+        number: NumberConfig,
+        webhooks: WebhookClient,
+        record: TwilioCallRecord,
+        faults: TwilioFaults,
         direction: str = "inbound",
     ) -> None:
         self._number = number
         self._webhooks = webhooks
         self._record = record
-        self._dials = dials
+        self._faults = faults
         self._direction = direction
         self._sequence = 0
-        self._sent: list[asyncio.Task[None]] = []
-        self.always: dict[str, str] = {}  # what has become known on the way, such as AnsweredBy
+        self._tasks: list[asyncio.Task[None]] = []
+        self.extra_params: dict[str, str] = {}  # learned during the call, such as AnsweredBy
 
-    def params(self, more: Mapping[str, str]) -> dict[str, str]:
+    def request_params(self, changes: Mapping[str, str]) -> dict[str, str]:
         record = self._record
         return {
             "CallSid": record.call_sid,
@@ -72,20 +72,21 @@ class Notices:
             "StirVerstat": "No-TN-Validation",
             "VoiceaiSimulated": "true",
             **self._number.extra_params,
-            **self.always,
-            **more,
+            **self.extra_params,
+            **changes,
         }
 
-    def child_params(self, sid: str, number: str) -> dict[str, str]:
-        """Of the leg to a person who was dialled, whose first request is the whisper's."""
-        ours = self._record.to_number if self._direction == "inbound" else self._record.from_number
+    def child_call_params(self, sid: str, number: str) -> dict[str, str]:
+        """Parameters of the child call that `<Dial>` creates; its first request is for `<Number url>`."""
+        inbound = self._direction == "inbound"
+        account_number = self._record.to_number if inbound else self._record.from_number
         return {
             "CallSid": sid,
             "ParentCallSid": self._record.call_sid,
             "AccountSid": self._record.account_sid,
-            "From": ours,
+            "From": account_number,
             "To": number,
-            "Caller": ours,
+            "Caller": account_number,
             "Called": number,
             "Direction": "outbound-dial",
             "CallStatus": "in-progress",
@@ -94,7 +95,7 @@ class Notices:
         }
 
     @staticmethod
-    def dial_outcome(child_sid: str, status: str, seconds: int) -> dict[str, str]:
+    def dial_action_params(child_sid: str, status: str, seconds: int) -> dict[str, str]:
         return {
             "CallStatus": "in-progress",
             "DialCallStatus": status,
@@ -102,21 +103,19 @@ class Notices:
             "DialCallDuration": str(seconds),
         }
 
-    def token(self, where: Literal["webhooks", "stream"]) -> str:
-        if self._dials.signature_faults in ("everywhere", where):
-            if self._dials.skip_signature:
+    def signing_token(self, target: Literal["webhooks", "stream"]) -> str:
+        if self._faults.signature_faults in ("everywhere", target):
+            if self._faults.skip_signature:
                 return ""
-            if self._dials.bad_signature:
+            if self._faults.bad_signature:
                 return WRONG_TOKEN
         return self._number.auth_token
 
-    # Callbacks
-
-    def of_status(self, event: str, status: str, seconds: int | None = None) -> None:
-        """`event` is what was subscribed to; `completed` covers every status in which a call can end."""
+    def send_status(self, event: str, status: str, seconds: int | None = None) -> None:
+        """Status callback. The subscribed event `completed` covers every status in which a call can end."""
         if not self._number.status_url or event not in self._number.status_events:
             return
-        more = {
+        changes = {
             "CallStatus": status,
             "Timestamp": format_datetime(datetime.now(UTC)),
             "CallbackSource": "call-progress-events",
@@ -124,12 +123,12 @@ class Notices:
         }
         self._sequence += 1
         if seconds is not None:
-            more |= {"CallDuration": str(seconds), "Duration": str(math.ceil(seconds / 60))}
+            changes |= {"CallDuration": str(seconds), "Duration": str(math.ceil(seconds / 60))}
         if event == "completed" and self._direction != "inbound":
-            more["SipResponseCode"] = SIP_CODES.get(status, "500")
-        self.send(self._number.status_url, self.params(more), self._number.status_method)
+            changes["SipResponseCode"] = SIP_CODES.get(status, "500")
+        self.send(self._number.status_url, self.request_params(changes), self._number.status_method)
 
-    def of_stream(self, url: str, method: str, name: str, event: str, error: str = "") -> None:
+    def send_stream_status(self, url: str, method: str, name: str, event: str, error: str = "") -> None:
         params = {
             "AccountSid": self._record.account_sid,
             "CallSid": self._record.call_sid,
@@ -143,20 +142,23 @@ class Notices:
         self.send(url, params, method)
 
     def send(self, url: str, params: Mapping[str, str], method: str) -> None:
-        self._sent.append(asyncio.create_task(self._send(url, params, method)))
+        self._tasks.append(asyncio.create_task(self._send(url, params, method)))
 
-    async def all_sent(self) -> None:
-        await asyncio.gather(*self._sent)
+    async def wait_until_sent(self) -> None:
+        await asyncio.gather(*self._tasks)
 
     async def _send(self, url: str, params: Mapping[str, str], method: str) -> None:
         path = urlsplit(url).path
         try:
-            answer = await self._webhooks.send(url, params, method=method, token=self.token("webhooks"))
+            token = self.signing_token("webhooks")
+            response = await self._webhooks.send(url, params, method=method, token=token)
         except (PermissionError, ValueError) as error:
-            self._record.trouble(11200, f"callback {path}: {error}")
+            self._record.add_error(11200, f"callback {path}: {error}")
             return
-        self._record.callbacks.append((path, answer.status))
-        if answer.status == 204 or (answer.status == 200 and answer.content_type in XML_TYPES):
+        self._record.callbacks.append((path, response.status))
+        if response.status == 204 or (response.status == 200 and response.content_type in XML_TYPES):
             return
-        what = answer.problem if answer.status is None else f"{answer.status} {answer.content_type}"
-        self._record.trouble(11200, f"callback {path}: {what}")
+        problem = (
+            response.problem if response.status is None else f"{response.status} {response.content_type}"
+        )
+        self._record.add_error(11200, f"callback {path}: {problem}")

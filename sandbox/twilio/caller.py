@@ -1,8 +1,8 @@
-"""The person on the phone: what they do, step by step, and the sound they make while doing it.
+"""A scripted caller: the steps of a script, and the caller's audio, frame by frame.
 
-A script is a list of steps. Media never stops on a line, so the caller's voice is asked for one 20 ms frame
-after the other: line noise, with a clip laid over it while something is being said. Every frame of a call
-is unique because of the noise, so one that was lost, doubled or swapped can be found.
+A media stream never pauses, so `CallerAudio` produces a 20 ms frame at any time: line noise, mixed with a
+clip while the caller speaks. The noise makes every frame of a call unique, so a frame that was lost,
+duplicated or reordered can be found.
 """
 
 import asyncio
@@ -17,24 +17,24 @@ import numpy as np
 from sandbox.speech import audio
 from sandbox.speech.audio import Clip, Pcm
 from sandbox.twilio.playback import Playback
-from sandbox.twilio.record import CallRecord, Spoken
+from sandbox.twilio.record import CallerUtterance, TwilioCallRecord
 
 FRAME_SAMPLES = 160
-FRAME_S = 0.02
-NOISE_BLOCK = 100 * FRAME_SAMPLES  # two seconds: made in well under a millisecond
-LOOK_S = 0.01  # how often a waiting caller listens
+FRAME_SECONDS = 0.02
+NOISE_BLOCK_SAMPLES = 100 * FRAME_SAMPLES  # two seconds; takes well under a millisecond
+POLL_SECONDS = 0.01  # how often a waiting caller checks the playback
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Say:
-    """Speak, to the clip's last frame. A name means one of the clips that come with the sandbox."""
+    """Speak until the clip's last frame. A name refers to a clip that comes with the sandbox."""
 
     clip: Clip | Pcm | str
 
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Wait until the assistant was heard since the caller last spoke, and has been quiet for a while."""
+    """Wait until the assistant has spoken since the caller last spoke, and then was quiet for `quiet_ms`."""
 
     quiet_ms: int = 400
     timeout: float = 15.0
@@ -42,7 +42,7 @@ class Listen:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CutIn:
-    """Wait until the assistant is heard, let it talk for a while, then speak over it."""
+    """Barge in: wait until the assistant speaks, wait `after_ms` more, then speak over it."""
 
     clip: Clip | Pcm | str
     after_ms: int = 500
@@ -51,7 +51,7 @@ class CutIn:
 
 @dataclass(frozen=True, slots=True)
 class Press:
-    """Keys, one message each."""
+    """Press keys, one `dtmf` message each."""
 
     digits: str
     gap_ms: int = 100
@@ -68,76 +68,76 @@ class HangUp:
 
 
 @dataclass(frozen=True, slots=True)
-class StayOnTheLine:
-    """Wait until the other side ends the call; after the timeout the caller hangs up."""
+class WaitForHangup:
+    """Wait until the server ends the call; after the timeout the caller hangs up."""
 
     timeout: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Inject:
-    """Send a raw websocket message, as it is."""
+class SendRaw:
+    """Send a websocket message unchanged."""
 
     raw: str | bytes
 
 
-Step: TypeAlias = Say | Listen | CutIn | Press | Pause | HangUp | StayOnTheLine | Inject
-Tell: TypeAlias = Callable[[str, dict[str, object]], None]
+Step: TypeAlias = Say | Listen | CutIn | Press | Pause | HangUp | WaitForHangup | SendRaw
+OnEvent: TypeAlias = Callable[[str, dict[str, object]], None]
 
 
-class Voice:
-    """What goes into the line, frame by frame."""
+class CallerAudio:
+    """The caller's audio: line noise, and queued clips mixed into it."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._blocks = 0
         self._noise: Pcm = np.zeros(0, dtype=np.int16)
-        self._saying: deque[tuple[Clip, Spoken, asyncio.Event]] = deque()
-        self._position = 0  # in the clip being said
+        self._queue: deque[tuple[Clip, CallerUtterance, asyncio.Event]] = deque()
+        self._position = 0  # in samples of the first queued clip
 
-    def say(self, clip: Clip) -> tuple[Spoken, asyncio.Event]:
+    def queue(self, clip: Clip) -> tuple[CallerUtterance, asyncio.Event]:
         """Queue a clip; the event is set when its last frame was sent."""
-        note, done = Spoken(clip.name, clip.text), asyncio.Event()
-        self._saying.append((clip, note, done))
-        return note, done
+        utterance, finished = CallerUtterance(clip.name, clip.text), asyncio.Event()
+        self._queue.append((clip, utterance, finished))
+        return utterance, finished
 
     def next_frame(self) -> bytes:
         frame = self._next_noise().astype(np.int32)
-        if self._saying:
-            piece = self._saying[0][0].pcm_8k[self._position : self._position + FRAME_SAMPLES]
-            frame[: len(piece)] += piece
+        if self._queue:
+            speech = self._queue[0][0].pcm_8k[self._position : self._position + FRAME_SAMPLES]
+            frame[: len(speech)] += speech
         return audio.ulaw_encode(np.clip(frame, -32_768, 32_767).astype(np.int16))
 
     def frame_sent(self, at: float) -> None:
-        """The frame asked for last is on its way."""
-        if not self._saying:
+        """Record that the last frame was sent, and advance the queued clip."""
+        if not self._queue:
             return
-        clip, note, done = self._saying[0]
-        if note.first_frame_at is None:
-            note.first_frame_at = at
+        clip, utterance, finished = self._queue[0]
+        if utterance.first_frame_at is None:
+            utterance.first_frame_at = at
         self._position += FRAME_SAMPLES
         last_loud = max(0, clip.speech_end_ms * audio.LINE_RATE // 1000 - 1)
-        if note.ended_at is None and self._position > last_loud:
-            note.ended_at = at
+        if utterance.ended_at is None and self._position > last_loud:
+            utterance.ended_at = at
         if self._position >= len(clip.pcm_8k):
-            self._saying.popleft()
+            self._queue.popleft()
             self._position = 0
-            done.set()
+            finished.set()
 
     def _next_noise(self) -> Pcm:
         if not len(self._noise):
-            self._noise = audio.line_noise(self._seed * 100_003 + self._blocks, NOISE_BLOCK)
+            self._noise = audio.line_noise(self._seed * 100_003 + self._blocks, NOISE_BLOCK_SAMPLES)
             self._blocks += 1
         frame, self._noise = self._noise[:FRAME_SAMPLES], self._noise[FRAME_SAMPLES:]
         return frame
 
 
-class Line(Protocol):
-    """What a caller can do with a media stream."""
+class CallerStream(Protocol):
+    """The part of a media stream that a caller uses."""
 
-    record: CallRecord
+    record: TwilioCallRecord
     playback: Playback
-    voice: Voice
+    audio: CallerAudio
     closed: asyncio.Event
     started_at: float
 
@@ -146,50 +146,50 @@ class Line(Protocol):
 
 
 class Caller:
-    """Does the steps. Ends early when the line is closed; whoever runs it cancels it then."""
+    """Performs the steps of a script. The media stream cancels it when the socket closes."""
 
-    def __init__(self, line: Line, tell: Tell) -> None:
-        self._line = line
-        self._tell = tell
-        # Only what is heard after this counts as an answer.
-        self._listened_until = line.started_at
+    def __init__(self, stream: CallerStream, on_event: OnEvent) -> None:
+        self._stream = stream
+        self._on_event = on_event
+        # Only audio after this time counts as an answer.
+        self._listened_until = stream.started_at
 
     async def perform(self, script: Sequence[Step]) -> None:
-        """Returns when the caller wants to hang up: told to, or with nothing left to do."""
+        """Return when the caller hangs up: at `HangUp`, or after the last step."""
         for step in script:
             match step:
                 case Say(clip):
                     await self._say(as_clip(clip))
                 case Listen(quiet_ms, timeout):
-                    await self._within(timeout, self._listen(quiet_ms / 1000), "Listen")
+                    await self._with_timeout(timeout, self._listen(quiet_ms / 1000), "Listen")
                 case CutIn(clip, after_ms, timeout):
-                    await self._within(timeout, self._hear_for(after_ms / 1000), "CutIn")
+                    await self._with_timeout(timeout, self._wait_for_speech(after_ms / 1000), "CutIn")
                     await self._say(as_clip(clip))
                 case Press(digits, gap_ms):
                     for digit in digits:
-                        await self._line.press(digit)
+                        await self._stream.press(digit)
                         await asyncio.sleep(gap_ms / 1000)
                 case Pause(ms):
                     await asyncio.sleep(ms / 1000)
-                case Inject(raw):
-                    await self._line.send_raw(raw)
-                case StayOnTheLine(timeout):
-                    await self._within(timeout, self._stay(), "StayOnTheLine")
+                case SendRaw(raw):
+                    await self._stream.send_raw(raw)
+                case WaitForHangup(timeout):
+                    await self._with_timeout(timeout, self._wait_until_closed(), "WaitForHangup")
                 case HangUp():
                     return
                 case _:
                     assert_never(step)
 
     async def _say(self, clip: Clip) -> None:
-        note, done = self._line.voice.say(clip)
-        self._line.record.said.append(note)
-        self._tell("saying", {"name": clip.name, "text": clip.text})
-        # A line whose clock has stopped sends nothing: the call's own limit ends the wait.
-        await done.wait()
-        self._listened_until = note.ended_at if note.ended_at is not None else monotonic()
+        utterance, finished = self._stream.audio.queue(clip)
+        self._stream.record.utterances.append(utterance)
+        self._on_event("saying", {"name": clip.name, "text": clip.text})
+        # If the stream sends no frames (`no_start`, `vanish_after_seconds`), the call limit ends this wait.
+        await finished.wait()
+        self._listened_until = utterance.ended_at if utterance.ended_at is not None else monotonic()
 
     async def _listen(self, quiet_s: float) -> None:
-        playback = self._line.playback
+        playback = self._stream.playback
         while True:
             now, quiet_since = monotonic(), playback.quiet_since()
             if (
@@ -199,29 +199,29 @@ class Caller:
             ):
                 self._listened_until = now
                 return
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_SECONDS)
 
-    async def _hear_for(self, seconds: float) -> None:
+    async def _wait_for_speech(self, seconds: float) -> None:
         while True:
-            heard_at = self._line.playback.first_loud_after(self._listened_until)
-            if heard_at is not None and monotonic() >= heard_at + seconds:
+            started_at = self._stream.playback.first_loud_after(self._listened_until)
+            if started_at is not None and monotonic() >= started_at + seconds:
                 return
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_SECONDS)
 
-    async def _stay(self) -> None:
-        await self._line.closed.wait()
+    async def _wait_until_closed(self) -> None:
+        await self._stream.closed.wait()
 
-    async def _within(self, timeout: float, waiting: Awaitable[None], what: str) -> None:
+    async def _with_timeout(self, timeout: float, work: Awaitable[None], step: str) -> None:
         try:
             async with asyncio.timeout(timeout):
-                await waiting
+                await work
         except TimeoutError:
-            self._line.record.trouble(0, f"{what} waited {timeout:g} s in vain")
+            self._stream.record.add_error(0, f"{step} timed out after {timeout:g} s")
 
 
-def as_clip(what: Clip | Pcm | str) -> Clip:
-    if isinstance(what, Clip):
-        return what
-    if isinstance(what, str):
-        return audio.load_clips()[what]
-    return audio.as_clip(what)
+def as_clip(source: Clip | Pcm | str) -> Clip:
+    if isinstance(source, Clip):
+        return source
+    if isinstance(source, str):
+        return audio.load_clips()[source]
+    return audio.as_clip(source)

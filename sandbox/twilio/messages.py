@@ -1,7 +1,7 @@
-"""The media stream's messages from Twilio's side: those it sends, as text, and those it accepts, strictly.
+"""Media stream messages, from Twilio's side: what Twilio sends, and strict validation of what it receives.
 
-Numbers go out as strings, except in `mediaFormat`. Of what comes in only `media`, `mark` and `clear` exist,
-each with exactly its documented fields; all else is refused with the code Twilio would log.
+Numbers are sent as strings, except in `mediaFormat`. The server may send `media`, `mark` and `clear`, each
+with exactly its documented fields; everything else is rejected with the error code that Twilio would log.
 
 Pure: text in, text out.
 """
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 
-class Refused(Exception):
-    """A message the server should not have sent, by Twilio's error code."""
+class InvalidMessage(Exception):
+    """The server sent an invalid message; `code` is Twilio's error code."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
@@ -37,7 +37,7 @@ class Clear:
     pass
 
 
-Accepted: TypeAlias = PlayAudio | PlaceMark | Clear
+ServerMessage: TypeAlias = PlayAudio | PlaceMark | Clear
 
 FIELDS = {
     "media": {"event", "streamSid", "media"},
@@ -90,50 +90,50 @@ def stop(seq: int, stream_sid: str, account_sid: str, call_sid: str) -> str:
     return _text({"event": "stop", "sequenceNumber": str(seq), "streamSid": stream_sid, "stop": body})
 
 
-def read(raw: str | bytes, stream_sid: str) -> Accepted:
-    """What the server wants of us. Raises `Refused` for anything but the three messages, spelled exactly."""
+def read(raw: str | bytes, stream_sid: str) -> ServerMessage:
+    """Parse a message of the server. Raises `InvalidMessage` unless it is exactly one of the three."""
     if isinstance(raw, bytes):
-        raise Refused(31950, f"a binary frame of {len(raw)} bytes")
+        raise InvalidMessage(31950, f"a binary frame of {len(raw)} bytes")
     try:
         message = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise Refused(31951, f"not JSON: {error}") from error
+        raise InvalidMessage(31951, f"not JSON: {error}") from error
     if not isinstance(message, dict):
-        raise Refused(31951, "not a JSON object")
+        raise InvalidMessage(31951, "not a JSON object")
     event = message.get("event")
     if not isinstance(event, str) or event not in FIELDS:
-        raise Refused(31951, f"unknown event {event!r}")
-    _exactly(message, FIELDS[event], event)
+        raise InvalidMessage(31951, f"unknown event {event!r}")
+    _require_fields(message, FIELDS[event], event)
     if message["streamSid"] != stream_sid:
-        raise Refused(31951, f"{event} for another stream")
+        raise InvalidMessage(31951, f"{event} for another stream")
     match event:
         case "media":
-            payload = _only_text(message["media"], "payload", event)
+            payload = _only_string_field(message["media"], "payload", event)
             try:
                 return PlayAudio(base64.b64decode(payload, validate=True))
             except (binascii.Error, ValueError) as error:
-                raise Refused(31951, f"the payload is not base64: {error}") from error
+                raise InvalidMessage(31951, f"the payload is not base64: {error}") from error
         case "mark":
-            return PlaceMark(_only_text(message["mark"], "name", event))
+            return PlaceMark(_only_string_field(message["mark"], "name", event))
         case _:
             return Clear()
 
 
-def _only_text(body: Any, key: str, event: str) -> str:
+def _only_string_field(body: Any, key: str, event: str) -> str:
     if not isinstance(body, dict):
-        raise Refused(31951, f"{event}: the body is not an object")
-    _exactly(body, {key}, event)
+        raise InvalidMessage(31951, f"{event}: the body is not an object")
+    _require_fields(body, {key}, event)
     value = body[key]
     if not isinstance(value, str) or not value:
-        raise Refused(31951, f"{event}: {key} is not a text, or empty")
+        raise InvalidMessage(31951, f"{event}: {key} is not a string, or is empty")
     return value
 
 
-def _exactly(body: Mapping[str, Any], wanted: set[str], event: str) -> None:
-    if missing := wanted - body.keys():
-        raise Refused(31951, f"{event}: without {', '.join(sorted(missing))}")
-    if extra := body.keys() - wanted:
-        raise Refused(31951, f"{event}: with unknown {', '.join(sorted(map(repr, extra)))}")
+def _require_fields(body: Mapping[str, Any], fields: set[str], event: str) -> None:
+    if missing := fields - body.keys():
+        raise InvalidMessage(31951, f"{event}: missing {', '.join(sorted(missing))}")
+    if extra := body.keys() - fields:
+        raise InvalidMessage(31951, f"{event}: unknown {', '.join(sorted(map(repr, extra)))}")
 
 
 def _text(message: Mapping[str, Any]) -> str:

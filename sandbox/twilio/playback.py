@@ -1,38 +1,38 @@
-"""The carrier's playback buffer: what was queued, what the caller has heard of it, and which marks are due.
+"""Twilio's playback buffer: queued audio, what the caller has heard of it, and which marks are due.
 
-Theory: audio plays at 8000 bytes a second from the moment it arrives, or from the end of what is queued
-before it. So nothing needs to tick: each piece has the time at which it starts, a mark is due when the
-last piece before it has ended, and `clear` cuts off whatever lies after now.
+Theory: audio plays at 8000 bytes a second from its arrival, or from the end of the audio queued before it.
+So no timer is needed: each piece has a start time, a mark is due when the last piece before it has ended,
+and `clear` cuts off everything after now.
 
-Pure: time comes in as `now`, monotonic seconds. At most ten minutes are queued, as at Twilio; the rest is
-refused and counted.
+Pure: time is passed as `now`, monotonic seconds. At most ten minutes are queued, as at Twilio; more is
+rejected and counted.
 """
 
 from bisect import bisect_left
 from collections import deque
 
 from sandbox.speech import audio
-from sandbox.twilio.record import HeardSegment, MarkNote
+from sandbox.twilio.record import HeardSegment, MarkRecord
 
 BYTES_PER_SECOND = 8_000
 MAX_QUEUED_BYTES = 600 * BYTES_PER_SECOND
 WINDOW = audio.WINDOW
-PAUSE_WITHIN_SPEECH_S = 0.3
+MAX_PAUSE_SECONDS = 0.3
 
 
 class Playback:
     def __init__(self) -> None:
         self._pieces: list[tuple[float, bytes]] = []  # when each starts, ascending
-        self._queued_until = 0.0  # when all that is queued has been played
+        self._queued_until = 0.0  # when all queued audio will have been played
         self._loud: list[float] = []  # the start of each loud window, ascending
-        self._pending: deque[MarkNote] = deque()
-        self.refused_bytes = 0
+        self._pending: deque[MarkRecord] = deque()
+        self.rejected_bytes = 0
 
     def play(self, ulaw: bytes, now: float) -> bool:
-        """Queue audio behind what is queued. False when the buffer is full."""
+        """Append audio to the queue. False when the buffer is full."""
         starts_at = max(now, self._queued_until)
         if (starts_at - now) * BYTES_PER_SECOND + len(ulaw) > MAX_QUEUED_BYTES:
-            self.refused_bytes += len(ulaw)
+            self.rejected_bytes += len(ulaw)
             return False
         self._pieces.append((starts_at, ulaw))
         self._queued_until = starts_at + len(ulaw) / BYTES_PER_SECOND
@@ -40,32 +40,32 @@ class Playback:
             self._loud.append(starts_at + window * WINDOW / BYTES_PER_SECOND)
         return True
 
-    def mark(self, name: str, now: float) -> MarkNote:
-        note = MarkNote(name=name, received_at=now, due_at=max(now, self._queued_until))
-        self._pending.append(note)
-        return note
+    def mark(self, name: str, now: float) -> MarkRecord:
+        mark = MarkRecord(name=name, received_at=now, due_at=max(now, self._queued_until))
+        self._pending.append(mark)
+        return mark
 
     def next_mark_at(self) -> float | None:
         return self._pending[0].due_at if self._pending else None
 
-    def take_due_marks(self, now: float) -> list[MarkNote]:
+    def take_due_marks(self, now: float) -> list[MarkRecord]:
         due = []
         while self._pending and self._pending[0].due_at <= now:
             due.append(self._pending.popleft())
         return due
 
-    def clear(self, now: float) -> tuple[int, list[MarkNote]]:
-        """Drop what has not been played. Returns how many bytes that was, and all marks still pending."""
+    def clear(self, now: float) -> tuple[int, list[MarkRecord]]:
+        """Drop what has not been played. Returns the number of dropped bytes and all pending marks."""
         dropped = self._cut(now)
-        # A mark already due was played, not cleared: only its echo is late.
-        for note in self._pending:
-            note.cleared = note.due_at > now
+        # The audio before a mark that is due was played, not cleared: only the echo is late.
+        for mark in self._pending:
+            mark.cleared = mark.due_at > now
         marks = list(self._pending)
         self._pending.clear()
         return dropped, marks
 
     def stop(self, now: float) -> int:
-        """The stream is over: returns how many bytes nobody will hear. Marks are not returned any more."""
+        """End playback: returns the number of bytes not played. Pending marks are not echoed."""
         self._pending.clear()
         return self._cut(now)
 
@@ -86,21 +86,21 @@ class Playback:
         return dropped
 
     def first_loud_after(self, since: float) -> float | None:
-        """When the first audible sound at or after that time is, or will be, heard."""
+        """Time of the first audible sound at or after `since`; it may lie in the future."""
         index = bisect_left(self._loud, since)
         return self._loud[index] if index < len(self._loud) else None
 
     def quiet_since(self) -> float | None:
-        """The end of the last audible sound, which may lie ahead; None when there was none yet."""
+        """End of the last audible sound, which may lie in the future; None before the first sound."""
         return self._loud[-1] + WINDOW / BYTES_PER_SECOND if self._loud else None
 
     def is_audible(self, now: float) -> bool:
-        """Whether the assistant is being heard now, or was a moment ago."""
-        index = bisect_left(self._loud, now - PAUSE_WITHIN_SPEECH_S)
+        """Whether the assistant is audible now, or was within `MAX_PAUSE_SECONDS`."""
+        index = bisect_left(self._loud, now - MAX_PAUSE_SECONDS)
         return index < len(self._loud) and self._loud[index] <= now
 
     def heard(self, since: float, until: float) -> bytes:
-        """The caller's ear between two times: what was played, and silence in between."""
+        """What the caller heard between two times: the played audio, with silence in the gaps."""
         timeline = bytearray([audio.SILENCE]) * max(0, round((until - since) * BYTES_PER_SECOND))
         position = 0
         for starts_at, ulaw in self._pieces:
@@ -112,11 +112,12 @@ class Playback:
         return bytes(timeline)
 
     def segments(self) -> list[HeardSegment]:
-        found: list[HeardSegment] = []
+        """Stretches of audible sound; shorter pauses do not divide them."""
+        segments: list[HeardSegment] = []
         for starts_at in self._loud:
             ends_at = starts_at + WINDOW / BYTES_PER_SECOND
-            if found and starts_at - found[-1].ended_at <= PAUSE_WITHIN_SPEECH_S:
-                found[-1] = HeardSegment(found[-1].started_at, ends_at)
+            if segments and starts_at - segments[-1].ended_at <= MAX_PAUSE_SECONDS:
+                segments[-1] = HeardSegment(segments[-1].started_at, ends_at)
             else:
-                found.append(HeardSegment(starts_at, ends_at))
-        return found
+                segments.append(HeardSegment(starts_at, ends_at))
+        return segments

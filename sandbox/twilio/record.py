@@ -1,4 +1,4 @@
-"""What a simulated call leaves behind: everything the carrier sent, received, played and was told.
+"""Record of a simulated call: everything that Twilio sent, received and played.
 
 All times are `time.monotonic()` of this process. Audio is mu-law at 8 kHz.
 """
@@ -9,8 +9,8 @@ from typing import Literal, TypeAlias
 
 MAX_ERRORS = 200
 
-# The carrier ends a stream when somebody gives it an order over REST.
-EndedBy: TypeAlias = Literal["caller", "server", "lost", "carrier"]
+# rest-api: a REST request ended or redirected the call; lost: the connection broke without a close frame.
+EndedBy: TypeAlias = Literal["caller", "server", "lost", "rest-api"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,8 @@ class SentFrame:
 
 
 @dataclass(slots=True)
-class Spoken:
-    """One thing the caller said. `ended_at`: the frame with the clip's last loud sample was sent (T0)."""
+class CallerUtterance:
+    """One clip that the caller spoke. `ended_at`: the frame with its last loud sample was sent (T0)."""
 
     name: str
     text: str
@@ -38,8 +38,8 @@ class ReceivedAudio:
 
 
 @dataclass(slots=True)
-class MarkNote:
-    """A mark the server placed. It comes back when all before it was played, or at once by a `clear`."""
+class MarkRecord:
+    """A mark that the server sent. It is echoed when the audio before it was played, or by a `clear`."""
 
     name: str
     received_at: float
@@ -50,15 +50,15 @@ class MarkNote:
 
 @dataclass(frozen=True, slots=True)
 class HeardSegment:
-    """A stretch in which the caller heard the assistant speak; shorter pauses do not divide it."""
+    """A stretch in which the caller heard the assistant; pauses up to 0.3 s do not divide it."""
 
     started_at: float
     ended_at: float
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """Something the other side did wrong, by Twilio's error code; code 0 is the script's own trouble."""
+class CallError:
+    """A mistake of the server, with Twilio's error code; code 0 is a problem of the simulation."""
 
     code: int
     text: str
@@ -66,7 +66,7 @@ class Trouble:
 
 
 @dataclass(slots=True)
-class CallRecord:
+class TwilioCallRecord:
     call_sid: str
     account_sid: str
     from_number: str
@@ -74,34 +74,34 @@ class CallRecord:
     stream_sid: str = ""
     webhook_status: int | None = None
     webhook_ms: float | None = None
-    twiml: list[str] = field(default_factory=list)  # every document obeyed, in order
+    twiml: list[str] = field(default_factory=list)  # every executed document, in order
     params: dict[str, str] = field(default_factory=dict)  # the <Parameter>s of the stream
     started_at: float | None = None  # when `start` was sent
     frames: list[SentFrame] = field(default_factory=list)
     frames_dropped: int = 0  # the server read too slowly (31930)
-    said: list[Spoken] = field(default_factory=list)
+    utterances: list[CallerUtterance] = field(default_factory=list)
     received: list[ReceivedAudio] = field(default_factory=list)
-    marks: list[MarkNote] = field(default_factory=list)
-    clears: list[tuple[float, int]] = field(default_factory=list)  # when, and the bytes it dropped
-    heard: bytes = b""  # from `start` to the end, silence where nothing was queued
+    marks: list[MarkRecord] = field(default_factory=list)
+    clears: list[tuple[float, int]] = field(default_factory=list)  # time, dropped bytes
+    heard: bytes = b""  # what was played, from `start` to the end, with silence in the gaps
     heard_segments: list[HeardSegment] = field(default_factory=list)
     unheard_bytes: int = 0  # still queued when the stream ended
     spoken_by_twilio: list[str] = field(default_factory=list)  # <Say>
-    said_before_stream: int = 0  # how many of these came before the first stream
+    spoken_before_stream: int = 0  # how many of them before the first stream
     dialed: list[str] = field(default_factory=list)
-    whispered: list[str] = field(default_factory=list)  # what the person who was dialled heard first
+    whispered: list[str] = field(default_factory=list)  # <Say> in the document of <Number url>
     digits: str = ""
-    errors: list[Trouble] = field(default_factory=list)
+    errors: list[CallError] = field(default_factory=list)
     ended_by: EndedBy | None = None
     close_code: int | None = None
     close_reason: str = ""
     closed_at: float | None = None  # when the stream's socket was closed
     final_status: str = ""  # CallStatus of the last callback
-    callbacks: list[tuple[str, int | None]] = field(default_factory=list)  # path, and None for no answer
+    callbacks: list[tuple[str, int | None]] = field(default_factory=list)  # path, status (None: no response)
 
-    def trouble(self, code: int, text: str) -> None:
+    def add_error(self, code: int, text: str) -> None:
         if len(self.errors) < MAX_ERRORS:
-            self.errors.append(Trouble(code, text, time.monotonic()))
+            self.errors.append(CallError(code, text, time.monotonic()))
 
     @property
     def error_codes(self) -> list[int]:
@@ -109,10 +109,10 @@ class CallRecord:
 
     @property
     def sent_ulaw(self) -> bytes:
-        """All caller audio as it went out."""
+        """All caller audio that was sent."""
         return b"".join(frame.ulaw for frame in self.frames)
 
     @property
     def received_ulaw(self) -> bytes:
-        """All assistant audio as it came in, played or not."""
+        """All assistant audio that was received, played or not."""
         return b"".join(chunk.ulaw for chunk in self.received)

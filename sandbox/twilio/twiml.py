@@ -1,7 +1,7 @@
-"""TwiML, as strictly as Twilio reads it: text to a list of verbs, and what Twilio would complain about.
+"""TwiML parser, as strict as Twilio's: text to a list of verbs, and the warnings that Twilio would log.
 
-Names are case-sensitive. A document that is not XML, or whose root is not `<Response>`, is no document
-(12100); an unknown verb or attribute is a warning (12200) and passed over.
+Names are case-sensitive. A document that is not XML, or whose root is not `<Response>`, is rejected
+(12100); an unknown verb or attribute is a warning (12200) and is skipped.
 """
 
 from dataclasses import dataclass, field
@@ -43,7 +43,7 @@ class DialVerb:
     number: str
     action: str = ""
     method: str = "POST"
-    whisper: str = ""  # what the person hears first: a document for their leg
+    whisper_url: str = ""  # `<Number url>`: TwiML that the dialed party hears first
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +91,13 @@ ATTRIBUTES = {
 
 
 def parse(text: str) -> tuple[list[Verb], list[TwimlError]]:
-    """The verbs in order, and the warnings. Raises `TwimlError` when nothing of it can be executed."""
+    """The verbs in order, and the warnings. Raises `TwimlError` if the document cannot be executed."""
     try:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
-        raise TwimlError(12100, f"the answer is not XML: {error}") from error
+        raise TwimlError(12100, f"the response is not XML: {error}") from error
     if root.tag != "Response":
-        raise TwimlError(12100, f"the root is <{root.tag}>, not <Response>")
+        raise TwimlError(12100, f"the root element is <{root.tag}>, not <Response>")
     warnings: list[TwimlError] = []
     verbs = [verb for element in root if (verb := _verb(element, warnings)) is not None]
     return verbs, warnings
@@ -116,8 +116,8 @@ def _verb(element: ElementTree.Element, warnings: list[TwimlError]) -> Verb | No
             noun = element.find("Number")
             if noun is not None:
                 _check_attributes(noun, warnings)
-            whisper = "" if noun is None else noun.get("url", "")
-            return DialVerb(text, element.get("action", ""), method, whisper)
+            whisper_url = "" if noun is None else noun.get("url", "")
+            return DialVerb(text, element.get("action", ""), method, whisper_url)
         case "Pause":
             try:
                 return PauseVerb(float(element.get("length", "1")))
@@ -131,7 +131,7 @@ def _verb(element: ElementTree.Element, warnings: list[TwimlError]) -> Verb | No
         case "Reject":
             return RejectVerb(element.get("reason", "rejected"))
         case "Start":
-            return None  # a recording or a one-way stream beside the call: nothing here depends on it
+            return None  # a recording or a one-way stream in the background: not simulated
         case _:
             warnings.append(TwimlError(12200, f"unknown verb <{element.tag}>"))
             return None
@@ -145,7 +145,7 @@ def _stream(connect: ElementTree.Element, warnings: list[TwimlError]) -> Stream:
         if noun not in nouns
     ]
     if len(nouns) != 1:
-        raise TwimlError(12100, f"<Connect> holds {len(nouns)} streams, not one")
+        raise TwimlError(12100, f"<Connect> has {len(nouns)} <Stream> nouns, expected 1")
     stream = nouns[0]
     _check_attributes(stream, warnings)
     if stream.get("track", "inbound_track") != "inbound_track":
@@ -155,7 +155,7 @@ def _stream(connect: ElementTree.Element, warnings: list[TwimlError]) -> Stream:
         _check_attributes(parameter, warnings)
         name, value = parameter.get("name", ""), parameter.get("value", "")
         if parameter.tag != "Parameter" or not name:
-            warnings.append(TwimlError(12200, f"<{parameter.tag}> in <Stream> is not a named Parameter"))
+            warnings.append(TwimlError(12200, f"<{parameter.tag}> in <Stream> is not a named <Parameter>"))
         elif len(name) + len(value) >= MAX_PARAMETER_CHARACTERS:
             warnings.append(TwimlError(12200, f"<Parameter> {name} is too long"))
         else:
@@ -170,7 +170,7 @@ def _stream(connect: ElementTree.Element, warnings: list[TwimlError]) -> Stream:
 
 
 def _check_attributes(element: ElementTree.Element, warnings: list[TwimlError]) -> None:
-    known = ATTRIBUTES.get(element.tag)
-    for name in element.keys() if known is not None else ():
-        if known is not None and name not in known:
+    allowed = ATTRIBUTES.get(element.tag)
+    for name in element.keys() if allowed is not None else ():
+        if allowed is not None and name not in allowed:
             warnings.append(TwimlError(12200, f"unknown attribute {name} of <{element.tag}>"))

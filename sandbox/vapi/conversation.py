@@ -1,12 +1,10 @@
-"""One conversation of the stand-in: it greets, listens, answers after a drawn delay, and can be cut off.
+"""One conversation of the Vapi simulator: it greets, answers after a random delay, stops on barge-in.
 
-Shell and rules in one, because here time is the subject: every step happens at a moment counted from what
-was heard, and the moments of the events carry the quirks seen on the real service (the caller's `stopped`
-comes 0.7 s late, often after the assistant's `started`, which in turn comes 0.15 s before its first sound).
-The record in `call` is the truth.
+This module is not split into a pure core and an I/O shell, because timing is its subject: every step happens
+at a time counted from what was heard.
 
-One piece of speech at a time holds the floor; what the assistant is told to say waits for it. A barge-in
-cuts the speech between two chunks, then the interruption is told, then the words spoken so far.
+One reply at a time holds the floor; further replies wait for it. A barge-in stops a reply between two
+chunks; then the interruption is sent, then the words spoken until then.
 """
 
 import asyncio
@@ -16,136 +14,142 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from sandbox.faults import AssistantDials
+from sandbox.faults import VapiFaults
 from sandbox.speech.audio import Clip, Pcm
-from sandbox.vapi.dialects import Line
-from sandbox.vapi.record import AssistantCall, Reply
-from sandbox.vapi.replies import FAREWELL, STAND_IN, Repertoire
-from sandbox.vapi.speech_detector import Ears, SpeechBegan, SpeechEnded
-from sandbox.vapi.speech_output import Unpacker, plan_clip
-from sandbox.vapi.voice import Voice
+from sandbox.vapi.dialects import Transport
+from sandbox.vapi.event_sender import EventSender, sleep_until
+from sandbox.vapi.record import Reply, VapiCallRecord
+from sandbox.vapi.replies import FAREWELL, TRANSFER, ReplyClips
+from sandbox.vapi.reply_player import ReplyPlayer
+from sandbox.vapi.speech_detector import SpeechDetector, SpeechEnded, SpeechStarted
+from sandbox.vapi.speech_output import SampleDecoder, plan_clip
 
-IN_PROGRESS_AFTER_S = 0.14
-USER_STARTED_LATE_S = 0.36
-USER_FINAL_LATE_S = 0.45
-STARTED_EARLY_S = 0.15
-ASSISTANT_FINAL_LATE_S = 0.16
+IN_PROGRESS_DELAY_SECONDS = 0.14
+USER_FINAL_DELAY_SECONDS = 0.45
+STARTED_EVENT_LEAD_SECONDS = 0.15
 BARGE_IN_MS = 200
-TASKS_LIMIT = 100
-HAND_OVER = "transfer_call"  # the tool that is called when the caller asks for a person
+MAX_TASKS = 100
+TRANSFER_TOOL = "transfer_call"  # called when the caller asks for a person
 
-Understand = Callable[[int, Pcm, int], Awaitable[str]]
-CallTool = Callable[[dict[str, Any]], None]  # asks the server for its result
+Recognize = Callable[[int, Pcm, int], Awaitable[str]]
+CallTool = Callable[[dict[str, Any]], None]  # requests the tool's result from the server
 
 
 class Conversation:
-    """`end` is called with an ended reason when the assistant's side wants the call to be over."""
+    """`end` is called with an ended reason when the assistant ends the call."""
 
     def __init__(
         self,
-        call: AssistantCall,
-        line: Line,
+        call: VapiCallRecord,
+        transport: Transport,
         *,
-        dials: AssistantDials,
+        faults: VapiFaults,
         seed: str,
-        understand: Understand,
+        recognize: Recognize,
         end: Callable[[str], None],
         overrides: dict[str, Any] | None = None,
         call_tool: CallTool | None = None,
     ) -> None:
         self.call = call
-        self._line = line
-        self._dials = dials
-        self._delays = random.Random(f"{seed}/delays")
-        self._chunks = random.Random(f"{seed}/chunks")
-        self._understand = understand
+        self._transport = transport
+        self._faults = faults
+        self._delay_rng = random.Random(f"{seed}/delays")
+        self._chunk_rng = random.Random(f"{seed}/chunks")
+        self._recognize = recognize
         self._end = end
         self._call_tool = call_tool
-        self._waits = (overrides or {}).get("firstMessageMode") == "assistant-waits-for-user"
-        self._repertoire = Repertoire()
-        first = (overrides or {}).get("firstMessage", call.first_message)
-        self._greeting = self._repertoire.greeting_for(first)
-        self._unpack = Unpacker(line.audio_format)
-        self._ears = Ears(line.audio_format.rate)
+        self._waits_for_user = (overrides or {}).get("firstMessageMode") == "assistant-waits-for-user"
+        self._reply_clips = ReplyClips()
+        first_message = (overrides or {}).get("firstMessage", call.first_message)
+        self._greeting = self._reply_clips.greeting_for(first_message)
+        self._decode = SampleDecoder(transport.audio_format)
+        self._detector = SpeechDetector(transport.audio_format.rate)
+        self._events = EventSender(call, transport, faults)
         self._floor = asyncio.Lock()
-        self._voice: Voice | None = None
+        self._player: ReplyPlayer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._heard = 0  # utterances of the caller
-        self._turn = 0
-        self._begun = 0  # of them begun, not all ended
-        self._begun_told = 0
-        self._stalled = False
+        self._started_utterances = 0  # of the caller; the last one may not have ended
+        self._ended_utterances = 0
         self._muted: set[str] = set()
 
-    # What happens to it
+    # Input
 
-    def begin(self) -> None:
-        self._spawn(self._open())
-        for at_s, code in ((self._dials.close_at_s, self._dials.close_code), (self._dials.abort_at_s, 1006)):
-            if at_s is not None:
-                self._spawn(self._close_at(at_s, code))
-        if self._dials.end_at_s is not None:
-            self._spawn(self._end_at(self._dials.end_at_s))
+    def start(self) -> None:
+        faults = self._faults
+        self._spawn(self._greet())
+        for after_seconds, code in (
+            (faults.close_after_seconds, faults.close_code),
+            (faults.abort_after_seconds, 1006),
+        ):
+            if after_seconds is not None:
+                self._spawn(self._close_after(after_seconds, code))
+        if faults.end_after_seconds is not None:
+            self._spawn(self._end_after(faults.end_after_seconds))
 
-    def hear(self, payload: bytes, at: float) -> None:
-        self.call.keep_received(payload, at)
+    def receive_audio(self, payload: bytes, at: float) -> None:
+        self.call.record_audio(payload, at)
         if "customer" in self._muted:
             return
-        for heard in self._ears.feed(self._unpack(payload), at):
-            match heard:
-                case SpeechBegan():
-                    self._stalled |= len(self.call.answers) == self._dials.stall_after_turns
-                    self._begun += 1
-                    self._spawn(self._tell_user_started(self._begun, heard.at))
+        for event in self._detector.feed(self._decode(payload), at):
+            match event:
+                case SpeechStarted():
+                    self._events.stalled |= len(self.call.answers) == self._faults.stall_after_turns
+                    self._started_utterances += 1
+                    self._spawn(self._events.user_started_late(self._started_utterances, event.at))
                 case SpeechEnded():
-                    self._heard += 1
-                    self._spawn(self._tell_user_stopped(heard.at))
-                    self._spawn(self._answer(heard, self._heard))
-        voice = self._voice
-        if voice is None or not (self._line.interrupts and voice.interruptible):
-            return
-        overlap_s = self._ears.loud_at - max(self._ears.began_at, voice.start)
-        if self._ears.speech_ms >= BARGE_IN_MS and overlap_s >= BARGE_IN_MS / 1000 - 0.02 and voice.cut(at):
-            voice.interrupted = True
-            self.call.interrupted_at.append(at)
-            self.call.note("= barge-in")
+                    self._ended_utterances += 1
+                    self._spawn(self._events.user_stopped_late(event.at))
+                    self._spawn(self._answer(event, self._ended_utterances))
+        self._detect_barge_in(at)
 
-    def told(self, message: dict[str, Any]) -> bool:
-        """A message of the socket or of the control URL; False when it is of no known kind."""
+    def _detect_barge_in(self, at: float) -> None:
+        player, detector = self._player, self._detector
+        if player is None or not (self._transport.detects_barge_in and player.interruptible):
+            return
+        overlap_seconds = detector.loud_at - max(detector.started_at, player.start_at)
+        is_long_enough = detector.speech_ms >= BARGE_IN_MS and overlap_seconds >= BARGE_IN_MS / 1000 - 0.02
+        if is_long_enough and player.cut(at):
+            player.interrupted = True
+            self.call.interrupted_at.append(at)
+            self.call.emit("= barge-in")
+
+    def handle_message(self, message: dict[str, Any]) -> bool:
+        """A message from the socket or the control URL; False if its type is unknown."""
         match message:
             case {"type": "end-call"}:
                 self.call.end_call_at = time.monotonic()
                 self._end("customer-ended-call")
             case {"type": "say", "content": str(content)}:
                 if message.get("interruptAssistantEnabled"):
-                    self._silence()
-                after = (
+                    self._stop_speaking()
+                end_reason = (
                     "assistant-ended-call-after-message-spoken" if message.get("endCallAfterSpoken") else ""
                 )
-                self._spawn(self._speak(self._repertoire.for_text(content), content, then=after))
+                clip = self._reply_clips.clip_for_text(content)
+                self._spawn(self._speak(clip, content, end_reason=end_reason))
             case {"type": "add-message", "message": {"content": content}}:
                 if message.get("triggerResponseEnabled", True):
-                    clip = self._repertoire.for_words(str(content))
+                    clip = self._reply_clips.answer_to(str(content))
                     self._spawn(self._speak(clip, clip.text))
             case {"type": "control", "control": str(control)}:
-                self._controlled(control)
+                self._handle_control(control)
             case {"type": "cancel"}:
-                self._silence()
+                self._stop_speaking()
                 self.call.cancelled_at.append(time.monotonic())
             case _:
                 return False
         return True
 
     async def finish(self, reason: str) -> None:
-        """Last event, close 1000. Nothing is said after it."""
+        """Send the last event, then close with 1000."""
         await self.stop()
-        await self._event({"type": "status-update", "status": "ended", "endedReason": reason})
-        await self._line.close(1000)
+        await self._events.call_ended(reason)
+        await self._transport.close(1000)
 
-    async def leave(self) -> None:
-        """The stand-in is going away."""
+    async def shut_down(self) -> None:
+        """The simulator stops."""
         await self.stop()
-        await self._line.close(1001)
+        await self._transport.close(1001)
 
     async def stop(self) -> None:
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
@@ -153,77 +157,76 @@ class Conversation:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _controlled(self, control: str) -> None:
-        verb, _, whom = control.partition("-")
-        if verb == "mute":
-            self._muted.add(whom)
-            if whom == "assistant":
-                self._silence()
-        elif verb == "unmute":
-            self._muted.discard(whom)
+    def _handle_control(self, control: str) -> None:
+        action, _, party = control.partition("-")
+        if action == "mute":
+            self._muted.add(party)
+            if party == "assistant":
+                self._stop_speaking()
+        elif action == "unmute":
+            self._muted.discard(party)
         elif control == "say-first-message":
             self._spawn(self._speak(self._greeting, self._greeting.text))
 
-    def _silence(self) -> None:
-        if self._voice is not None:
-            self._voice.cut(time.monotonic())
+    def _stop_speaking(self) -> None:
+        if self._player is not None:
+            self._player.cut(time.monotonic())
 
-    # What it does
+    # Output
 
     def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
-        if len(self._tasks) >= TASKS_LIMIT:
+        if len(self._tasks) >= MAX_TASKS:
             work.close()
-            self.call.note("! too much to do at once")
+            self.call.emit("! too many tasks")
             return
-        task = asyncio.create_task(_done(work))
+        task = asyncio.create_task(_discard_result(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _open(self) -> None:
+    async def _greet(self) -> None:
         opened_at = time.monotonic()
-        await _until(opened_at + IN_PROGRESS_AFTER_S)
-        await self._event({"type": "status-update", "status": "in-progress"})
-        await self._event({"type": "assistant.started", "newAssistant": {"name": "sandbox"}})
-        await self._junk()
-        await _until(opened_at + self._dials.first_audio_delay_s - STARTED_EARLY_S)
-        if self._dials.greets and not self._waits:
+        await sleep_until(opened_at + IN_PROGRESS_DELAY_SECONDS)
+        await self._events.call_started()
+        await self._events.junk()
+        await sleep_until(opened_at + self._faults.first_audio_delay_seconds - STARTED_EVENT_LEAD_SECONDS)
+        if self._faults.greets and not self._waits_for_user:
             greeting = self._greeting
-            await self._speak(greeting, greeting.text, interruptible=self._dials.greeting_interruptible)
+            await self._speak(greeting, greeting.text, interruptible=self._faults.greeting_interruptible)
 
-    async def _answer(self, heard: SpeechEnded, number: int) -> None:
-        delay_ms = self._delays.randint(*self._dials.delay_ms)
-        words = await self._understand(number, heard.pcm, self._line.audio_format.rate)
-        self.call.utterances.append((heard.began_at, heard.at, words))
-        self.call.note("< speech")
+    async def _answer(self, speech: SpeechEnded, number: int) -> None:
+        delay_ms = self._delay_rng.randint(*self._faults.delay_ms)
+        words = await self._recognize(number, speech.pcm, self._transport.audio_format.rate)
+        self.call.utterances.append((speech.started_at, speech.at, words))
+        self.call.emit("< speech")
         if words:
-            await self._transcript("caller", words, "partial")
-        # The final comes before the answer's own events, however short the delay.
-        await _until(heard.at + min(USER_FINAL_LATE_S, delay_ms / 1000 - STARTED_EARLY_S - 0.03))
+            await self._events.transcript("caller", words, "partial")
+        # The final is sent before the events of the answer, however short the delay is.
+        latest_seconds = delay_ms / 1000 - STARTED_EVENT_LEAD_SECONDS - 0.03
+        await sleep_until(speech.at + min(USER_FINAL_DELAY_SECONDS, latest_seconds))
         if words:
-            await self._transcript(
-                "caller", words + ("\x00\ud800" if self._dials.junk_events else ""), "final"
-            )
-        await self._junk()
-        clip = self._repertoire.for_words(words)
-        spoke = await self._speak(
+            junk = "\x00\ud800" if self._faults.junk_events else ""
+            await self._events.transcript("caller", words + junk, "final")
+        await self._events.junk()
+        clip = self._reply_clips.answer_to(words)
+        is_complete = await self._speak(
             clip,
             clip.text,
             delay_ms=delay_ms,
-            caller_ended_at=heard.at,
+            caller_ended_at=speech.at,
             utterance=number,
-            then="assistant-ended-call" if clip.name == FAREWELL else "",
+            end_reason="assistant-ended-call" if clip.name == FAREWELL else "",
         )
-        if spoke and clip.name == STAND_IN and HAND_OVER in self.call.tools:
-            await self._use_tool(HAND_OVER, {"reason": words})
+        if is_complete and clip.name == TRANSFER and TRANSFER_TOOL in self.call.tools:
+            await self._use_tool(TRANSFER_TOOL, {"reason": words})
 
     async def _use_tool(self, name: str, arguments: dict[str, Any]) -> None:
-        """As Vapi does: told on the socket, and asked of the server."""
+        """Send a `tool-calls` event on the socket, and the tool call to the server."""
         function = {"name": name, "arguments": arguments}
-        asked = {"id": f"call_{uuid.uuid4().hex}", "type": "function", "function": function}
-        self.call.tool_calls.append(asked)
-        await self._event({"type": "tool-calls", "toolCallList": [asked]})
+        tool_call = {"id": f"call_{uuid.uuid4().hex}", "type": "function", "function": function}
+        self.call.tool_calls.append(tool_call)
+        await self._events.tool_called(tool_call)
         if self._call_tool is not None:
-            self._call_tool(asked)
+            self._call_tool(tool_call)
 
     async def _speak(
         self,
@@ -234,105 +237,50 @@ class Conversation:
         caller_ended_at: float | None = None,
         utterance: int | None = None,
         interruptible: bool = True,
-        then: str = "",
+        end_reason: str = "",
     ) -> bool:
-        """Whether all of it was spoken."""
-        audio_format = self._line.audio_format
+        """Speak a reply. False if it was not spoken completely. `end_reason` ends the call after it."""
         plan = plan_clip(
-            clip, audio_format, self._chunks, burst=self._dials.burst, odd=self._dials.odd_chunks
+            clip,
+            self._transport.audio_format,
+            self._chunk_rng,
+            burst=self._faults.burst,
+            odd=self._faults.odd_chunks,
         )
         async with self._floor:
-            start = time.monotonic() + (STARTED_EARLY_S if caller_ended_at is None else 0.0)
+            start_at = time.monotonic() + (STARTED_EVENT_LEAD_SECONDS if caller_ended_at is None else 0.0)
             if caller_ended_at is not None and delay_ms is not None:
-                start = max(start, caller_ended_at + delay_ms / 1000 - plan.audible_due_s)
-                await _until(start - STARTED_EARLY_S)
-            if utterance is not None and (utterance != self._heard or self._ears.speech_ms >= BARGE_IN_MS):
-                return False  # the caller went on talking: only the last utterance is answered
-            if self._stalled or "assistant" in self._muted:
+                start_at = max(start_at, caller_ended_at + delay_ms / 1000 - plan.audible_due_seconds)
+                await sleep_until(start_at - STARTED_EVENT_LEAD_SECONDS)
+            if utterance is not None and self._caller_continued(utterance):
+                return False  # only the caller's last utterance is answered
+            if self._events.stalled or "assistant" in self._muted:
                 return False
             reply = Reply(clip.name, text, delay_ms, caller_ended_at)
-            voice = self._voice = Voice(reply, plan, interruptible=interruptible, start=start)
+            player = self._player = ReplyPlayer(reply, plan, interruptible=interruptible, start_at=start_at)
             self.call.replies.append(reply)
             try:
-                await self._announce(voice)
-                await voice.perform(self._line.audio, lambda: self.call.note(f"> audio {clip.name}"))
+                await self._events.reply_started(player)
+                await player.play(self._transport.audio, lambda: self.call.emit(f"> audio {clip.name}"))
             finally:
-                self._voice = None
-            await self._conclude(voice)
-            if then and reply.cut_at is None:
-                self._end(then)
+                self._player = None
+            await self._events.reply_ended(player, self._started_utterances)
+            self.call.emit(f"= said {clip.name}")
+            if end_reason and reply.cut_at is None:
+                self._end(end_reason)
             return reply.cut_at is None
 
-    async def _announce(self, voice: Voice) -> None:
-        self._turn += 1
-        await self._event({"type": "model-output", "output": voice.reply.text, "turnId": voice.turn_id})
-        await self._event({"type": "voice-input", "input": voice.reply.text, "turn": self._turn})
-        await self._speech_update("assistant", "started")
+    def _caller_continued(self, utterance: int) -> bool:
+        return utterance != self._ended_utterances or self._detector.speech_ms >= BARGE_IN_MS
 
-    async def _conclude(self, voice: Voice) -> None:
-        if voice.interrupted:
-            if not self._dials.no_interrupted:
-                await self._event({"type": "user-interrupted", "turnId": voice.turn_id})
-            await self._user_has_started(self._begun)
-        await self._speech_update("assistant", "stopped")
-        said = voice.words_said()
-        if said:
-            await self._transcript("assistant", said, "partial")
-        if voice.reply.cut_at is None:
-            await _until(time.monotonic() + ASSISTANT_FINAL_LATE_S)
-        if said:
-            await self._transcript("assistant", said, "final")
-        messages = [{"role": speaker, "content": words} for _, speaker, words in self.call.said[-50:]]
-        await self._event({"type": "conversation-update", "conversation": messages})
-        self.call.note(f"= said {voice.reply.clip}")
+    async def _close_after(self, seconds: float, code: int) -> None:
+        await asyncio.sleep(seconds)
+        await self._transport.close(code)
 
-    # What it tells
-
-    async def _tell_user_started(self, number: int, began_at: float) -> None:
-        await _until(began_at + USER_STARTED_LATE_S)
-        await self._user_has_started(number)
-
-    async def _user_has_started(self, number: int) -> None:
-        if number > self._begun_told:  # a barge-in tells it early
-            self._begun_told = number
-            await self._speech_update("user", "started")
-
-    async def _tell_user_stopped(self, ended_at: float) -> None:
-        await _until(ended_at + self._dials.user_stopped_late_ms / 1000)
-        await self._speech_update("user", "stopped")
-
-    async def _speech_update(self, role: str, status: str) -> None:
-        await self._event({"type": "speech-update", "status": status, "role": role, "turn": self._turn})
-
-    async def _transcript(self, speaker: str, words: str, kind: str) -> None:
-        role = "user" if speaker == "caller" else "assistant"
-        event = {"type": "transcript", "role": role, "transcriptType": kind, "transcript": words}
-        now = time.monotonic()
-        if await self._event(event) and kind == "final":
-            self.call.transcripts.append((now, speaker, words))
-        if kind == "final":
-            self.call.said.append((now, speaker, words))
-
-    async def _event(self, event: dict[str, Any]) -> bool:
-        return not self._stalled and await self._line.event(event)
-
-    async def _junk(self) -> None:
-        if self._dials.junk_events and not self._stalled:
-            for text in ('{"type":"tomorrow.invented","x":[1]}', '{"type":"transcript"', "[]", '"?"', "{}"):
-                await self._line.raw(text)
-
-    async def _close_at(self, after_s: float, code: int) -> None:
-        await asyncio.sleep(after_s)
-        await self._line.close(code)
-
-    async def _end_at(self, after_s: float) -> None:
-        await asyncio.sleep(after_s)
-        self._end(self._dials.ended_reason)
+    async def _end_after(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self._end(self._faults.ended_reason)
 
 
-async def _until(at: float) -> None:
-    await asyncio.sleep(max(0.0, at - time.monotonic()))
-
-
-async def _done(work: Coroutine[Any, Any, object]) -> None:
+async def _discard_result(work: Coroutine[Any, Any, object]) -> None:
     await work

@@ -1,9 +1,9 @@
-"""The two ways to carry a call on a websocket, behind one interface.
+"""The two websocket dialects of a call, behind one interface.
 
-`CallLine` is Vapi's documented transport: binary frames are raw audio, text frames are flat JSON events of
-the types that were subscribed to. `SocketLine` is the tutorial's: everything is JSON, audio is base64
-mu-law, and there are no events but final transcripts. A line that is gone swallows what is sent to it: the
-call itself may live on.
+`CallTransport` is Vapi's documented transport: binary frames are raw audio, text frames are flat JSON events
+of the subscribed types. `SocketTransport` is the tutorial's: all messages are JSON, audio is base64 mu-law,
+and the only events are final transcripts. Sending on a closed socket does nothing, because the call itself
+may continue.
 """
 
 import asyncio
@@ -14,19 +14,19 @@ from typing import Any, Protocol
 
 from aiohttp import WSMsgType, web
 
-from sandbox.vapi.record import AssistantCall
-from sandbox.vapi.request_schema import wants
+from sandbox.vapi.record import VapiCallRecord
+from sandbox.vapi.request_schema import is_subscribed
 from sandbox.vapi.speech_output import AudioFormat
 
-SEND_WITHIN_S = 5.0
-CLOSE_WITHIN_S = 2.0
+SEND_TIMEOUT_SECONDS = 5.0
+CLOSE_TIMEOUT_SECONDS = 2.0
 NO_CODE = 1005
 NO_CLOSE_FRAME = 1006
 
 
-class Line(Protocol):
+class Transport(Protocol):
     audio_format: AudioFormat
-    interrupts: bool  # hears a barge-in by itself and says so
+    detects_barge_in: bool  # stops speaking by itself when the caller barges in
 
     async def audio(self, chunk: bytes) -> None: ...
 
@@ -37,10 +37,10 @@ class Line(Protocol):
     async def close(self, code: int) -> None: ...
 
 
-class _WebSocketLine:
-    """What both lines share: a socket that may go at any moment, and a deadline on each send."""
+class _WebSocketTransport:
+    """Common parts: a socket that may close at any time, and a timeout for each send."""
 
-    def __init__(self, ws: web.WebSocketResponse, request: web.Request, call: AssistantCall) -> None:
+    def __init__(self, ws: web.WebSocketResponse, request: web.Request, call: VapiCallRecord) -> None:
         self._ws = ws
         self._request = request
         self._call = call
@@ -50,7 +50,7 @@ class _WebSocketLine:
 
     async def _send(self, message: str | bytes) -> bool:
         try:
-            async with asyncio.timeout(SEND_WITHIN_S):
+            async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
                 if isinstance(message, bytes):
                     await self._ws.send_bytes(message)
                 else:
@@ -58,17 +58,17 @@ class _WebSocketLine:
         except TimeoutError:
             self._abort()  # the peer does not read
         except (ConnectionError, RuntimeError):
-            pass  # closed or closing: the reader has noticed or will
+            pass  # closed or closing: the reader handles it
         else:
             return True
         return False
 
     async def _send_event(self, event: dict[str, Any]) -> bool:
         now = time.monotonic()
-        sent = await self._send(json.dumps(event))  # ASCII: lone surrogates leave as escapes
+        sent = await self._send(json.dumps(event))  # ASCII: lone surrogates are sent as escapes
         if sent:
             self._call.events_sent.append((now, event))
-            self._call.note(
+            self._call.emit(
                 f"> {event.get('type')} {event.get('role', '')} {event.get('status', '')}".rstrip()
             )
         return sent
@@ -80,7 +80,7 @@ class _WebSocketLine:
         elif self._call.closed_at is None:
             self._call.close_code = code
             try:
-                async with asyncio.timeout(CLOSE_WITHIN_S):
+                async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                     if code == NO_CODE:
                         await self._ws.send_frame(b"", WSMsgType.CLOSE)
                     else:
@@ -93,14 +93,14 @@ class _WebSocketLine:
             self._request.transport.abort()
 
 
-class CallLine(_WebSocketLine):
-    interrupts = True
+class CallTransport(_WebSocketTransport):
+    detects_barge_in = True
 
     def __init__(
         self,
         ws: web.WebSocketResponse,
         request: web.Request,
-        call: AssistantCall,
+        call: VapiCallRecord,
         audio_format: AudioFormat,
         subscribed: frozenset[str],
     ) -> None:
@@ -112,15 +112,15 @@ class CallLine(_WebSocketLine):
         await self._send(chunk)
 
     async def event(self, event: dict[str, Any]) -> bool:
-        return wants(event, self._subscribed) and await self._send_event(event)
+        return is_subscribed(event, self._subscribed) and await self._send_event(event)
 
 
-class SocketLine(_WebSocketLine):
-    interrupts = False
+class SocketTransport(_WebSocketTransport):
+    detects_barge_in = False
     audio_format = AudioFormat("mulaw", 8_000)
 
     def __init__(
-        self, ws: web.WebSocketResponse, request: web.Request, call: AssistantCall, events: bool
+        self, ws: web.WebSocketResponse, request: web.Request, call: VapiCallRecord, events: bool
     ) -> None:
         super().__init__(ws, request, call)
         self._events = events

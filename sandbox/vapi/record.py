@@ -1,7 +1,7 @@
-"""What the stand-in for Vapi knows of one call: every byte and word that crossed, with the time it did.
+"""Record of one call of the Vapi simulator: all audio, events and messages, with their times.
 
-This is the truth that tests compare the product's own measurements with. All times are `time.monotonic()`.
-Everything is bounded; what did not fit is counted.
+Tests compare the product's own measurements with it. All times are `time.monotonic()`. Every list is
+bounded; items beyond the limit are counted.
 """
 
 import re
@@ -12,22 +12,22 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-_PRESSED = re.compile(r"pressed:?\s+([0-9*#A-D][0-9*#A-D ]*)")
+_DIGITS = re.compile(r"pressed:?\s+([0-9*#A-D][0-9*#A-D ]*)")
 
 
-class Kept(list[T], Generic[T]):
-    """A list that keeps the first `limit` items and counts the rest in `missed`."""
+class BoundedList(list[T], Generic[T]):
+    """A list that keeps the first `limit` items and counts the rest in `dropped`."""
 
     def __init__(self, limit: int = 10_000) -> None:
         super().__init__()
         self.limit = limit
-        self.missed = 0
+        self.dropped = 0
 
     def append(self, item: T) -> None:
         if len(self) < self.limit:
             super().append(item)
         else:
-            self.missed += 1
+            self.dropped += 1
 
     def extend(self, items: Iterable[T]) -> None:
         for item in items:
@@ -36,18 +36,17 @@ class Kept(list[T], Generic[T]):
 
 @dataclass(slots=True, eq=False)
 class Reply:
-    """One thing the assistant said: the greeting, an answer, or what it was told to say."""
+    """One reply of the assistant: the greeting, an answer, or the text of a `say` message."""
 
     clip: str
     text: str
-    delay_ms: int | None = (
-        None  # drawn: end of the caller's speech -> first audible byte; None: not an answer
-    )
+    # Random delay from the end of the caller's speech to the first audible byte; None: not an answer.
+    delay_ms: int | None = None
     caller_ended_at: float | None = None  # arrival of the last loud chunk of the caller
     first_sent_at: float | None = None
     first_audible_sent_at: float | None = None
     last_sent_at: float | None = None
-    done_at: float | None = None  # spoken to the end, or cut
+    done_at: float | None = None  # spoken to the end, or cut off
     cut_at: float | None = None
     chunks: list[tuple[float, bytes]] = field(default_factory=list, repr=False)
 
@@ -57,55 +56,55 @@ class Reply:
 
     @property
     def response_latency_ms(self) -> float | None:
-        """The delay as it really was on the wire."""
+        """The delay that was measured at the socket."""
         if self.caller_ended_at is None or self.first_audible_sent_at is None:
             return None
         return (self.first_audible_sent_at - self.caller_ended_at) * 1000
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class AssistantCall:
-    """One call. Lists are in order; `ended_at` is set when the assistant's side is over and billed."""
+class VapiCallRecord:
+    """One call. Lists are in order; `ended_at` is set when Vapi ends the call and its billing."""
 
     id: str
     dialect: str  # "call" or "socket"
-    body: dict[str, Any]  # of POST /call, or the assistant-request
+    body: dict[str, Any]  # of POST /call, or the `assistant-request` message
     created_at: float
     call_sid: str = ""
-    number: int = 0  # how many calls the stand-in had before
-    tools: frozenset[str] = frozenset()  # that the assistant may call
+    number: int = 0  # how many calls the simulator had before
+    tools: frozenset[str] = frozenset()  # names of the tools that the assistant may call
     first_message: str = ""  # of a stored assistant
-    tool_calls: Kept[dict[str, Any]] = field(default_factory=Kept)
-    tool_results: Kept[Any] = field(default_factory=Kept)  # what the server answered
-    token: str = ""  # makes its URLs unguessable
+    tool_calls: BoundedList[dict[str, Any]] = field(default_factory=BoundedList)
+    tool_results: BoundedList[Any] = field(default_factory=BoundedList)  # responses of the server
+    token: str = ""  # secret part of the call's URLs
     connected: bool = False
     status: str = "queued"
     opened_at: float | None = None
-    received: Kept[tuple[float, bytes]] = field(default_factory=lambda: Kept(200_000))
-    received_bytes: int = 0  # all of it, kept or not
-    received_kept_limit: int = 10_000_000
-    replies: Kept[Reply] = field(default_factory=Kept)
-    transcripts: Kept[tuple[float, str, str]] = field(default_factory=Kept)  # finals sent
-    said: Kept[tuple[float, str, str]] = field(default_factory=Kept)  # finals, subscribed to or not
-    utterances: Kept[tuple[float, float, str]] = field(default_factory=Kept)  # began, ended, understood
-    events_sent: Kept[tuple[float, dict[str, Any]]] = field(default_factory=Kept)
-    texts_received: Kept[tuple[float, Any]] = field(default_factory=Kept)
-    digits_told: Kept[str] = field(default_factory=Kept)
-    interrupted_at: Kept[float] = field(default_factory=Kept)
-    cancelled_at: Kept[float] = field(default_factory=Kept)  # `cancel`, socket dialect
-    webhooks_posted: Kept[tuple[float, str, int]] = field(
-        default_factory=Kept
-    )  # time, type, HTTP status or 0
+    received: BoundedList[tuple[float, bytes]] = field(default_factory=lambda: BoundedList(200_000))
+    received_bytes: int = 0  # including audio that was not kept
+    max_audio_bytes: int = 10_000_000
+    replies: BoundedList[Reply] = field(default_factory=BoundedList)
+    transcripts: BoundedList[tuple[float, str, str]] = field(default_factory=BoundedList)  # final, sent
+    all_transcripts: BoundedList[tuple[float, str, str]] = field(default_factory=BoundedList)  # also unsent
+    # Of the caller: start, end, recognized text.
+    utterances: BoundedList[tuple[float, float, str]] = field(default_factory=BoundedList)
+    events_sent: BoundedList[tuple[float, dict[str, Any]]] = field(default_factory=BoundedList)
+    messages_received: BoundedList[tuple[float, Any]] = field(default_factory=BoundedList)
+    digits_received: BoundedList[str] = field(default_factory=BoundedList)
+    interrupted_at: BoundedList[float] = field(default_factory=BoundedList)
+    cancelled_at: BoundedList[float] = field(default_factory=BoundedList)  # `cancel`, socket dialect
+    # Time, type, HTTP status (0: no response).
+    webhooks_posted: BoundedList[tuple[float, str, int]] = field(default_factory=BoundedList)
     pings: int = 0
     end_call_at: float | None = None
     ended_at: float | None = None
     ended_reason: str = ""
     closed_at: float | None = None
-    close_code: int | None = None  # that the peer saw or sent; 1006 without a close frame
-    on_change: Callable[["AssistantCall", str], None] | None = None
+    close_code: int | None = None  # sent or received; 1006: no close frame
+    on_event: Callable[["VapiCallRecord", str], None] | None = None
 
-    def __repr__(self) -> str:  # short, and without the request: it may hold a webhook's secret
-        return f"<AssistantCall {self.id[:8]} {self.status} {self.ended_reason}>".replace(" >", ">")
+    def __repr__(self) -> str:  # short, and without the request, which may contain a webhook secret
+        return f"<VapiCallRecord {self.id[:8]} {self.status} {self.ended_reason}>".replace(" >", ">")
 
     @property
     def received_audio(self) -> bytes:
@@ -116,37 +115,37 @@ class AssistantCall:
         return b"".join(reply.sent for reply in self.replies)
 
     @property
-    def alive(self) -> bool:
-        """Costs money: opened, and nobody has ended it."""
+    def is_active(self) -> bool:
+        """Opened and not ended: Vapi would bill it."""
         return self.opened_at is not None and self.ended_at is None
 
     @property
-    def alive_after_close(self) -> bool:
-        """An orphan: its socket is gone and it was never ended."""
-        return self.alive and self.closed_at is not None
+    def is_orphaned(self) -> bool:
+        """The socket is closed, but the call was never ended."""
+        return self.is_active and self.closed_at is not None
 
     @property
     def answers(self) -> list[Reply]:
         return [reply for reply in self.replies if reply.caller_ended_at is not None]
 
-    def note(self, what: str) -> None:
-        """Something changed; whoever waits for it looks again. Never says anything secret."""
-        if self.on_change is not None:
-            self.on_change(self, what)
+    def emit(self, event: str) -> None:
+        """Notify observers. An event contains no secrets."""
+        if self.on_event is not None:
+            self.on_event(self, event)
 
-    def keep_received(self, payload: bytes, at: float) -> None:
+    def record_audio(self, payload: bytes, at: float) -> None:
         first = self.received_bytes == 0
         self.received_bytes += len(payload)
-        if self.received_bytes <= self.received_kept_limit:
+        if self.received_bytes <= self.max_audio_bytes:
             self.received.append((at, payload))
         else:
-            self.received.missed += 1
+            self.received.dropped += 1
         if first:
-            self.note("< audio")
+            self.emit("< audio")
 
-    def keep_text(self, message: Any) -> None:
-        self.texts_received.append((time.monotonic(), message))
+    def record_message(self, message: Any) -> None:
+        self.messages_received.append((time.monotonic(), message))
         if isinstance(message, dict) and message.get("type") == "add-message":
-            told = message.get("message")
-            content = str(told.get("content", "")) if isinstance(told, dict) else ""
-            self.digits_told.extend(digits.replace(" ", "") for digits in _PRESSED.findall(content))
+            added = message.get("message")
+            content = str(added.get("content", "")) if isinstance(added, dict) else ""
+            self.digits_received.extend(digits.replace(" ", "") for digits in _DIGITS.findall(content))

@@ -1,7 +1,7 @@
-"""What the stand-in tells others about a call: the API's call object and the server messages.
+"""Server messages of the Vapi simulator, and the facts about a call that its REST API returns.
 
-Money and the vendor's latencies are made up from what really happened: a price per minute, and the drawn
-delay of each answer, split the way the real service splits it.
+Costs and latencies are derived from the call: a fictitious price per minute, and the delay of each answer,
+split as Vapi splits it.
 """
 
 import asyncio
@@ -12,32 +12,39 @@ from typing import Any
 
 import aiohttp
 
-from sandbox.vapi.record import AssistantCall
+from sandbox.vapi.record import VapiCallRecord
 from sandbox.vapi.request_schema import SERVER_MESSAGES_DEFAULT
 from sandbox.vapi.speech_detector import HANGOVER_MS
 
-POST_WITHIN_S = 5.0
-DOLLARS_A_MINUTE = {"transport": 0.0, "stt": 0.01, "model": 0.02, "voice": 0.03, "vapi": 0.05}
+POST_TIMEOUT_SECONDS = 5.0
+DOLLARS_PER_MINUTE = {"transport": 0.0, "stt": 0.01, "model": 0.02, "voice": 0.03, "vapi": 0.05}
 
 
 class Reporter:
-    """Posts server messages where the request asked for them, without retries (Vapi's default)."""
+    """Posts the server messages that the call's request asked for, without retries (Vapi's default)."""
 
     def __init__(self, http: aiohttp.ClientSession) -> None:
         self._http = http
 
-    async def post(self, call: AssistantCall, kind: str, **facts: Any) -> Any:
-        """The answer's JSON, None when there is none."""
+    async def post(self, call: VapiCallRecord, kind: str, **facts: Any) -> Any:
+        """Post one message. Returns the JSON of the response, or None."""
         overrides = call.body.get("assistantOverrides") or {}
         server = overrides.get("server") or {}
         if not server.get("url") or kind not in overrides.get("serverMessages", SERVER_MESSAGES_DEFAULT):
             return None
-        message = {"type": kind, "timestamp": _epoch_ms(time.monotonic()), **facts, "call": summary_of(call)}
+        message = {
+            "type": kind,
+            "timestamp": _epoch_ms(time.monotonic()),
+            **facts,
+            "call": call_summary(call),
+        }
         headers = {"x-call-id": call.id, **(server.get("headers") or {})}
         if server.get("secret"):
             headers["X-Vapi-Secret"] = server["secret"]
-        timeout = aiohttp.ClientTimeout(total=min(POST_WITHIN_S, server.get("timeoutSeconds", POST_WITHIN_S)))
-        status, said = 0, None
+        timeout = aiohttp.ClientTimeout(
+            total=min(POST_TIMEOUT_SECONDS, server.get("timeoutSeconds", POST_TIMEOUT_SECONDS))
+        )
+        status, answer = 0, None
         try:
             async with self._http.post(
                 server["url"],
@@ -47,21 +54,21 @@ class Reporter:
                 allow_redirects=False,
             ) as response:
                 status = response.status
-                said = json.loads(await response.read())
+                answer = json.loads(await response.read())
         except (aiohttp.ClientError, TimeoutError, ValueError):
-            pass  # status 0 in the record says so
+            pass  # recorded with status 0
         call.webhooks_posted.append((time.monotonic(), kind, status))
-        call.note(f"> webhook {kind} {status}")
-        return said
+        call.emit(f"> webhook {kind} {status}")
+        return answer
 
-    async def post_end_of_call(self, call: AssistantCall, after_s: float) -> None:
+    async def post_end_of_call(self, call: VapiCallRecord, delay_seconds: float) -> None:
         await self.post(call, "status-update", status="ended", endedReason=call.ended_reason)
-        await asyncio.sleep(after_s)
-        await self.post(call, "end-of-call-report", **report_of(call))
+        await asyncio.sleep(delay_seconds)
+        await self.post(call, "end-of-call-report", **end_of_call_report(call))
 
 
-def summary_of(call: AssistantCall) -> dict[str, Any]:
-    """The call without what settles after its end."""
+def call_summary(call: VapiCallRecord) -> dict[str, Any]:
+    """The fields of the call object that are known from the start."""
     return {
         "id": call.id,
         "orgId": "sandbox",
@@ -75,10 +82,10 @@ def summary_of(call: AssistantCall) -> dict[str, Any]:
     }
 
 
-def report_of(call: AssistantCall) -> dict[str, Any]:
-    """The facts of an end-of-call report, also part of the finished call object."""
+def end_of_call_report(call: VapiCallRecord) -> dict[str, Any]:
+    """The fields of the end-of-call report; a call object has them too once the call ended."""
     costs = _costs(call)
-    messages = [_message(call, at, speaker, words) for at, speaker, words in call.said]
+    messages = [_message(call, at, speaker, words) for at, speaker, words in call.all_transcripts]
     return {
         "endedReason": call.ended_reason,
         "startedAt": _iso(call.opened_at),
@@ -86,11 +93,13 @@ def report_of(call: AssistantCall) -> dict[str, Any]:
         "cost": round(sum(item["cost"] for item in costs), 4),
         "costs": costs,
         "costBreakdown": _breakdown(costs),
-        "durationSeconds": round(_seconds(call), 3),
+        "durationSeconds": round(_duration_seconds(call), 3),
         "messages": messages,
         "analysis": {"summary": _summary(call), "successEvaluation": "true", "structuredData": {}},
         "artifact": {
-            "transcript": "".join(f"{_who(speaker)}: {words}\n" for _, speaker, words in call.said),
+            "transcript": "".join(
+                f"{_speaker_label(speaker)}: {words}\n" for _, speaker, words in call.all_transcripts
+            ),
             "messages": messages,
             "variableValues": (call.body.get("assistantOverrides") or {}).get("variableValues", {}),
             "performanceMetrics": _metrics(call),
@@ -98,13 +107,13 @@ def report_of(call: AssistantCall) -> dict[str, Any]:
     }
 
 
-def _metrics(call: AssistantCall) -> dict[str, Any]:
+def _metrics(call: VapiCallRecord) -> dict[str, Any]:
     turns = []
     for reply in call.answers:
         if (latency_ms := reply.response_latency_ms) is not None:
-            rest = max(0.0, latency_ms - HANGOVER_MS)
+            without_endpointing = max(0.0, latency_ms - HANGOVER_MS)
             shares = {"modelLatency": 0.5, "voiceLatency": 0.35, "transcriberLatency": 0.15}
-            turn = {name: round(rest * share) for name, share in shares.items()}
+            turn = {name: round(without_endpointing * share) for name, share in shares.items()}
             turns.append({**turn, "endpointingLatency": HANGOVER_MS, "turnLatency": round(latency_ms)})
     metrics: dict[str, Any] = {"turnLatencies": turns, "numAssistantInterrupted": len(call.interrupted_at)}
     if turns:
@@ -112,31 +121,33 @@ def _metrics(call: AssistantCall) -> dict[str, Any]:
     return metrics
 
 
-def _costs(call: AssistantCall) -> list[dict[str, Any]]:
-    minutes = _seconds(call) / 60
+def _costs(call: VapiCallRecord) -> list[dict[str, Any]]:
+    minutes = _duration_seconds(call) / 60
     costs: list[dict[str, Any]] = [
         {"type": kind, "minutes": round(minutes, 4), "cost": round(minutes * price, 4)}
-        for kind, price in DOLLARS_A_MINUTE.items()
+        for kind, price in DOLLARS_PER_MINUTE.items()
     ]
     costs[0]["provider"] = "vapi.websocket"
     return costs
 
 
 def _breakdown(costs: list[dict[str, Any]]) -> dict[str, float]:
-    """The same money under the older names."""
-    older = {"model": "llm", "voice": "tts"}
-    parts: dict[str, float] = {older.get(item["type"], item["type"]): item["cost"] for item in costs}
+    """The same costs under Vapi's older names."""
+    older_names = {"model": "llm", "voice": "tts"}
+    parts: dict[str, float] = {older_names.get(item["type"], item["type"]): item["cost"] for item in costs}
     return {**parts, "total": round(sum(parts.values()), 4)}
 
 
-def _summary(call: AssistantCall) -> str:
-    wishes = [words.rstrip(".") for _, speaker, words in call.said if speaker == "caller"]
+def _summary(call: VapiCallRecord) -> str:
+    sentences = [words.rstrip(".") for _, speaker, words in call.all_transcripts if speaker == "caller"]
     return (
-        f"The caller said: {'; '.join(wishes)}." if wishes else "The caller said nothing that was understood."
+        f"The caller said: {'; '.join(sentences)}."
+        if sentences
+        else "The caller said nothing that was recognized."
     )
 
 
-def _message(call: AssistantCall, at: float, speaker: str, words: str) -> dict[str, Any]:
+def _message(call: VapiCallRecord, at: float, speaker: str, words: str) -> dict[str, Any]:
     return {
         "role": "user" if speaker == "caller" else "bot",
         "message": words,
@@ -145,11 +156,11 @@ def _message(call: AssistantCall, at: float, speaker: str, words: str) -> dict[s
     }
 
 
-def _who(speaker: str) -> str:
+def _speaker_label(speaker: str) -> str:
     return "User" if speaker == "caller" else "AI"
 
 
-def _seconds(call: AssistantCall) -> float:
+def _duration_seconds(call: VapiCallRecord) -> float:
     if call.opened_at is None:
         return 0.0
     return (call.ended_at if call.ended_at is not None else time.monotonic()) - call.opened_at

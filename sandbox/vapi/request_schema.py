@@ -1,6 +1,6 @@
 """What Vapi accepts in `POST /call` for a websocket call: documented fields only, and their ranges.
 
-Strict on purpose. The real API answers 400 to what it does not know, so a field that slips through here
+Strict on purpose: the real API responds with 400 to unknown fields, so a field accepted here by mistake
 would fail in production.
 """
 
@@ -9,10 +9,10 @@ from typing import Any
 
 from sandbox.vapi.speech_output import AudioFormat
 
-ANSWERERS = ("assistantId", "assistant", "squadId", "squad", "workflowId", "workflow")
+ASSISTANT_FIELDS = ("assistantId", "assistant", "squadId", "squad", "workflowId", "workflow")
 TOP_LEVEL = {
-    *ANSWERERS, "assistantOverrides", "squadOverrides", "workflowOverrides", "assistantVersion", "name",
-    "customer", "transport", "phoneNumber", "phoneNumberId",
+    *ASSISTANT_FIELDS, "assistantOverrides", "squadOverrides", "workflowOverrides", "assistantVersion",
+    "name", "customer", "transport", "phoneNumber", "phoneNumberId",
 }  # fmt: skip
 
 
@@ -64,26 +64,26 @@ RANGES = {
 }
 
 
-def complaints(body: Any) -> list[str]:
-    """Everything wrong with a request, in the API's manner; empty when it may be served."""
+def validation_errors(body: Any) -> list[str]:
+    """Vapi's error messages for a request; empty if it is valid."""
     if not isinstance(body, dict):
         return ["body must be an object"]
     return [
         *(f"property {key} should not exist" for key in body if key not in TOP_LEVEL),
-        *_about_the_call(body),
-        *_about_transport(body.get("transport")),
-        *about_overrides(body.get("assistantOverrides", {})),
+        *_call_errors(body),
+        *_transport_errors(body.get("transport")),
+        *override_errors(body.get("assistantOverrides", {})),
     ]
 
 
 def audio_format(body: dict[str, Any]) -> AudioFormat:
-    """The agreed format of a request without complaints."""
-    wanted = body["transport"].get("audioFormat") or {}
-    name = wanted.get("format", "pcm_s16le")
-    return AudioFormat(name, wanted.get("sampleRate", 8_000 if name == "mulaw" else 16_000))
+    """The audio format of a valid request."""
+    requested = body["transport"].get("audioFormat") or {}
+    name = requested.get("format", "pcm_s16le")
+    return AudioFormat(name, requested.get("sampleRate", 8_000 if name == "mulaw" else 16_000))
 
 
-def wants(event: dict[str, Any], subscribed: frozenset[str]) -> bool:
+def is_subscribed(event: dict[str, Any], subscribed: frozenset[str]) -> bool:
     if (
         event.get("type") == "transcript"
         and event.get("transcriptType") == "final"
@@ -93,9 +93,9 @@ def wants(event: dict[str, Any], subscribed: frozenset[str]) -> bool:
     return event.get("type") in subscribed
 
 
-def _about_the_call(body: dict[str, Any]) -> Iterator[str]:
-    answerers = [key for key in ANSWERERS if body.get(key)]
-    if not answerers:
+def _call_errors(body: dict[str, Any]) -> Iterator[str]:
+    assistant_fields = [key for key in ASSISTANT_FIELDS if body.get(key)]
+    if not assistant_fields:
         yield "one of assistantId, assistant, squadId, squad, workflowId, workflow must be given"
     if not isinstance(body.get("assistantId", ""), str | None):
         yield "assistantId must be a string"
@@ -116,7 +116,7 @@ def _about_the_call(body: dict[str, Any]) -> Iterator[str]:
             yield f"customer.{key} must be shorter than or equal to 40 characters"
 
 
-def _about_transport(transport: Any) -> Iterator[str]:
+def _transport_errors(transport: Any) -> Iterator[str]:
     if not isinstance(transport, dict) or transport.get("provider") != "vapi.websocket":
         yield "transport.provider must be vapi.websocket"
         return
@@ -124,43 +124,43 @@ def _about_transport(transport: Any) -> Iterator[str]:
         yield f"transport.property {key} should not exist"
     if transport.get("conversationType", "voice") != "voice":
         yield "transport.conversationType must be voice"
-    wanted = transport.get("audioFormat")
-    if wanted is None:
+    audio_format = transport.get("audioFormat")
+    if audio_format is None:
         return
-    if not isinstance(wanted, dict):
+    if not isinstance(audio_format, dict):
         yield "transport.audioFormat must be an object"
         return
-    for key in wanted.keys() - {"format", "container", "sampleRate"}:
+    for key in audio_format.keys() - {"format", "container", "sampleRate"}:
         yield f"transport.audioFormat.property {key} should not exist"
-    if wanted.get("format", "pcm_s16le") not in ("pcm_s16le", "mulaw"):
+    if audio_format.get("format", "pcm_s16le") not in ("pcm_s16le", "mulaw"):
         yield "transport.audioFormat.format must be one of pcm_s16le, mulaw"
-    if wanted.get("container", "raw") != "raw":
+    if audio_format.get("container", "raw") != "raw":
         yield "transport.audioFormat.container must be raw"
-    # The real service resamples to any rate; the stand-in knows those of telephones and speech models.
-    rates = (8_000,) if wanted.get("format") == "mulaw" else (8_000, 16_000)
-    if wanted.get("sampleRate", rates[-1]) not in rates:
+    # Vapi resamples to any rate; the simulator supports those of telephones and speech models.
+    rates = (8_000,) if audio_format.get("format") == "mulaw" else (8_000, 16_000)
+    if audio_format.get("sampleRate", rates[-1]) not in rates:
         yield f"transport.audioFormat.sampleRate must be one of {', '.join(map(str, rates))}"
 
 
-def about_overrides(overrides: Any, place: str = "assistantOverrides.") -> Iterator[str]:
-    """Also what is wrong with an assistant itself, whose fields are the same."""
+def override_errors(overrides: Any, prefix: str = "assistantOverrides.") -> Iterator[str]:
+    """Errors in `assistantOverrides`, or with an empty prefix in an assistant, which has the same fields."""
     if not isinstance(overrides, dict):
-        yield f"{place.rstrip('.') or 'body'} must be an object"
+        yield f"{prefix.rstrip('.') or 'body'} must be an object"
         return
     for key in overrides.keys() - OVERRIDES:
-        yield f"{place}property {key} should not exist"
+        yield f"{prefix}property {key} should not exist"
     for key in OBJECTS:
         if not isinstance(overrides.get(key, {}), dict):
-            yield f"{place}{key} must be an object"
-    for key, known in (("clientMessages", CLIENT_MESSAGES), ("serverMessages", SERVER_MESSAGES)):
-        listed = overrides.get(key, [])
-        if not isinstance(listed, list):
-            yield f"{place}{key} must be an array"
-        elif unknown := [item for item in listed if item not in (*known, FINALS_ONLY)]:
-            yield f"each value in {place}{key} must be a known message, not {unknown[0]!r}"
+            yield f"{prefix}{key} must be an object"
+    for key, allowed in (("clientMessages", CLIENT_MESSAGES), ("serverMessages", SERVER_MESSAGES)):
+        messages = overrides.get(key, [])
+        if not isinstance(messages, list):
+            yield f"{prefix}{key} must be an array"
+        elif unknown := [item for item in messages if item not in (*allowed, FINALS_ONLY)]:
+            yield f"each value in {prefix}{key} must be a known message, not {unknown[0]!r}"
     transcriber = overrides.get("transcriber")
     if isinstance(transcriber, dict) and not transcriber.get("provider"):
-        yield f"{place}transcriber.provider must be given, since the whole object is replaced"
+        yield f"{prefix}transcriber.provider must be given, since the whole object is replaced"
     for path, (lowest, highest) in RANGES.items():
         value: Any = overrides
         for key in path.split("."):
@@ -168,4 +168,4 @@ def about_overrides(overrides: Any, place: str = "assistantOverrides.") -> Itera
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not lowest <= value <= highest:
-            yield f"{place}{path} must be a number from {lowest} to {highest}"
+            yield f"{prefix}{path} must be a number from {lowest} to {highest}"

@@ -1,8 +1,8 @@
-"""`manage.py demo`: a whole call on this machine, shown and judged. No account, no network.
+"""`manage.py demo`: a whole simulated call on this machine, shown and checked. No account, no network.
 
-With `--once` it uses a database, a journal and a port of its own, so that runs do not disturb each
-other, and its exit code is the verdict. Without, it uses the configured database, and the pages stay up
-until Ctrl-C.
+With `--once` it uses its own database, journal and port, so that runs do not affect each other, and its exit
+code is the result of the checks. Without it, the configured database is used, and the pages are served until
+Ctrl-C.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 from rich.console import Console
 
-from calls.demo.artifacts import as_json, write_wavs
-from calls.demo.assertions import judge
-from calls.demo.case import truths_ms
-from calls.demo.console import Screen
-from calls.demo.runner import Audience, Stage, Wishes, play, stage
-from calls.demo.server import ServerFailed, free_port
+from calls.demo.assertions import run_checks
+from calls.demo.console import CallConsole
+from calls.demo.report import to_json, write_wavs
+from calls.demo.runner import Observers, Testbed, run_call, start_testbed
+from calls.demo.scenario import Scenario
+from calls.demo.server_process import ServerFailed, free_port
 
 DEFAULT_PORT = 8000
 LOGIN = "demo"
@@ -40,22 +40,30 @@ INTERRUPTED = 130
 
 
 class Command(BaseCommand):
-    help = "Places one simulated call against a real server on this machine and judges what it left behind."
-    # Everything that they look at is set here.
+    help = "Runs one simulated call against a real server on this machine and checks the results."
+    # This command sets everything that the checks would examine.
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--once", action="store_true", help="one call, then exit: 0 if everything held")
-        parser.add_argument("--json", action="store_true", help="with --once: one JSON object on stdout")
-        parser.add_argument("--seed", type=int, default=0, help="same seed, same delays and line noise")
-        parser.add_argument("--port", type=int, help=f"of the server: {DEFAULT_PORT}, or any with --once")
-        parser.add_argument("--fast", action="store_true", help="a shorter call with quicker answers")
+        parser.add_argument("--once", action="store_true", help="one call, then exit: 0 if all checks passed")
+        parser.add_argument(
+            "--json", action="store_true", help="with --once: print one JSON object on stdout"
+        )
+        parser.add_argument(
+            "--seed", type=int, default=0, help="the same seed gives the same delays and line noise"
+        )
+        parser.add_argument(
+            "--port",
+            type=int,
+            help=f"port of the server (default: {DEFAULT_PORT}; with --once any free port)",
+        )
+        parser.add_argument("--fast", action="store_true", help="a shorter call with faster answers")
         parser.add_argument("--save", type=Path, help="folder for WAV files and log (default: var/demo)")
         parser.add_argument(
             "--listen",
             choices=("auto", "energy", "speech"),
             default="auto",
-            help="whether the stand-in recognises words, or only hears that there are some",
+            help="speech: recognize words; energy: only detect speech; auto: speech if it is installed",
         )
         parser.add_argument("--asgi", default="voiceai.asgi:application", help=argparse.SUPPRESS)
 
@@ -72,22 +80,23 @@ class Command(BaseCommand):
             folder.mkdir(parents=True, exist_ok=True)
             environment["JOURNAL_DIR"] = str(folder.resolve() / "journal")
             log = sys.stderr if options["once"] else stack.enter_context(open(folder / "server.log", "w"))
-            socket = bool(settings.VAPI_SOCKET_URL)
-            wishes = Wishes(
+            uses_socket = bool(settings.VAPI_SOCKET_URL)
+            scenario = Scenario(
                 seed=options["seed"],
                 fast=options["fast"],
                 listen=options["listen"],
                 asgi=options["asgi"],
-                dialect="socket" if socket else "call",
-                # The stand-in's socket dialect is the tutorial's, which knows mu-law only.
-                audio_format="mulaw" if socket else settings.VAPI_AUDIO_FORMAT,
+                dialect="socket" if uses_socket else "call",
+                # The socket dialect, from Vapi's tutorial, supports mu-law only.
+                audio_format="mulaw" if uses_socket else settings.VAPI_AUDIO_FORMAT,
                 environment=environment,
             )
-            wavs = options["save"] or (None if options["once"] else folder)
-            run = Run(Screen(Console(stderr=options["json"], highlight=False)), wishes, options, log, wavs)
+            wav_folder = options["save"] or (None if options["once"] else folder)
+            console = CallConsole(Console(stderr=options["json"], highlight=False))
+            run = DemoRun(console, scenario, options, log, wav_folder)
             call_command("migrate", interactive=False, verbosity=0)
             try:
-                code = asyncio.run(run.all())
+                code = asyncio.run(run.run())
             except ServerFailed as failure:
                 raise CommandError(str(failure)) from None
             finally:
@@ -96,40 +105,45 @@ class Command(BaseCommand):
             sys.exit(code)
 
 
-class Run:
+class DemoRun:
     """One run of the command."""
 
     def __init__(
-        self, screen: Screen, wishes: Wishes, options: dict[str, Any], log: TextIO, wavs: Path | None
+        self,
+        console: CallConsole,
+        scenario: Scenario,
+        options: dict[str, Any],
+        log: TextIO,
+        wav_folder: Path | None,
     ) -> None:
-        self._screen = screen
-        self._wishes = wishes
+        self._console = console
+        self._scenario = scenario
         self._options = options
         self._once = bool(options["once"])
         self._log = log
-        self._wavs = wavs
+        self._wav_folder = wav_folder
         self._task: asyncio.Task[Any] | None = None
 
-    async def all(self) -> int:
-        """The exit code."""
+    async def run(self) -> int:
+        """Returns the exit code."""
         self._task = asyncio.current_task()
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(signum, self._stop)
-        audience = Audience(self._screen.carrier, self._screen.assistant, self._write_log)
+        observers = Observers(self._console.on_twilio_event, self._console.on_vapi_event, self._write_log)
         try:
-            async with stage(self._wishes, self._port(), audience) as on:
-                held = await self._call(on, audience)
+            async with start_testbed(self._scenario, self._choose_port(), observers) as testbed:
+                all_passed = await self._run_call(testbed, observers)
                 if not self._once:
-                    await self._stay_up(on)
+                    await self._serve_until_stopped(testbed)
         except asyncio.CancelledError:
-            self._screen.close()
-            self._screen.say("Stopped.")
+            self._console.stop_panel()
+            self._console.print("Stopped.")
             return INTERRUPTED
-        return 0 if held else 1
+        return 0 if all_passed else 1
 
     def _stop(self) -> None:
-        """Once: a second Ctrl-C must not disturb the cleaning up."""
+        """Cancel only once: a second Ctrl-C must not interrupt the shutdown."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
@@ -137,57 +151,59 @@ class Run:
     def _write_log(self, line: str) -> None:
         print(line, file=self._log, flush=True)
 
-    def _port(self) -> int:
-        wanted = self._options["port"] or (0 if self._once else DEFAULT_PORT)
-        port = free_port(wanted)
-        if wanted and port != wanted:
-            self._screen.say(f"Port {wanted} is taken: using {port}.", "bold yellow")
-        format_ = "16 kHz PCM" if self._wishes.audio_format == "pcm_s16le" else "mu-law"
-        self._screen.say(f"Starting the server on port {port}, {self._wishes.dialect} dialect, {format_} ...")
+    def _choose_port(self) -> int:
+        preferred = self._options["port"] or (0 if self._once else DEFAULT_PORT)
+        port = free_port(preferred)
+        if preferred and port != preferred:
+            self._console.print(f"Port {preferred} is in use, using {port} instead.", "bold yellow")
+        audio_format = "16 kHz PCM" if self._scenario.audio_format == "pcm_s16le" else "mu-law"
+        self._console.print(
+            f"Starting the server on port {port}, {self._scenario.dialect} dialect, {audio_format} ..."
+        )
         return port
 
-    async def _call(self, on: Stage, audience: Audience) -> bool:
-        began = time.monotonic()
-        self._screen.open()
+    async def _run_call(self, testbed: Testbed, observers: Observers) -> bool:
+        started_at = time.monotonic()
+        self._console.start_panel()
         try:
-            evidence = await play(on, self._wishes, audience)
+            artifacts = await run_call(testbed, self._scenario, observers)
         finally:
-            self._screen.close()
-        checks = judge(evidence)
-        wavs = write_wavs(evidence, self._wavs) if self._wavs else []
-        self._screen.show(evidence, checks, truths_ms(evidence.record, evidence.call))
-        for path, who in zip(wavs, ("caller", "assistant"), strict=False):
-            self._screen.say(f"What the {who} heard: {path}")
+            self._console.stop_panel()
+        checks = run_checks(artifacts)
+        wavs = write_wavs(artifacts, self._wav_folder) if self._wav_folder else []
+        self._console.print_summary(artifacts, checks)
+        for path, speaker in zip(wavs, ("caller", "assistant"), strict=False):
+            self._console.print(f"What the {speaker} heard: {path}")
         if self._options["json"]:
-            report = as_json(evidence, checks, self._wishes, wavs, time.monotonic() - began)
+            report = to_json(artifacts, checks, self._scenario, wavs, time.monotonic() - started_at)
             print(json.dumps(report), flush=True)
-        elif evidence.rows is not None and not self._once:
-            self._screen.say(f"This call: {on.server.url}{evidence.rows.url}")
-        return all(check.held for check in checks)
+        elif artifacts.rows is not None and not self._once:
+            self._console.print(f"This call: {testbed.server.url}{artifacts.rows.url}")
+        return all(check.passed for check in checks)
 
-    async def _stay_up(self, on: Stage) -> None:
+    async def _serve_until_stopped(self, testbed: Testbed) -> None:
         password = secrets.token_urlsafe(9)
-        await asyncio.to_thread(_make_login, password)
-        say = self._screen.say
-        say("")
-        say(f"Calls:  {on.server.url}/", "bold")
-        say(f"Admin:  {on.server.url}/admin/", "bold")
-        say(f"Log in as {LOGIN} with {password}", "bold")
-        say("Another call, from a second terminal:")
-        say(
-            f"  PUBLIC_URL={on.server.url} TWILIO_ACCOUNT_SID={on.account_sid}"
-            f" TWILIO_AUTH_TOKEN={on.auth_token} TWILIO_BASE_URL={on.carrier_api.base_url}"
+        await asyncio.to_thread(_create_login, password)
+        output = self._console.print
+        output("")
+        output(f"Calls:  {testbed.server.url}/", "bold")
+        output(f"Admin:  {testbed.server.url}/admin/", "bold")
+        output(f"Log in as {LOGIN} with {password}", "bold")
+        output("To place another call, run in a second terminal:")
+        output(
+            f"  PUBLIC_URL={testbed.server.url} TWILIO_ACCOUNT_SID={testbed.account_sid}"
+            f" TWILIO_AUTH_TOKEN={testbed.auth_token} TWILIO_BASE_URL={testbed.twilio_rest.base_url}"
             f" {sys.executable} manage.py simulate_call"
         )
-        say(f"The server's log: {self._log.name}")
-        say("Ctrl-C stops.")
+        output(f"Server log: {self._log.name}")
+        output("Ctrl-C stops.")
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
-        say("Stopping ...")
+        output("Stopping ...")
 
 
 def _use_database_in(folder: Path) -> str:
-    """Point this process's connections at a SQLite file of its own; returns its URL, for the server."""
+    """Point this process's connections at a SQLite file in the folder; returns its URL, for the server."""
     path = folder / "demo.sqlite3"
     settings.DATABASES["default"]["NAME"] = str(path)
     connections["default"].close()
@@ -195,8 +211,8 @@ def _use_database_in(folder: Path) -> str:
     return f"sqlite:///{path}"
 
 
-def _make_login(password: str) -> None:
-    """The staff user of the demonstration, with this password from now on."""
+def _create_login(password: str) -> None:
+    """Create the demo's staff user, or set its password."""
     try:
         user, _ = get_user_model().objects.get_or_create(username=LOGIN)
         user.is_staff = user.is_superuser = user.is_active = True

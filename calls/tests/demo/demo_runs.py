@@ -1,4 +1,4 @@
-"""`manage.py demo` as its users run it: in a process of its own, judged by what it prints and returns."""
+"""Runs `manage.py` commands as users do: in a separate process, checked by their output and exit code."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
 RUN_SECONDS = 150
-# A blank variable counts as not set, also when there is a `.env`.
-PLAIN = {"DATABASE_URL": "", "VAPI_AUDIO_FORMAT": "", "VAPI_SOCKET_URL": ""}
+# A blank variable counts as not set, even if `.env` sets it.
+DEFAULTS = {"DATABASE_URL": "", "VAPI_AUDIO_FORMAT": "", "VAPI_SOCKET_URL": ""}
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class CommandResult:
     code: int
-    report: dict[str, Any]  # empty when stdout was no JSON object
+    report: dict[str, Any]  # empty if stdout is not a JSON object
     stdout: str
     stderr: str
 
@@ -32,14 +32,14 @@ class Ran:
         return list(self.report["failed"])
 
     def __str__(self) -> str:
-        """For a failing test: what was found, then the end of the log."""
+        """For a failing test: the failed checks, then the end of the log."""
         checks = self.report.get("checks", {})
-        found = [f"{name}: {check['detail']}" for name, check in checks.items() if not check["held"]]
-        return "\n".join([*found, *self.stderr.splitlines()[-40:]])
+        failures = [f"{name}: {check['detail']}" for name, check in checks.items() if not check["held"]]
+        return "\n".join([*failures, *self.stderr.splitlines()[-40:]])
 
 
-def manage(*arguments: str, **variables: str) -> Ran:
-    ran = subprocess.run(
+def manage(*arguments: str, **variables: str) -> CommandResult:
+    process = subprocess.run(
         [sys.executable, "manage.py", *arguments],
         cwd=ROOT,
         env=environment(variables),
@@ -49,24 +49,26 @@ def manage(*arguments: str, **variables: str) -> Ran:
         check=False,
     )
     try:
-        report = json.loads(ran.stdout)
+        report = json.loads(process.stdout)
     except ValueError:
         report = {}
-    return Ran(ran.returncode, report if isinstance(report, dict) else {}, ran.stdout, ran.stderr)
+    return CommandResult(
+        process.returncode, report if isinstance(report, dict) else {}, process.stdout, process.stderr
+    )
 
 
-async def manage_async(*arguments: str, **variables: str) -> Ran:
-    """The same, while the event loop goes on: it may be the far end that the command talks to."""
+async def manage_async(*arguments: str, **variables: str) -> CommandResult:
+    """The same, without blocking the event loop, which may run the peer of the command."""
     return await asyncio.to_thread(manage, *arguments, **variables)
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    return {**os.environ, **PLAIN, **variables}
+    return {**os.environ, **DEFAULTS, **variables}
 
 
 @contextmanager
 def two_at_a_time() -> Iterator[Runs]:
-    """Calls last as long as they last; two of them fit beside each other on two cores."""
+    """Run two calls in parallel: they take real time, and two fit on two cores."""
     pool = ThreadPoolExecutor(max_workers=2)
     try:
         yield Runs(pool)
@@ -77,10 +79,10 @@ def two_at_a_time() -> Iterator[Runs]:
 class Runs:
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self._pool = pool
-        self._ahead: dict[str, Future[Ran]] = {}
+        self._futures: dict[str, Future[CommandResult]] = {}
 
-    def begin(self, name: str, *arguments: str, **variables: str) -> None:
-        self._ahead[name] = self._pool.submit(manage, *arguments, **variables)
+    def start(self, name: str, *arguments: str, **variables: str) -> None:
+        self._futures[name] = self._pool.submit(manage, *arguments, **variables)
 
-    def ended(self, name: str) -> Ran:
-        return self._ahead[name].result(timeout=10 * RUN_SECONDS)
+    def result(self, name: str) -> CommandResult:
+        return self._futures[name].result(timeout=10 * RUN_SECONDS)

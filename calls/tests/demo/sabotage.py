@@ -1,6 +1,6 @@
-"""One thing broken on purpose: what a verdict is worth shows when it must say no.
+"""Sabotages of the bridge: each breaks one thing on purpose, so that tests can prove that a check fails.
 
-Each function replaces one part of the bridge in its process, for good. The product has no such switch:
+Each function permanently replaces one part of the bridge in its process. The product has no such switch:
 only `sabotaged_asgi.py` calls these, in a server that only the tests start.
 """
 
@@ -29,47 +29,47 @@ LATE_SECONDS = 0.1
 WRONG_SID = "MZ" + "0" * 32
 
 
-class Tampering:
-    """A transcoder of which, in every 500 caller frames, the last two become something else."""
+class TamperingTranscoder:
+    """A transcoder that tampers with the last two of every 500 caller frames."""
 
-    def __init__(self, door: Transcoder, tamper: Callable[[list[bytes]], list[bytes]]) -> None:
-        self._door = door
+    def __init__(self, transcoder: Transcoder, tamper: Callable[[list[bytes]], list[bytes]]) -> None:
+        self._transcoder = transcoder
         self._tamper = tamper
         self._count = 0
-        self._kept: list[bytes] = []
+        self._frames: list[bytes] = []
 
     def to_assistant(self, ulaw: bytes) -> bytes:
         self._count += 1
-        self._kept.append(ulaw)
+        self._frames.append(ulaw)
         if self._count % EVERY == EVERY - 1:
             return b""
-        frames = self._kept if self._count % EVERY else self._tamper(self._kept)
-        self._kept = []
-        return b"".join(map(self._door.to_assistant, frames))
+        frames = self._frames if self._count % EVERY else self._tamper(self._frames)
+        self._frames = []
+        return b"".join(map(self._transcoder.to_assistant, frames))
 
     def to_caller(self, chunk: bytes) -> bytes:
-        return self._door.to_caller(chunk)
+        return self._transcoder.to_caller(chunk)
 
     def interrupted(self) -> None:
-        self._door.interrupted()
+        self._transcoder.interrupted()
 
 
-def frames_tampered(tamper: Callable[[list[bytes]], list[bytes]]) -> None:
-    vapi_link.transcoder_for = lambda audio_format: Tampering(  # type: ignore[attr-defined]
+def tamper_with_frames(tamper: Callable[[list[bytes]], list[bytes]]) -> None:
+    vapi_link.transcoder_for = lambda audio_format: TamperingTranscoder(  # type: ignore[attr-defined]
         transcode.transcoder_for(audio_format), tamper
     )
 
 
 def drop() -> None:
-    frames_tampered(lambda pair: pair[1:])
+    tamper_with_frames(lambda pair: pair[1:])
 
 
 def swap() -> None:
-    frames_tampered(lambda pair: pair[::-1])
+    tamper_with_frames(lambda pair: pair[::-1])
 
 
 def repeat() -> None:
-    frames_tampered(lambda pair: [pair[0], *pair])
+    tamper_with_frames(lambda pair: [pair[0], *pair])
 
 
 def wrong_stream_sid() -> None:
@@ -91,23 +91,23 @@ def no_clear() -> None:
 
 
 def late_audio() -> None:
-    """Everything from the assistant reaches the session a tenth of a second late."""
+    """Everything from the assistant reaches the session 100 ms late."""
     listen = VapiLink.listen
 
-    async def late(self: VapiLink, hear: Callable[[LinkEvent], None]) -> None:
+    async def late(self: VapiLink, on_event: Callable[[LinkEvent], None]) -> None:
         loop = asyncio.get_running_loop()
 
-        def hear_later(event: LinkEvent) -> None:
-            loop.call_later(LATE_SECONDS, hear, event)
+        def on_event_late(event: LinkEvent) -> None:
+            loop.call_later(LATE_SECONDS, on_event, event)
 
-        await listen(self, hear_later)
+        await listen(self, on_event_late)
         await asyncio.sleep(LATE_SECONDS)
 
     VapiLink.listen = late  # type: ignore[method-assign]
 
 
 def noise_for_speech() -> None:
-    """The resampler towards the assistant gives the right number of samples, of the same loudness."""
+    """Replace speech to the assistant by noise of the same length and level."""
 
     class Upsampler(resample.Upsampler):
         def feed(self, pcm_8k: NDArray[np.int16]) -> NDArray[np.int16]:
@@ -120,34 +120,34 @@ def noise_for_speech() -> None:
 
 
 def lost_transcript() -> None:
-    from calls.ingest.journal import SpoolJournal  # knows models: not before Django is set up
+    from calls.ingest.journal import SpoolJournal  # imports models: only after Django is set up
 
     write = SpoolJournal.write
 
-    def forgetful(self: SpoolJournal, entry: Entry) -> None:
+    def write_without_one(self: SpoolJournal, entry: Entry) -> None:
         if not (isinstance(entry, UtteranceSpoken) and entry.index == 1):
             write(self, entry)
 
-    SpoolJournal.write = forgetful  # type: ignore[method-assign]
+    SpoolJournal.write = write_without_one  # type: ignore[method-assign]
 
 
 def turns_by_vapi() -> None:
-    """An answer is timed by Vapi's word that the assistant began, which is not when it was heard."""
+    """Measure an answer by Vapi's `started` event instead of its first audible audio."""
 
-    class Believing(Turns):
+    class TurnsByVapi(Turns):
         def assistant_audible(self, *args: Any, **kwargs: Any) -> Turn | None:
-            told = self._started_at
+            reported_at = self._started_at
             turn = super().assistant_audible(*args, **kwargs)
-            if turn is not None and told is not None:
-                turn.first_audio = max(told, turn.end_of_speech)
+            if turn is not None and reported_at is not None:
+                turn.first_audio = max(reported_at, turn.end_of_speech)
             return turn
 
-    turn_taking.Turns = Believing  # type: ignore[attr-defined]
+    turn_taking.Turns = TurnsByVapi  # type: ignore[attr-defined]
 
 
 SABOTAGES: dict[str, Callable[[], None]] = {
-    breakage.__name__: breakage
-    for breakage in (
+    sabotage.__name__: sabotage
+    for sabotage in (
         drop, swap, repeat, wrong_stream_sid, no_clear, late_audio, noise_for_speech, lost_transcript,
         turns_by_vapi,
     )

@@ -1,4 +1,4 @@
-"""The server with what `VOICEAI_SABOTAGE` names broken, before `voiceai.asgi` puts the parts together.
+"""The server with the sabotage of `VOICEAI_SABOTAGE`, applied before `voiceai.asgi` is imported.
 
 daphne calls.tests.demo.sabotaged_asgi:application
 """

@@ -1,4 +1,4 @@
-"""The demonstration, whole: both dialects, both formats, and how it comes and goes."""
+"""`manage.py demo`: both dialects, both audio formats, start and stop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from urllib.request import HTTPCookieProcessor, ProxyHandler, build_opener
 
 import pytest
 
-from calls.demo.server import ServerFailed, free_port
+from calls.demo.server_process import ServerFailed, free_port
 from calls.tests.demo.demo_runs import ROOT, Runs, environment, manage, two_at_a_time
 
 HEALTHY = {
@@ -32,16 +32,16 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     chosen = [item.name for item in request.session.items if item.path == request.path]
     with two_at_a_time() as runs:
         for name, (variables, arguments) in HEALTHY.items():
-            if any(f"[{name}]" in each for each in chosen):
+            if any(f"[{name}]" in item_name for item_name in chosen):
                 folder = str(tmp_path_factory.mktemp(name))
-                runs.begin(name, "demo", "--once", "--json", "--save", folder, *arguments, **variables)
+                runs.start(name, "demo", "--once", "--json", "--save", folder, *arguments, **variables)
         yield runs
 
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("name", HEALTHY)
-def test_a_healthy_call_holds_in_every_check(runs: Runs, name: str) -> None:
-    ran = runs.ended(name)
+def test_a_healthy_call_passes_every_check(runs: Runs, name: str) -> None:
+    ran = runs.result(name)
     assert ran.code == 0, str(ran)
     report = ran.report
     assert report["ok"] is True and report["failed"] == []
@@ -56,18 +56,18 @@ def test_a_healthy_call_holds_in_every_check(runs: Runs, name: str) -> None:
             assert file.getframerate() == rate and file.getnframes() > 10 * rate
 
 
-def test_json_is_for_scripts_that_want_one_call() -> None:
+def test_json_needs_once() -> None:
     ran = manage("demo", "--json")
     assert ran.code != 0 and "--once" in ran.stderr and ran.stdout == ""
 
 
-def test_it_says_why_the_server_did_not_start(tmp_path: Path) -> None:
+def test_it_reports_why_the_server_did_not_start(tmp_path: Path) -> None:
     ran = manage("demo", "--once", "--json", "--asgi", "voiceai.nowhere:application")
     assert ran.code != 0 and ran.stdout == ""
     assert "The server did not start" in ran.stderr and "No module named" in ran.stderr
 
 
-def test_it_takes_the_next_port_when_one_is_taken() -> None:
+def test_it_uses_the_next_port_if_one_is_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert free_port(port) > port
@@ -76,7 +76,7 @@ def test_it_takes_the_next_port_when_one_is_taken() -> None:
 
 
 @pytest.mark.timeout(200)
-def test_it_stays_up_until_ctrl_c_and_goes_without_a_trace(tmp_path: Path) -> None:
+def test_it_serves_until_ctrl_c_and_leaves_no_process(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path / 'demo.sqlite3'}"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -97,26 +97,26 @@ def test_it_stays_up_until_ctrl_c_and_goes_without_a_trace(tmp_path: Path) -> No
                 lines.append(line)
                 if "Ctrl-C stops" in line:
                     break
-            shown = "".join(lines)
-            assert f"Port {port} is taken" in shown, shown
-            url = re.search(r"Calls: +(\S+)/", shown)
-            login = re.search(r"Log in as demo with (\S+)", shown)
-            assert url and login, shown
+            output = "".join(lines)
+            assert f"Port {port} is in use" in output, output
+            url = re.search(r"Calls: +(\S+)/", output)
+            login = re.search(r"Log in as demo with (\S+)", output)
+            assert url and login, output
             assert "/calls/1/" in _pages_after_log_in(url[1], login[1])
             process.send_signal(signal.SIGINT)
             rest, _ = process.communicate(timeout=30)
         finally:
             process.kill()
             process.wait()
-    assert process.returncode == 0, shown + rest
-    assert "Traceback" not in shown + rest
+    assert process.returncode == 0, output + rest
+    assert "Traceback" not in output + rest
     assert not _is_listening(int(url[1].rpartition(":")[2]))
     assert (tmp_path / "caller-heard.wav").stat().st_size > 0
     assert "= webhook 200" in (tmp_path / "server.log").read_text()
 
 
 def _pages_after_log_in(url: str, password: str) -> str:
-    """The dashboard, as the demonstration's user sees it."""
+    """The dashboard, as the demo's user sees it."""
     cookies = CookieJar()
     browser = build_opener(ProxyHandler({}), HTTPCookieProcessor(cookies))
     browser.open(f"{url}/admin/login/", timeout=10).read()

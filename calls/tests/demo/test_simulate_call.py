@@ -1,4 +1,4 @@
-"""A simulated call into a running server, from a command line that knows no more than Twilio does."""
+"""`manage.py simulate_call` against a running server, with the settings that Twilio knows."""
 
 from __future__ import annotations
 
@@ -7,43 +7,43 @@ from pathlib import Path
 
 import pytest
 
-from calls.demo.runner import Audience, Stage, Wishes, stage
-from calls.demo.server import free_port
+from calls.demo.runner import Observers, Testbed, start_testbed
+from calls.demo.scenario import Scenario
+from calls.demo.server_process import free_port
 from calls.management.commands.simulate_call import failures
-from calls.tests.demo.demo_runs import Ran, manage_async
+from calls.tests.demo.demo_runs import CommandResult, manage_async
 from sandbox.speech import audio
-from sandbox.twilio.carrier import CallRecord
-from sandbox.twilio.record import HeardSegment
+from sandbox.twilio.record import HeardSegment, TwilioCallRecord
 
-QUIET = Audience(lambda kind, data: None, lambda call, what: None, lambda line: None)
+QUIET = Observers(lambda kind, data: None, lambda call, what: None, lambda line: None)
 
 
 @pytest.fixture
-async def running(tmp_path: Path) -> AsyncIterator[Stage]:
-    """A real server with a stand-in for Vapi behind it, and a database of its own."""
+async def running(tmp_path: Path) -> AsyncIterator[Testbed]:
+    """A real server with a Vapi simulator behind it, and its own database."""
     variables = {
         "DATABASE_URL": f"sqlite:///{tmp_path / 'calls.sqlite3'}",
         "JOURNAL_DIR": str(tmp_path / "journal"),
     }
     migrated = await manage_async("migrate", "--verbosity", "0", **variables)
     assert migrated.code == 0, migrated.stderr
-    wishes = Wishes(fast=True, listen="energy", environment=variables)
-    async with stage(wishes, free_port(), QUIET) as on:
-        yield on
+    scenario = Scenario(fast=True, listen="energy", environment=variables)
+    async with start_testbed(scenario, free_port(), QUIET) as testbed:
+        yield testbed
 
 
-async def simulate(on: Stage, *arguments: str, **variables: str) -> Ran:
-    known = {
-        "PUBLIC_URL": on.server.url,
-        "TWILIO_ACCOUNT_SID": on.account_sid,
-        "TWILIO_AUTH_TOKEN": on.auth_token,
+async def simulate(testbed: Testbed, *arguments: str, **variables: str) -> CommandResult:
+    settings = {
+        "PUBLIC_URL": testbed.server.url,
+        "TWILIO_ACCOUNT_SID": testbed.account_sid,
+        "TWILIO_AUTH_TOKEN": testbed.auth_token,
     }
-    return await manage_async("simulate_call", *arguments, **{**known, **variables})
+    return await manage_async("simulate_call", *arguments, **{**settings, **variables})
 
 
 @pytest.fixture
 def question(tmp_path: Path) -> Path:
-    """A short question, at a rate that no telephone has."""
+    """A short question, at a sample rate that telephones do not use."""
     path = tmp_path / "question.wav"
     clip = audio.load_clips()["correct"].pcm_8k
     audio.write_wav(path, audio.resample(clip, 8_000, 22_050), 22_050)
@@ -51,13 +51,13 @@ def question(tmp_path: Path) -> Path:
 
 
 @pytest.mark.timeout(200)
-async def test_it_plays_a_wav_file_listens_and_keeps_what_it_heard(
-    running: Stage, question: Path, tmp_path: Path
+async def test_it_plays_a_wav_file_listens_and_saves_what_it_heard(
+    running: Testbed, question: Path, tmp_path: Path
 ) -> None:
     heard = tmp_path / "kept" / "heard.wav"
     arguments = ["--wav", str(question), "--listen-seconds", "3", "--save-heard", str(heard)]
     arguments += ["--to", "+15559870042", "--from", "+15550100199"]
-    # Where the server is and what it calls itself may differ, as behind a proxy or in a container.
+    # The server's address may differ from its public URL, as behind a proxy or in a container.
     port = running.server.port
     ran = await simulate(running, *arguments, "--url", f"http://localhost:{port}")
     assert ran.code == 0, str(ran)
@@ -66,24 +66,24 @@ async def test_it_plays_a_wav_file_listens_and_keeps_what_it_heard(
     assert str(heard) in ran.stdout
     pcm, rate = audio.read_wav(heard)
     assert rate == 8_000 and len(audio.loud_windows(pcm)) > 100
-    call = running.assistant.calls[-1]
+    call = running.vapi.calls[-1]
     assert len(call.utterances) == 1 and call.ended_at is not None
 
 
 @pytest.mark.timeout(200)
-async def test_it_fails_when_the_server_refuses_the_signature(running: Stage, question: Path) -> None:
+async def test_it_fails_when_the_server_refuses_the_signature(running: Testbed, question: Path) -> None:
     ran = await simulate(running, "--wav", str(question), TWILIO_AUTH_TOKEN="another")
     assert ran.code == 1
-    assert "/twilio/voice answered 403" in ran.stderr and "never started" in ran.stderr
-    assert len(running.assistant.calls) == 0
+    assert "/twilio/voice responded with 403" in ran.stderr and "never started" in ran.stderr
+    assert len(running.vapi.calls) == 0
 
 
-async def test_it_fails_when_no_server_is_there() -> None:
+async def test_it_fails_when_the_server_is_unreachable() -> None:
     ran = await manage_async("simulate_call", "--url", f"http://127.0.0.1:{free_port()}")
-    assert ran.code == 1 and "no answer from /twilio/voice" in ran.stderr
+    assert ran.code == 1 and "no response from /twilio/voice" in ran.stderr
 
 
-async def test_it_says_what_is_wrong_with_a_file(tmp_path: Path) -> None:
+async def test_it_reports_a_missing_or_empty_file(tmp_path: Path) -> None:
     missing = await manage_async("simulate_call", "--wav", str(tmp_path / "none.wav"))
     assert missing.code == 1 and "none.wav" in missing.stderr
     empty = tmp_path / "empty.wav"
@@ -92,25 +92,25 @@ async def test_it_says_what_is_wrong_with_a_file(tmp_path: Path) -> None:
     assert ran.code == 1 and "is empty" in ran.stderr
 
 
-def test_it_calls_a_conversation_a_success_and_nothing_else() -> None:
-    def record() -> CallRecord:
-        made = CallRecord("CA1", "AC1", "+15550100134", "+15559870000", started_at=1.0)
-        made.heard_segments = [HeardSegment(2.0, 3.0)]
-        return made
+def test_only_a_call_without_problems_is_a_success() -> None:
+    def record() -> TwilioCallRecord:
+        call = TwilioCallRecord("CA1", "AC1", "+15550100134", "+15559870000", started_at=1.0)
+        call.heard_segments = [HeardSegment(2.0, 3.0)]
+        return call
 
     assert failures(record()) == []
-    patient = record()
-    patient.trouble(0, "Listen waited 8 s in vain")
-    assert failures(patient) == []
+    with_timeout = record()
+    with_timeout.add_error(0, "Listen timed out after 8 s")
+    assert failures(with_timeout) == []
     silent = record()
     silent.heard_segments = []
     assert failures(silent) == ["The caller never heard the assistant."]
     broken = record()
-    broken.trouble(31951, "media for another stream")
+    broken.add_error(31951, "media for another stream")
     assert failures(broken) == ["31951: media for another stream"]
-    told = record()
-    told.spoken_by_twilio, told.said_before_stream = ["An AI speaks."], 1
-    assert failures(told) == []
-    sorry = record()
-    sorry.spoken_by_twilio = ["We are sorry."]
-    assert failures(sorry) == ["The caller heard an announcement in place of the assistant."]
+    with_disclosure = record()
+    with_disclosure.spoken_by_twilio, with_disclosure.spoken_before_stream = ["An AI speaks."], 1
+    assert failures(with_disclosure) == []
+    with_apology = record()
+    with_apology.spoken_by_twilio = ["We are sorry."]
+    assert failures(with_apology) == ["The caller heard an announcement instead of the assistant."]

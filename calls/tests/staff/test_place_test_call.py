@@ -11,12 +11,13 @@ import aiohttp
 import pytest
 from django.test import RequestFactory, SimpleTestCase, override_settings
 
-from calls.demo.runner import DemoObservers, Scenario, Testbed, start_testbed
+from calls.demo.runner import Observers, Testbed, start_testbed
+from calls.demo.scenario import Scenario
 from calls.demo.server_process import free_port
 from calls.staff.place_test_call import _local_url, is_billable
 from calls.tests.demo.demo_runs import manage_async
 
-QUIET = DemoObservers(lambda kind, data: None, lambda call, what: None, lambda line: None)
+QUIET = Observers(lambda kind, data: None, lambda call, what: None, lambda line: None)
 PASSWORD = "correct-horse-battery"
 TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 
@@ -32,8 +33,8 @@ async def running(tmp_path: Path) -> AsyncIterator[Testbed]:
         more = {"DJANGO_SUPERUSER_PASSWORD": PASSWORD, "DJANGO_SUPERUSER_EMAIL": "ops@example.com"}
         ran = await manage_async(*command, **variables, **more)
         assert ran.code == 0, ran.stderr
-    wishes = Scenario(fast=True, listen="energy", environment=variables)
-    async with start_testbed(wishes, free_port(), QUIET) as on:
+    scenario = Scenario(fast=True, listen="energy", environment=variables)
+    async with start_testbed(scenario, free_port(), QUIET) as on:
         yield on
 
 

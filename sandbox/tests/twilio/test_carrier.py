@@ -1,4 +1,4 @@
-"""The simulated carrier against a little server that knows nothing of the product, only the protocol."""
+"""The Twilio simulator against a minimal server that implements only the protocol."""
 
 import asyncio
 import base64
@@ -16,25 +16,26 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from sandbox.faults import TwilioFaults
 from sandbox.speech import audio
 from sandbox.twilio import messages, twiml
-from sandbox.twilio.caller import FRAME_SAMPLES, Voice
-from sandbox.twilio.carrier import (
-    CallRecord,
-    Carrier,
-    CarrierDials,
+from sandbox.twilio.caller import (
+    FRAME_SAMPLES,
+    CallerAudio,
     CutIn,
     HangUp,
-    Inject,
     Listen,
     Pause,
     Press,
     Say,
-    StayOnTheLine,
+    SendRaw,
     Step,
+    WaitForHangup,
 )
 from sandbox.twilio.playback import Playback
-from sandbox.twilio.webhooks import Addresses, sign, signed_form
+from sandbox.twilio.record import TwilioCallRecord
+from sandbox.twilio.simulator import TwilioSimulator
+from sandbox.twilio.webhook_client import UrlResolver, sign, url_to_sign
 
 ACCOUNT = "AC" + "1" * 32
 TOKEN = "sandbox-test-token"
@@ -44,7 +45,7 @@ STREAM = (
     '<Response><Connect action="/twilio/after"><Stream url="wss://bridge.example.com/media-stream" '
     'statusCallback="https://bridge.example.com/twilio/stream">'
     '<Parameter name="ticket" value="one-time"/></Stream></Connect>'
-    "<Say>Nobody gets here.</Say></Response>"
+    "<Say>Never reached.</Say></Response>"
 )
 TONE = (np.sin(np.arange(1600) * 2 * np.pi * 500 / 8000) * 8000).astype(np.int16)  # 200 ms
 TONE_ULAW = audio.ulaw_encode(TONE)
@@ -61,7 +62,7 @@ class Socket:
         self.stream_sid = ""
 
     async def next(self, event: str) -> dict[str, Any]:
-        """Read on until such a message comes."""
+        """Read until a message with this event arrives."""
         async with asyncio.timeout(5):
             while True:
                 message: dict[str, Any] = json.loads(await self.ws.receive_str())
@@ -77,24 +78,24 @@ class Socket:
 
     async def play(self, ulaw: bytes, stream_sid: str = "") -> None:
         payload = base64.b64encode(ulaw).decode()
-        await self.say(event="media", streamSid=stream_sid or self.stream_sid, media={"payload": payload})
+        await self.send(event="media", streamSid=stream_sid or self.stream_sid, media={"payload": payload})
 
     async def mark(self, name: str) -> None:
-        await self.say(event="mark", streamSid=self.stream_sid, mark={"name": name})
+        await self.send(event="mark", streamSid=self.stream_sid, mark={"name": name})
 
     async def clear(self) -> None:
-        await self.say(event="clear", streamSid=self.stream_sid)
+        await self.send(event="clear", streamSid=self.stream_sid)
 
-    async def say(self, **message: Any) -> None:
+    async def send(self, **message: Any) -> None:
         await self.ws.send_str(json.dumps(message))
 
 
-class FarSide:
-    """A server of a few lines: webhooks that answer what they are told, and one media socket."""
+class FakeServer:
+    """A minimal server: webhooks with configurable responses, and one media socket."""
 
     def __init__(self) -> None:
         self.documents = {"/twilio/voice": STREAM, "/twilio/after": HANGUP}
-        self.answers: dict[str, web.Response] = {}  # instead of a document
+        self.responses: dict[str, web.Response] = {}  # instead of a document
         self.requests: list[tuple[str, dict[str, str], web.Request]] = []
         self.handler: Handler = self._start_and_listen
         self.socket: Socket | None = None
@@ -112,11 +113,11 @@ class FarSide:
         form = {str(name): str(value) for name, value in (await request.post()).items()}
         signed = PUBLIC + request.raw_path + "".join(name + form[name] for name in sorted(form))
         self.requests.append((request.path, form or dict(request.query), request))
-        right = base64.b64encode(hmac.new(TOKEN.encode(), signed.encode(), hashlib.sha1).digest()).decode()
-        if self.refuse_unsigned and request.headers.get("X-Twilio-Signature") != right:
+        expected = base64.b64encode(hmac.new(TOKEN.encode(), signed.encode(), hashlib.sha1).digest()).decode()
+        if self.refuse_unsigned and request.headers.get("X-Twilio-Signature") != expected:
             return web.Response(status=403)
-        if request.path in self.answers:
-            return self.answers[request.path]
+        if request.path in self.responses:
+            return self.responses[request.path]
         if request.path in self.documents:
             return web.Response(text=self.documents[request.path], content_type="text/xml")
         return web.Response(status=204)
@@ -135,16 +136,18 @@ class FarSide:
     def params(self, path: str) -> list[dict[str, str]]:
         return [form for at, form, _ in self.requests if at == path]
 
-    async def call(self, *script: Step, dials: CarrierDials | None = None, **options: Any) -> CallRecord:
+    async def call(
+        self, *script: Step, faults: TwilioFaults | None = None, **options: Any
+    ) -> TwilioCallRecord:
         on_event = options.pop("on_event", None)
         settings: dict[str, Any] = {"public_url": PUBLIC, "account_sid": ACCOUNT, "auth_token": TOKEN}
-        carrier = Carrier(self.base_url, **(settings | {"limit_s": 10.0} | options))
-        return await carrier.place_call(script, dials=dials or CarrierDials(), on_event=on_event)
+        simulator = TwilioSimulator(self.base_url, **(settings | {"limit_seconds": 10.0} | options))
+        return await simulator.place_call(script, faults=faults or TwilioFaults(), on_event=on_event)
 
 
 @pytest.fixture
-async def far_side() -> AsyncIterator[FarSide]:
-    side = FarSide()
+async def fake_server() -> AsyncIterator[FakeServer]:
+    side = FakeServer()
     app = web.Application()
     app.router.add_get("/media-stream", side.media_stream)
     app.router.add_route("*", "/{tail:.*}", side.webhook)
@@ -193,42 +196,42 @@ def test_it_signs_as_twilio_documents(url: str, params: dict[str, str] | None, e
 
 
 def test_it_signs_secure_urls_without_port_and_plain_ones_with_it() -> None:
-    assert signed_form("https://user:secret@host.example:8443/a?b=1") == "https://host.example/a?b=1"
-    assert signed_form("http://127.0.0.1:8000/a") == "http://127.0.0.1:8000/a"
+    assert url_to_sign("https://user:secret@host.example:8443/a?b=1") == "https://host.example/a?b=1"
+    assert url_to_sign("http://127.0.0.1:8000/a") == "http://127.0.0.1:8000/a"
 
 
 def test_it_connects_only_to_the_server_under_test_and_to_loopback() -> None:
-    addresses = Addresses("http://127.0.0.1:9000", PUBLIC)
-    assert addresses.real(PUBLIC + "/a?b=1") == "http://127.0.0.1:9000/a?b=1"
-    assert addresses.real("wss://bridge.example.com/m", media=True) == "http://127.0.0.1:9000/m"
-    assert addresses.real("ws://localhost:7000/m") == "ws://localhost:7000/m"
+    url_resolver = UrlResolver("http://127.0.0.1:9000", PUBLIC)
+    assert url_resolver.resolve(PUBLIC + "/a?b=1") == "http://127.0.0.1:9000/a?b=1"
+    assert url_resolver.resolve("wss://bridge.example.com/m", media=True) == "http://127.0.0.1:9000/m"
+    assert url_resolver.resolve("ws://localhost:7000/m") == "ws://localhost:7000/m"
     with pytest.raises(PermissionError):
-        addresses.real("https://elsewhere.example.com/a")
+        url_resolver.resolve("https://elsewhere.example.com/a")
 
 
 # Sound
 
 
-def test_it_codes_mu_law_as_the_recommendation_says() -> None:
+def test_mu_law_follows_g711() -> None:
     values = np.array([0, 8, 100, 1000, -1000, 32767, -32768], dtype=np.int16)
     assert audio.ulaw_encode(values) == bytes([0xFF, 0xFE, 0xF2, 0xCE, 0x4E, 0x80, 0x00])
     codes = bytes([0x00, 0x80, 0xFF, 0x7F, 0x0F, 0x8F, 0xD5])
     assert audio.ulaw_decode(codes).tolist() == [-32124, 32124, 0, 0, -16764, 16764, 716]
 
 
-def test_every_mu_law_code_survives_the_way_through_pcm() -> None:
+def test_every_mu_law_code_survives_a_round_trip_through_pcm() -> None:
     codes = bytes(code for code in range(256) if code != 0x7F)  # minus zero becomes zero
     assert audio.ulaw_encode(audio.ulaw_decode(codes)) == codes
 
 
-def test_it_resamples_there_and_back_without_loss() -> None:
+def test_resampling_up_and_down_is_lossless() -> None:
     pcm = audio.load_clips()["correct"].pcm_8k
     back = audio.to_8k(audio.to_16k(pcm))
     assert len(audio.to_16k(pcm)) == 2 * len(pcm)
     assert int(np.max(np.abs(back.astype(int) - pcm))) <= 2
 
 
-def test_it_reads_wav_files_of_other_shapes(tmp_path: Any) -> None:
+def test_it_reads_wav_files_of_other_formats(tmp_path: Any) -> None:
     with wave.open(str(tmp_path / "stereo.wav"), "wb") as file:
         file.setnchannels(2)
         file.setsampwidth(1)
@@ -242,7 +245,7 @@ def test_it_reads_wav_files_of_other_shapes(tmp_path: Any) -> None:
         audio.read_wav(tmp_path / "not.wav")
 
 
-def test_line_noise_is_faint_repeatable_and_never_repeats_itself() -> None:
+def test_line_noise_is_quiet_reproducible_and_has_no_two_equal_frames() -> None:
     noise = audio.line_noise(7, 80_000)
     assert audio.level_dbfs(noise) == pytest.approx(-58, abs=0.5)
     assert np.array_equal(noise, audio.line_noise(7, 80_000))
@@ -264,7 +267,7 @@ def test_caller_clips_are_one_piece_of_speech_with_quiet_edges() -> None:
         assert clip.text == clip.text.lower() and clip.text.replace(" ", "").isalpha(), clip.name
 
 
-def test_the_assistant_has_replies_of_its_own_among_them_a_long_one() -> None:
+def test_the_assistant_has_at_least_eight_clips_one_of_them_long() -> None:
     clips = [clip for clip in audio.load_clips().values() if clip.speaker == "assistant"]
     assert len(clips) >= 8
     assert max(clip.duration_ms for clip in clips) > 3500
@@ -272,27 +275,27 @@ def test_the_assistant_has_replies_of_its_own_among_them_a_long_one() -> None:
 
 
 @pytest.mark.speech
-def test_a_recogniser_understands_every_caller_clip_after_the_telephone_line() -> None:
+def test_the_recognizer_understands_every_caller_clip_after_mu_law() -> None:
     pytest.importorskip("pocketsphinx")
-    from sandbox.speech.generate import understood
+    from sandbox.speech.generate import recognize
 
     clips = [clip for clip in audio.load_clips().values() if clip.speaker == "caller"]
     sentences = [clip.text for clip in clips]
-    assert [understood(clip.pcm_8k, sentences) for clip in clips] == sentences
+    assert [recognize(clip.pcm_8k, sentences) for clip in clips] == sentences
 
 
-# The caller's voice
+# The caller's audio
 
 
-def test_the_voice_lays_a_clip_over_the_noise_and_notes_when_speech_ended() -> None:
-    voice = Voice(seed=1)
+def test_caller_audio_mixes_a_clip_into_the_noise_and_records_when_speech_ended() -> None:
+    caller_audio = CallerAudio(seed=1)
     pcm = np.concatenate([TONE[:800], np.zeros(800, dtype=np.int16)])
-    note, done = voice.say(audio.as_clip(pcm, "tone"))
+    utterance, finished = caller_audio.queue(audio.as_clip(pcm, "tone"))
     frames = []
     for number in range(12):
-        frames.append(voice.next_frame())
-        voice.frame_sent(at=100.0 + number)
-    assert (note.first_frame_at, note.ended_at, done.is_set()) == (100.0, 104.0, True)
+        frames.append(caller_audio.next_frame())
+        caller_audio.frame_sent(at=100.0 + number)
+    assert (utterance.first_frame_at, utterance.ended_at, finished.is_set()) == (100.0, 104.0, True)
     loud = [audio.level_dbfs(audio.ulaw_decode(frame)) > audio.LOUD_DBFS for frame in frames]
     assert loud == [True] * 5 + [False] * 7
     assert {len(frame) for frame in frames} == {FRAME_SAMPLES}
@@ -301,7 +304,7 @@ def test_the_voice_lays_a_clip_over_the_noise_and_notes_when_speech_ended() -> N
 # Playback, with the time as an argument
 
 
-def test_audio_plays_in_real_time_from_when_it_arrives() -> None:
+def test_audio_plays_in_real_time_from_its_arrival() -> None:
     playback = Playback()
     playback.play(b"\x01" * 160, now=10.0)
     playback.play(b"\x02" * 160, now=10.0)
@@ -310,30 +313,30 @@ def test_audio_plays_in_real_time_from_when_it_arrives() -> None:
     assert playback.heard(10.0, 10.13) == expected
 
 
-def test_a_mark_is_due_when_all_before_it_was_played_and_at_once_when_nothing_is_queued() -> None:
+def test_a_mark_is_due_after_the_audio_before_it_and_at_once_with_an_empty_queue() -> None:
     playback = Playback()
     assert playback.mark("empty", now=5.0).due_at == 5.0
     playback.play(b"\x01" * 800, now=5.0)
     playback.mark("end", now=5.01)
-    assert [note.name for note in playback.take_due_marks(now=5.05)] == ["empty"]
+    assert [mark.name for mark in playback.take_due_marks(now=5.05)] == ["empty"]
     assert playback.next_mark_at() == pytest.approx(5.1)
-    assert [(note.name, note.cleared) for note in playback.take_due_marks(now=5.1)] == [("end", False)]
+    assert [(mark.name, mark.cleared) for mark in playback.take_due_marks(now=5.1)] == [("end", False)]
 
 
-def test_clear_drops_what_is_unplayed_and_returns_pending_marks_in_order() -> None:
+def test_clear_drops_unplayed_audio_and_returns_pending_marks_in_order() -> None:
     playback = Playback()
     for number in range(3):
         playback.play(bytes([number]) * 800, now=1.0)
         playback.mark(f"m{number}", now=1.0)
     dropped, marks = playback.clear(now=1.15)
     assert dropped == 1200
-    assert [(note.name, note.cleared) for note in marks] == [("m0", False), ("m1", True), ("m2", True)]
+    assert [(mark.name, mark.cleared) for mark in marks] == [("m0", False), ("m1", True), ("m2", True)]
     assert playback.next_mark_at() is None
     playback.play(b"\x09" * 80, now=1.2)
     assert playback.heard(1.0, 1.21) == b"\x00" * 800 + b"\x01" * 400 + b"\xff" * 400 + b"\x09" * 80
 
 
-def test_it_knows_what_is_audible_and_forgets_what_was_cleared() -> None:
+def test_audibility_ends_with_a_clear() -> None:
     playback = Playback()
     playback.play(b"\xff" * 800, now=1.0)
     playback.play(TONE_ULAW, now=1.0)
@@ -345,14 +348,14 @@ def test_it_knows_what_is_audible_and_forgets_what_was_cleared() -> None:
     assert segment.started_at == pytest.approx(1.1, abs=0.006)
 
 
-def test_ten_minutes_of_audio_are_queued_and_no_more() -> None:
+def test_at_most_ten_minutes_of_audio_are_queued() -> None:
     playback = Playback()
     assert playback.play(b"\xff" * 4_799_000, now=0.0)
     assert not playback.play(b"\xff" * 2000, now=0.0)
-    assert playback.refused_bytes == 2000
+    assert playback.rejected_bytes == 2000
 
 
-# What the server may send
+# Messages of the server
 
 
 @pytest.mark.parametrize(
@@ -371,13 +374,13 @@ def test_ten_minutes_of_audio_are_queued_and_no_more() -> None:
         ('{"event":"mark","streamSid":"MZ1","mark":{"name":7}}', 31951),
     ],
 )
-def test_it_refuses_what_twilio_refuses(raw: str | bytes, code: int) -> None:
-    with pytest.raises(messages.Refused) as refused:
+def test_it_rejects_invalid_messages_with_twilios_error_code(raw: str | bytes, code: int) -> None:
+    with pytest.raises(messages.InvalidMessage) as error:
         messages.read(raw, "MZ1")
-    assert refused.value.code == code
+    assert error.value.code == code
 
 
-def test_it_accepts_the_three_messages() -> None:
+def test_it_accepts_media_mark_and_clear() -> None:
     media = '{"event":"media","streamSid":"MZ1","media":{"payload":"AAE="}}'
     assert messages.read(media, "MZ1") == messages.PlayAudio(b"\x00\x01")
     mark = '{"event":"mark","streamSid":"MZ1","mark":{"name":"g1-1"}}'
@@ -388,7 +391,7 @@ def test_it_accepts_the_three_messages() -> None:
 # TwiML
 
 
-def test_it_reads_twiml_and_complains_about_what_it_does_not_know() -> None:
+def test_it_parses_twiml_and_warns_about_unknown_names() -> None:
     verbs, warnings = twiml.parse(
         "<Response><Start><Recording/></Start><say>x</say><Pause length='2'/>"
         "<Dial action='/a' Timeout='1'><Number>+1555</Number></Dial><Reject reason='busy'/></Response>"
@@ -409,7 +412,7 @@ def test_it_reads_twiml_and_complains_about_what_it_does_not_know() -> None:
         ("<Response><Connect><Stream url='wss://a' track='both_tracks'/></Connect></Response>", 31941),
     ],
 )
-def test_it_executes_nothing_of_a_broken_document(document: str, code: int) -> None:
+def test_it_rejects_a_broken_document(document: str, code: int) -> None:
     with pytest.raises(twiml.TwimlError) as error:
         twiml.parse(document)
     assert error.value.code == code
@@ -418,28 +421,30 @@ def test_it_executes_nothing_of_a_broken_document(document: str, code: int) -> N
 # Whole calls
 
 
-async def test_a_call_is_signed_obeyed_streamed_and_reported(far_side: FarSide) -> None:
-    record = await far_side.call(Pause(100), Press("5#", gap_ms=1), HangUp())
+async def test_a_call_sends_signed_webhooks_streams_media_and_sends_callbacks(
+    fake_server: FakeServer,
+) -> None:
+    record = await fake_server.call(Pause(100), Press("5#", gap_ms=1), HangUp())
     assert record.errors == []
     assert (record.webhook_status, record.ended_by, record.final_status) == (200, "caller", "completed")
-    (form,) = far_side.params("/twilio/voice")
+    (form,) = fake_server.params("/twilio/voice")
     assert form["CallStatus"] == "ringing" and form["CallSid"] == record.call_sid
     assert form["VoiceaiSimulated"] == "true" and len(record.call_sid) == 34
-    # After a hang-up no further TwiML is asked for.
-    assert far_side.params("/twilio/after") == []
-    (status,) = far_side.params("/twilio/status")
+    # After a hang-up no more TwiML is requested.
+    assert fake_server.params("/twilio/after") == []
+    (status,) = fake_server.params("/twilio/status")
     assert status["CallStatus"] == "completed" and int(status["CallDuration"]) >= 1
-    events = [form["StreamEvent"] for form in far_side.params("/twilio/stream")]
+    events = [form["StreamEvent"] for form in fake_server.params("/twilio/stream")]
     assert events == ["stream-started", "stream-stopped"]
     assert sorted(record.callbacks) == [("/twilio/status", 204)] + [("/twilio/stream", 204)] * 2
 
-    assert far_side.handshake is not None and far_side.socket is not None
+    assert fake_server.handshake is not None and fake_server.socket is not None
     wanted = sign(TOKEN, "wss://bridge.example.com/media-stream")
-    assert far_side.handshake.headers["X-Twilio-Signature"] == wanted
-    assert far_side.handshake.headers["Host"] == "bridge.example.com"
-    assert far_side.requests[0][2].headers["Host"] == "bridge.example.com"
+    assert fake_server.handshake.headers["X-Twilio-Signature"] == wanted
+    assert fake_server.handshake.headers["Host"] == "bridge.example.com"
+    assert fake_server.requests[0][2].headers["Host"] == "bridge.example.com"
 
-    received = far_side.socket.received
+    received = fake_server.socket.received
     assert received[0] == {"event": "connected", "protocol": "Call", "version": "1.0.0"}
     assert received[1] == {
         "event": "start",
@@ -460,24 +465,24 @@ async def test_a_call_is_signed_obeyed_streamed_and_reported(far_side: FarSide) 
     assert received[-1]["stop"] == {"accountSid": ACCOUNT, "callSid": record.call_sid}
 
 
-async def test_media_keeps_the_clock_and_no_two_frames_are_alike(far_side: FarSide) -> None:
-    record = await far_side.call(Say(TONE), Pause(200))
-    assert far_side.socket is not None and record.started_at is not None
-    media = [message["media"] for message in far_side.socket.received if message["event"] == "media"]
+async def test_frames_are_sent_on_time_and_all_differ(fake_server: FakeServer) -> None:
+    record = await fake_server.call(Say(TONE), Pause(200))
+    assert fake_server.socket is not None and record.started_at is not None
+    media = [message["media"] for message in fake_server.socket.received if message["event"] == "media"]
     assert [message["chunk"] for message in media] == [str(number + 1) for number in range(len(media))]
     assert [message["timestamp"] for message in media[:3]] == ["5", "25", "45"]
     assert b"".join(base64.b64decode(message["payload"]) for message in media) == record.sent_ulaw
     assert len({frame.ulaw for frame in record.frames}) == len(record.frames) >= 19
     for number, frame in enumerate(record.frames, start=1):
-        # Never early; how late is the machine's business, but lateness does not add up.
+        # Never early. A frame may be late on a slow machine, but the delay does not accumulate.
         assert frame.at >= record.started_at + number * 0.02 - 0.001
-    (spoken,) = record.said
+    (spoken,) = record.utterances
     assert spoken.first_frame_at == record.frames[0].at
     assert spoken.ended_at == record.frames[9].at
 
 
-async def test_the_caller_hears_audio_in_real_time_and_marks_come_back_when_it_was_played(
-    far_side: FarSide,
+async def test_the_caller_hears_audio_in_real_time_and_marks_are_echoed_after_playback(
+    fake_server: FakeServer,
 ) -> None:
     echoed: list[tuple[str, float]] = []
 
@@ -493,22 +498,22 @@ async def test_the_caller_hears_audio_in_real_time_and_marks_come_back_when_it_w
             echoed.append((message["mark"]["name"], monotonic() - began))
         await socket.until_closed()
 
-    far_side.handler = speak
-    record = await far_side.call(Listen(quiet_ms=60, timeout=3))
+    fake_server.handler = speak
+    record = await fake_server.call(Listen(quiet_ms=60, timeout=3))
     assert record.errors == []
     assert [name for name, _ in echoed] == ["empty", "end"]
     assert record.marks[0].due_at == record.marks[0].received_at and echoed[1][1] >= 0.199
     assert record.received_ulaw == TONE_ULAW and TONE_ULAW in record.heard
-    assert all(note.echoed_at is not None and not note.cleared for note in record.marks)
+    assert all(mark.echoed_at is not None and not mark.cleared for mark in record.marks)
     (segment,) = record.heard_segments
     assert segment.started_at == pytest.approx(record.received[0].at, abs=0.01)
     assert segment.ended_at - segment.started_at == pytest.approx(0.2, abs=0.011)
 
 
-async def test_cutting_in_makes_a_clear_that_silences_the_rest(far_side: FarSide) -> None:
+async def test_a_clear_after_a_barge_in_drops_the_rest(fake_server: FakeServer) -> None:
     events: list[str] = []
 
-    async def be_interrupted(socket: Socket) -> None:
+    async def clear_on_barge_in(socket: Socket) -> None:
         await socket.next("start")
         await socket.play(TONE_ULAW * 20)
         await socket.mark("g0-1")
@@ -521,8 +526,8 @@ async def test_cutting_in_makes_a_clear_that_silences_the_rest(far_side: FarSide
         await socket.next("mark")
         await socket.until_closed()
 
-    far_side.handler = be_interrupted
-    record = await far_side.call(
+    fake_server.handler = clear_on_barge_in
+    record = await fake_server.call(
         CutIn(TONE, after_ms=100), on_event=lambda kind, data: events.append(kind), status_url=None
     )
     assert record.errors == []
@@ -531,68 +536,68 @@ async def test_cutting_in_makes_a_clear_that_silences_the_rest(far_side: FarSide
     assert mark.cleared and mark.echoed_at is not None and cleared_at <= mark.echoed_at < mark.due_at
     assert dropped + len(record.heard.strip(b"\xff")) == pytest.approx(20 * len(TONE_ULAW), abs=8)
     (segment,) = record.heard_segments
-    assert record.said[0].first_frame_at is not None
-    assert record.said[0].first_frame_at - segment.started_at >= 0.1
-    order = ["webhook", "connected", "heard-audio", "saying", "cleared", "hung-up", "closed"]
-    assert [kind for kind in events if kind in order] == order
+    assert record.utterances[0].first_frame_at is not None
+    assert record.utterances[0].first_frame_at - segment.started_at >= 0.1
+    command = ["webhook", "connected", "heard-audio", "saying", "cleared", "hung-up", "closed"]
+    assert [kind for kind in events if kind in command] == command
 
 
-async def test_it_notes_what_twilio_would_log_and_goes_on(far_side: FarSide) -> None:
+async def test_it_records_the_errors_that_twilio_would_log_and_continues(fake_server: FakeServer) -> None:
     async def misbehave(socket: Socket) -> None:
         await socket.next("start")
         await socket.ws.send_bytes(b"\x00")
         await socket.play(TONE_ULAW, stream_sid="MZ" + "0" * 32)
-        await socket.say(event="media", streamSid=socket.stream_sid, media={"payload": "AA=="}, extra=1)
+        await socket.send(event="media", streamSid=socket.stream_sid, media={"payload": "AA=="}, extra=1)
         await socket.mark("still here")
         await socket.next("mark")
 
-    far_side.handler = misbehave
-    record = await far_side.call(StayOnTheLine(3))
+    fake_server.handler = misbehave
+    record = await fake_server.call(WaitForHangup(3))
     assert record.error_codes == [31950, 31951, 31951]
-    assert record.received == [] and [note.name for note in record.marks] == ["still here"]
+    assert record.received == [] and [mark.name for mark in record.marks] == ["still here"]
 
 
-async def test_when_the_server_ends_the_stream_the_action_decides(far_side: FarSide) -> None:
+async def test_when_the_server_ends_the_stream_the_action_url_is_requested(fake_server: FakeServer) -> None:
     async def close(socket: Socket) -> None:
         await socket.next("start")
         await socket.play(TONE_ULAW)
         await socket.mark("x")
 
-    far_side.handler = close
-    far_side.documents["/twilio/after"] = (
+    fake_server.handler = close
+    fake_server.documents["/twilio/after"] = (
         "<Response><Say>One moment.</Say>"
         '<Dial action="/twilio/after2?dialed=1">+15550100199</Dial></Response>'
     )
-    far_side.documents["/twilio/after2"] = "<Response><Say>Sorry.</Say><Hangup/><Say>No.</Say></Response>"
-    record = await far_side.call(StayOnTheLine(3), dials=CarrierDials(dial_status="no-answer"))
+    fake_server.documents["/twilio/after2"] = "<Response><Say>Sorry.</Say><Hangup/><Say>No.</Say></Response>"
+    record = await fake_server.call(WaitForHangup(3), faults=TwilioFaults(dial_status="no-answer"))
     assert record.errors == []
     assert (record.ended_by, record.close_code) == ("server", 1000)
     assert record.unheard_bytes > 0
-    (after,) = far_side.params("/twilio/after")
+    (after,) = fake_server.params("/twilio/after")
     assert after["CallStatus"] == "in-progress"
-    (dialed,) = far_side.params("/twilio/after2")
+    (dialed,) = fake_server.params("/twilio/after2")
     assert dialed["DialCallStatus"] == "no-answer" and record.dialed == ["+15550100199"]
     assert record.spoken_by_twilio == ["One moment.", "Sorry."]
     assert len(record.twiml) == 3
 
 
-async def test_without_a_token_nothing_is_signed(far_side: FarSide) -> None:
-    far_side.refuse_unsigned = False
-    far_side.documents["/twilio/voice"] = "<Response><Reject reason='busy'/></Response>"
-    record = await far_side.call(HangUp(), auth_token="")
+async def test_without_a_token_requests_are_not_signed(fake_server: FakeServer) -> None:
+    fake_server.refuse_unsigned = False
+    fake_server.documents["/twilio/voice"] = "<Response><Reject reason='busy'/></Response>"
+    record = await fake_server.call(HangUp(), auth_token="")
     assert (record.final_status, record.ended_by, record.stream_sid) == ("busy", "server", "")
-    assert all("X-Twilio-Signature" not in request.headers for _, _, request in far_side.requests)
+    assert all("X-Twilio-Signature" not in request.headers for _, _, request in fake_server.requests)
 
 
-@pytest.mark.parametrize("dials", [CarrierDials(skip_signature=True), CarrierDials(bad_signature=True)])
-async def test_a_refused_webhook_ends_the_call(far_side: FarSide, dials: CarrierDials) -> None:
-    record = await far_side.call(HangUp(), dials=dials)
+@pytest.mark.parametrize("faults", [TwilioFaults(skip_signature=True), TwilioFaults(bad_signature=True)])
+async def test_a_rejected_webhook_ends_the_call(fake_server: FakeServer, faults: TwilioFaults) -> None:
+    record = await fake_server.call(HangUp(), faults=faults)
     assert (record.webhook_status, record.final_status, record.error_codes[0]) == (403, "failed", 11200)
     assert record.callbacks == [("/twilio/status", 403)]
 
 
 @pytest.mark.parametrize(
-    ("answer", "code"),
+    ("response", "code"),
     [
         ({"status": 500}, 11200),
         ({"status": 302, "headers": {"Location": "/twilio/after"}}, 11200),
@@ -600,45 +605,45 @@ async def test_a_refused_webhook_ends_the_call(far_side: FarSide, dials: Carrier
         ({"text": "not XML", "content_type": "text/xml"}, 12100),
     ],
 )
-async def test_an_answer_that_is_no_twiml_fails_the_call(
-    far_side: FarSide, answer: dict[str, Any], code: int
+async def test_a_response_that_is_not_twiml_fails_the_call(
+    fake_server: FakeServer, response: dict[str, Any], code: int
 ) -> None:
-    far_side.answers["/twilio/voice"] = web.Response(**answer)
-    record = await far_side.call(HangUp())
+    fake_server.responses["/twilio/voice"] = web.Response(**response)
+    record = await fake_server.call(HangUp())
     assert (record.error_codes, record.final_status, record.twiml) == ([code], "failed", [])
 
 
-async def test_a_server_that_is_not_there_fails_the_call() -> None:
-    side = FarSide()
-    with socket.socket() as nobody:  # bound, so that nobody else gets the port, but not listening
-        nobody.bind(("127.0.0.1", 0))
-        side.base_url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+async def test_an_unreachable_server_fails_the_call() -> None:
+    side = FakeServer()
+    with socket.socket() as unused:  # bound, so that no other process gets the port, but not listening
+        unused.bind(("127.0.0.1", 0))
+        side.base_url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         record = await side.call(HangUp())
     assert (record.webhook_status, record.error_codes) == (None, [11205, 11200])
     assert record.callbacks == [("/twilio/status", None)]
 
 
-async def test_it_follows_redirects_of_twiml_by_get_too_but_not_for_ever(far_side: FarSide) -> None:
-    far_side.documents["/twilio/voice"] = (
+async def test_it_follows_twiml_redirects_up_to_a_limit(fake_server: FakeServer) -> None:
+    fake_server.documents["/twilio/voice"] = (
         '<Response><Pause length="0"/>'
         '<Redirect method="GET">/twilio/more?a=%2B1&amp;b=x+y</Redirect></Response>'
     )
-    far_side.documents["/twilio/more"] = "<Response><Redirect>/twilio/more</Redirect></Response>"
-    record = await far_side.call(HangUp())
-    assert far_side.params("/twilio/more")[0]["a"] == "+1"
-    assert far_side.params("/twilio/more")[0]["CallSid"] == record.call_sid
+    fake_server.documents["/twilio/more"] = "<Response><Redirect>/twilio/more</Redirect></Response>"
+    record = await fake_server.call(HangUp())
+    assert fake_server.params("/twilio/more")[0]["a"] == "+1"
+    assert fake_server.params("/twilio/more")[0]["CallSid"] == record.call_sid
     assert record.error_codes == [11215] and len(record.twiml) == 10
 
 
-async def test_it_knows_what_was_said_before_the_stream(far_side: FarSide) -> None:
+async def test_it_counts_what_was_said_before_the_stream(fake_server: FakeServer) -> None:
     async def close(socket: Socket) -> None:
         await socket.next("start")
 
-    far_side.handler = close
-    far_side.documents["/twilio/voice"] = STREAM.replace("<Response>", "<Response><Say>First.</Say>")
-    far_side.documents["/twilio/after"] = "<Response><Say>Sorry.</Say></Response>"
-    record = await far_side.call(StayOnTheLine(3))
-    assert record.spoken_by_twilio == ["First.", "Sorry."] and record.said_before_stream == 1
+    fake_server.handler = close
+    fake_server.documents["/twilio/voice"] = STREAM.replace("<Response>", "<Response><Say>First.</Say>")
+    fake_server.documents["/twilio/after"] = "<Response><Say>Sorry.</Say></Response>"
+    record = await fake_server.call(WaitForHangup(3))
+    assert record.spoken_by_twilio == ["First.", "Sorry."] and record.spoken_before_stream == 1
 
 
 @pytest.mark.parametrize(
@@ -652,90 +657,95 @@ async def test_it_knows_what_was_said_before_the_stream(far_side: FarSide) -> No
         ("/media-stream", 31923),
     ],
 )
-async def test_a_stream_that_cannot_be_opened_falls_through(far_side: FarSide, url: str, code: int) -> None:
-    far_side.documents["/twilio/voice"] = (
+async def test_after_a_stream_that_cannot_be_opened_the_next_verb_runs(
+    fake_server: FakeServer, url: str, code: int
+) -> None:
+    fake_server.documents["/twilio/voice"] = (
         f'<Response><Connect><Stream url="{url}"/></Connect><Say>Sorry.</Say></Response>'
     )
-    record = await far_side.call(HangUp())
+    record = await fake_server.call(HangUp())
     assert record.error_codes == [code]
-    assert record.spoken_by_twilio == ["Sorry."] and far_side.socket is None
+    assert record.spoken_by_twilio == ["Sorry."] and fake_server.socket is None
 
 
-async def test_a_refused_handshake_is_reported_and_the_action_asked(far_side: FarSide) -> None:
-    far_side.refuse_socket = True
-    record = await far_side.call(
-        HangUp(), dials=CarrierDials(bad_signature=True, signature_faults="stream"), rng_seed=3
+async def test_a_rejected_handshake_sends_stream_error_and_requests_the_action_url(
+    fake_server: FakeServer,
+) -> None:
+    fake_server.refuse_socket = True
+    record = await fake_server.call(
+        HangUp(), faults=TwilioFaults(bad_signature=True, signature_faults="stream"), rng_seed=3
     )
     assert record.error_codes == [31920]
-    assert far_side.handshake is not None
-    wrong = far_side.handshake.headers["X-Twilio-Signature"]
+    assert fake_server.handshake is not None
+    wrong = fake_server.handshake.headers["X-Twilio-Signature"]
     assert wrong != sign(TOKEN, "wss://bridge.example.com/media-stream")
-    (form,) = far_side.params("/twilio/stream")
+    (form,) = fake_server.params("/twilio/stream")
     assert form["StreamEvent"] == "stream-error" and "403" in form["StreamError"]
-    assert len(far_side.params("/twilio/after")) == 1
+    assert len(fake_server.params("/twilio/after")) == 1
 
 
-async def test_a_plain_stream_on_loopback_is_in_order(far_side: FarSide) -> None:
-    far_side.refuse_unsigned = False
-    media_url = far_side.base_url.replace("http", "ws") + "/media-stream"
-    far_side.documents["/twilio/voice"] = (
+async def test_ws_without_tls_is_allowed_on_loopback(fake_server: FakeServer) -> None:
+    fake_server.refuse_unsigned = False
+    media_url = fake_server.base_url.replace("http", "ws") + "/media-stream"
+    fake_server.documents["/twilio/voice"] = (
         f'<Response><Connect><Stream url="{media_url}"/></Connect></Response>'
     )
-    record = await far_side.call(Pause(50), public_url=None)
+    record = await fake_server.call(Pause(50), public_url=None)
     assert record.errors == [] and record.frames
-    assert far_side.handshake is not None
-    assert far_side.handshake.headers["X-Twilio-Signature"] == sign(TOKEN, media_url)
+    assert fake_server.handshake is not None
+    assert fake_server.handshake.headers["X-Twilio-Signature"] == sign(TOKEN, media_url)
 
 
-# The dials
+# Faults
 
 
-async def test_a_call_may_break_off_without_stop(far_side: FarSide) -> None:
-    record = await far_side.call(Pause(50), dials=CarrierDials(no_stop=True))
-    assert far_side.socket is not None
-    assert record.ended_by == "caller" and far_side.socket.received[-1]["event"] == "media"
+async def test_no_stop_closes_the_socket_without_a_stop_message(fake_server: FakeServer) -> None:
+    record = await fake_server.call(Pause(50), faults=TwilioFaults(no_stop=True))
+    assert fake_server.socket is not None
+    assert record.ended_by == "caller" and fake_server.socket.received[-1]["event"] == "media"
 
 
-async def test_a_dropped_connection_is_lost_and_the_action_asked(far_side: FarSide) -> None:
-    record = await far_side.call(StayOnTheLine(3), dials=CarrierDials(drop_after_s=0.1))
-    assert far_side.socket is not None and far_side.socket.received[-1]["event"] == "media"
-    assert record.ended_by == "lost" and len(far_side.params("/twilio/after")) == 1
+async def test_a_dropped_connection_is_lost_and_requests_the_action_url(fake_server: FakeServer) -> None:
+    record = await fake_server.call(WaitForHangup(3), faults=TwilioFaults(drop_after_seconds=0.1))
+    assert fake_server.socket is not None and fake_server.socket.received[-1]["event"] == "media"
+    assert record.ended_by == "lost" and len(fake_server.params("/twilio/after")) == 1
 
 
-async def test_a_vanished_carrier_neither_sends_nor_reads_until_the_server_gives_up(
-    far_side: FarSide,
+async def test_a_vanished_peer_neither_sends_nor_reads_until_the_server_closes(
+    fake_server: FakeServer,
 ) -> None:
-    async def give_up(socket: Socket) -> None:
+    async def close_after_silence(socket: Socket) -> None:
         await socket.next("start")
         with pytest.raises(TimeoutError):
             while True:
                 await asyncio.wait_for(socket.ws.receive_str(), 0.3)
         await socket.play(TONE_ULAW)
-        assert far_side.handshake is not None and far_side.handshake.transport is not None
-        far_side.handshake.transport.close()
+        assert fake_server.handshake is not None and fake_server.handshake.transport is not None
+        fake_server.handshake.transport.close()
 
-    far_side.handler = give_up
-    record = await far_side.call(StayOnTheLine(5), dials=CarrierDials(vanish_after_s=0.1))
+    fake_server.handler = close_after_silence
+    record = await fake_server.call(WaitForHangup(5), faults=TwilioFaults(vanish_after_seconds=0.1))
     assert record.ended_by == "lost" and record.received == []
     assert 1 <= len(record.frames) < 15
 
 
-async def test_the_start_may_be_missing_doubled_or_carry_a_forged_ticket(far_side: FarSide) -> None:
+async def test_start_can_be_missing_doubled_or_carry_a_forged_ticket(fake_server: FakeServer) -> None:
     async def expect_start(socket: Socket) -> None:
         await socket.next("connected")
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(socket.ws.receive_str(), 0.1)
 
-    listen, far_side.handler = far_side.handler, expect_start
-    record = await far_side.call(Say("correct"), dials=CarrierDials(no_start=True))
+    listen, fake_server.handler = fake_server.handler, expect_start
+    record = await fake_server.call(Say("correct"), faults=TwilioFaults(no_start=True))
     assert (record.ended_by, record.frames, record.started_at) == ("server", [], None)
 
-    far_side.handler = listen
-    await far_side.call(
-        Pause(70), dials=CarrierDials(double_start=True, bad_ticket=True, wrong_stream_sid_after=0.03)
+    fake_server.handler = listen
+    await fake_server.call(
+        Pause(70),
+        faults=TwilioFaults(double_start=True, bad_ticket=True, wrong_stream_sid_after_seconds=0.03),
     )
-    assert far_side.socket is not None
-    received = far_side.socket.received
+    assert fake_server.socket is not None
+    received = fake_server.socket.received
     starts = [message["start"] for message in received if message["event"] == "start"]
     assert len(starts) == 2 and starts[0]["customParameters"]["ticket"] != "one-time"
     sids = [message["streamSid"] for message in received if message["event"] == "media"]
@@ -743,21 +753,21 @@ async def test_the_start_may_be_missing_doubled_or_carry_a_forged_ticket(far_sid
 
 
 async def test_a_server_that_does_not_read_loses_caller_audio(
-    far_side: FarSide, monkeypatch: pytest.MonkeyPatch
+    fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sandbox.twilio.media_stream.MAX_UNSENT_BYTES", -1)
-    record = await far_side.call(Pause(100))
+    record = await fake_server.call(Pause(100))
     assert record.frames == [] and record.frames_dropped >= 2 and record.error_codes == [31930]
 
 
-async def test_any_message_can_be_injected_and_a_wait_in_vain_is_noted(far_side: FarSide) -> None:
-    record = await far_side.call(Inject('{"event":"strange"}'), Listen(timeout=0.05))
-    assert far_side.socket is not None
-    assert {"event": "strange"} in far_side.socket.received
+async def test_any_message_can_be_sent_and_a_timeout_is_recorded(fake_server: FakeServer) -> None:
+    record = await fake_server.call(SendRaw('{"event":"strange"}'), Listen(timeout=0.05))
+    assert fake_server.socket is not None
+    assert {"event": "strange"} in fake_server.socket.received
     assert record.error_codes == [0] and record.ended_by == "caller"
 
 
-async def test_at_its_limit_a_call_is_hung_up(far_side: FarSide) -> None:
-    record = await far_side.call(StayOnTheLine(60), limit_s=0.3)
+async def test_the_caller_hangs_up_at_the_limit_of_the_call(fake_server: FakeServer) -> None:
+    record = await fake_server.call(WaitForHangup(60), limit_seconds=0.3)
     assert (record.ended_by, record.error_codes) == ("caller", [0])
-    assert far_side.socket is not None and far_side.socket.received[-1]["event"] == "stop"
+    assert fake_server.socket is not None and fake_server.socket.received[-1]["event"] == "stop"

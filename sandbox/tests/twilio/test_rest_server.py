@@ -1,4 +1,4 @@
-"""The stand-in for Twilio's REST API, asked by Twilio's own client over loopback."""
+"""The Twilio REST API simulator, called with Twilio's own client over loopback."""
 
 from __future__ import annotations
 
@@ -18,32 +18,33 @@ from twilio.base.exceptions import TwilioException, TwilioRestException
 from twilio.http.http_client import TwilioHttpClient
 from twilio.rest import Client
 
-from sandbox.faults import CarrierApiDials
-from sandbox.tests.twilio.test_carrier import PUBLIC, FarSide, far_side
-from sandbox.twilio.caller import HangUp, Pause, StayOnTheLine
-from sandbox.twilio.carrier import CallRecord, Carrier
-from sandbox.twilio.exchange import (
-    CallFacts,
+from sandbox.faults import TwilioFaults, TwilioRestFaults
+from sandbox.tests.twilio.test_carrier import PUBLIC, FakeServer, fake_server
+from sandbox.twilio.call_registry import (
+    REGISTRY_PATH,
+    CallDetails,
+    CallRegistry,
+    Command,
     EndCall,
-    Exchange,
-    News,
-    NoExchange,
-    ObeyTwiml,
-    ObeyUrl,
-    Order,
-    facts_from_wire,
-    news_from_wire,
-    order_from_wire,
-    order_to_wire,
-    to_wire,
+    FetchTwiml,
+    RegistryUnavailable,
+    RunTwiml,
+    StatusUpdate,
+    command_from_json,
+    command_to_json,
+    details_from_json,
+    status_update_from_json,
+    to_json,
 )
-from sandbox.twilio.media_stream import CarrierDials
-from sandbox.twilio.relay import LINES_PATH, RemoteExchange
-from sandbox.twilio.resources import DEMO_URL, Call
-from sandbox.twilio.rest_server import ACCOUNT_SID, AUTH_TOKEN, NUMBER, CarrierApi
-from sandbox.twilio.webhooks import sign
+from sandbox.twilio.caller import HangUp, Pause, WaitForHangup
+from sandbox.twilio.record import TwilioCallRecord
+from sandbox.twilio.registry_client import RemoteCallRegistry
+from sandbox.twilio.rest.resources import DEMO_URL, Call
+from sandbox.twilio.rest.server import ACCOUNT_SID, AUTH_TOKEN, NUMBER, TwilioRestSimulator
+from sandbox.twilio.simulator import TwilioSimulator
+from sandbox.twilio.webhook_client import sign
 
-__all__ = ["far_side"]  # a fixture
+__all__ = ["fake_server"]  # fixture
 
 CALLER = "+15550100134"
 PERSON = "+15550107777"
@@ -54,24 +55,26 @@ Ask = Callable[[Client], Any]
 
 
 @pytest.fixture
-async def api() -> AsyncIterator[CarrierApi]:
-    async with CarrierApi() as api:
+async def api() -> AsyncIterator[TwilioRestSimulator]:
+    async with TwilioRestSimulator() as api:
         yield api
 
 
-async def ask(api: CarrierApi, question: Ask, *, token: str = AUTH_TOKEN, seconds: float = 5.0) -> Any:
-    """What Twilio's own client gets for an answer."""
+async def ask(
+    api: TwilioRestSimulator, question: Ask, *, token: str = AUTH_TOKEN, seconds: float = 5.0
+) -> Any:
+    """Call the simulator with Twilio's own client."""
     client = Client(ACCOUNT_SID, token, http_client=TwilioHttpClient(timeout=seconds))
     client.api.base_url = api.base_url
     return await asyncio.to_thread(question, client)
 
 
-async def refusal(api: CarrierApi, question: Ask, **options: Any) -> tuple[int, int | None]:
+async def error_of(api: TwilioRestSimulator, question: Ask, **options: Any) -> tuple[int, int | None]:
     with pytest.raises(TwilioException) as raised:
         await ask(api, question, **options)
     if isinstance(raised.value, TwilioRestException):
         return raised.value.status, raised.value.code
-    answer = json.loads(raised.value.args[1].text)  # a list that is refused raises the response itself
+    answer = json.loads(raised.value.args[1].text)  # list requests raise with the response itself
     return answer["status"], answer["code"]
 
 
@@ -79,16 +82,16 @@ def update(sid: str = SID, **changes: Any) -> Ask:
     return lambda client: client.calls(sid).update(**changes)
 
 
-def entered(api: CarrierApi, sid: str = SID, **changes: Any) -> Call:
+def add_call(api: TwilioRestSimulator, sid: str = SID, **changes: Any) -> Call:
     facts = {"account_sid": ACCOUNT_SID, "from_number": CALLER, "to_number": NUMBER, "status": "in-progress"}
-    return api.enter(Call(sid, **(facts | changes)))
+    return api.add_call(Call(sid, **(facts | changes)))
 
 
-# The door
+# Authentication and faults
 
 
-async def test_who_has_another_token_is_refused_in_twilios_shape(api: CarrierApi) -> None:
-    assert await refusal(api, lambda client: client.calls.list(), token="wrong") == (401, 20003)
+async def test_a_wrong_token_is_rejected_in_twilios_error_format(api: TwilioRestSimulator) -> None:
+    assert await error_of(api, lambda client: client.calls.list(), token="wrong") == (401, 20003)
     async with aiohttp.ClientSession() as http, http.get(f"{api.base_url}/2010-04-01/Accounts.json") as got:
         assert (got.status, await got.json()) == (
             401,
@@ -101,7 +104,7 @@ async def test_who_has_another_token_is_refused_in_twilios_shape(api: CarrierApi
         )
 
 
-async def test_what_is_not_there_is_not_found(api: CarrierApi) -> None:
+async def test_unknown_resources_are_not_found(api: TwilioRestSimulator) -> None:
     for question in (
         lambda client: client.calls("CA" + "0" * 32).fetch(),
         lambda client: client.calls("CA" + "0" * 32).update(status="completed"),
@@ -109,52 +112,52 @@ async def test_what_is_not_there_is_not_found(api: CarrierApi) -> None:
         lambda client: client.api.accounts("AC" + "0" * 32).fetch(),
         lambda client: client.messages.list(),
     ):
-        assert await refusal(api, question) == (404, 20404)
+        assert await error_of(api, question) == (404, 20404)
 
 
-async def test_an_account_is_shown_and_a_suspended_one_does_nothing(api: CarrierApi) -> None:
+async def test_a_suspended_account_can_be_read_but_not_used(api: TwilioRestSimulator) -> None:
     account = await ask(api, lambda client: client.api.accounts(ACCOUNT_SID).fetch())
     assert (account.sid, account.status, account.type) == (ACCOUNT_SID, "active", "Full")
     api.account.status, api.account.type = "suspended", "Trial"
     account = await ask(api, lambda client: client.api.accounts(ACCOUNT_SID).fetch())
     assert (account.status, account.type) == ("suspended", "Trial")
-    entered(api)
-    assert await refusal(api, update(status="completed")) == (403, 20005)
+    add_call(api)
+    assert await error_of(api, update(status="completed")) == (403, 20005)
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, 20003), (429, 20429), (500, 20500), (418, 20001)])
-async def test_it_fails_as_told_and_only_where_and_as_often_as_told(
-    api: CarrierApi, status: int, code: int
+async def test_faults_apply_only_to_the_chosen_path_and_number_of_requests(
+    api: TwilioRestSimulator, status: int, code: int
 ) -> None:
-    api.dials = CarrierApiDials(rest_status=status, rest_failures=1, rest_only="/Calls")
+    api.faults = TwilioRestFaults(rest_status=status, rest_failures=1, rest_path_contains="/Calls")
     await ask(api, lambda client: client.api.accounts(ACCOUNT_SID).fetch())
-    assert await refusal(api, lambda client: client.calls.list()) == (status, code)
+    assert await error_of(api, lambda client: client.calls.list()) == (status, code)
     assert await ask(api, lambda client: client.calls.list()) == []
-    assert [asked.status for asked in api.asked] == [200, status, 200]
+    assert [request.status for request in api.received_requests] == [200, status, 200]
 
 
-async def test_it_hangs_talks_garbage_and_breaks_off(api: CarrierApi) -> None:
-    call = entered(api)
+async def test_it_can_hang_send_html_and_cut_the_response(api: TwilioRestSimulator) -> None:
+    call = add_call(api)
     url = f"{api.base_url}/2010-04-01/Accounts/{ACCOUNT_SID}/Calls/{SID}.json"
     auth = {"Authorization": aiohttp.encode_basic_auth(ACCOUNT_SID, AUTH_TOKEN)}
     async with aiohttp.ClientSession(headers=auth) as http:
-        api.dials = CarrierApiDials(rest_garbage=True)
+        api.faults = TwilioRestFaults(rest_html=True)
         async with http.get(url) as got:
             assert got.status == 200 and "Bad gateway" in await got.text()
-        api.dials = CarrierApiDials(rest_hang=True)
+        api.faults = TwilioRestFaults(rest_hang=True)
         with pytest.raises(TimeoutError):
             await http.get(url, timeout=aiohttp.ClientTimeout(total=0.2))
-        api.dials = CarrierApiDials(rest_cut=True)
+        api.faults = TwilioRestFaults(rest_truncate=True)
         with pytest.raises(aiohttp.ClientError):
             async with http.post(url, data={"Status": "completed"}) as got:
                 await got.read()
-        assert call.status == "completed", "it was done all the same"
+        assert call.status == "completed", "the request was processed"
 
 
 # Numbers
 
 
-async def test_a_number_is_found_and_its_addresses_are_changed(api: CarrierApi) -> None:
+async def test_a_number_is_listed_and_updated(api: TwilioRestSimulator) -> None:
     api.numbers[PERSON] = replace(api.numbers[NUMBER], phone_number=PERSON, sid="PN" + "7" * 32)
     (number,) = await ask(api, lambda client: client.incoming_phone_numbers.list(phone_number=NUMBER))
     assert (number.phone_number, number.voice_url, number.voice_method) == (NUMBER, DEMO_URL, "POST")
@@ -172,13 +175,13 @@ async def test_a_number_is_found_and_its_addresses_are_changed(api: CarrierApi) 
         ),
     )
     fetched = await ask(api, lambda client: client.incoming_phone_numbers(number.sid).fetch())
-    for each in (changed, fetched):
-        assert (each.voice_url, each.voice_method) == (f"{PUBLIC}/twilio/voice", "GET")
-        assert (each.voice_fallback_url, each.status_callback) == (
+    for resource in (changed, fetched):
+        assert (resource.voice_url, resource.voice_method) == (f"{PUBLIC}/twilio/voice", "GET")
+        assert (resource.voice_fallback_url, resource.status_callback) == (
             f"{PUBLIC}/fallback",
             f"{PUBLIC}/twilio/status",
         )
-        assert each.friendly_name == "Front desk" and each.capabilities["voice"]
+        assert resource.friendly_name == "Front desk" and resource.capabilities["voice"]
     assert len(await ask(api, lambda client: client.incoming_phone_numbers.list())) == 2
     assert await ask(api, lambda client: client.incoming_phone_numbers.list(phone_number="+4930")) == []
 
@@ -187,7 +190,7 @@ def change_number(client: Client, *, sid: str, **changes: str) -> Any:
     return client.incoming_phone_numbers(sid).update(**changes)
 
 
-async def test_a_number_takes_neither_a_wrong_address_nor_a_wrong_method(api: CarrierApi) -> None:
+async def test_a_number_rejects_an_invalid_url_and_an_invalid_method(api: TwilioRestSimulator) -> None:
     sid = api.numbers[NUMBER].sid
     for changes, code in (
         ({"voice_url": "not a url"}, 21402),
@@ -195,56 +198,66 @@ async def test_a_number_takes_neither_a_wrong_address_nor_a_wrong_method(api: Ca
         ({"voice_method": "PUT"}, 21403),
     ):
         change = partial(change_number, sid=sid, **changes)
-        assert await refusal(api, change) == (400, code)
+        assert await error_of(api, change) == (400, code)
     assert api.numbers[NUMBER].voice_url == DEMO_URL
     cleared = await ask(api, lambda client: client.incoming_phone_numbers(sid).update(voice_url=""))
     assert cleared.voice_url == ""
 
 
-# The book of calls
+# Calls
 
 
-async def test_a_call_is_shown_as_twilio_shows_it_and_its_price_comes_late(api: CarrierApi) -> None:
-    call = entered(api, started_at=datetime(2026, 8, 18, 9, 30, tzinfo=UTC))
-    shown = await ask(api, lambda client: client.calls(SID).fetch())
-    assert (shown.status, shown.direction, shown._from, shown.to) == (
+async def test_a_call_has_twilios_format_and_its_price_comes_later(api: TwilioRestSimulator) -> None:
+    call = add_call(api, started_at=datetime(2026, 8, 18, 9, 30, tzinfo=UTC))
+    fetched = await ask(api, lambda client: client.calls(SID).fetch())
+    assert (fetched.status, fetched.direction, fetched._from, fetched.to) == (
         "in-progress",
         "inbound",
         CALLER,
         NUMBER,
     )
-    assert shown.start_time == datetime(2026, 8, 18, 9, 30, tzinfo=UTC)
-    assert (shown.end_time, shown.duration, shown.price, shown.answered_by) == (None, None, None, None)
-    assert call.shown()["start_time"] == "Tue, 18 Aug 2026 09:30:00 +0000"
-    api.moved(call, News("completed", 61))
-    over = await ask(api, lambda client: client.calls(SID).fetch())
-    assert (over.status, over.duration, over.price, over.price_unit) == ("completed", "61", None, "USD")
-    api.bill(SID)
+    assert fetched.start_time == datetime(2026, 8, 18, 9, 30, tzinfo=UTC)
+    assert (fetched.end_time, fetched.duration, fetched.price, fetched.answered_by) == (
+        None,
+        None,
+        None,
+        None,
+    )
+    assert call.to_json()["start_time"] == "Tue, 18 Aug 2026 09:30:00 +0000"
+    api.update_status(call, StatusUpdate("completed", 61))
+    ended_call = await ask(api, lambda client: client.calls(SID).fetch())
+    assert (ended_call.status, ended_call.duration, ended_call.price, ended_call.price_unit) == (
+        "completed",
+        "61",
+        None,
+        "USD",
+    )
+    api.set_price(SID)
     billed = await ask(api, lambda client: client.calls(SID).fetch())
-    assert billed.price == "-0.01700", "61 s are two minutes"
-    api.bill(SID, "-0.04000")
+    assert billed.price == "-0.01700", "61 s are two started minutes"
+    api.set_price(SID, "-0.04000")
     assert call.price == Decimal("-0.04")
-    api.moved(call, News("failed"))
-    assert call.status == "completed", "a terminal status stays"
+    api.update_status(call, StatusUpdate("failed"))
+    assert call.status == "completed", "a terminal status never changes"
 
 
-async def test_a_bill_comes_by_itself_when_it_is_told_to(api: CarrierApi) -> None:
-    api.dials = CarrierApiDials(price_after_s=0.01)
-    call = entered(api, direction="outbound-api")
-    api.moved(call, News("completed", 60))
+async def test_the_price_is_set_after_the_configured_delay(api: TwilioRestSimulator) -> None:
+    api.faults = TwilioRestFaults(price_delay_seconds=0.01)
+    call = add_call(api, direction="outbound-api")
+    api.update_status(call, StatusUpdate("completed", 60))
     assert call.price is None
     await api.until(lambda: call.price is not None)
-    assert call.shown()["price"] == "-0.01400"
-    unanswered = entered(api, "CA" + "b" * 32, status="ringing")
-    api.moved(unanswered, News("busy"))
+    assert call.to_json()["price"] == "-0.01400"
+    unanswered = add_call(api, "CA" + "b" * 32, status="ringing")
+    api.update_status(unanswered, StatusUpdate("busy"))
     await api.until(lambda: unanswered.price is not None)
-    assert (unanswered.shown()["price"], unanswered.shown()["duration"]) == ("0.00000", None)
+    assert (unanswered.to_json()["price"], unanswered.to_json()["duration"]) == ("0.00000", None)
 
 
-async def test_calls_are_listed_newest_first_by_page_and_by_filter(api: CarrierApi) -> None:
+async def test_calls_are_listed_newest_first_with_pages_and_filters(api: TwilioRestSimulator) -> None:
     day = datetime(2026, 11, 20, 12, tzinfo=UTC)
     for number in range(7):
-        entered(
+        add_call(
             api,
             f"CA{number:032d}",
             started_at=day + timedelta(days=number),
@@ -253,8 +266,8 @@ async def test_calls_are_listed_newest_first_by_page_and_by_filter(api: CarrierA
         )
 
     async def listed(**filters: Any) -> list[int]:
-        found = await ask(api, lambda client: client.calls.list(**filters))
-        return [int(call.sid[2:]) for call in found]
+        calls = await ask(api, lambda client: client.calls.list(**filters))
+        return [int(call.sid[2:]) for call in calls]
 
     assert await listed(page_size=3) == [6, 5, 4, 3, 2, 1, 0]
     assert await listed(page_size=3, limit=4) == [6, 5, 4, 3]
@@ -264,7 +277,7 @@ async def test_calls_are_listed_newest_first_by_page_and_by_filter(api: CarrierA
     assert await listed(start_time_before=day + timedelta(days=1)) == [1, 0]
     assert await listed(start_time=day + timedelta(days=2, hours=3)) == [2]
     assert await listed(end_time_after=day) == []
-    assert await refusal(api, lambda client: client.calls.list(start_time="yesterday")) == (400, 20001)
+    assert await error_of(api, lambda client: client.calls.list(start_time="yesterday")) == (400, 20001)
     url = f"{api.base_url}/2010-04-01/Accounts/{ACCOUNT_SID}/Calls.json?PageSize=3&Page=1&Status=completed"
     auth = {"Authorization": aiohttp.encode_basic_auth(ACCOUNT_SID, AUTH_TOKEN)}
     async with aiohttp.ClientSession(headers=auth) as http:
@@ -278,8 +291,8 @@ async def test_calls_are_listed_newest_first_by_page_and_by_filter(api: CarrierA
             assert got.status == 400
 
 
-async def test_what_cannot_be_done_to_a_call_is_refused(api: CarrierApi) -> None:
-    call = entered(api)
+async def test_invalid_updates_of_a_call_are_rejected(api: TwilioRestSimulator) -> None:
+    call = add_call(api)
     for changes, code in (
         ({"status": "busy"}, 21218),
         ({"twiml": "<Response/>", "url": PUBLIC}, 21218),
@@ -287,42 +300,44 @@ async def test_what_cannot_be_done_to_a_call_is_refused(api: CarrierApi) -> None
         ({"url": "nowhere"}, 21205),
         ({"url": PUBLIC, "method": "PUT"}, 21205),
     ):
-        assert await refusal(api, update(**changes)) == (400, code)
+        assert await error_of(api, update(**changes)) == (400, code)
     unchanged = await ask(api, update(status="canceled"))
-    assert unchanged.status == "in-progress", "only what still rings can be canceled"
+    assert unchanged.status == "in-progress", "only a ringing call can be canceled"
     done = await ask(api, update(status="completed"))
-    assert done.status == "completed" and call.is_over, "nobody carries it: it just ends"
+    assert done.status == "completed" and call.is_over, "no process runs it: it just ends"
     for changes in ({"status": "completed"}, {"twiml": "<Response/>"}):
-        assert await refusal(api, update(**changes)) == (400, 21220)
-    entered(api, status="ringing", direction="outbound-api")
-    assert await refusal(api, update(twiml="<Response/>")) == (400, 21220)
+        assert await error_of(api, update(**changes)) == (400, 21220)
+    add_call(api, status="ringing", direction="outbound-api")
+    assert await error_of(api, update(twiml="<Response/>")) == (400, 21220)
 
 
-# Calls that the simulated carrier carries, here or in another process
+# Calls that the simulator runs, in this process or in another one
 
 
-@pytest.fixture(params=["here", "relayed"])
-def exchange(request: pytest.FixtureRequest, api: CarrierApi) -> Exchange:
-    if request.param == "here":
+@pytest.fixture(params=["local", "remote"])
+def registry(request: pytest.FixtureRequest, api: TwilioRestSimulator) -> CallRegistry:
+    if request.param == "local":
         return api
-    return RemoteExchange(api.base_url, ACCOUNT_SID, AUTH_TOKEN)
+    return RemoteCallRegistry(api.base_url, ACCOUNT_SID, AUTH_TOKEN)
 
 
 @contextlib.asynccontextmanager
 async def call_of(
-    side: FarSide, exchange: Exchange, *, dials: CarrierDials | None = None
-) -> AsyncIterator[asyncio.Task[CallRecord]]:
-    carrier = Carrier(
+    side: FakeServer, registry: CallRegistry, *, faults: TwilioFaults | None = None
+) -> AsyncIterator[asyncio.Task[TwilioCallRecord]]:
+    simulator = TwilioSimulator(
         side.base_url,
         public_url=PUBLIC,
         account_sid=ACCOUNT_SID,
         auth_token=AUTH_TOKEN,
-        limit_s=10,
-        exchange=exchange,
+        limit_seconds=10,
+        registry=registry,
     )
     side.refuse_unsigned = False
     calling = asyncio.create_task(
-        carrier.place_call([StayOnTheLine(8)], call_sid=SID, to_number=NUMBER, dials=dials or CarrierDials())
+        simulator.place_call(
+            [WaitForHangup(8)], call_sid=SID, to_number=NUMBER, faults=faults or TwilioFaults()
+        )
     )
     try:
         yield calling
@@ -331,190 +346,195 @@ async def call_of(
         await asyncio.gather(calling, return_exceptions=True)
 
 
-def streaming(api: CarrierApi, side: FarSide) -> Callable[[], object]:
+def streaming(api: TwilioRestSimulator, side: FakeServer) -> Callable[[], object]:
     return lambda: SID in api.calls and api.call(SID).status == "in-progress" and side.socket is not None
 
 
-async def met(api: CarrierApi, condition: Callable[[], object]) -> None:
-    """The far side has no noticeboard of its own: look often, with a deadline."""
+async def wait_for(api: TwilioRestSimulator, condition: Callable[[], object]) -> None:
+    """The fake server does not notify of changes: poll, with a deadline."""
     async with asyncio.timeout(5):
         while not condition():
             await asyncio.sleep(0.01)
 
 
-async def test_hanging_up_ends_the_stream_with_stop_and_the_call_with_a_callback(
-    api: CarrierApi, exchange: Exchange, far_side: FarSide
+async def test_status_completed_ends_the_stream_with_stop_and_the_call_with_a_callback(
+    api: TwilioRestSimulator, registry: CallRegistry, fake_server: FakeServer
 ) -> None:
-    async with call_of(far_side, exchange) as calling:
-        await met(api, streaming(api, far_side))
+    async with call_of(fake_server, registry) as calling:
+        await wait_for(api, streaming(api, fake_server))
         answer = await ask(api, update(status="completed"))
         assert answer.sid == SID
         record = await asyncio.wait_for(calling, 5)
-    assert (record.ended_by, record.final_status, record.errors) == ("carrier", "completed", [])
-    assert far_side.socket is not None and far_side.socket.received[-1]["event"] == "stop"
-    assert far_side.params("/twilio/after") == [], "nobody is asked what comes next"
-    (status,) = far_side.params("/twilio/status")
+    assert (record.ended_by, record.final_status, record.errors) == ("rest-api", "completed", [])
+    assert fake_server.socket is not None and fake_server.socket.received[-1]["event"] == "stop"
+    assert fake_server.params("/twilio/after") == [], "the action URL is not requested"
+    (status,) = fake_server.params("/twilio/status")
     assert (status["CallStatus"], status["SequenceNumber"]) == ("completed", "0")
     await api.until(lambda: api.call(SID).is_over)
     assert (api.call(SID).status, api.call(SID).direction) == ("completed", "inbound")
     assert api.call(SID).duration == int(status["CallDuration"]) == 1
     assert api.call(SID).phone_number_sid == api.numbers[NUMBER].sid
-    assert await refusal(api, update(status="completed")) == (400, 21220)
+    assert await error_of(api, update(status="completed")) == (400, 21220)
 
 
-async def test_new_twiml_takes_the_call_from_the_stream_and_its_dial_asks_the_action(
-    api: CarrierApi, exchange: Exchange, far_side: FarSide
+async def test_new_twiml_ends_the_stream_and_its_dial_requests_the_action_url(
+    api: TwilioRestSimulator, registry: CallRegistry, fake_server: FakeServer
 ) -> None:
-    far_side.documents["/twilio/whisper"] = "<Response><Say>A caller for you.</Say></Response>"
+    fake_server.documents["/twilio/whisper"] = "<Response><Say>A caller for you.</Say></Response>"
     twiml = (
         f'<Response><Say>One moment.</Say><Dial action="{PUBLIC}/twilio/after?dialed=1">'
         f'<Number url="{PUBLIC}/twilio/whisper">{PERSON}</Number></Dial></Response>'
     )
-    dials = CarrierDials(dial_status="completed", dial_s=0.05)
-    async with call_of(far_side, exchange, dials=dials) as calling:
-        await met(api, streaming(api, far_side))
+    faults = TwilioFaults(dial_status="completed", dial_talk_seconds=0.05)
+    async with call_of(fake_server, registry, faults=faults) as calling:
+        await wait_for(api, streaming(api, fake_server))
         await ask(api, update(twiml=twiml))
         record = await asyncio.wait_for(calling, 5)
-    assert far_side.socket is not None and far_side.socket.received[-1]["event"] == "stop"
+    assert fake_server.socket is not None and fake_server.socket.received[-1]["event"] == "stop"
     assert (record.spoken_by_twilio, record.dialed) == (["One moment."], [PERSON])
     assert record.whispered == ["A caller for you."]
-    (after,) = far_side.params("/twilio/after")
+    (after,) = fake_server.params("/twilio/after")
     assert (after["DialCallStatus"], after["DialCallDuration"], after["CallStatus"]) == (
         "completed",
         "1",
         "in-progress",
     )
-    (whisper,) = far_side.params("/twilio/whisper")
+    (whisper,) = fake_server.params("/twilio/whisper")
     assert (whisper["ParentCallSid"], whisper["Direction"], whisper["To"]) == (SID, "outbound-dial", PERSON)
     legs = await ask(api, lambda client: client.calls.list(parent_call_sid=SID))
     assert [(leg.sid, leg.status, leg.duration) for leg in legs] == [(after["DialCallSid"], "completed", "1")]
     await api.until(lambda: api.call(SID).is_over)
 
 
-async def test_a_person_who_does_not_answer_is_told_to_the_action(
-    api: CarrierApi, exchange: Exchange, far_side: FarSide
+async def test_a_dialed_party_that_does_not_answer_is_reported_to_the_action_url(
+    api: TwilioRestSimulator, registry: CallRegistry, fake_server: FakeServer
 ) -> None:
-    async with call_of(far_side, exchange, dials=CarrierDials(dial_status="no-answer")) as calling:
-        await met(api, streaming(api, far_side))
+    async with call_of(fake_server, registry, faults=TwilioFaults(dial_status="no-answer")) as calling:
+        await wait_for(api, streaming(api, fake_server))
         await ask(api, update(twiml=DIAL))
         await asyncio.wait_for(calling, 5)
-    (after,) = far_side.params("/twilio/after")
+    (after,) = fake_server.params("/twilio/after")
     assert (after["DialCallStatus"], after["DialCallDuration"]) == ("no-answer", "0")
 
 
-async def test_a_call_can_be_sent_to_an_address_and_ended_in_the_middle_of_a_dial(
-    api: CarrierApi, exchange: Exchange, far_side: FarSide
+async def test_a_call_can_be_redirected_to_a_url_and_ended_during_a_dial(
+    api: TwilioRestSimulator, registry: CallRegistry, fake_server: FakeServer
 ) -> None:
-    far_side.documents["/elsewhere"] = f"<Response><Dial>{PERSON}</Dial><Say>Too late.</Say></Response>"
-    async with call_of(far_side, exchange, dials=CarrierDials(dial_s=8)) as calling:
-        await met(api, streaming(api, far_side))
+    fake_server.documents["/elsewhere"] = f"<Response><Dial>{PERSON}</Dial><Say>Too late.</Say></Response>"
+    async with call_of(fake_server, registry, faults=TwilioFaults(dial_talk_seconds=8)) as calling:
+        await wait_for(api, streaming(api, fake_server))
         await ask(api, update(url=f"{PUBLIC}/elsewhere"))
-        await api.until(lambda: any(call.direction == "outbound-dial" for call in api.live()))
+        await api.until(lambda: any(call.direction == "outbound-dial" for call in api.active_calls()))
         await ask(api, update(status="completed"))
         record = await asyncio.wait_for(calling, 5)
-    assert (record.dialed, record.spoken_by_twilio, record.ended_by) == ([PERSON], [], "carrier")
-    await api.until(lambda: api.live() == [])
+    assert (record.dialed, record.spoken_by_twilio, record.ended_by) == ([PERSON], [], "rest-api")
+    await api.until(lambda: api.active_calls() == [])
 
 
-async def test_a_rejected_call_never_was_in_progress(
-    api: CarrierApi, exchange: Exchange, far_side: FarSide
+async def test_a_rejected_call_is_never_in_progress(
+    api: TwilioRestSimulator, registry: CallRegistry, fake_server: FakeServer
 ) -> None:
-    far_side.documents["/twilio/voice"] = "<Response><Reject reason='busy'/></Response>"
-    async with call_of(far_side, exchange) as calling:
+    fake_server.documents["/twilio/voice"] = "<Response><Reject reason='busy'/></Response>"
+    async with call_of(fake_server, registry) as calling:
         await asyncio.wait_for(calling, 5)
     await api.until(lambda: api.call(SID).is_over)
     assert (api.call(SID).status, api.call(SID).started_at) == ("busy", None)
 
 
-async def test_a_carrier_that_is_gone_leaves_no_live_call(api: CarrierApi, far_side: FarSide) -> None:
-    exchange = RemoteExchange(api.base_url, ACCOUNT_SID, AUTH_TOKEN)
-    async with call_of(far_side, exchange) as calling:
-        await met(api, streaming(api, far_side))
+async def test_a_lost_connection_leaves_no_active_call(
+    api: TwilioRestSimulator, fake_server: FakeServer
+) -> None:
+    registry = RemoteCallRegistry(api.base_url, ACCOUNT_SID, AUTH_TOKEN)
+    async with call_of(fake_server, registry) as calling:
+        await wait_for(api, streaming(api, fake_server))
         calling.cancel()
         await api.until(lambda: api.call(SID).is_over)
 
 
-async def test_without_the_api_a_call_goes_on_and_says_so(far_side: FarSide) -> None:
+async def test_without_the_registry_a_call_continues_and_records_an_error(fake_server: FakeServer) -> None:
     async def hang_up(socket: Any) -> None:
         await socket.next("start")
 
-    far_side.handler = hang_up
-    for exchange in (
-        RemoteExchange("http://127.0.0.1:1", ACCOUNT_SID, AUTH_TOKEN),
-        RemoteExchange(far_side.base_url, ACCOUNT_SID, AUTH_TOKEN),  # somebody else
+    fake_server.handler = hang_up
+    for registry in (
+        RemoteCallRegistry("http://127.0.0.1:1", ACCOUNT_SID, AUTH_TOKEN),
+        RemoteCallRegistry(fake_server.base_url, ACCOUNT_SID, AUTH_TOKEN),  # not a registry
     ):
-        async with call_of(far_side, exchange) as calling:
+        async with call_of(fake_server, registry) as calling:
             record = await asyncio.wait_for(calling, 5)
         assert (record.ended_by, [error.code for error in record.errors]) == ("server", [0])
         assert "does not know this call" in record.errors[0].text
 
 
-async def test_a_relay_needs_the_accounts_token_and_its_own_account(api: CarrierApi) -> None:
-    facts = CallFacts(SID, ACCOUNT_SID, CALLER, NUMBER)
+async def test_the_registry_requires_the_accounts_sid_and_token(api: TwilioRestSimulator) -> None:
+    details = CallDetails(SID, ACCOUNT_SID, CALLER, NUMBER)
 
-    def never(order: Order) -> None:
-        raise AssertionError(order)
+    def fail(command: Command) -> None:
+        raise AssertionError(command)
 
     for token, account in (("wrong", ACCOUNT_SID), (AUTH_TOKEN, "AC" + "0" * 32)):
-        with pytest.raises(NoExchange):
-            relay = RemoteExchange(api.base_url, ACCOUNT_SID, token)
-            await relay.connect(replace(facts, account_sid=account), never)
+        with pytest.raises(RegistryUnavailable):
+            registry = RemoteCallRegistry(api.base_url, ACCOUNT_SID, token)
+            await registry.connect(replace(details, account_sid=account), fail)
     assert not api.calls
 
 
-async def test_nonsense_on_the_relay_is_passed_over(api: CarrierApi) -> None:
+async def test_the_registry_ignores_invalid_messages(api: TwilioRestSimulator) -> None:
     auth = {"Authorization": aiohttp.encode_basic_auth(ACCOUNT_SID, AUTH_TOKEN)}
     async with (
         aiohttp.ClientSession(headers=auth) as http,
-        http.ws_connect(api.base_url + LINES_PATH) as ws,
+        http.ws_connect(api.base_url + REGISTRY_PATH) as ws,
     ):
-        await ws.send_json(to_wire(CallFacts(SID, ACCOUNT_SID, CALLER, NUMBER)))
+        await ws.send_json(to_json(CallDetails(SID, ACCOUNT_SID, CALLER, NUMBER)))
         assert await ws.receive_json() == {"known": True}
-        for text in ("{", "[]", '{"status":1}', json.dumps(to_wire(News("dreaming")))):
+        for text in ("{", "[]", '{"status":1}', json.dumps(to_json(StatusUpdate("dreaming")))):
             await ws.send_str(text)
-        await ws.send_json(to_wire(News("in-progress")))
+        await ws.send_json(to_json(StatusUpdate("in-progress")))
         await api.until(lambda: api.call(SID).status == "in-progress")
         await ask(api, update(url=f"{PUBLIC}/x", method="GET"))
         assert await ws.receive_json() == {"order": "url", "url": f"{PUBLIC}/x", "method": "GET"}
     await api.until(lambda: api.call(SID).is_over)
     async with aiohttp.ClientSession(headers=auth) as http:
         for text in ("{", '{"sid":"CA1"}', "[]", '{"sid":"CA1","more":"x"}'):
-            async with http.ws_connect(api.base_url + LINES_PATH) as ws:
+            async with http.ws_connect(api.base_url + REGISTRY_PATH) as ws:
                 await ws.send_str(text)
                 assert (await ws.receive()).data == 1008
 
 
-@pytest.mark.parametrize("order", [EndCall("canceled"), ObeyTwiml("<Response/>"), ObeyUrl(PUBLIC, "GET")])
-def test_an_order_survives_the_wire(order: Order) -> None:
-    assert order_from_wire(order_to_wire(order)) == order
+@pytest.mark.parametrize("command", [EndCall("canceled"), RunTwiml("<Response/>"), FetchTwiml(PUBLIC, "GET")])
+def test_a_command_survives_serialization(command: Command) -> None:
+    assert command_from_json(command_to_json(command)) == command
 
 
-def test_the_wire_knows_what_it_knows() -> None:
-    facts, news = CallFacts("CA1", "AC1", CALLER, NUMBER), News("completed", 3, "human")
-    assert (facts_from_wire(to_wire(facts)), news_from_wire(to_wire(news))) == (facts, news)
-    assert order_from_wire({"order": "dance"}) is None and news_from_wire({}) is None
+def test_details_and_status_updates_survive_serialization() -> None:
+    details, update = CallDetails("CA1", "AC1", CALLER, NUMBER), StatusUpdate("completed", 3, "human")
+    assert (details_from_json(to_json(details)), status_update_from_json(to_json(update))) == (
+        details,
+        update,
+    )
+    assert command_from_json({"order": "dance"}) is None and status_update_from_json({}) is None
 
 
-# Calls that the account places
+# Outbound calls
 
 
 @pytest.fixture
-async def calling_out(far_side: FarSide) -> AsyncIterator[CarrierApi]:
-    dials = CarrierApiDials(ring_s=0.02, detection_s=0.02)
-    far_side.refuse_unsigned = False
-    api = CarrierApi(server_url=far_side.base_url, public_url=PUBLIC, dials=dials)
-    api.script = [Pause(20), HangUp()]
+async def outbound_api(fake_server: FakeServer) -> AsyncIterator[TwilioRestSimulator]:
+    faults = TwilioRestFaults(ring_seconds=0.02, detection_seconds=0.02)
+    fake_server.refuse_unsigned = False
+    api = TwilioRestSimulator(server_url=fake_server.base_url, public_url=PUBLIC, faults=faults)
+    api.callee_script = [Pause(20), HangUp()]
     async with api:
         yield api
 
 
-EVERYTHING = ["initiated", "ringing", "answered", "completed"]
+ALL_EVENTS = ["initiated", "ringing", "answered", "completed"]
 PLACE: dict[str, Any] = {
     "to": PERSON,
     "from_": NUMBER,
     "url": f"{PUBLIC}/twilio/voice",
     "status_callback": f"{PUBLIC}/twilio/status",
-    "status_callback_event": EVERYTHING,
+    "status_callback_event": ALL_EVENTS,
 }
 
 
@@ -522,26 +542,26 @@ def place(form: dict[str, Any]) -> Ask:
     return lambda client: client.calls.create(**form)
 
 
-async def placed(api: CarrierApi, **changes: Any) -> Call:
+async def placed(api: TwilioRestSimulator, **changes: Any) -> Call:
     answer = await ask(api, place(PLACE | changes))
     assert (answer.status, answer.direction, answer.to) == ("queued", "outbound-api", PERSON)
     return api.call(answer.sid)
 
 
-async def over(api: CarrierApi, call: Call) -> CallRecord:
+async def ended(api: TwilioRestSimulator, call: Call) -> TwilioCallRecord:
     await api.until(lambda: any(record.call_sid == call.sid for record in api.records))
     assert call.is_over
     return next(record for record in api.records if record.call_sid == call.sid)
 
 
-async def test_a_call_is_placed_answered_and_streamed_and_each_step_called_back(
-    calling_out: CarrierApi, far_side: FarSide
+async def test_an_outbound_call_is_answered_streamed_and_sends_all_status_callbacks(
+    outbound_api: TwilioRestSimulator, fake_server: FakeServer
 ) -> None:
-    call = await placed(calling_out)
-    record = await over(calling_out, call)
+    call = await placed(outbound_api)
+    record = await ended(outbound_api, call)
     assert (record.errors, record.ended_by, call.status) == ([], "caller", "completed")
-    assert far_side.socket is not None and far_side.socket.received[-1]["event"] == "stop"
-    (voice,) = far_side.params("/twilio/voice")
+    assert fake_server.socket is not None and fake_server.socket.received[-1]["event"] == "stop"
+    (voice,) = fake_server.params("/twilio/voice")
     assert (voice["Direction"], voice["CallStatus"], voice["From"], voice["To"]) == (
         "outbound-api",
         "in-progress",
@@ -549,105 +569,115 @@ async def test_a_call_is_placed_answered_and_streamed_and_each_step_called_back(
         PERSON,
     )
     assert "AnsweredBy" not in voice
-    told = sorted(far_side.params("/twilio/status"), key=lambda form: int(form["SequenceNumber"]))
-    assert [form["CallStatus"] for form in told] == ["initiated", "ringing", "in-progress", "completed"]
-    assert (told[-1]["CallDuration"], told[-1]["SipResponseCode"]) == ("1", "200")
-    assert "CallDuration" not in told[0]
+    callbacks = sorted(fake_server.params("/twilio/status"), key=lambda form: int(form["SequenceNumber"]))
+    assert [form["CallStatus"] for form in callbacks] == ["initiated", "ringing", "in-progress", "completed"]
+    assert (callbacks[-1]["CallDuration"], callbacks[-1]["SipResponseCode"]) == ("1", "200")
+    assert "CallDuration" not in callbacks[0]
     assert call.started_at is not None and call.duration == 1
 
 
-async def test_requests_of_a_placed_call_are_signed(calling_out: CarrierApi, far_side: FarSide) -> None:
-    await over(calling_out, await placed(calling_out))
-    for path, form, request in far_side.requests:
+async def test_requests_of_an_outbound_call_are_signed(
+    outbound_api: TwilioRestSimulator, fake_server: FakeServer
+) -> None:
+    await ended(outbound_api, await placed(outbound_api))
+    for path, form, request in fake_server.requests:
         expected = sign(AUTH_TOKEN, PUBLIC + request.raw_path, form)
         assert request.headers["X-Twilio-Signature"] == expected, path
 
 
-async def test_a_placed_call_obeys_the_twiml_it_was_given(calling_out: CarrierApi, far_side: FarSide) -> None:
-    call = await placed(calling_out, url=None, twiml="<Response><Say>Hello.</Say></Response>")
-    record = await over(calling_out, call)
-    assert record.spoken_by_twilio == ["Hello."] and far_side.params("/twilio/voice") == []
+async def test_an_outbound_call_executes_the_twiml_of_the_request(
+    outbound_api: TwilioRestSimulator, fake_server: FakeServer
+) -> None:
+    call = await placed(outbound_api, url=None, twiml="<Response><Say>Hello.</Say></Response>")
+    record = await ended(outbound_api, call)
+    assert record.spoken_by_twilio == ["Hello."] and fake_server.params("/twilio/voice") == []
 
 
 @pytest.mark.parametrize(("outcome", "sip"), [("busy", "486"), ("no-answer", "487"), ("failed", "404")])
-async def test_who_does_not_answer_is_called_back_and_costs_no_time(
-    calling_out: CarrierApi, far_side: FarSide, outcome: str, sip: str
+async def test_an_unanswered_call_sends_a_callback_and_has_no_duration(
+    outbound_api: TwilioRestSimulator, fake_server: FakeServer, outcome: str, sip: str
 ) -> None:
-    calling_out.dials = CarrierApiDials(ring_s=0.02, outcome=outcome)
-    call = await placed(calling_out, status_callback_event=["completed"])
-    await over(calling_out, call)
-    (told,) = far_side.params("/twilio/status")
-    assert (told["CallStatus"], told["SipResponseCode"], told["SequenceNumber"]) == (outcome, sip, "0")
-    assert "CallDuration" not in told and far_side.params("/twilio/voice") == []
+    outbound_api.faults = TwilioRestFaults(ring_seconds=0.02, outcome=outcome)
+    call = await placed(outbound_api, status_callback_event=["completed"])
+    await ended(outbound_api, call)
+    (callback,) = fake_server.params("/twilio/status")
+    assert (callback["CallStatus"], callback["SipResponseCode"], callback["SequenceNumber"]) == (
+        outcome,
+        sip,
+        "0",
+    )
+    assert "CallDuration" not in callback and fake_server.params("/twilio/voice") == []
     assert (call.status, call.duration, call.started_at) == (outcome, None, None)
 
 
-async def test_a_call_rings_no_longer_than_its_timeout(calling_out: CarrierApi) -> None:
-    calling_out.dials = CarrierApiDials(ring_s=30)
-    call = await placed(calling_out, timeout=0)
-    await over(calling_out, call)
+async def test_a_call_rings_no_longer_than_its_timeout(outbound_api: TwilioRestSimulator) -> None:
+    outbound_api.faults = TwilioRestFaults(ring_seconds=30)
+    call = await placed(outbound_api, timeout=0)
+    await ended(outbound_api, call)
     assert call.status == "no-answer"
 
 
 @pytest.mark.parametrize("status", ["canceled", "completed"])
 async def test_a_ringing_call_can_be_canceled(
-    calling_out: CarrierApi, far_side: FarSide, status: str
+    outbound_api: TwilioRestSimulator, fake_server: FakeServer, status: str
 ) -> None:
-    calling_out.dials = CarrierApiDials(ring_s=8)
-    call = await placed(calling_out)
-    await calling_out.until(lambda: call.status == "ringing")
-    await ask(calling_out, update(call.sid, status=status))
-    await over(calling_out, call)
-    assert call.status == "canceled" and far_side.params("/twilio/voice") == []
-    assert "canceled" in {form["CallStatus"] for form in far_side.params("/twilio/status")}
+    outbound_api.faults = TwilioRestFaults(ring_seconds=8)
+    call = await placed(outbound_api)
+    await outbound_api.until(lambda: call.status == "ringing")
+    await ask(outbound_api, update(call.sid, status=status))
+    await ended(outbound_api, call)
+    assert call.status == "canceled" and fake_server.params("/twilio/voice") == []
+    assert "canceled" in {form["CallStatus"] for form in fake_server.params("/twilio/status")}
 
 
 async def test_a_queued_call_is_canceled_without_a_callback(
-    calling_out: CarrierApi, far_side: FarSide
+    outbound_api: TwilioRestSimulator, fake_server: FakeServer
 ) -> None:
-    calling_out.dials = CarrierApiDials(api_never_rings=True)
-    call = await placed(calling_out)
-    await ask(calling_out, update(call.sid, status="canceled"))
-    await over(calling_out, call)
-    assert call.status == "canceled" and far_side.requests == []
+    outbound_api.faults = TwilioRestFaults(never_rings=True)
+    call = await placed(outbound_api)
+    await ask(outbound_api, update(call.sid, status="canceled"))
+    await ended(outbound_api, call)
+    assert call.status == "canceled" and fake_server.requests == []
 
 
-async def test_machine_detection_delays_the_twiml_and_rides_on_its_request(
-    calling_out: CarrierApi, far_side: FarSide
+async def test_machine_detection_delays_the_twiml_request_and_adds_answered_by(
+    outbound_api: TwilioRestSimulator, fake_server: FakeServer
 ) -> None:
-    calling_out.dials = replace(calling_out.dials, answered_by="machine_end_beep")
-    call = await placed(calling_out, machine_detection="DetectMessageEnd")
-    await over(calling_out, call)
-    (voice,) = far_side.params("/twilio/voice")
+    outbound_api.faults = replace(outbound_api.faults, answered_by="machine_end_beep")
+    call = await placed(outbound_api, machine_detection="DetectMessageEnd")
+    await ended(outbound_api, call)
+    (voice,) = fake_server.params("/twilio/voice")
     assert voice["AnsweredBy"] == call.answered_by == "machine_end_beep"
-    shown = await ask(calling_out, lambda client: client.calls(call.sid).fetch())
-    assert shown.answered_by == "machine_end_beep"
+    fetched = await ask(outbound_api, lambda client: client.calls(call.sid).fetch())
+    assert fetched.answered_by == "machine_end_beep"
 
 
-async def test_detection_beside_the_call_is_called_back(calling_out: CarrierApi, far_side: FarSide) -> None:
-    calling_out.dials = replace(calling_out.dials, answered_by="machine_start")
-    calling_out.script = [StayOnTheLine(8)]
+async def test_asynchronous_machine_detection_sends_a_callback(
+    outbound_api: TwilioRestSimulator, fake_server: FakeServer
+) -> None:
+    outbound_api.faults = replace(outbound_api.faults, answered_by="machine_start")
+    outbound_api.callee_script = [WaitForHangup(8)]
     call = await placed(
-        calling_out,
+        outbound_api,
         machine_detection="Enable",
         async_amd="true",
         async_amd_status_callback=f"{PUBLIC}/twilio/amd",
     )
-    await met(calling_out, lambda: far_side.params("/twilio/amd"))
-    (told,) = far_side.params("/twilio/amd")
-    assert told == {
+    await wait_for(outbound_api, lambda: fake_server.params("/twilio/amd"))
+    (callback,) = fake_server.params("/twilio/amd")
+    assert callback == {
         "CallSid": call.sid,
         "AccountSid": ACCOUNT_SID,
         "AnsweredBy": "machine_start",
         "MachineDetectionDuration": "20",
     }
-    (voice,) = far_side.params("/twilio/voice")
-    assert "AnsweredBy" not in voice, "the conversation had begun"
-    await ask(calling_out, update(call.sid, status="completed"))
-    await over(calling_out, call)
+    (voice,) = fake_server.params("/twilio/voice")
+    assert "AnsweredBy" not in voice, "detection ended after the first TwiML request"
+    await ask(outbound_api, update(call.sid, status="completed"))
+    await ended(outbound_api, call)
 
 
-async def test_what_cannot_be_called_is_refused(calling_out: CarrierApi) -> None:
+async def test_invalid_requests_for_a_call_are_rejected(outbound_api: TwilioRestSimulator) -> None:
     for changes, code in (
         ({"to": "hello"}, 21211),
         ({"to": ""}, 21201),
@@ -662,14 +692,14 @@ async def test_what_cannot_be_called_is_refused(calling_out: CarrierApi) -> None
         ({"machine_detection": "Maybe"}, 21218),
         ({"timeout": "long"}, 21218),
     ):
-        assert await refusal(calling_out, place(PLACE | changes)) == (400, code)
-    calling_out.account.type = "Trial"
-    assert await refusal(calling_out, place(PLACE)) == (400, 21219)
-    assert not calling_out.calls
+        assert await error_of(outbound_api, place(PLACE | changes)) == (400, code)
+    outbound_api.account.type = "Trial"
+    assert await error_of(outbound_api, place(PLACE)) == (400, 21219)
+    assert not outbound_api.calls
 
 
-async def test_nobody_outside_is_ever_called(far_side: FarSide) -> None:
-    async with CarrierApi(dials=CarrierApiDials(ring_s=0)) as api:
+async def test_no_host_outside_loopback_is_requested(fake_server: FakeServer) -> None:
+    async with TwilioRestSimulator(faults=TwilioRestFaults(ring_seconds=0)) as api:
         call = await placed(api, url="https://elsewhere.example.com/voice")
-        record = await over(api, call)
+        record = await ended(api, call)
     assert call.status == "failed" and set(record.error_codes) == {11205, 11200}

@@ -1,4 +1,4 @@
-"""The assistants that the stand-in for Vapi keeps, and the calls they take, over real HTTP and sockets."""
+"""Stored assistants of the Vapi simulator and their calls, over real HTTP and sockets."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from sandbox.tests.vapi.test_server import CLIPS, call_on, dials, energetic, post, request_body
-from sandbox.vapi.server import Assistant
+from sandbox.tests.vapi.test_server import CLIPS, call_on, energy_simulator, make_faults, post, request_body
+from sandbox.vapi.server import VapiSimulator
 
 KEY = {"Authorization": "Bearer sandbox-key", "User-Agent": "test/1"}
 FAST = {
@@ -29,7 +29,7 @@ FAST = {
 
 
 async def ask(
-    assistant: Assistant,
+    assistant: VapiSimulator,
     method: str,
     path: str,
     body: Any = None,
@@ -47,7 +47,7 @@ async def ask(
 
 @asynccontextmanager
 async def webhook() -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
-    """Somebody who runs every tool that is called."""
+    """A webhook server that returns a result for every tool call."""
     posted: list[dict[str, Any]] = []
 
     async def take(request: web.Request) -> web.Response:
@@ -55,7 +55,7 @@ async def webhook() -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
         posted.append(message)
         called = message.get("toolCallList", [])
         return web.json_response(
-            {"results": [{"toolCallId": each["id"], "result": "Done."} for each in called]}
+            {"results": [{"toolCallId": tool_call["id"], "result": "Done."} for tool_call in called]}
         )
 
     application = web.Application()
@@ -69,12 +69,12 @@ async def webhook() -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
         await runner.cleanup()
 
 
-async def test_an_assistant_is_made_shown_changed_and_listed() -> None:
-    async with energetic() as vapi:
+async def test_an_assistant_is_created_read_updated_and_listed() -> None:
+    async with energy_simulator() as vapi:
         status, made = await ask(vapi, "POST", "/assistant", FAST)
         assert status == 201 and made["id"] and made["createdAt"] == made["updatedAt"]
         assert await ask(vapi, "GET", f"/assistant/{made['id']}") == (200, made)
-        # An object that is named is replaced whole; the others stay.
+        # A nested object in the request is replaced as a whole; the others stay.
         change = {"transcriber": {"provider": "deepgram", "endpointing": 400}}
         status, changed = await ask(vapi, "PATCH", f"/assistant/{made['id']}", change)
         assert (status, changed["transcriber"], changed["voice"]) == (
@@ -85,12 +85,12 @@ async def test_an_assistant_is_made_shown_changed_and_listed() -> None:
         assert changed["createdAt"] == made["createdAt"]
         _, second = await ask(vapi, "POST", "/assistant", {"name": "Second"})
         _, listed = await ask(vapi, "GET", "/assistant")
-        assert [each["id"] for each in listed] == [second["id"], made["id"]]
+        assert [assistant["id"] for assistant in listed] == [second["id"], made["id"]]
         assert len((await ask(vapi, "GET", "/assistant", limit="1"))[1]) == 1
 
 
 @pytest.mark.parametrize(
-    ("body", "complaint"),
+    ("body", "message"),
     [
         ({"endpointing": 300}, "property endpointing should not exist"),
         ({"transcriber": {"provider": "deepgram", "endpointing": 501}}, "transcriber.endpointing must be"),
@@ -110,15 +110,13 @@ async def test_an_assistant_is_made_shown_changed_and_listed() -> None:
         ([], "body must be an object"),
     ],
 )
-async def test_an_assistant_that_the_documentation_does_not_allow_is_refused(
-    body: Any, complaint: str
-) -> None:
-    async with energetic() as vapi:
+async def test_it_rejects_undocumented_fields_and_values_of_an_assistant(body: Any, message: str) -> None:
+    async with energy_simulator() as vapi:
         status, answer = await ask(vapi, "POST", "/assistant", body)
-        assert status == 400 and any(complaint in words for words in answer["message"]), answer
-        mine = vapi.store.put(FAST)
-        assert (await ask(vapi, "PATCH", f"/assistant/{mine['id']}", body))[0] == 400
-        assert vapi.store.newest(9) == [mine]
+        assert status == 400 and any(message in text for text in answer["message"]), answer
+        assistant = vapi.assistant_store.put(FAST)
+        assert (await ask(vapi, "PATCH", f"/assistant/{assistant['id']}", body))[0] == 400
+        assert vapi.assistant_store.newest(9) == [assistant]
 
 
 @pytest.mark.parametrize(
@@ -131,8 +129,8 @@ async def test_an_assistant_that_the_documentation_does_not_allow_is_refused(
         ("GET", "/call"),
     ],
 )
-async def test_every_endpoint_wants_the_private_key_and_a_user_agent(method: str, path: str) -> None:
-    async with energetic() as vapi:
+async def test_every_endpoint_requires_the_private_key_and_a_user_agent(method: str, path: str) -> None:
+    async with energy_simulator() as vapi:
         public = KEY | {"Authorization": "Bearer public-key"}
         status, answer = await ask(vapi, method, path, {}, headers=public)
         assert status == 401 and "public key where the private one is needed" in answer["message"]
@@ -140,17 +138,17 @@ async def test_every_endpoint_wants_the_private_key_and_a_user_agent(method: str
         assert await ask(vapi, method, path, {}, headers=nameless) == (403, "error code: 1010")
 
 
-async def test_what_is_not_there_is_not_found_and_trouble_is_had_when_ordered() -> None:
-    async with energetic() as vapi:
+async def test_unknown_ids_are_not_found_and_rest_faults_apply() -> None:
+    async with energy_simulator() as vapi:
         for method, path in (("GET", "/assistant/x"), ("PATCH", "/assistant/x"), ("GET", "/call/x")):
             status, answer = await ask(vapi, method, path, {})
             assert (status, answer["statusCode"]) == (404, 404)
-    async with energetic(dials(rest_status=429)) as vapi:
+    async with energy_simulator(make_faults(rest_status=429)) as vapi:
         assert (await ask(vapi, "GET", "/assistant"))[0] == 429
 
 
 async def test_calls_are_listed_by_assistant_id_and_time() -> None:
-    async with energetic() as vapi:
+    async with energy_simulator() as vapi:
         _, first = await post(vapi, request_body())
         _, other = await post(vapi, request_body(assistantId="a-2"))
 
@@ -171,29 +169,38 @@ async def test_calls_are_listed_by_assistant_id_and_time() -> None:
         assert (await ask(vapi, "GET", "/call", colour="blue"))[0] == 400
 
 
-async def test_a_finished_call_shows_all_that_settles_after_its_end() -> None:
-    async with energetic() as vapi, call_on(vapi) as (client, call):
+async def test_an_ended_call_includes_the_facts_of_its_report() -> None:
+    async with energy_simulator() as vapi, call_on(vapi) as (client, call):
         await client.say("book_table")
         await vapi.until(lambda: call.answers)
-        await client.tell(type="end-call")
+        await client.send(type="end-call")
         await client.closed()
         await vapi.until(lambda: call.ended_at)
-        _, shown = await ask(vapi, "GET", f"/call/{call.id}")
-        assert (shown["status"], shown["endedReason"]) == ("ended", "customer-ended-call")
-        assert shown["startedAt"] < shown["endedAt"]
-        assert shown["costBreakdown"]["total"] == pytest.approx(shown["cost"])
-        assert {item["type"] for item in shown["costs"]} == {"transport", "stt", "model", "voice", "vapi"}
-        assert shown["costBreakdown"].keys() == {"transport", "stt", "llm", "tts", "vapi", "total"}
-        assert shown["messages"] == shown["artifact"]["messages"] != []
-        assert shown["analysis"]["successEvaluation"] == "true"
+        _, ended_call = await ask(vapi, "GET", f"/call/{call.id}")
+        assert (ended_call["status"], ended_call["endedReason"]) == ("ended", "customer-ended-call")
+        assert ended_call["startedAt"] < ended_call["endedAt"]
+        assert ended_call["costBreakdown"]["total"] == pytest.approx(ended_call["cost"])
+        assert {item["type"] for item in ended_call["costs"]} == {
+            "transport",
+            "stt",
+            "model",
+            "voice",
+            "vapi",
+        }
+        assert ended_call["costBreakdown"].keys() == {"transport", "stt", "llm", "tts", "vapi", "total"}
+        assert ended_call["messages"] == ended_call["artifact"]["messages"] != []
+        assert ended_call["analysis"]["successEvaluation"] == "true"
 
 
 async def test_a_stored_assistant_speaks_its_own_first_message() -> None:
-    async with energetic(dials(greets=True)) as vapi:
-        mine = vapi.store.put(FAST)["id"]
+    async with energy_simulator(make_faults(greets=True)) as vapi:
+        assistant_id = vapi.assistant_store.put(FAST)["id"]
         for body, clip in (
-            ({"assistantId": mine}, "which_day"),
-            ({"assistantId": vapi.store.put({"firstMessage": "No clip says this."})["id"]}, "greeting"),
+            ({"assistantId": assistant_id}, "which_day"),
+            (
+                {"assistantId": vapi.assistant_store.put({"firstMessage": "No clip says this."})["id"]},
+                "greeting",
+            ),
             ({"assistantId": "unknown"}, "greeting"),
         ):
             async with call_on(vapi, **body) as (_, call):
@@ -201,11 +208,13 @@ async def test_a_stored_assistant_speaks_its_own_first_message() -> None:
                 assert call.replies[0].clip == clip
 
 
-@pytest.mark.parametrize("may", [True, False])
-async def test_a_caller_who_asks_for_a_person_makes_an_assistant_with_that_tool_call_it(may: bool) -> None:
+@pytest.mark.parametrize("has_tool", [True, False])
+async def test_a_caller_who_asks_for_a_person_triggers_the_transfer_tool_if_there_is_one(
+    has_tool: bool,
+) -> None:
     words = CLIPS["talk_to_person"].text
-    async with energetic(script=[words]) as vapi, webhook() as (url, posted):
-        assistant_id = vapi.store.put(FAST)["id"] if may else "unknown"
+    async with energy_simulator(script=[words]) as vapi, webhook() as (url, posted):
+        assistant_id = vapi.assistant_store.put(FAST)["id"] if has_tool else "unknown"
         overrides = {
             "metadata": {"callSid": "CA1"},
             "server": {"url": url},
@@ -215,19 +224,19 @@ async def test_a_caller_who_asks_for_a_person_makes_an_assistant_with_that_tool_
         async with call_on(vapi, assistantId=assistant_id, assistantOverrides=overrides) as (client, call):
             await client.say("talk_to_person")
             await client.event(type="transcript", role="assistant", transcriptType="final")
-            if not may:
-                await client.tell(type="end-call")
+            if not has_tool:
+                await client.send(type="end-call")
                 await client.closed()
                 assert not call.tool_calls and posted == []
                 return
             event = await client.event(type="tool-calls")
             await vapi.until(lambda: call.tool_results)
-            (asked,) = event["toolCallList"]
-            assert asked["function"] == {"name": "transfer_call", "arguments": {"reason": words}}
-            (told,) = posted
-            assert (told["type"], told["toolCallList"], told["call"]["id"]) == (
+            (tool_call,) = event["toolCallList"]
+            assert tool_call["function"] == {"name": "transfer_call", "arguments": {"reason": words}}
+            (message,) = posted
+            assert (message["type"], message["toolCallList"], message["call"]["id"]) == (
                 "tool-calls",
-                [asked],
+                [tool_call],
                 call.id,
             )
-            assert call.tool_results[0]["results"] == [{"toolCallId": asked["id"], "result": "Done."}]
+            assert call.tool_results[0]["results"] == [{"toolCallId": tool_call["id"], "result": "Done."}]

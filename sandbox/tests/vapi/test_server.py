@@ -1,4 +1,4 @@
-"""The stand-in for Vapi, held against its protocol by a client over real HTTP and real websockets."""
+"""The Vapi simulator, tested by a client over real HTTP and real websockets."""
 
 import asyncio
 import base64
@@ -21,43 +21,45 @@ from django.conf import settings
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from sandbox.faults import AssistantDials
+from sandbox.faults import VapiFaults
 from sandbox.speech import audio as sound
-from sandbox.vapi.recognizer import Recogniser
-from sandbox.vapi.record import AssistantCall, Kept
-from sandbox.vapi.server import Assistant
-from sandbox.vapi.speech_detector import HANGOVER_MS, Ears, SpeechBegan, SpeechEnded
-from sandbox.vapi.speech_output import AudioFormat, Unpacker, plan_clip
+from sandbox.vapi.recognizer import SpeechRecognizer
+from sandbox.vapi.record import BoundedList, VapiCallRecord
+from sandbox.vapi.server import VapiSimulator
+from sandbox.vapi.speech_detector import HANGOVER_MS, SpeechDetector, SpeechEnded, SpeechStarted
+from sandbox.vapi.speech_output import AudioFormat, SampleDecoder, plan_clip
 
 PCM = AudioFormat("pcm_s16le", 16_000)
 MULAW = AudioFormat("mulaw", 8_000)
 CLIPS = sound.load_clips()
 CALLER = [clip for clip in CLIPS.values() if clip.speaker == "caller"]
-QUICK = AssistantDials(delay_ms=(200, 240), first_audio_delay_s=0.16, greets=False, report_after_s=0.01)
+QUICK = VapiFaults(
+    delay_ms=(200, 240), first_audio_delay_seconds=0.16, greets=False, report_delay_seconds=0.01
+)
 
 
-def dials(**changes: Any) -> AssistantDials:
-    defaults = {name: getattr(QUICK, name) for name in ("delay_ms", "first_audio_delay_s", "greets")}
-    return AssistantDials(**{**defaults, "report_after_s": 0.01, **changes})
+def make_faults(**changes: Any) -> VapiFaults:
+    defaults = {name: getattr(QUICK, name) for name in ("delay_ms", "first_audio_delay_seconds", "greets")}
+    return VapiFaults(**{**defaults, "report_delay_seconds": 0.01, **changes})
 
 
 def request_body(audio_format: AudioFormat = PCM, **changes: Any) -> dict[str, Any]:
-    wanted = {"format": audio_format.name, "container": "raw", "sampleRate": audio_format.rate}
+    requested_format = {"format": audio_format.name, "container": "raw", "sampleRate": audio_format.rate}
     return {
         "assistantId": "a-1",
         "assistantOverrides": {"metadata": {"callSid": "CA1"}},
-        "transport": {"provider": "vapi.websocket", "audioFormat": wanted},
+        "transport": {"provider": "vapi.websocket", "audioFormat": requested_format},
         **changes,
     }
 
 
-def sure(at: float | None) -> float:
-    """A time that by now must be known."""
+def known(at: float | None) -> float:
+    """The time, which must be set by now."""
     assert at is not None
     return at
 
 
-async def post(assistant: Assistant, body: Any, **headers: str) -> tuple[int, Any]:
+async def post(assistant: VapiSimulator, body: Any, **headers: str) -> tuple[int, Any]:
     headers = {"Authorization": "Bearer sandbox-key", "User-Agent": "test/1", **headers}
     async with (
         aiohttp.ClientSession() as http,
@@ -73,7 +75,7 @@ async def send_json(url: str, body: Any) -> int:
 
 
 class Client:
-    """The bridge's place in these tests: it sends what a caller says and keeps what comes back."""
+    """The bridge's role in these tests: it sends the caller's audio and keeps what it receives."""
 
     def __init__(self, ws: ClientConnection, audio_format: AudioFormat, created: dict[str, Any]) -> None:
         self.ws = ws
@@ -81,8 +83,8 @@ class Client:
         self.created = created
         self.audio: list[tuple[float, bytes]] = []
         self.events: list[dict[str, Any]] = []
-        self.strange: list[str] = []
-        self._news = asyncio.Event()
+        self.unparsed: list[str] = []
+        self._received = asyncio.Event()
         self._noise_seed = 0
         self._reader = asyncio.create_task(self._read())
 
@@ -93,10 +95,10 @@ class Client:
                     self.audio.append((time.monotonic(), message))
                 else:
                     self._text(message)
-                self._news.set()
+                self._received.set()
         except ConnectionClosed:
             pass
-        self._news.set()
+        self._received.set()
 
     def _text(self, message: str) -> None:
         try:
@@ -104,7 +106,7 @@ class Client:
         except ValueError:
             event = None
         if not isinstance(event, dict):
-            self.strange.append(message)
+            self.unparsed.append(message)
         elif event.get("type") == "audio":
             self.audio.append((time.monotonic(), base64.b64decode(event["data"])))
         else:
@@ -116,15 +118,15 @@ class Client:
                 for event in self.events:
                     if wanted.items() <= event.items():
                         return event
-                self._news.clear()
-                await self._news.wait()
+                self._received.clear()
+                await self._received.wait()
 
     async def heard(self, seconds: float) -> None:
-        """Wait for so much of the assistant's audio."""
+        """Wait for this much of the assistant's audio."""
         async with asyncio.timeout(5):
             while sum(len(chunk) for _, chunk in self.audio) < seconds * self.format.bytes_per_second:
-                self._news.clear()
-                await self._news.wait()
+                self._received.clear()
+                await self._received.wait()
 
     async def closed(self) -> int | None:
         async with asyncio.timeout(5):
@@ -138,12 +140,12 @@ class Client:
         ]
 
     async def say(self, *names: str, paced: bool = False) -> None:
-        """Clips, each with 260 ms of quiet line after it, in 20 ms frames: at once, or at a caller's pace."""
+        """Send clips, each followed by 260 ms of line noise, in 20 ms frames: at once, or in real time."""
         for name in names:
             await self.send_pcm(np.concatenate([CLIPS[name].pcm_8k, np.zeros(2080, np.int16)]), paced=paced)
 
-    async def butt_in(self) -> None:
-        """Half a second of speech at a caller's pace, then quiet."""
+    async def barge_in(self) -> None:
+        """Half a second of speech in real time, then quiet."""
         await self.send_pcm(CLIPS["correct"].pcm_8k[:4000], paced=True)
         await self.send_pcm(np.zeros(2080, np.int16))
 
@@ -164,19 +166,19 @@ class Client:
     async def _frame(self, frame: bytes) -> None:
         await self.ws.send(frame)
 
-    async def tell(self, **message: Any) -> None:
+    async def send(self, **message: Any) -> None:
         await self.ws.send(json.dumps(message))
 
 
 class SocketClient(Client):
     async def _frame(self, frame: bytes) -> None:
-        await self.tell(type="audio", data=base64.b64encode(frame).decode())
+        await self.send(type="audio", data=base64.b64encode(frame).decode())
 
 
 @asynccontextmanager
 async def call_on(
-    assistant: Assistant, audio_format: AudioFormat = PCM, **changes: Any
-) -> AsyncIterator[tuple[Client, AssistantCall]]:
+    assistant: VapiSimulator, audio_format: AudioFormat = PCM, **changes: Any
+) -> AsyncIterator[tuple[Client, VapiCallRecord]]:
     status, created = await post(assistant, request_body(audio_format, **changes))
     assert status == 201, created
     async with connect(
@@ -186,34 +188,34 @@ async def call_on(
 
 
 @asynccontextmanager
-async def tutorial_call_on(assistant: Assistant) -> AsyncIterator[tuple[SocketClient, AssistantCall]]:
+async def tutorial_call_on(assistant: VapiSimulator) -> AsyncIterator[tuple[SocketClient, VapiCallRecord]]:
     async with connect(assistant.socket_url, compression=None, proxy=None, close_timeout=1) as ws:
         client = SocketClient(ws, MULAW, {})
-        await client.tell(type="assistant-request", assistantId="a-1", metadata={"callSid": "CA9"})
+        await client.send(type="assistant-request", assistantId="a-1", metadata={"callSid": "CA9"})
         yield client, await assistant.call_for("CA9")
 
 
-def energetic(given: AssistantDials = QUICK, **changes: Any) -> Assistant:
-    return Assistant(listen="energy", dials=given, **changes)
+def energy_simulator(faults: VapiFaults = QUICK, **changes: Any) -> VapiSimulator:
+    return VapiSimulator(listen="energy", faults=faults, **changes)
 
 
 # Creating a call
 
 
 async def test_it_creates_a_call_with_an_unguessable_url() -> None:
-    async with energetic() as assistant:
+    async with energy_simulator() as assistant:
         status, created = await post(assistant, request_body(name="twilio-CA1"))
         assert (status, created["status"]) == (201, "queued")
         url = created["transport"]["websocketCallUrl"]
         assert url.startswith(f"ws://127.0.0.1:{assistant.port}/{created['id']}/transport?")
         assert created["subscriptionLimits"]["concurrencyBlocked"] is False
-        for wrong in (url[:-1], url.split("?")[0], url.replace(created["id"], "other")):
+        for wrong_url in (url[:-1], url.split("?")[0], url.replace(created["id"], "other")):
             with pytest.raises(InvalidStatus):
-                await connect(wrong, proxy=None)
+                await connect(wrong_url, proxy=None)
 
 
 @pytest.mark.parametrize(
-    ("changes", "complaint"),
+    ("changes", "message"),
     [
         ({"transport": {"provider": "twilio"}}, "transport.provider"),
         ({"transport": None}, "transport.provider"),
@@ -235,18 +237,16 @@ async def test_it_creates_a_call_with_an_unguessable_url() -> None:
         ({"assistantId": 7}, "assistantId must be a string"),
     ],
 )
-async def test_it_refuses_what_the_documentation_does_not_allow(
-    changes: dict[str, Any], complaint: str
-) -> None:
-    async with energetic() as assistant:
+async def test_it_rejects_undocumented_fields_and_values(changes: dict[str, Any], message: str) -> None:
+    async with energy_simulator() as assistant:
         status, answer = await post(assistant, request_body(**changes))
         assert (status, answer["statusCode"]) == (400, 400)
-        assert any(complaint in message for message in answer["message"])
-        assert not assistant.calls and assistant.refused[0][1] == 400
+        assert any(message in text for text in answer["message"])
+        assert not assistant.calls and assistant.rejected_requests[0][1] == 400
 
 
 @pytest.mark.parametrize(
-    ("audio_format", "complaint"),
+    ("audio_format", "message"),
     [
         ({"format": "opus"}, "format must be"),
         ({"format": "mulaw", "sampleRate": 16_000}, "sampleRate"),
@@ -255,15 +255,15 @@ async def test_it_refuses_what_the_documentation_does_not_allow(
         ("mulaw", "must be an object"),
     ],
 )
-async def test_it_refuses_strange_audio_formats(audio_format: Any, complaint: str) -> None:
+async def test_it_rejects_unsupported_audio_formats(audio_format: Any, message: str) -> None:
     transport = {"provider": "vapi.websocket", "audioFormat": audio_format}
-    async with energetic() as assistant:
+    async with energy_simulator() as assistant:
         status, answer = await post(assistant, request_body(transport=transport))
-        assert status == 400 and complaint in answer["message"][0]
+        assert status == 400 and message in answer["message"][0]
 
 
-async def test_it_wants_the_key_and_a_user_agent_and_json() -> None:
-    async with energetic() as assistant:
+async def test_it_requires_the_key_a_user_agent_and_json() -> None:
+    async with energy_simulator() as assistant:
         status, answer = await post(assistant, request_body(), Authorization="Bearer public-key")
         assert (status, answer["error"]) == (401, "Unauthorized")
         assert await post(assistant, request_body(), **{"User-Agent": ""}) == (403, "error code: 1010")
@@ -278,14 +278,16 @@ async def test_it_wants_the_key_and_a_user_agent_and_json() -> None:
             assert response.status == 401
 
 
-async def test_it_fails_the_way_its_dials_say() -> None:
-    async with energetic(dials(rest_status=503, rest_failures=1)) as assistant:
+async def test_rest_and_handshake_faults_apply() -> None:
+    async with energy_simulator(make_faults(rest_status=503, rest_failures=1)) as assistant:
         assert (await post(assistant, request_body()))[0] == 503
         assert (await post(assistant, request_body()))[0] == 201
-    async with energetic(dials(rest_html=True)) as assistant:
+    async with energy_simulator(make_faults(rest_html=True)) as assistant:
         status, answer = await post(assistant, request_body())
         assert status == 200 and answer.startswith("<html>")
-    async with energetic(dials(rest_no_url=True, rest_huge=True, concurrency_blocked=True)) as assistant:
+    async with energy_simulator(
+        make_faults(rest_no_url=True, rest_huge=True, concurrency_blocked=True)
+    ) as assistant:
         status, answer = await post(assistant, request_body())
         assert status == 201 and "websocketCallUrl" not in answer["transport"]
         assert len(answer["padding"]) > 1 << 20
@@ -294,14 +296,14 @@ async def test_it_fails_the_way_its_dials_say() -> None:
             "concurrencyLimit": 1000,
             "remainingConcurrentCalls": 0,
         }
-    async with energetic(dials(ws_refuse=True)) as assistant:
+    async with energy_simulator(make_faults(ws_refuse=True)) as assistant:
         with pytest.raises(InvalidStatus, match="403"):
             async with call_on(assistant):
                 pass
 
 
-async def test_it_lets_a_call_die_that_nobody_connects_to() -> None:
-    async with energetic(dials(connect_within_s=0.05)) as assistant:
+async def test_a_call_without_a_connection_ends() -> None:
+    async with energy_simulator(make_faults(connect_timeout_seconds=0.05)) as assistant:
         _, created = await post(assistant, request_body())
         call = await assistant.call_for("CA1")
         await assistant.until(lambda: call.ended_at)
@@ -310,8 +312,8 @@ async def test_it_lets_a_call_die_that_nobody_connects_to() -> None:
             await connect(created["transport"]["websocketCallUrl"], proxy=None)
 
 
-async def test_it_is_connected_to_once() -> None:
-    async with energetic() as assistant, call_on(assistant) as (client, _):
+async def test_a_call_accepts_one_connection() -> None:
+    async with energy_simulator() as assistant, call_on(assistant) as (client, _):
         with pytest.raises(InvalidStatus, match="404"):
             await connect(client.created["transport"]["websocketCallUrl"], proxy=None)
 
@@ -319,29 +321,29 @@ async def test_it_is_connected_to_once() -> None:
 # Audio both ways
 
 
-async def test_it_answers_after_the_drawn_delay_and_keeps_every_byte() -> None:
+async def test_it_answers_after_the_random_delay_and_records_every_byte() -> None:
     script = [CLIPS["book_table"].text]
-    async with energetic(seed=4, script=script) as assistant, call_on(assistant) as (client, call):
+    async with energy_simulator(seed=4, script=script) as assistant, call_on(assistant) as (client, call):
         await client.say("correct")
         await client.event(type="transcript", role="assistant", transcriptType="final")
         reply = call.replies[0]
         assert (reply.clip, reply.cut_at) == ("table_booked", None)
-        delay_ms = sure(reply.delay_ms)
+        delay_ms = known(reply.delay_ms)
         assert 200 <= delay_ms <= 240
-        assert delay_ms - 2 <= sure(reply.response_latency_ms) <= delay_ms + 60
+        assert delay_ms - 2 <= known(reply.response_latency_ms) <= delay_ms + 60
         received = b"".join(chunk for _, chunk in client.audio)
         assert received == call.sent_audio == reply.sent
         assert received == sound.to_16k(CLIPS["table_booked"].pcm_8k).astype("<i2").tobytes()
         assert call.received_bytes == len(call.received_audio) > PCM.bytes_per_second
-        # The audible chunk is where the record says, and nothing before it is.
-        unpack = Unpacker(PCM)
-        loud = [at for at, chunk in reply.chunks if sound.level_dbfs(unpack(chunk)) > -60]
-        assert loud[0] == sure(reply.first_audible_sent_at) > sure(reply.first_sent_at)
+        # The first audible chunk is the recorded one.
+        decode = SampleDecoder(PCM)
+        loud = [at for at, chunk in reply.chunks if sound.level_dbfs(decode(chunk)) > -60]
+        assert loud[0] == known(reply.first_audible_sent_at) > known(reply.first_sent_at)
 
 
-async def test_its_events_come_in_the_order_of_a_real_call() -> None:
+async def test_events_are_sent_in_the_order_of_a_real_call() -> None:
     script = [CLIPS["book_table"].text]
-    async with energetic(script=script) as assistant, call_on(assistant, MULAW) as (client, call):
+    async with energy_simulator(script=script) as assistant, call_on(assistant, MULAW) as (client, call):
         await client.say("correct", paced=True)
         await client.event(type="conversation-update")
         assert b"".join(chunk for _, chunk in client.audio) == sound.ulaw_encode(CLIPS["table_booked"].pcm_8k)
@@ -361,17 +363,17 @@ async def test_its_events_come_in_the_order_of_a_real_call() -> None:
             "conversation-update",
         ]
         assert [(who, words) for _, who, words in call.transcripts] == [
-            ("caller", CLIPS["book_table"].text),  # the first of the script, whatever was said
+            ("caller", CLIPS["book_table"].text),  # the first text of the script, independent of the audio
             ("assistant", CLIPS["table_booked"].text),
         ]
 
 
-async def test_it_greets_and_sends_only_the_events_that_were_subscribed_to() -> None:
+async def test_it_greets_and_sends_only_subscribed_events() -> None:
     overrides = {
         "metadata": {"callSid": "CA1"},
         "clientMessages": ["speech-update", 'transcript[transcriptType="final"]'],
     }
-    greeter = energetic(dials(greets=True, burst=True))
+    greeter = energy_simulator(make_faults(greets=True, burst=True))
     async with greeter as assistant, call_on(assistant, assistantOverrides=overrides) as (client, call):
         await client.heard(CLIPS["greeting"].duration_ms / 1000)
         await client.say("correct")
@@ -379,11 +381,11 @@ async def test_it_greets_and_sends_only_the_events_that_were_subscribed_to() -> 
         assert client.names() == ["speech-update assistant started", "transcript user final"]
         sent = [at for at, _ in call.replies[0].chunks]
         assert sent[-1] - sent[0] < 0.5, "burst: all at once"
-        assert 0.1 < sure(call.replies[0].first_sent_at) - sure(call.opened_at) < 0.5
+        assert 0.1 < known(call.replies[0].first_sent_at) - known(call.opened_at) < 0.5
 
 
 @pytest.mark.parametrize("audio_format", [PCM, MULAW], ids=["pcm", "mulaw"])
-def test_its_chunks_are_irregular_and_near_real_time(audio_format: AudioFormat) -> None:
+def test_chunks_are_irregular_and_near_real_time(audio_format: AudioFormat) -> None:
     plan = plan_clip(CLIPS["long_story"], audio_format, random.Random(3), burst=False, odd=True)
     sizes = [len(chunk.audio) for chunk in plan.chunks]
     frame = audio_format.bytes_per_second // 50
@@ -392,18 +394,18 @@ def test_its_chunks_are_irregular_and_near_real_time(audio_format: AudioFormat) 
     assert len(set(sizes)) > len(sizes) // 4
     if audio_format is PCM:
         assert 0.25 < sum(size % 2 for size in sizes) / len(sizes) < 0.75
-    position_s = 0.0
+    position_seconds = 0.0
     for chunk in plan.chunks:
-        assert chunk.due_s <= max(0.0, position_s), "never late: the listener would starve"
-        assert chunk.due_s >= position_s - 0.2, "never far ahead"
-        position_s = chunk.ends_s
-    assert math.isclose(position_s, plan.duration_s)
-    pauses = np.diff([chunk.due_s for chunk in plan.chunks])
+        assert chunk.due_seconds <= max(0.0, position_seconds), "never late: playback would underrun"
+        assert chunk.due_seconds >= position_seconds - 0.2, "never far ahead"
+        position_seconds = chunk.end_seconds
+    assert math.isclose(position_seconds, plan.duration_seconds)
+    pauses = np.diff([chunk.due_seconds for chunk in plan.chunks])
     assert np.count_nonzero(pauses == 0) >= len(pauses) // 3, "chunks come in pairs"
     assert 0.035 < np.median(pauses[pauses > 0]) < 0.07
 
 
-def test_the_same_seed_speaks_the_same_chunks() -> None:
+def test_the_same_seed_gives_the_same_chunks() -> None:
     def sizes(seed: int) -> list[int]:
         plan = plan_clip(CLIPS["sorry"], PCM, random.Random(seed), burst=False, odd=True)
         return [len(chunk.audio) for chunk in plan.chunks]
@@ -411,9 +413,9 @@ def test_the_same_seed_speaks_the_same_chunks() -> None:
     assert sizes(5) == sizes(5) != sizes(6)
 
 
-def test_a_sample_split_over_chunks_is_put_together() -> None:
-    unpack = Unpacker(PCM)
-    assert [list(unpack(piece)) for piece in (b"\x01", b"\x00\x02", b"\x00\x03\x00")] == [[], [1], [2, 3]]
+def test_a_sample_split_over_two_chunks_is_decoded() -> None:
+    decode = SampleDecoder(PCM)
+    assert [list(decode(piece)) for piece in (b"\x01", b"\x00\x02", b"\x00\x03\x00")] == [[], [1], [2, 3]]
 
 
 # Listening
@@ -421,30 +423,30 @@ def test_a_sample_split_over_chunks_is_put_together() -> None:
 
 @pytest.mark.parametrize("clip", CALLER, ids=lambda clip: clip.name)
 @pytest.mark.parametrize("rate", [8_000, 16_000])
-def test_it_hears_each_clip_as_one_utterance_and_noise_as_none(clip: sound.Clip, rate: int) -> None:
+def test_it_detects_each_clip_as_one_utterance_and_ignores_noise(clip: sound.Clip, rate: int) -> None:
     pcm = np.concatenate([np.zeros(4000, np.int16), clip.pcm_8k, np.zeros(4000, np.int16)])
     pcm = sound.resample(pcm + sound.line_noise(11, len(pcm)), 8_000, rate)
     frame = rate // 50
-    ears = Ears(rate)
-    heard = []
+    detector = SpeechDetector(rate)
+    events = []
     for index in range(
         0, len(pcm), frame
-    ):  # the clock of this test is the audio's own, at the end of a frame
-        heard += ears.feed(pcm[index : index + frame], (index + frame) / rate)
-    began, ended = heard
-    assert isinstance(began, SpeechBegan) and isinstance(ended, SpeechEnded)
-    assert began.at == pytest.approx(0.5 + clip.speech_start_ms / 1000, abs=0.041)
+    ):  # time in this test is the position in the audio, at the end of a frame
+        events += detector.feed(pcm[index : index + frame], (index + frame) / rate)
+    started, ended = events
+    assert isinstance(started, SpeechStarted) and isinstance(ended, SpeechEnded)
+    assert started.at == pytest.approx(0.5 + clip.speech_start_ms / 1000, abs=0.041)
     assert ended.at == pytest.approx(0.5 + clip.speech_end_ms / 1000, abs=0.041)
     assert len(ended.pcm) / rate > (clip.speech_end_ms - clip.speech_start_ms + HANGOVER_MS) / 1000
-    assert ears.speech_ms == 0
+    assert detector.speech_ms == 0
 
 
-def test_it_does_not_take_a_click_for_speech_nor_listen_for_ever() -> None:
-    ears = Ears(8_000)
+def test_a_click_is_not_speech_and_a_long_utterance_is_split() -> None:
+    detector = SpeechDetector(8_000)
     loud = np.full(240, 8_000, np.int16)
-    assert ears.feed(np.concatenate([loud, np.zeros(8_000, np.int16)]), 1.0) == []
-    heard = ears.feed(np.full(8_000 * 31, 8_000, np.int16), 2.0)
-    assert [type(item) for item in heard[:2]] == [SpeechBegan, SpeechEnded]
+    assert detector.feed(np.concatenate([loud, np.zeros(8_000, np.int16)]), 1.0) == []
+    heard = detector.feed(np.full(8_000 * 31, 8_000, np.int16), 2.0)
+    assert [type(item) for item in heard[:2]] == [SpeechStarted, SpeechEnded]
 
 
 # Barge-in
@@ -454,18 +456,18 @@ def test_it_does_not_take_a_click_for_speech_nor_listen_for_ever() -> None:
 async def test_it_falls_silent_when_the_caller_speaks_and_answers_that(audio_format: AudioFormat) -> None:
     script = ["yes that is correct", "stop i want to talk to a person"]
     async with (
-        energetic(script=script) as assistant,
+        energy_simulator(script=script) as assistant,
         call_on(assistant, audio_format) as (client, call),
     ):
         await client.say("correct")
         await assistant.until(lambda: call.replies and call.replies[0].first_audible_sent_at)
         story = call.replies[0]
         began_at = time.monotonic()
-        await client.butt_in()
+        await client.barge_in()
         await assistant.until(lambda: len(call.answers) == 2 and call.answers[1].first_audible_sent_at)
         assert story.cut_at == call.interrupted_at[0]
-        assert 0.2 <= sure(story.cut_at) - began_at < 0.5
-        assert sure(story.last_sent_at) <= story.cut_at
+        assert 0.2 <= known(story.cut_at) - began_at < 0.5
+        assert known(story.last_sent_at) <= story.cut_at
         assert len(call.interrupted_at) == 1 and call.answers[1].clip == "transfer"
         names = client.names()
         cut = names.index("user-interrupted")
@@ -481,22 +483,22 @@ async def test_it_falls_silent_when_the_caller_speaks_and_answers_that(audio_for
 async def test_it_can_keep_the_interruption_to_itself() -> None:
     script = [CLIPS["correct"].text]
     async with (
-        energetic(dials(no_interrupted=True), script=script) as assistant,
+        energy_simulator(make_faults(no_interrupted=True), script=script) as assistant,
         call_on(assistant) as (client, call),
     ):
         await client.say("correct")
         await client.heard(0.05)
-        await client.butt_in()
+        await client.barge_in()
         await client.event(type="speech-update", role="assistant", status="stopped")
         assert call.replies[0].cut_at == call.interrupted_at[0]
         assert "user-interrupted" not in client.names()
 
 
 async def test_its_greeting_can_be_uninterruptible() -> None:
-    given = dials(greets=True, greeting_interruptible=False)
-    async with energetic(given) as assistant, call_on(assistant) as (client, call):
+    faults = make_faults(greets=True, greeting_interruptible=False)
+    async with energy_simulator(faults) as assistant, call_on(assistant) as (client, call):
         await client.heard(0.05)
-        await client.butt_in()
+        await client.barge_in()
         await assistant.until(lambda: call.utterances)
         assert call.replies[0].cut_at is None and not call.interrupted_at
         heard = len(client.audio)
@@ -508,17 +510,17 @@ async def test_its_greeting_can_be_uninterruptible() -> None:
 
 
 async def test_it_is_told_digits_and_answers_only_when_asked_to() -> None:
-    async with energetic() as assistant, call_on(assistant) as (client, call):
+    async with energy_simulator() as assistant, call_on(assistant) as (client, call):
         told = {"role": "system", "content": "The caller pressed 42#"}
-        await client.tell(type="add-message", message=told, triggerResponseEnabled=False)
-        await client.tell(type="add-message", message={**told, "content": "caller pressed 7"})
+        await client.send(type="add-message", message=told, triggerResponseEnabled=False)
+        await client.send(type="add-message", message={**told, "content": "caller pressed 7"})
         await assistant.until(lambda: call.replies and call.replies[0].first_audible_sent_at)
-        assert call.digits_told == ["42#", "7"]
+        assert call.digits_received == ["42#", "7"]
         assert len(call.replies) == 1 and call.replies[0].delay_ms is None
 
 
 async def test_it_says_what_it_is_told_and_can_be_muted() -> None:
-    async with energetic() as assistant, call_on(assistant) as (client, call):
+    async with energy_simulator() as assistant, call_on(assistant) as (client, call):
         control = client.created["monitor"]["controlUrl"]
         assert await send_json(control, {"type": "say", "content": CLIPS["sorry"].text}) == 200
         await assistant.until(lambda: call.replies and call.replies[0].first_audible_sent_at)
@@ -528,7 +530,7 @@ async def test_it_says_what_it_is_told_and_can_be_muted() -> None:
         assert await send_json(control, {"type": "control", "control": "unmute-assistant"}) == 200
         assert await send_json(control, {"type": "control", "control": "say-first-message"}) == 200
         await assistant.until(lambda: len(call.replies) == 2)
-        await client.tell(
+        await client.send(
             type="say", content="Goodbye then", endCallAfterSpoken=True, interruptAssistantEnabled=True
         )
         await assistant.until(lambda: len(call.replies) == 3)
@@ -537,45 +539,48 @@ async def test_it_says_what_it_is_told_and_can_be_muted() -> None:
         assert await send_json(control, ["end-call"]) == 400
         assert await send_json(control, {"type": "control", "control": "mute-customer"}) == 200
         await client.say("correct")
-        await client.tell(type="cancel-everything")
+        await client.send(type="cancel-everything")
         await client.ws.send("not json")
-        await assistant.until(lambda: "not json" in [text for _, text in call.texts_received])
+        await assistant.until(lambda: "not json" in [text for _, text in call.messages_received])
         assert not call.utterances
 
 
 # The end of a call
 
 
-async def test_end_call_ends_it_and_the_socket_closes_in_good_order() -> None:
-    async with energetic() as assistant, call_on(assistant) as (client, call):
+async def test_end_call_ends_the_call_and_closes_the_socket_with_1000() -> None:
+    async with energy_simulator() as assistant, call_on(assistant) as (client, call):
         await client.ws.ping()
-        await client.tell(type="end-call")
+        await client.send(type="end-call")
         ended = await client.event(type="status-update", status="ended")
         assert ended["endedReason"] == call.ended_reason == "customer-ended-call"
         assert await client.closed() == 1000
         await assistant.until(lambda: call.closed_at)
-        assert not call.alive and not call.alive_after_close
-        times = [sure(at) for at in (call.opened_at, call.end_call_at, call.ended_at, call.closed_at)]
+        assert not call.is_active and not call.is_orphaned
+        times = [known(at) for at in (call.opened_at, call.end_call_at, call.ended_at, call.closed_at)]
         assert times == sorted(times)
         assert (call.pings, call.close_code) == (1, 1000)
         assert await send_json(client.created["monitor"]["controlUrl"], {"type": "end-call"}) == 400
 
 
-async def test_a_closed_socket_alone_leaves_an_orphan_until_the_control_url_ends_it() -> None:
-    async with energetic() as assistant:
+async def test_a_closed_socket_leaves_an_orphaned_call_until_the_control_url_ends_it() -> None:
+    async with energy_simulator() as assistant:
         async with call_on(assistant) as (client, call):
             pass
         await assistant.until(lambda: call.closed_at)
-        assert call.alive_after_close and assistant.alive() == [call]
+        assert call.is_orphaned and assistant.active_calls() == [call]
         control = client.created["monitor"]["controlUrl"]
         assert await send_json(control, {"type": "say", "content": "anybody there?"}) == 200
         assert await send_json(control, {"type": "end-call"}) == 200
-        assert not call.alive_after_close and call.ended_reason == "manually-canceled"
+        assert not call.is_orphaned and call.ended_reason == "manually-canceled"
         assert call.end_call_at is not None
 
 
-async def test_goodbye_is_answered_and_then_the_assistant_ends_the_call() -> None:
-    async with energetic(script=["thank you goodbye"]) as assistant, call_on(assistant) as (client, call):
+async def test_the_assistant_says_goodbye_and_ends_the_call() -> None:
+    async with (
+        energy_simulator(script=["thank you goodbye"]) as assistant,
+        call_on(assistant) as (client, call),
+    ):
         await client.say("goodbye")
         ended = await client.event(type="status-update", status="ended")
         assert ended["endedReason"] == "assistant-ended-call"
@@ -585,24 +590,29 @@ async def test_goodbye_is_answered_and_then_the_assistant_ends_the_call() -> Non
 
 
 @pytest.mark.parametrize(
-    ("changes", "code", "alive"),
+    ("changes", "code", "is_active"),
     [
-        ({"end_at_s": 0.05, "ended_reason": "silence-timed-out"}, 1000, False),
-        ({"close_at_s": 0.05, "close_code": 1011}, 1011, True),
-        ({"close_at_s": 0.05, "close_code": 1005}, 1005, False),
-        ({"close_at_s": 0.05, "close_code": 1006}, 1006, True),
-        ({"abort_at_s": 0.05}, 1006, True),
+        ({"end_after_seconds": 0.05, "ended_reason": "silence-timed-out"}, 1000, False),
+        ({"close_after_seconds": 0.05, "close_code": 1011}, 1011, True),
+        ({"close_after_seconds": 0.05, "close_code": 1005}, 1005, False),
+        ({"close_after_seconds": 0.05, "close_code": 1006}, 1006, True),
+        ({"abort_after_seconds": 0.05}, 1006, True),
     ],
 )
-async def test_it_leaves_the_way_its_dials_say(changes: dict[str, Any], code: int, alive: bool) -> None:
-    async with energetic(dials(**changes)) as assistant, call_on(assistant) as (client, call):
+async def test_the_faults_at_the_end_of_a_call_apply(
+    changes: dict[str, Any], code: int, is_active: bool
+) -> None:
+    async with energy_simulator(make_faults(**changes)) as assistant, call_on(assistant) as (client, call):
         assert await client.closed() == code
         await assistant.until(lambda: call.closed_at)
-        assert call.close_code == code and call.alive == alive
+        assert call.close_code == code and call.is_active == is_active
 
 
-async def test_it_stalls_after_so_many_turns_but_answers_pings() -> None:
-    async with energetic(dials(stall_after_turns=0)) as assistant, call_on(assistant) as (client, call):
+async def test_a_stalled_assistant_still_answers_pings() -> None:
+    async with (
+        energy_simulator(make_faults(stall_after_turns=0)) as assistant,
+        call_on(assistant) as (client, call),
+    ):
         await client.event(type="assistant.started")
         before = len(client.events)
         await client.say("correct")
@@ -612,19 +622,22 @@ async def test_it_stalls_after_so_many_turns_but_answers_pings() -> None:
         assert not call.replies and len(client.events) == before
 
 
-async def test_its_junk_is_junk() -> None:
-    async with energetic(dials(junk_events=True)) as assistant, call_on(assistant) as (client, call):
+async def test_junk_events_are_invalid() -> None:
+    async with (
+        energy_simulator(make_faults(junk_events=True)) as assistant,
+        call_on(assistant) as (client, call),
+    ):
         await client.say("correct")
         final = await client.event(type="transcript", transcriptType="final")
         assert final["transcript"].endswith("\x00\ud800")
         await client.event(type="tomorrow.invented")
-        assert "[]" in client.strange
+        assert "[]" in client.unparsed
 
 
 # Reports
 
 
-async def test_it_reports_the_call_to_the_server_url_and_to_whoever_asks() -> None:
+async def test_it_reports_the_call_to_the_server_url_and_over_rest() -> None:
     posted: list[tuple[str, str, dict[str, Any]]] = []
 
     async def take(request: web.Request) -> web.Response:
@@ -646,17 +659,17 @@ async def test_it_reports_the_call_to_the_server_url_and_to_whoever_asks() -> No
         "serverMessages": ["status-update", "end-of-call-report"],
     }
     try:
-        async with energetic(dials(burst=True), script=[CLIPS["book_table"].text]) as assistant:
+        async with energy_simulator(make_faults(burst=True), script=[CLIPS["book_table"].text]) as assistant:
             async with call_on(assistant, assistantOverrides=overrides) as (client, call):
                 await client.say("correct")
                 await client.heard(CLIPS["table_booked"].duration_ms / 1000)
-                await client.tell(type="end-call")
+                await client.send(type="end-call")
                 await client.closed()
             await assistant.until(lambda: len(call.webhooks_posted) == 3)
             headers = {"Authorization": "Bearer sandbox-key"}
             url = f"{assistant.base_url}/call/{call.id}"
             async with aiohttp.ClientSession(headers=headers) as http, http.get(url) as response:
-                shown = await response.json()
+                ended_call = await response.json()
     finally:
         await runner.cleanup()
     assert [status for _, _, status in call.webhooks_posted] == [204] * 3
@@ -674,21 +687,24 @@ async def test_it_reports_the_call_to_the_server_url_and_to_whoever_asks() -> No
     assert [message["role"] for message in report["artifact"]["messages"]] == ["user"]
     (turn,) = report["artifact"]["performanceMetrics"]["turnLatencies"]
     assert turn["turnLatency"] == pytest.approx(call.answers[0].response_latency_ms, abs=1)
-    assert (shown["status"], shown["endedReason"]) == ("ended", "customer-ended-call")
-    assert shown["artifact"]["performanceMetrics"]["turnLatencies"] == [turn]
-    assert shown["monitor"]["controlUrl"]
+    assert (ended_call["status"], ended_call["endedReason"]) == ("ended", "customer-ended-call")
+    assert ended_call["artifact"]["performanceMetrics"]["turnLatencies"] == [turn]
+    assert ended_call["monitor"]["controlUrl"]
 
 
-async def test_a_report_that_nobody_takes_does_no_harm() -> None:
+async def test_a_report_that_cannot_be_delivered_is_ignored() -> None:
     server = {"url": "http://127.0.0.1:9/vapi/events", "secret": "s3cret"}
     overrides = {"metadata": {"callSid": "CA1"}, "server": server}
-    async with energetic() as assistant, call_on(assistant, assistantOverrides=overrides) as (client, call):
-        await client.tell(type="end-call")
+    async with (
+        energy_simulator() as assistant,
+        call_on(assistant, assistantOverrides=overrides) as (client, call),
+    ):
+        await client.send(type="end-call")
         await assistant.until(lambda: len(call.webhooks_posted) == 3)
         assert {status for _, _, status in call.webhooks_posted} == {0}
-    async with energetic(dials(no_reports=True)) as assistant:
+    async with energy_simulator(make_faults(no_reports=True)) as assistant:
         async with call_on(assistant, assistantOverrides=overrides) as (client, call):
-            await client.tell(type="end-call")
+            await client.send(type="end-call")
             assert await client.closed() == 1000
         assert not call.webhooks_posted
 
@@ -696,45 +712,47 @@ async def test_a_report_that_nobody_takes_does_no_harm() -> None:
 # The tutorial's dialect
 
 
-async def test_the_tutorials_dialect_carries_base64_audio_both_ways_and_is_cancelled() -> None:
-    async with energetic(script=["yes that is correct"]) as assistant:
+async def test_the_tutorials_dialect_uses_base64_audio_and_cancel() -> None:
+    async with energy_simulator(script=["yes that is correct"]) as assistant:
         async with tutorial_call_on(assistant) as (client, call):
             await client.say("correct")
             await client.heard(0.5)
-            await client.tell(
+            await client.send(
                 type="add-message", message={"content": "pressed 5"}, triggerResponseEnabled=False
             )
-            await client.tell(type="cancel")
+            await client.send(type="cancel")
             await client.event(type="transcript", role="assistant", timeout=2)
             reply = call.replies[0]
-            assert sure(reply.last_sent_at) <= sure(reply.cut_at) <= call.cancelled_at[0]
+            assert known(reply.last_sent_at) <= known(reply.cut_at) <= call.cancelled_at[0]
             assert b"".join(chunk for _, chunk in client.audio) == reply.sent
             assert {name.split()[0] for name in client.names()} == {"transcript"}
-            assert call.digits_told == ["5"] and call.dialect == "socket"
-            await client.tell(type="audio", data="*")
-            await client.tell(type="end-call")
+            assert call.digits_received == ["5"] and call.dialect == "socket"
+            await client.send(type="audio", data="*")
+            await client.send(type="end-call")
             assert await client.closed() == 1000
-        assert not call.alive and call.end_call_at is not None
+        assert not call.is_active and call.end_call_at is not None
 
 
-async def test_the_pure_tutorial_server_sends_audio_and_nothing_else_and_ends_with_its_socket() -> None:
-    async with energetic(dials(socket_events=False), script=["yes that is correct"]) as assistant:
+async def test_the_tutorials_server_sends_only_audio_and_ends_with_its_socket() -> None:
+    async with energy_simulator(
+        make_faults(socket_events=False), script=["yes that is correct"]
+    ) as assistant:
         async with tutorial_call_on(assistant) as (client, call):
             await client.say("correct")
             await assistant.until(lambda: call.utterances)
-            # It does not hear a barge-in by itself: whoever bridges it has to say cancel.
+            # It does not detect a barge-in by itself: the client has to send `cancel`.
             await assistant.until(lambda: call.replies and call.replies[0].first_audible_sent_at)
-            await client.butt_in()
+            await client.barge_in()
             assert not client.events and not call.transcripts and call.replies[0].cut_at is None
         await assistant.until(lambda: call.ended_at)
-        assert not call.alive
+        assert not call.is_active
 
 
-async def test_a_socket_that_does_not_introduce_itself_is_closed() -> None:
-    async with energetic() as assistant:
-        for hello in ("{", "[]", '{"type":"audio","data":""}'):
+async def test_a_socket_without_an_assistant_request_is_closed() -> None:
+    async with energy_simulator() as assistant:
+        for first_message in ("{", "[]", '{"type":"audio","data":""}'):
             async with connect(assistant.socket_url, proxy=None) as ws:
-                await ws.send(hello)
+                await ws.send(first_message)
                 with pytest.raises(ConnectionClosed):
                     await ws.recv()
                 assert ws.close_code == 1008
@@ -776,55 +794,58 @@ async def test_the_command_serves_until_it_is_interrupted() -> None:
 # The record, and speech
 
 
-def test_what_is_kept_is_bounded_and_what_is_not_is_counted() -> None:
-    kept: Kept[int] = Kept(2)
-    kept.extend(range(5))
-    assert kept == [0, 1] and kept.missed == 3
-    call = AssistantCall("1", "call", {}, 0.0, received_kept_limit=3)
-    call.keep_received(b"abc", 1.0)
-    call.keep_received(b"d", 2.0)
-    assert (call.received_audio, call.received_bytes, call.received.missed) == (b"abc", 4, 1)
+def test_records_are_bounded_and_dropped_items_are_counted() -> None:
+    items: BoundedList[int] = BoundedList(2)
+    items.extend(range(5))
+    assert items == [0, 1] and items.dropped == 3
+    call = VapiCallRecord("1", "call", {}, 0.0, max_audio_bytes=3)
+    call.record_audio(b"abc", 1.0)
+    call.record_audio(b"d", 2.0)
+    assert (call.received_audio, call.received_bytes, call.received.dropped) == (b"abc", 4, 1)
 
 
-async def test_waiting_for_a_call_that_never_comes_has_a_deadline() -> None:
-    async with energetic() as assistant:
+async def test_waiting_for_a_call_times_out() -> None:
+    async with energy_simulator() as assistant:
         with pytest.raises(TimeoutError):
             await assistant.call_for("CA404", timeout=0.01)
 
 
 @pytest.mark.speech
-async def test_it_recognises_each_sentence_word_for_word_from_either_line() -> None:
-    recogniser = Recogniser()
+async def test_it_recognizes_each_sentence_word_for_word_from_either_line() -> None:
+    recognizer = SpeechRecognizer()
     try:
         for clip in CALLER:
             line = np.concatenate([np.zeros(1600, np.int16), clip.pcm_8k, np.zeros(1440, np.int16)])
             line = line + sound.line_noise(2, len(line))
             over_mulaw = sound.ulaw_decode(sound.ulaw_encode(line))
-            assert await recogniser.understand(over_mulaw, 8_000) == clip.text
-            assert await recogniser.understand(sound.to_16k(line), 16_000) == clip.text
-        assert await recogniser.understand(np.zeros(0, np.int16), 8_000) == ""
-        assert recogniser.failures == 0
+            assert await recognizer.recognize(over_mulaw, 8_000) == clip.text
+            assert await recognizer.recognize(sound.to_16k(line), 16_000) == clip.text
+        assert await recognizer.recognize(np.zeros(0, np.int16), 8_000) == ""
+        assert recognizer.failures == 0
     finally:
-        await recogniser.stop()
+        await recognizer.stop()
 
 
 @pytest.mark.speech
-async def test_a_recogniser_that_died_between_two_utterances_is_replaced() -> None:
-    recogniser = Recogniser()
+async def test_a_recognizer_process_that_died_is_restarted() -> None:
+    recognizer = SpeechRecognizer()
     try:
-        await recogniser.warm_up()
-        assert recogniser.process is not None
-        recogniser.process.kill()
-        await recogniser.process.wait()
+        await recognizer.warm_up()
+        assert recognizer.process is not None
+        recognizer.process.kill()
+        await recognizer.process.wait()
         clip = CLIPS["correct"]
-        assert await recogniser.understand(clip.pcm_8k, 8_000) == clip.text
+        assert await recognizer.recognize(clip.pcm_8k, 8_000) == clip.text
     finally:
-        await recogniser.stop()
+        await recognizer.stop()
 
 
 @pytest.mark.speech
-async def test_a_spoken_question_gets_the_fitting_answer() -> None:
-    async with Assistant(listen="speech", dials=QUICK) as assistant, call_on(assistant) as (client, call):
+async def test_a_spoken_question_gets_the_matching_answer() -> None:
+    async with (
+        VapiSimulator(listen="speech", faults=QUICK) as assistant,
+        call_on(assistant) as (client, call),
+    ):
         await client.say("opening_hours")
         await assistant.until(lambda: call.answers and call.answers[0].first_audible_sent_at)
         assert call.answers[0].clip == "open_hours"

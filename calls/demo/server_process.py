@@ -1,7 +1,7 @@
-"""The product as its users run it: Daphne in a process of its own, and its log line by line.
+"""Runs the product as its users do: Daphne in a separate process, with its log line by line.
 
-It is started in a session of its own, so that Ctrl-C in the terminal reaches only us and we stop it in
-good order. Whoever leaves the `async with` has waited for its end.
+The process is started in its own session, so that Ctrl-C in the terminal only reaches this process, which
+then stops the server in order. Leaving the `async with` block waits for the end of the process.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
 READY_SECONDS = 30.0
 STOP_SECONDS = 10.0
-LOOK_SECONDS = 0.1
-LINES_KEPT = 5_000
+POLL_SECONDS = 0.1
+MAX_LINES = 5_000
 
 
 class ServerFailed(Exception):
-    """It did not start; the message has its last words."""
+    """The server did not start; the message contains the end of its log."""
 
 
-def free_port(wanted: int = 0) -> int:
-    """The port wanted or the next free one; 0 is any."""
-    for port in range(wanted, min(wanted + 100, 65_536)) if wanted else [0]:
+def free_port(preferred: int = 0) -> int:
+    """The preferred port or the next free one; 0: any free port. Raises `ServerFailed`."""
+    for port in range(preferred, min(preferred + 100, 65_536)) if preferred else [0]:
         with socket.socket() as probe:
-            # As the server itself will: a port whose last connections linger is free.
+            # As the server does: a port with connections in TIME_WAIT is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind((HOST, port))
                 return int(probe.getsockname()[1])
-    raise ServerFailed(f"no free port from {wanted} to {wanted + 99}")
+    raise ServerFailed(f"no free port from {preferred} to {preferred + 99}")
 
 
-class Server:
-    """`python -m daphne` with an environment that is ours but for what is given."""
+class ServerProcess:
+    """`python -m daphne` with the current environment and the given changes."""
 
     def __init__(
         self, port: int, environment: Mapping[str, str], *, asgi: str, on_line: Callable[[str], None]
     ) -> None:
         self.port = port
-        self.lines: deque[str] = deque(maxlen=LINES_KEPT)
+        self.lines: deque[str] = deque(maxlen=MAX_LINES)
         self._environment = {**os.environ, **environment, "PYTHONUNBUFFERED": "1"}
         self._asgi = asgi
         self._on_line = on_line
@@ -75,7 +75,7 @@ class Server:
         )
         self._reader = asyncio.create_task(self._read(self._process))
         try:
-            await self._ready(self._process)
+            await self._wait_until_ready(self._process)
         except BaseException:
             await self.stop()
             raise
@@ -106,24 +106,24 @@ class Server:
             try:
                 raw = await process.stdout.readline()
             except ValueError:
-                continue  # a line longer than the reader's buffer: the rest of it follows
+                continue  # a line longer than the buffer: the rest of it follows
             if not raw:
                 return
             line = raw.decode("utf-8", "replace").rstrip("\n")
             self.lines.append(line)
             self._on_line(line)
 
-    async def _ready(self, process: asyncio.subprocess.Process) -> None:
+    async def _wait_until_ready(self, process: asyncio.subprocess.Process) -> None:
         try:
             async with asyncio.timeout(READY_SECONDS), aiohttp.ClientSession(trust_env=False) as http:
                 while process.returncode is None:
                     with contextlib.suppress(aiohttp.ClientError):
-                        async with http.get(f"{self.url}/readyz") as answer:
-                            if answer.status == 200:
+                        async with http.get(f"{self.url}/readyz") as response:
+                            if response.status == 200:
                                 return
-                    await asyncio.sleep(LOOK_SECONDS)
-            what = f"it ended with {process.returncode}"
+                    await asyncio.sleep(POLL_SECONDS)
+            problem = f"it exited with code {process.returncode}"
         except TimeoutError:
-            what = f"it was not ready within {READY_SECONDS:.0f} s"
+            problem = f"it was not ready within {READY_SECONDS:.0f} s"
         await self.stop()
-        raise ServerFailed("\n".join([f"The server did not start: {what}.", *list(self.lines)[-15:]]))
+        raise ServerFailed("\n".join([f"The server did not start: {problem}.", *list(self.lines)[-15:]]))

@@ -1,7 +1,7 @@
-"""The account, its numbers and its calls, as the REST API shows them: names, formats and states.
+"""REST resources of Twilio: the account, its phone numbers and its calls.
 
-Every `shown` is the JSON of one documented resource. Dates are RFC 2822, numbers are strings, and what
-Twilio does not know yet is null. A terminal status never changes.
+Each `to_json` returns one documented resource. Dates are RFC 2822, numbers are strings, and values not yet
+known are null. A terminal status never changes.
 """
 
 import hashlib
@@ -14,27 +14,27 @@ from decimal import Decimal
 from email.utils import format_datetime
 from typing import Any
 
-from sandbox.twilio.exchange import Give, News
+from sandbox.twilio.call_registry import OnCommand, StatusUpdate
 
 VERSION = "2010-04-01"
 TERMINAL = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
 STATUSES = TERMINAL | {"queued", "ringing", "in-progress"}
-# Dollars for each started minute. They are the stand-in's own; the product has to believe the bill.
+# Dollars for each started minute. The prices are fictitious; the product must use the price it receives.
 RATES = {
     "inbound": Decimal("0.0085"),
     "outbound-api": Decimal("0.0140"),
     "outbound-dial": Decimal("0.0140"),
 }
 E164 = re.compile(r"\+[1-9]\d{6,14}")
-DEMO_URL = "https://demo.twilio.com/welcome/voice/"  # where a number leads that was just bought
+DEMO_URL = "https://demo.twilio.com/welcome/voice/"  # the voice URL of a newly bought number
 
 
 def now_utc() -> datetime:
     return datetime.now(UTC)
 
 
-def sid_of(prefix: str, what: str) -> str:
-    return prefix + hashlib.md5(what.encode(), usedforsecurity=False).hexdigest()
+def make_sid(prefix: str, name: str) -> str:
+    return prefix + hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
 
 
 def rfc2822(moment: datetime | None) -> str | None:
@@ -42,8 +42,8 @@ def rfc2822(moment: datetime | None) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One request as it came in, and how it was answered."""
+class ReceivedRequest:
+    """A REST request, and the status of its response."""
 
     method: str
     path: str
@@ -57,11 +57,11 @@ class Account:
     token: str
     friendly_name: str = "Sandbox"
     status: str = "active"  # active, suspended, closed
-    type: str = "Full"  # or Trial: then only verified numbers can be called
+    type: str = "Full"  # or Trial: only verified numbers can be called
     verified: tuple[str, ...] = ()
     created_at: datetime = field(default_factory=now_utc)
 
-    def shown(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         path = f"/{VERSION}/Accounts/{self.sid}"
         created = rfc2822(self.created_at)
         return {
@@ -82,8 +82,8 @@ class Account:
 
 
 @dataclass(slots=True)
-class Number:
-    """A telephone number of the account, and where its calls lead."""
+class IncomingPhoneNumber:
+    """A phone number of the account, and its configuration."""
 
     account_sid: str
     phone_number: str
@@ -94,17 +94,17 @@ class Number:
     voice_fallback_method: str = "POST"
     status_callback: str = ""
     status_callback_method: str = "POST"
-    voice_application_sid: str = ""  # set, it wins over the voice URL
+    voice_application_sid: str = ""  # overrides the voice URL
     trunk_sid: str = ""
-    voice: bool = True  # whether the number can take calls at all
+    voice: bool = True  # capability: the number can receive calls
     created_at: datetime = field(default_factory=now_utc)
     updated_at: datetime = field(default_factory=now_utc)
     sid: str = ""
 
     def __post_init__(self) -> None:
-        self.sid = self.sid or sid_of("PN", self.phone_number)
+        self.sid = self.sid or make_sid("PN", self.phone_number)
 
-    def shown(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         return {
             "sid": self.sid,
             "account_sid": self.account_sid,
@@ -157,41 +157,41 @@ class Call:
     updated_at: datetime = field(default_factory=now_utc)
     started_at: datetime | None = None
     ended_at: datetime | None = None
-    duration: int | None = None  # seconds, once it is over
-    price: Decimal | None = None  # minutes after the end
+    duration: int | None = None  # seconds; known at the end
+    price: Decimal | None = None  # negative; known some time after the end
     answered_by: str | None = None
-    asked: list[Mapping[str, str]] = field(default_factory=list)  # the forms posted to it
-    give: Give | None = None  # to whoever carries it; None: nobody does
+    update_forms: list[Mapping[str, str]] = field(default_factory=list)  # forms posted to the call
+    on_command: OnCommand | None = None  # of the process that runs the call; None: no process does
 
     @property
     def is_over(self) -> bool:
         return self.status in TERMINAL
 
-    def moved(self, news: News, at: datetime) -> bool:
-        """Take note of a status; False when the call was over already."""
+    def apply(self, update: StatusUpdate, at: datetime) -> bool:
+        """Set a new status; False if the call was already over."""
         if self.is_over:
             return False
         self.updated_at = at
-        self.answered_by = news.answered_by or self.answered_by
-        self.status = news.status
-        if news.status == "in-progress" and self.started_at is None:
+        self.answered_by = update.answered_by or self.answered_by
+        self.status = update.status
+        if update.status == "in-progress" and self.started_at is None:
             self.started_at = at
         if self.is_over:
-            self.ended_at, self.give = at, None
-            if news.duration is not None:
-                self.duration = news.duration
-            elif self.started_at is not None and news.status == "completed":
+            self.ended_at, self.on_command = at, None
+            if update.duration is not None:
+                self.duration = update.duration
+            elif self.started_at is not None and update.status == "completed":
                 self.duration = math.ceil((at - self.started_at).total_seconds())
         return True
 
-    def bill(self, price: Decimal | str | None = None) -> None:
-        """The price, as told or by the started minute. A call that nobody answered costs nothing."""
+    def set_price(self, price: Decimal | str | None = None) -> None:
+        """Set this price, or one for each started minute. An unanswered call costs nothing."""
         if price is None:
             minutes = math.ceil((self.duration or 0) / 60)
             price = minutes * RATES.get(self.direction, RATES["outbound-api"])
         self.price = Decimal(0) - abs(Decimal(price))
 
-    def shown(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         path = f"/{VERSION}/Accounts/{self.account_sid}/Calls/{self.sid}"
         parts = ("events", "notifications", "payments", "recordings", "siprec", "streams", "transcriptions")
         return {
