@@ -1,17 +1,17 @@
-"""Deadlines by name: what is due, and when to look."""
+"""Deadlines by name: the earliest one, and those that have passed."""
 
 from __future__ import annotations
 
 from bridge.call.deadlines import NEVER, Deadlines
 
 
-def test_nothing_set_is_never_due() -> None:
+def test_without_deadlines_nothing_is_due() -> None:
     deadlines = Deadlines()
     assert deadlines.earliest == NEVER
     assert deadlines.due(1e9) == []
 
 
-def test_the_earliest_is_the_one_to_wait_for() -> None:
+def test_it_returns_the_earliest_deadline() -> None:
     deadlines = Deadlines()
     deadlines.set("limit", 1800.0)
     deadlines.set("media", 8.0)
@@ -19,7 +19,7 @@ def test_the_earliest_is_the_one_to_wait_for() -> None:
     assert deadlines.earliest == 8.0
 
 
-def test_what_is_due_is_due_once() -> None:
+def test_a_passed_deadline_is_due_once() -> None:
     deadlines = Deadlines()
     deadlines.set("limit", 30.0)
     deadlines.set("media", 8.0)
@@ -29,7 +29,7 @@ def test_what_is_due_is_due_once() -> None:
     assert deadlines.earliest == 30.0
 
 
-def test_one_that_was_put_off_is_looked_at_early_and_kept() -> None:
+def test_a_postponed_deadline_is_due_at_its_new_time() -> None:
     deadlines = Deadlines()
     deadlines.set("quiet", 1.0)
     deadlines.set("quiet", 2.0)
@@ -38,14 +38,14 @@ def test_one_that_was_put_off_is_looked_at_early_and_kept() -> None:
     assert deadlines.earliest == 2.0
 
 
-def test_one_that_was_dropped_does_not_come() -> None:
+def test_a_dropped_deadline_is_never_due() -> None:
     deadlines = Deadlines()
     deadlines.set("start", 5.0)
     deadlines.drop("start")
     assert deadlines.due(5.0) == []
 
 
-def test_none_are_left_after_the_end() -> None:
+def test_a_clear_removes_all_deadlines() -> None:
     deadlines = Deadlines()
     deadlines.set("start", 5.0)
     deadlines.clear()

@@ -1,4 +1,4 @@
-"""Keys gathered into groups, a flood of them cut and counted."""
+"""Keypad: keys grouped by `#` or a pause, with excess keys dropped and counted."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def test_a_pause_completes_a_group() -> None:
     assert keypad.due_at is None
 
 
-def test_there_is_nothing_to_take_twice() -> None:
+def test_a_group_is_taken_once() -> None:
     keypad = Keypad()
     keypad.press("4", 1.0)
     keypad.take()
     assert keypad.take() is None
 
 
-def test_an_endless_group_is_cut() -> None:
+def test_a_group_is_complete_at_its_maximum_length() -> None:
     keypad = Keypad()
     groups = [keypad.press("7", float(second)) for second in range(MAX_GROUP)]
     assert groups[-1] == "7" * MAX_GROUP
 
 
-def test_a_flood_is_cut_by_the_second() -> None:
+def test_keys_are_limited_per_second() -> None:
     keypad = Keypad()
     for _ in range(100):
         keypad.press("1", 5.0)
@@ -42,7 +42,7 @@ def test_a_flood_is_cut_by_the_second() -> None:
     assert keypad.dropped == 100 - MAX_PER_SECOND
 
 
-def test_a_flood_is_cut_by_the_call() -> None:
+def test_keys_are_limited_per_call() -> None:
     keypad = Keypad()
     for number in range(5000):
         keypad.press("1", number / 10)

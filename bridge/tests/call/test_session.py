@@ -1,4 +1,4 @@
-"""The call as a story: a few events, and what is to be done about them."""
+"""The call session: the actions that it returns for a sequence of events."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ from bridge.journal import (
     TimelineEvent,
     UtteranceSpoken,
 )
-from bridge.tests.call.stories import (
+from bridge.tests.call.scenario import (
     CALL,
     LOUD,
     SILENCE,
     START,
+    STARTED_AT,
     STREAM,
-    WALL,
-    Story,
-    connecting,
-    live,
-    waiting,
+    CallScenario,
+    connecting_call,
+    live_call,
+    waiting_call,
 )
 from bridge.tool_calls import ToolCall
 from bridge.wire import twilio, vapi
@@ -62,195 +62,196 @@ def kinds(actions: Sequence[Action]) -> list[str]:
     return [type(action).__name__ for action in actions]
 
 
-# The stream begins
+# Start of the stream
 
 
-def test_a_good_ticket_has_the_assistant_dialled() -> None:
-    call = waiting()
-    call.accepted()
-    assert call.done(DialAssistant) == [DialAssistant()]
-    assert call.written(StreamStarted) == [StreamStarted(CALL, WALL, STREAM)]
+def test_a_valid_ticket_dials_the_assistant() -> None:
+    call = waiting_call()
+    call.accept()
+    assert call.actions_of(DialAssistant) == [DialAssistant()]
+    assert call.entries_of(StreamStarted) == [StreamStarted(CALL, STARTED_AT, STREAM)]
     assert call.session.state is State.CONNECTING
 
 
-def test_connected_means_nothing_yet() -> None:
-    call = waiting()
-    assert call.tell(twilio.Connected("Call", "1.0.0")) == []
+def test_the_connected_message_has_no_effect() -> None:
+    call = waiting_call()
+    assert call.handle(twilio.Connected("Call", "1.0.0")) == []
     assert str(call.session) == "no call yet"
 
 
-def test_a_bad_ticket_closes_the_socket_and_touches_no_call() -> None:
-    call = waiting()
-    call.tell(TicketRefused(START, WALL, "forged"))
-    assert call.entries() == [StreamRefused(CALL, WALL, "ticket-refused")]
-    assert call.done(HangUp) == [HangUp(4003)]
-    assert not call.done(DialAssistant)
+def test_an_invalid_ticket_closes_the_socket_and_dials_nobody() -> None:
+    call = waiting_call()
+    call.handle(TicketRefused(START, STARTED_AT, "forged"))
+    assert call.entries() == [StreamRefused(CALL, STARTED_AT, "ticket-refused")]
+    assert call.actions_of(HangUp) == [HangUp(4003)]
+    assert not call.actions_of(DialAssistant)
 
 
-def test_without_a_start_the_socket_is_closed_after_five_seconds() -> None:
-    call = waiting()
-    assert call.later(4.9) == []
-    assert call.later(0.2) == [HangUp(4008)]
+def test_the_socket_is_closed_when_no_start_arrives_within_five_seconds() -> None:
+    call = waiting_call()
+    assert call.advance(4.9) == []
+    assert call.advance(0.2) == [HangUp(4008)]
     assert call.session.end_reason == "no-start"
 
 
-def test_a_socket_that_breaks_before_start_leaves_nothing() -> None:
-    call = waiting()
-    assert call.tell(CallerLegClosed(1000)) == [HangUp()]
+def test_a_socket_that_closes_before_start_writes_no_entry() -> None:
+    call = waiting_call()
+    assert call.handle(CallerLegClosed(1000)) == [HangUp()]
     assert call.session.is_over
 
 
-def test_media_and_marks_before_start_are_counted_as_strange() -> None:
-    call = waiting()
-    call.frame()
-    call.tell(twilio.Mark(STREAM, "g0-1"))
+def test_media_and_marks_before_start_are_counted_as_bad_messages() -> None:
+    call = waiting_call()
+    call.send_frame()
+    call.handle(twilio.Mark(STREAM, "g0-1"))
     assert call.session.counters["bad_caller_media-before-start"] == 1
     assert call.session.counters["bad_caller_before-start"] == 1
     assert call.entries() == []
 
 
-def test_a_second_start_is_counted_as_strange() -> None:
-    call = live()
-    call.tell(START)
+def test_a_second_start_is_counted_as_a_bad_message() -> None:
+    call = live_call()
+    call.handle(START)
     assert call.session.counters["bad_caller_second-start"] == 1
     assert call.session.state is State.LIVE
 
 
-def test_a_second_good_ticket_would_be_our_own_mistake() -> None:
-    call = live()
+def test_a_second_accepted_stream_raises_and_keeps_the_state() -> None:
+    call = live_call()
     with pytest.raises(IllegalTransition):
-        call.accepted()
+        call.accept()
     assert call.session.state is State.LIVE
 
 
 # The hold buffer
 
 
-def test_caller_audio_waits_for_the_assistant_and_leaves_in_order() -> None:
-    call = connecting()
+def test_caller_audio_is_held_while_dialling_and_then_sent_in_order() -> None:
+    call = connecting_call()
     frames = [bytes([n]) * 160 for n in range(5)]
     for ulaw in frames:
-        call.frame(ulaw)
-    assert not call.done(SendToAssistant)
-    call.tell(AssistantConnected("vapi-1"))
-    call.frame(b"\x55" * 160)
-    assert [sent.ulaw for sent in call.done(SendToAssistant)] == [*frames, b"\x55" * 160]
+        call.send_frame(ulaw)
+    assert not call.actions_of(SendToAssistant)
+    call.handle(AssistantConnected("vapi-1"))
+    call.send_frame(b"\x55" * 160)
+    assert [sent.ulaw for sent in call.actions_of(SendToAssistant)] == [*frames, b"\x55" * 160]
 
 
-def test_beyond_the_bound_the_oldest_held_audio_goes() -> None:
-    call = connecting(hold_buffer_ms=60)
+def test_a_full_hold_buffer_drops_the_oldest_audio() -> None:
+    call = connecting_call(hold_buffer_ms=60)
     for n in range(5):
-        call.frame(bytes([n]) * 160)
-    call.tell(AssistantConnected())
-    assert [sent.ulaw[0] for sent in call.done(SendToAssistant)] == [2, 3, 4]
-    call.tell(STOP)
-    assert (call.ended.frames_held, call.ended.frames_dropped, call.ended.frames_to_assistant) == (5, 2, 3)
+        call.send_frame(bytes([n]) * 160)
+    call.handle(AssistantConnected())
+    assert [sent.ulaw[0] for sent in call.actions_of(SendToAssistant)] == [2, 3, 4]
+    call.handle(STOP)
+    ended = call.stream_ended
+    assert (ended.frames_held, ended.frames_dropped, ended.frames_to_assistant) == (5, 2, 3)
 
 
-def test_a_frame_larger_than_the_whole_buffer_is_dropped() -> None:
-    call = connecting(hold_buffer_ms=10)
-    call.frame()
-    call.tell(AssistantConnected())
-    assert not call.done(SendToAssistant)
+def test_a_frame_larger_than_the_hold_buffer_is_dropped() -> None:
+    call = connecting_call(hold_buffer_ms=10)
+    call.send_frame()
+    call.handle(AssistantConnected())
+    assert not call.actions_of(SendToAssistant)
 
 
-def test_the_answer_is_written_with_how_long_it_took() -> None:
-    call = connecting()
-    call.frame()
-    call.later(0.412)
-    call.tell(AssistantConnected("vapi-1"))
-    assert call.written(AssistantAnswered) == [
-        AssistantAnswered(CALL, pytest.approx(WALL + 0.412), 412, "vapi-1", 1)  # type: ignore[arg-type]
+def test_the_assistant_answered_entry_has_the_connect_time() -> None:
+    call = connecting_call()
+    call.send_frame()
+    call.advance(0.412)
+    call.handle(AssistantConnected("vapi-1"))
+    assert call.entries_of(AssistantAnswered) == [
+        AssistantAnswered(CALL, pytest.approx(STARTED_AT + 0.412), 412, "vapi-1", 1)  # type: ignore[arg-type]
     ]
 
 
-def test_frames_held_for_an_assistant_that_never_came_are_counted() -> None:
-    call = connecting()
-    call.frame()
-    call.tell(AssistantUnreachable("Vapi answered 503", 503))
-    assert call.ended.counters["frames_unsent"] == 1
+def test_frames_held_for_an_unreachable_assistant_are_counted() -> None:
+    call = connecting_call()
+    call.send_frame()
+    call.handle(AssistantUnreachable("Vapi answered 503", 503))
+    assert call.stream_ended.counters["frames_unsent"] == 1
 
 
-def test_the_assistant_answers_once() -> None:
-    call = live()
-    assert call.tell(AssistantConnected("vapi-2")) == []
+def test_a_second_assistant_connected_event_is_ignored() -> None:
+    call = live_call()
+    assert call.handle(AssistantConnected("vapi-2")) == []
 
 
 # Audio to the caller
 
 
-def test_the_first_audible_audio_has_a_mark_just_before_it() -> None:
-    call = live()
+def test_a_mark_is_placed_just_before_the_first_audible_audio() -> None:
+    call = live_call()
     call.assistant_speaks(100, audible=False)
-    before = len(call.did)
+    before = len(call.actions)
     call.assistant_speaks(100)
-    assert kinds([a for a in call.did[before:] if not isinstance(a, WriteEntry)]) == [
+    assert kinds([a for a in call.actions[before:] if not isinstance(a, WriteEntry)]) == [
         "PlaceMark",
         "SendToCaller",
     ]
 
 
-def test_audio_that_goes_on_is_sent_as_it_comes() -> None:
-    call = live()
+def test_audio_that_continues_is_sent_without_another_mark() -> None:
+    call = live_call()
     call.assistant_speaks(100)
-    call.later(0.05)
+    call.advance(0.05)
     assert kinds(call.assistant_speaks(100)) == ["SendToCaller"]
 
 
 def test_assistant_audio_before_its_socket_is_open_is_dropped_and_counted() -> None:
-    call = connecting()
+    call = connecting_call()
     call.assistant_speaks(100)
-    assert not call.done(SendToCaller)
+    assert not call.actions_of(SendToCaller)
     assert call.session.counters["audio_after_end"] == 800
 
 
-def test_an_assistant_thirty_seconds_ahead_is_cut_and_counted() -> None:
-    call = live()
+def test_audio_more_than_thirty_seconds_ahead_is_dropped_and_counted() -> None:
+    call = live_call()
     call.assistant_speaks(30_001)
     assert call.assistant_speaks(100) == []
     assert call.session.counters["assistant_bytes_dropped"] == 800
 
 
-def test_audio_that_pauses_gets_a_mark_behind_it() -> None:
-    call = live()
+def test_a_mark_is_placed_behind_audio_that_pauses() -> None:
+    call = live_call()
     call.assistant_speaks(1000)
-    (mark,) = [action for action in call.later(0.25) if isinstance(action, PlaceMark)]
+    (mark,) = [action for action in call.advance(0.25) if isinstance(action, PlaceMark)]
     assert mark.name == "g0-2"
 
 
-def test_audio_that_was_played_needs_no_mark_behind_it() -> None:
-    call = live()
-    call.tell(twilio.Mark(STREAM, "g0-1"))
+def test_audio_that_was_played_gets_no_mark_behind_it() -> None:
+    call = live_call()
+    call.handle(twilio.Mark(STREAM, "g0-1"))
     call.assistant_speaks(20, audible=False)
-    assert call.later(1.0) == []
+    assert call.advance(1.0) == []
 
 
-def test_time_to_first_audio_is_from_start_to_sent() -> None:
-    call = connecting()
-    call.later(0.4)
-    call.tell(AssistantConnected())
-    call.later(0.5)
+def test_time_to_first_audio_is_measured_from_start_to_sent() -> None:
+    call = connecting_call()
+    call.advance(0.4)
+    call.handle(AssistantConnected())
+    call.advance(0.5)
     call.assistant_speaks(100)
-    call.later(3)
+    call.advance(3)
     call.assistant_speaks(100)
-    call.tell(STOP)
-    assert call.ended.time_to_first_audio_ms == 900
-    assert call.timeline().count("first-audio") == 1
+    call.handle(STOP)
+    assert call.stream_ended.time_to_first_audio_ms == 900
+    assert call.timeline_kinds().count("first-audio") == 1
 
 
 # Turns
 
 
-def test_a_turn_is_timed_from_our_own_ears_to_the_callers() -> None:
-    call = live()
+def test_a_turn_is_timed_from_the_end_of_speech_to_the_returned_mark() -> None:
+    call = live_call()
     call.caller_speaks(400)
     call.caller_is_silent(800)
-    call.tell(vapi.Transcript("caller", True, "Hello?"))
+    call.handle(vapi.Transcript("caller", True, "Hello?"))
     call.caller_is_silent(200)
     call.assistant_speaks(500)
-    (mark,) = call.done(PlaceMark)
-    call.later(0.1)
-    call.tell(twilio.Mark(STREAM, mark.name))
+    (mark,) = call.actions_of(PlaceMark)
+    call.advance(0.1)
+    call.handle(twilio.Mark(STREAM, mark.name))
     (turn,) = call.turns()
     assert turn.number == 1
     assert turn.end_of_speech_ms == pytest.approx(400, abs=20)
@@ -260,44 +261,44 @@ def test_a_turn_is_timed_from_our_own_ears_to_the_callers() -> None:
     assert turn.bridge_overhead_us == 0
 
 
-def test_a_turn_that_was_never_answered_is_written_with_nulls() -> None:
-    call = live()
+def test_an_unanswered_turn_is_written_with_nulls() -> None:
+    call = live_call()
     call.caller_speaks(400)
     call.caller_is_silent(400)
-    call.tell(STOP)
+    call.handle(STOP)
     (turn,) = call.turns()
     assert (turn.first_audio_ms, turn.response_latency_ms, turn.bridge_overhead_us) == (None, None, None)
 
 
-def test_the_echo_of_a_cleared_mark_is_nobody_hearing_anything() -> None:
-    call = live()
+def test_a_mark_returned_after_a_clear_does_not_count_as_heard() -> None:
+    call = live_call()
     call.caller_speaks(400)
     call.caller_is_silent(400)
     call.assistant_speaks(500)
-    (mark,) = call.done(PlaceMark)
-    call.tell(vapi.UserInterrupted())
-    call.tell(twilio.Mark(STREAM, mark.name))
+    (mark,) = call.actions_of(PlaceMark)
+    call.handle(vapi.UserInterrupted())
+    call.handle(twilio.Mark(STREAM, mark.name))
     assert call.turns()[0].heard_ms is None
     assert call.session.counters["marks_cleared"] == 1
 
 
-def test_the_echo_of_a_greetings_mark_belongs_to_no_turn() -> None:
-    call = live()
+def test_the_mark_of_the_greeting_belongs_to_no_turn() -> None:
+    call = live_call()
     call.assistant_speaks(500)
-    call.tell(twilio.Mark(STREAM, "g0-1"))
+    call.handle(twilio.Mark(STREAM, "g0-1"))
     assert call.turns() == []
 
 
-def test_a_quick_echo_after_the_next_answer_changes_nothing() -> None:
-    call = live()
+def test_a_mark_returned_after_the_next_answer_does_not_change_its_turn() -> None:
+    call = live_call()
     for _ in range(2):
         call.caller_speaks(400)
         call.caller_is_silent(400)
         call.assistant_speaks(500)
-    first, second = [mark.name for mark in call.done(PlaceMark) if mark.name in ("g0-1", "g0-3")]
-    call.tell(twilio.Mark(STREAM, first))
+    first, second = [mark.name for mark in call.actions_of(PlaceMark) if mark.name in ("g0-1", "g0-3")]
+    call.handle(twilio.Mark(STREAM, first))
     assert [turn.heard_ms for turn in call.turns()] == [None, None]
-    call.tell(twilio.Mark(STREAM, second))
+    call.handle(twilio.Mark(STREAM, second))
     assert call.turns()[1].heard_ms is not None
 
 
@@ -305,248 +306,248 @@ def test_a_quick_echo_after_the_next_answer_changes_nothing() -> None:
 
 
 def test_a_barge_in_clears_what_the_caller_has_not_heard() -> None:
-    call = live()
+    call = live_call()
     call.assistant_speaks(3000)
-    call.later(1.0)
-    assert kinds(call.tell(vapi.UserInterrupted()))[0] == "ClearPlayout"
-    (happened,) = [entry for entry in call.written(TimelineEvent) if entry.kind == "barge-in"]
-    assert happened.data == {"how": "user-interrupted", "unplayed_ms": 2000}
+    call.advance(1.0)
+    assert kinds(call.handle(vapi.UserInterrupted()))[0] == "ClearPlayout"
+    (event,) = [entry for entry in call.entries_of(TimelineEvent) if entry.kind == "barge-in"]
+    assert event.data == {"how": "user-interrupted", "unplayed_ms": 2000}
 
 
 def test_a_barge_in_marks_the_turn_whose_answer_was_cut() -> None:
-    call = live()
+    call = live_call()
     call.caller_speaks(400)
     call.caller_is_silent(400)
     call.assistant_speaks(3000)
-    call.tell(vapi.UserInterrupted())
+    call.handle(vapi.UserInterrupted())
     assert call.turns()[0].interrupted
 
 
-def test_marks_of_the_next_generation_say_so() -> None:
-    call = live()
+def test_mark_names_carry_the_generation() -> None:
+    call = live_call()
     call.assistant_speaks(3000)
-    call.tell(vapi.UserInterrupted())
-    call.later(1.0)
+    call.handle(vapi.UserInterrupted())
+    call.advance(1.0)
     call.assistant_speaks(100)
-    assert [mark.name for mark in call.done(PlaceMark)][-1].startswith("g1-")
+    assert [mark.name for mark in call.actions_of(PlaceMark)][-1].startswith("g1-")
 
 
-def test_two_words_of_one_barge_in_count_once() -> None:
-    call = live()
+def test_several_signs_of_one_barge_in_count_once() -> None:
+    call = live_call()
     call.assistant_speaks(3000)
-    call.tell(vapi.SpeechUpdate("caller", True))
-    call.later(0.3)
-    call.tell(vapi.UserInterrupted())
-    call.later(0.1)
-    call.tell(vapi.UserInterrupted())
-    call.tell(vapi.SpeechUpdate("assistant", False))
-    assert len(call.done(ClearPlayout)) == 1
+    call.handle(vapi.SpeechUpdate("caller", True))
+    call.advance(0.3)
+    call.handle(vapi.UserInterrupted())
+    call.advance(0.1)
+    call.handle(vapi.UserInterrupted())
+    call.handle(vapi.SpeechUpdate("assistant", False))
+    assert len(call.actions_of(ClearPlayout)) == 1
     assert call.session.counters["barge_ins"] == 1
 
 
-def test_audio_that_slipped_in_is_cleared_too_but_not_counted_again() -> None:
-    call = live()
+def test_audio_that_arrives_after_a_barge_in_is_cleared_without_counting_again() -> None:
+    call = live_call()
     call.assistant_speaks(3000)
-    call.tell(vapi.UserInterrupted())
-    call.later(0.1)
+    call.handle(vapi.UserInterrupted())
+    call.advance(0.1)
     call.assistant_speaks(1000)
-    call.tell(vapi.UserInterrupted())
-    assert len(call.done(ClearPlayout)) == 2
+    call.handle(vapi.UserInterrupted())
+    assert len(call.actions_of(ClearPlayout)) == 2
     assert call.session.counters["barge_ins"] == 1
 
 
-def test_a_missing_user_interrupted_is_inferred() -> None:
-    call = live()
+def test_a_barge_in_is_inferred_without_user_interrupted() -> None:
+    call = live_call()
     call.assistant_speaks(3000)
-    call.tell(vapi.SpeechUpdate("caller", True))
-    call.later(0.4)
-    assert ClearPlayout() in call.tell(vapi.SpeechUpdate("assistant", False))
+    call.handle(vapi.SpeechUpdate("caller", True))
+    call.advance(0.4)
+    assert ClearPlayout() in call.handle(vapi.SpeechUpdate("assistant", False))
     assert call.session.counters["barge_ins"] == 1
 
 
-def test_an_assistant_that_stops_much_later_was_not_interrupted() -> None:
-    call = live()
+def test_no_barge_in_is_inferred_when_the_assistant_stops_much_later() -> None:
+    call = live_call()
     call.assistant_speaks(5000)
-    call.tell(vapi.SpeechUpdate("caller", True))
-    call.later(1.5)
-    call.tell(vapi.SpeechUpdate("assistant", False))
-    assert not call.done(ClearPlayout)
+    call.handle(vapi.SpeechUpdate("caller", True))
+    call.advance(1.5)
+    call.handle(vapi.SpeechUpdate("assistant", False))
+    assert not call.actions_of(ClearPlayout)
 
 
-def test_a_caller_who_speaks_over_silence_interrupts_nobody() -> None:
-    call = live()
-    call.tell(vapi.SpeechUpdate("caller", True))
+def test_no_barge_in_is_inferred_when_nothing_played_at_the_callers_start() -> None:
+    call = live_call()
+    call.handle(vapi.SpeechUpdate("caller", True))
     call.assistant_speaks(500)
-    call.tell(vapi.SpeechUpdate("assistant", False))
-    assert not call.done(ClearPlayout)
+    call.handle(vapi.SpeechUpdate("assistant", False))
+    assert not call.actions_of(ClearPlayout)
 
 
-def test_an_assistant_that_finished_was_not_interrupted() -> None:
-    call = live()
+def test_no_barge_in_is_inferred_when_the_assistant_had_finished() -> None:
+    call = live_call()
     call.assistant_speaks(500)
-    call.tell(vapi.SpeechUpdate("caller", True))
-    call.tell(twilio.Mark(STREAM, "g0-1"))
-    call.later(0.7)
-    for mark in call.done(PlaceMark):
-        call.tell(twilio.Mark(STREAM, mark.name))
-    call.tell(vapi.SpeechUpdate("assistant", False))
-    assert not call.done(ClearPlayout)
+    call.handle(vapi.SpeechUpdate("caller", True))
+    call.handle(twilio.Mark(STREAM, "g0-1"))
+    call.advance(0.7)
+    for mark in call.actions_of(PlaceMark):
+        call.handle(twilio.Mark(STREAM, mark.name))
+    call.handle(vapi.SpeechUpdate("assistant", False))
+    assert not call.actions_of(ClearPlayout)
 
 
 # Barge-in, socket dialect
 
 
-def test_in_the_socket_dialect_our_own_ears_decide() -> None:
-    call = live(local_barge_in=True)
+def test_local_barge_in_sends_cancel_and_clears_the_playout() -> None:
+    call = live_call(local_barge_in=True)
     call.assistant_speaks(3000)
     call.caller_speaks(300)
-    assert call.done(TellAssistant) == [TellAssistant(vapi.Cancel())]
-    assert len(call.done(ClearPlayout)) == 1
+    assert call.actions_of(TellAssistant) == [TellAssistant(vapi.Cancel())]
+    assert len(call.actions_of(ClearPlayout)) == 1
     assert call.session.counters["barge_ins"] == 1
 
 
-def test_late_audio_of_the_cut_answer_is_dropped_for_a_moment() -> None:
-    call = live(local_barge_in=True)
+def test_audio_right_after_a_local_barge_in_is_dropped() -> None:
+    call = live_call(local_barge_in=True)
     call.assistant_speaks(3000)
-    while not call.done(ClearPlayout):
+    while not call.actions_of(ClearPlayout):
         call.caller_speaks(20)
     assert call.assistant_speaks(100) == []
     assert call.session.counters["assistant_bytes_dropped"] == 800
-    call.later(0.16)
+    call.advance(0.16)
     assert call.assistant_speaks(100) != []
 
 
-def test_a_short_noise_does_not_cut_the_assistant() -> None:
-    call = live(local_barge_in=True)
+def test_a_short_noise_is_not_a_local_barge_in() -> None:
+    call = live_call(local_barge_in=True)
     call.assistant_speaks(3000)
     call.caller_speaks(120)
     call.caller_is_silent(500)
-    assert not call.done(ClearPlayout)
+    assert not call.actions_of(ClearPlayout)
 
 
-def test_a_caller_over_silence_cuts_nobody() -> None:
-    call = live(local_barge_in=True)
+def test_a_caller_who_speaks_while_nothing_plays_is_not_a_local_barge_in() -> None:
+    call = live_call(local_barge_in=True)
     call.caller_speaks(600)
-    assert not call.done(TellAssistant)
+    assert not call.actions_of(TellAssistant)
 
 
-def test_only_what_the_caller_says_over_the_assistant_counts() -> None:
-    """The assistant began in mid-word: the caller's words before that were over nobody."""
-    call = live(local_barge_in=True)
+def test_only_caller_speech_over_assistant_audio_counts_for_a_local_barge_in() -> None:
+    """Here the assistant starts while the caller speaks: what came before that was not over it."""
+    call = live_call(local_barge_in=True)
     call.caller_speaks(600)
     call.assistant_speaks(3000)
     call.caller_speaks(100)
-    assert not call.done(ClearPlayout)
+    assert not call.actions_of(ClearPlayout)
     call.caller_speaks(240)
-    assert len(call.done(ClearPlayout)) == 1
+    assert len(call.actions_of(ClearPlayout)) == 1
 
 
-def test_in_the_call_dialect_our_ears_do_not_decide() -> None:
-    call = live()
+def test_without_local_barge_in_a_loud_caller_clears_nothing() -> None:
+    call = live_call()
     call.assistant_speaks(3000)
     call.caller_speaks(600)
-    assert not call.done(ClearPlayout)
+    assert not call.actions_of(ClearPlayout)
 
 
-# Words
+# Transcripts
 
 
-def test_finals_become_utterances_in_order() -> None:
-    call = live()
-    call.tell(vapi.Transcript("assistant", True, "Hello"))
-    call.tell(vapi.Transcript("caller", False, "I wou"))
-    call.tell(vapi.Transcript("caller", True, "I would"))
-    call.tell(vapi.Transcript("caller", True, "  "))
-    assert [(u.index, u.speaker, u.text) for u in call.written(UtteranceSpoken)] == [
+def test_final_transcripts_become_utterances_in_order() -> None:
+    call = live_call()
+    call.handle(vapi.Transcript("assistant", True, "Hello"))
+    call.handle(vapi.Transcript("caller", False, "I wou"))
+    call.handle(vapi.Transcript("caller", True, "I would"))
+    call.handle(vapi.Transcript("caller", True, "  "))
+    assert [(u.index, u.speaker, u.text) for u in call.entries_of(UtteranceSpoken)] == [
         (0, "assistant", "Hello"),
         (1, "caller", "I would"),
     ]
     assert (call.session.counters["finals"], call.session.counters["partials"]) == (3, 1)
 
 
-def test_what_the_caller_said_has_our_own_times() -> None:
-    call = live()
+def test_a_caller_utterance_has_the_times_of_the_speech_detector() -> None:
+    call = live_call()
     call.caller_is_silent(200)
     call.caller_speaks(400)
     call.caller_is_silent(400)
-    call.tell(vapi.Transcript("caller", True, "Hello?"))
-    (said,) = call.written(UtteranceSpoken)
-    assert said.started_ms == pytest.approx(220, abs=20)
-    assert said.ended_ms == pytest.approx(600, abs=20)
+    call.handle(vapi.Transcript("caller", True, "Hello?"))
+    (utterance,) = call.entries_of(UtteranceSpoken)
+    assert utterance.started_ms == pytest.approx(220, abs=20)
+    assert utterance.ended_ms == pytest.approx(600, abs=20)
 
 
 def test_a_second_final_of_the_same_speech_has_no_times() -> None:
-    call = live()
+    call = live_call()
     call.caller_speaks(400)
     call.caller_is_silent(400)
-    call.tell(vapi.Transcript("caller", True, "I would like"))
-    call.tell(vapi.Transcript("caller", True, "a table"))
-    assert [said.ended_ms is None for said in call.written(UtteranceSpoken)] == [False, True]
+    call.handle(vapi.Transcript("caller", True, "I would like"))
+    call.handle(vapi.Transcript("caller", True, "a table"))
+    assert [utterance.ended_ms is None for utterance in call.entries_of(UtteranceSpoken)] == [False, True]
 
 
-def test_words_of_a_caller_that_we_did_not_hear_have_no_times() -> None:
-    call = live()
-    call.tell(vapi.Transcript("caller", True, "Hello?"))
-    (said,) = call.written(UtteranceSpoken)
-    assert (said.started_ms, said.ended_ms) == (None, None)
+def test_a_caller_utterance_without_detected_speech_has_no_times() -> None:
+    call = live_call()
+    call.handle(vapi.Transcript("caller", True, "Hello?"))
+    (utterance,) = call.entries_of(UtteranceSpoken)
+    assert (utterance.started_ms, utterance.ended_ms) == (None, None)
 
 
-def test_what_the_assistant_said_has_the_times_of_its_playout() -> None:
-    call = live()
-    call.later(1.0)
+def test_an_assistant_utterance_has_the_times_of_its_playout() -> None:
+    call = live_call()
+    call.advance(1.0)
     call.assistant_speaks(500)
-    call.later(2.0)
-    call.tell(vapi.Transcript("assistant", True, "For which day?"))
-    (said,) = call.written(UtteranceSpoken)
-    assert (said.started_ms, said.ended_ms) == (1000, 1500)
+    call.advance(2.0)
+    call.handle(vapi.Transcript("assistant", True, "For which day?"))
+    (utterance,) = call.entries_of(UtteranceSpoken)
+    assert (utterance.started_ms, utterance.ended_ms) == (1000, 1500)
 
 
-def test_a_pause_between_two_sentences_begins_no_utterance_of_its_own() -> None:
-    call = live()
-    call.later(1.0)
+def test_a_pause_between_two_sentences_does_not_split_an_utterance() -> None:
+    call = live_call()
+    call.advance(1.0)
     call.assistant_speaks(500)
-    call.later(1.0)
+    call.advance(1.0)
     call.assistant_speaks(500)
-    call.later(1.0)
-    call.tell(vapi.Transcript("assistant", True, "Let me see. For which day?"))
-    (said,) = call.written(UtteranceSpoken)
-    assert (said.started_ms, said.ended_ms) == (1000, 2500)
+    call.advance(1.0)
+    call.handle(vapi.Transcript("assistant", True, "Let me see. For which day?"))
+    (utterance,) = call.entries_of(UtteranceSpoken)
+    assert (utterance.started_ms, utterance.ended_ms) == (1000, 2500)
 
 
-def test_words_that_were_never_audible_have_no_times() -> None:
-    call = live()
-    call.tell(vapi.Transcript("assistant", True, "Hello"))
-    (said,) = call.written(UtteranceSpoken)
-    assert (said.started_ms, said.ended_ms) == (None, None)
+def test_an_assistant_utterance_without_audio_has_no_times() -> None:
+    call = live_call()
+    call.handle(vapi.Transcript("assistant", True, "Hello"))
+    (utterance,) = call.entries_of(UtteranceSpoken)
+    assert (utterance.started_ms, utterance.ended_ms) == (None, None)
 
 
-def test_the_utterance_that_was_cut_is_marked_and_the_next_is_not() -> None:
-    call = live()
+def test_only_the_utterance_that_was_cut_off_is_marked_as_interrupted() -> None:
+    call = live_call()
     call.assistant_speaks(3000)
-    call.later(1.0)
-    call.tell(vapi.UserInterrupted())
-    call.tell(vapi.Transcript("assistant", True, "We are open from"))
-    call.later(2.0)
+    call.advance(1.0)
+    call.handle(vapi.UserInterrupted())
+    call.handle(vapi.Transcript("assistant", True, "We are open from"))
+    call.advance(2.0)
     call.assistant_speaks(500)
-    call.tell(vapi.Transcript("assistant", True, "Sorry?"))
-    cut, next_one = call.written(UtteranceSpoken)
-    assert (cut.interrupted, cut.ended_ms) == (True, 1000)
-    assert not next_one.interrupted
+    call.handle(vapi.Transcript("assistant", True, "Sorry?"))
+    cut_off, following = call.entries_of(UtteranceSpoken)
+    assert (cut_off.interrupted, cut_off.ended_ms) == (True, 1000)
+    assert not following.interrupted
 
 
 # The other events of the assistant leg
 
 
-def test_its_events_are_counted_and_put_on_the_timeline() -> None:
-    call = live()
-    call.tell(vapi.StatusUpdate("in-progress"))
-    call.tell(vapi.SpeechUpdate("caller", True))
-    call.tell(vapi.SpeechUpdate("caller", False))
-    call.tell(vapi.SpeechUpdate("assistant", True))
-    call.tell(vapi.Hang())
-    call.tell(vapi.IgnoredEvent("model-output"))
-    call.tell(vapi.IgnoredEvent("weather", known=False))
-    assert call.timeline()[2:] == [
+def test_assistant_events_are_counted_and_put_on_the_timeline() -> None:
+    call = live_call()
+    call.handle(vapi.StatusUpdate("in-progress"))
+    call.handle(vapi.SpeechUpdate("caller", True))
+    call.handle(vapi.SpeechUpdate("caller", False))
+    call.handle(vapi.SpeechUpdate("assistant", True))
+    call.handle(vapi.Hang())
+    call.handle(vapi.IgnoredEvent("model-output"))
+    call.handle(vapi.IgnoredEvent("weather", known=False))
+    assert call.timeline_kinds()[2:] == [
         "assistant-status",
         "caller-started",
         "caller-stopped",
@@ -558,145 +559,145 @@ def test_its_events_are_counted_and_put_on_the_timeline() -> None:
     assert counters["vapi_unknown_weather"] == 1
 
 
-def test_unknown_event_names_are_bounded() -> None:
-    call = live()
+def test_counters_of_unknown_event_names_are_bounded() -> None:
+    call = live_call()
     for n in range(1000):
-        call.tell(vapi.IgnoredEvent(f"weather-{n}", known=False))
+        call.handle(vapi.IgnoredEvent(f"weather-{n}", known=False))
     assert len(call.session.counters) <= MAX_COUNTERS + 1
     assert call.session.counters["other"] > 900
 
 
 def test_the_timeline_is_bounded() -> None:
-    call = live()
+    call = live_call()
     for _ in range(MAX_EVENTS + 50):
-        call.tell(vapi.Hang())
-    assert len(call.written(TimelineEvent)) == MAX_EVENTS
+        call.handle(vapi.Hang())
+    assert len(call.entries_of(TimelineEvent)) == MAX_EVENTS
     assert call.session.counters["happenings_dropped"] >= 50
 
 
-def test_a_strange_message_from_the_assistant_is_counted_and_never_ends_the_call() -> None:
-    call = live()
+def test_bad_messages_from_the_assistant_are_counted_and_do_not_end_the_call() -> None:
+    call = live_call()
     for _ in range(200):
-        call.tell(BadMessage("assistant", "bad-json"))
+        call.handle(BadMessage("assistant", "bad-json"))
     assert call.session.state is State.LIVE
     assert call.session.counters["bad_assistant_bad-json"] == 200
-    assert call.timeline().count("bad-message") == 1
+    assert call.timeline_kinds().count("bad-message") == 1
 
 
-def test_lost_frames_are_counted_by_direction() -> None:
-    call = live()
-    call.tell(Dropped(3))
-    call.tell(Dropped(2, "caller"))
-    call.tell(STOP)
-    assert call.ended.frames_dropped == 3
-    assert call.ended.counters["chunks_dropped"] == 2
+def test_dropped_frames_are_counted_by_direction() -> None:
+    call = live_call()
+    call.handle(Dropped(3))
+    call.handle(Dropped(2, "caller"))
+    call.handle(STOP)
+    assert call.stream_ended.frames_dropped == 3
+    assert call.stream_ended.counters["chunks_dropped"] == 2
 
 
-def test_audio_that_was_not_transcoded_at_the_door_is_our_own_mistake() -> None:
+def test_audio_that_was_not_transcoded_raises() -> None:
     with pytest.raises(IllegalTransition):
-        live().tell(vapi.Audio(b"\xff"))
+        live_call().handle(vapi.Audio(b"\xff"))
 
 
 # Frames
 
 
 def test_late_and_missing_frames_are_counted() -> None:
-    call = live()
-    call.tell(twilio.Media(STREAM, SILENCE, 1))
-    call.later(0.5)
-    call.tell(twilio.Media(STREAM, SILENCE, 2))
-    call.tell(twilio.Media(STREAM, SILENCE, 7))
-    call.tell(twilio.Media(STREAM, SILENCE))
+    call = live_call()
+    call.handle(twilio.Media(STREAM, SILENCE, 1))
+    call.advance(0.5)
+    call.handle(twilio.Media(STREAM, SILENCE, 2))
+    call.handle(twilio.Media(STREAM, SILENCE, 7))
+    call.handle(twilio.Media(STREAM, SILENCE))
     assert (call.session.counters["frames_late"], call.session.counters["frames_missing"]) == (1, 4)
 
 
-def test_another_streams_messages_are_not_ours() -> None:
-    call = live()
+def test_messages_of_another_stream_are_ignored_and_counted() -> None:
+    call = live_call()
     for event in (
         twilio.Media("MZ2", LOUD),
         twilio.Mark("MZ2", "g0-1"),
         twilio.Dtmf("MZ2", "1"),
         twilio.Stop("MZ2"),
     ):
-        call.tell(event)
+        call.handle(event)
     assert call.session.state is State.LIVE
     assert call.session.counters["bad_caller_wrong-streamSid"] == 4
-    assert not call.done(SendToAssistant)
+    assert not call.actions_of(SendToAssistant)
 
 
 # Keys
 
 
-def test_pressed_keys_are_told_to_the_assistant() -> None:
-    told = [action for action in live().digits("42#") if isinstance(action, TellAssistant)]
-    assert told == [TellAssistant(vapi.AddMessage("The caller pressed 42# on the keypad."))]
+def test_pressed_keys_are_sent_to_the_assistant() -> None:
+    sent = [action for action in live_call().press_keys("42#") if isinstance(action, TellAssistant)]
+    assert sent == [TellAssistant(vapi.AddMessage("The caller pressed 42# on the keypad."))]
 
 
-def test_keys_are_told_after_a_pause() -> None:
-    call = live()
-    call.digits("7")
-    assert call.later(1.4) == []
-    assert kinds(call.later(0.2)) == ["TellAssistant"]
+def test_pressed_keys_are_sent_after_a_pause() -> None:
+    call = live_call()
+    call.press_keys("7")
+    assert call.advance(1.4) == []
+    assert kinds(call.advance(0.2)) == ["TellAssistant"]
 
 
-def test_a_pause_after_a_finished_group_tells_nothing() -> None:
-    call = live()
-    call.digits("7")
-    call.digits("#")
-    assert call.later(2.0) == []
+def test_a_pause_after_a_completed_group_sends_nothing() -> None:
+    call = live_call()
+    call.press_keys("7")
+    call.press_keys("#")
+    assert call.advance(2.0) == []
 
 
-def test_keys_pressed_before_the_assistant_answers_are_told_when_it_does() -> None:
-    call = connecting()
-    call.digits("12#")
-    call.digits("3#")
-    assert not call.done(TellAssistant)
-    call.tell(AssistantConnected())
-    assert [told.message for told in call.done(TellAssistant)] == [
+def test_keys_pressed_while_dialling_are_sent_when_the_assistant_answers() -> None:
+    call = connecting_call()
+    call.press_keys("12#")
+    call.press_keys("3#")
+    assert not call.actions_of(TellAssistant)
+    call.handle(AssistantConnected())
+    assert [action.message for action in call.actions_of(TellAssistant)] == [
         vapi.AddMessage("The caller pressed 12# on the keypad."),
         vapi.AddMessage("The caller pressed 3# on the keypad."),
     ]
 
 
-def test_keys_that_nobody_was_told_of_are_counted() -> None:
-    call = connecting()
-    call.digits("12#3")
-    call.tell(STOP)
-    assert call.ended.counters["keys_unsaid"] == 4
+def test_keys_that_were_not_sent_are_counted() -> None:
+    call = connecting_call()
+    call.press_keys("12#3")
+    call.handle(STOP)
+    assert call.stream_ended.counters["keys_unsaid"] == 4
 
 
-def test_keys_pressed_over_the_last_words_are_counted() -> None:
-    call = live()
+def test_keys_pressed_while_the_call_ends_are_counted() -> None:
+    call = live_call()
     call.assistant_speaks(1000)
-    call.digits("1")
-    call.tell(AssistantLegClosed(1000))
-    call.digits("2")
-    call.later(5.0)
-    assert call.ended.counters["keys_unsaid"] == 2
+    call.press_keys("1")
+    call.handle(AssistantLegClosed(1000))
+    call.press_keys("2")
+    call.advance(5.0)
+    assert call.stream_ended.counters["keys_unsaid"] == 2
 
 
-def test_a_flood_of_finished_groups_is_cut_too() -> None:
-    call = live()
-    call.digits("#" * 25)
-    assert len(call.done(TellAssistant)) == 20
+def test_the_number_of_key_groups_is_limited() -> None:
+    call = live_call()
+    call.press_keys("#" * 25)
+    assert len(call.actions_of(TellAssistant)) == 20
 
 
-def test_a_flood_of_keys_is_cut_and_counted() -> None:
-    call = live()
-    call.digits("5" * 5000)
-    call.tell(STOP)
-    assert call.ended.counters["keys_dropped"] == 4980
-    assert call.timeline().count("dtmf") == 20
+def test_excess_keys_are_dropped_and_counted() -> None:
+    call = live_call()
+    call.press_keys("5" * 5000)
+    call.handle(STOP)
+    assert call.stream_ended.counters["keys_dropped"] == 4980
+    assert call.timeline_kinds().count("dtmf") == 20
 
 
-# Endings
+# End of the call
 
 
-def ends(event: Event) -> Story:
-    call = live()
+def call_ended_by(event: Event) -> CallScenario:
+    call = live_call()
     call.assistant_speaks(1000)
-    call.tell(event)
-    call.later(10.0)
+    call.handle(event)
+    call.advance(10.0)
     return call
 
 
@@ -719,165 +720,170 @@ def ends(event: Event) -> Story:
         (Aborted(), "worker-lost", "us", "end-call", True),
     ],
 )
-def test_a_live_call_ends(event: Event, reason: str, by: str, assistant: str, cleared: bool) -> None:
-    call = ends(event)
-    assert (call.ended.end_reason, call.ended.ended_by) == (reason, by)
-    assert [leave.how for leave in call.done(HangUpAssistant)] == [assistant]
-    assert call.done(HangUp) == [HangUp()]
-    assert bool(call.done(ClearPlayout)) is cleared
+def test_a_live_call_ends_with_the_expected_reason(
+    event: Event, reason: str, by: str, assistant: str, cleared: bool
+) -> None:
+    call = call_ended_by(event)
+    assert (call.stream_ended.end_reason, call.stream_ended.ended_by) == (reason, by)
+    assert [leave.how for leave in call.actions_of(HangUpAssistant)] == [assistant]
+    assert call.actions_of(HangUp) == [HangUp()]
+    assert bool(call.actions_of(ClearPlayout)) is cleared
     assert call.session.state is State.ENDED
 
 
-def test_what_vapi_says_about_the_end_is_kept() -> None:
-    call = ends(vapi.StatusUpdate("ended", "silence-timed-out"))
-    assert call.ended.vapi_ended_reason == "silence-timed-out"
-    assert ends(AssistantLegClosed(1012)).ended.vapi_close_code == 1012
+def test_vapis_ended_reason_and_close_code_are_reported() -> None:
+    call = call_ended_by(vapi.StatusUpdate("ended", "silence-timed-out"))
+    assert call.stream_ended.vapi_ended_reason == "silence-timed-out"
+    assert call_ended_by(AssistantLegClosed(1012)).stream_ended.vapi_close_code == 1012
 
 
-def test_an_assistant_that_cannot_be_reached_ends_the_call() -> None:
-    call = connecting()
-    call.tell(AssistantUnreachable("Vapi answered 401: Invalid Key.", 401, "vapi-1"))
-    assert (call.ended.end_reason, call.ended.ended_by) == ("assistant-unreachable", "assistant")
-    (happened,) = [entry for entry in call.written(TimelineEvent) if entry.kind == "assistant-unreachable"]
-    assert happened.data == {
+def test_an_unreachable_assistant_ends_the_call() -> None:
+    call = connecting_call()
+    call.handle(AssistantUnreachable("Vapi answered 401: Invalid Key.", 401, "vapi-1"))
+    assert (call.stream_ended.end_reason, call.stream_ended.ended_by) == (
+        "assistant-unreachable",
+        "assistant",
+    )
+    (event,) = [entry for entry in call.entries_of(TimelineEvent) if entry.kind == "assistant-unreachable"]
+    assert event.data == {
         "detail": "Vapi answered 401: Invalid Key.",
         "status": 401,
         "vapi_call_id": "vapi-1",
     }
 
 
-def test_a_caller_who_hangs_up_while_we_dial_ends_the_call() -> None:
-    call = connecting()
-    call.tell(STOP)
-    call.tell(AssistantConnected())
-    assert call.ended.end_reason == "caller-hung-up"
-    assert not call.written(AssistantAnswered)
+def test_a_caller_who_hangs_up_while_dialling_ends_the_call() -> None:
+    call = connecting_call()
+    call.handle(STOP)
+    call.handle(AssistantConnected())
+    assert call.stream_ended.end_reason == "caller-hung-up"
+    assert not call.entries_of(AssistantAnswered)
 
 
-def test_the_last_words_are_heard_out() -> None:
-    call = live()
+def test_the_call_ends_after_the_assistants_last_audio_was_played() -> None:
+    call = live_call()
     call.assistant_speaks(1000)
-    call.tell(vapi.StatusUpdate("ended", "assistant-ended-call"))
+    call.handle(vapi.StatusUpdate("ended", "assistant-ended-call"))
     assert call.session.state is State.ENDING
-    goodbye = call.done(PlaceMark)[-1].name
-    call.tell(AssistantLegClosed(1000))
-    call.later(1.05)
-    assert not call.done(HangUp)
-    call.tell(twilio.Mark(STREAM, goodbye))
-    assert call.done(HangUp) == [HangUp()]
+    last_mark = call.actions_of(PlaceMark)[-1].name
+    call.handle(AssistantLegClosed(1000))
+    call.advance(1.05)
+    assert not call.actions_of(HangUp)
+    call.handle(twilio.Mark(STREAM, last_mark))
+    assert call.actions_of(HangUp) == [HangUp()]
 
 
-def test_last_words_that_no_mark_confirms_end_two_seconds_later() -> None:
-    call = live()
+def test_the_call_ends_two_seconds_after_last_audio_without_a_returned_mark() -> None:
+    call = live_call()
     call.assistant_speaks(1000)
-    call.tell(AssistantLegClosed(1000))
-    call.later(2.9)
-    assert not call.done(HangUp)
-    call.later(0.2)
-    assert call.done(HangUp) == [HangUp()]
+    call.handle(AssistantLegClosed(1000))
+    call.advance(2.9)
+    assert not call.actions_of(HangUp)
+    call.advance(0.2)
+    assert call.actions_of(HangUp) == [HangUp()]
 
 
-def test_ended_decides_before_the_close_code_does() -> None:
-    call = live()
-    call.tell(vapi.StatusUpdate("ended", "assistant-ended-call"))
-    call.tell(AssistantLegClosed(1006))
-    call.later(5.0)
-    assert (call.ended.end_reason, call.ended.vapi_close_code) == ("assistant-ended", 1006)
+def test_an_ended_status_takes_precedence_over_the_close_code() -> None:
+    call = live_call()
+    call.handle(vapi.StatusUpdate("ended", "assistant-ended-call"))
+    call.handle(AssistantLegClosed(1006))
+    call.advance(5.0)
+    assert (call.stream_ended.end_reason, call.stream_ended.vapi_close_code) == ("assistant-ended", 1006)
 
 
-def test_whoever_ends_first_names_it() -> None:
-    call = live()
+def test_the_first_end_reason_stands() -> None:
+    call = live_call()
     call.assistant_speaks(1000)
-    call.tell(vapi.StatusUpdate("ended", "assistant-ended-call"))
-    call.tell(CallerLegClosed(1006))
-    assert call.ended.end_reason == "assistant-ended"
-    assert not call.done(ClearPlayout)
+    call.handle(vapi.StatusUpdate("ended", "assistant-ended-call"))
+    call.handle(CallerLegClosed(1006))
+    assert call.stream_ended.end_reason == "assistant-ended"
+    assert not call.actions_of(ClearPlayout)
 
 
-def test_while_the_last_words_play_only_the_end_matters() -> None:
-    call = live()
+def test_events_while_the_call_ends_are_only_counted() -> None:
+    call = live_call()
     call.assistant_speaks(1000)
-    call.tell(AssistantLegClosed(1000))
-    call.frame(LOUD)
-    call.tell(vapi.UserInterrupted())
+    call.handle(AssistantLegClosed(1000))
+    call.send_frame(LOUD)
+    call.handle(vapi.UserInterrupted())
     call.assistant_speaks(100)
-    call.later(0.25)
+    call.advance(0.25)
     counters = call.session.counters
     assert (counters["frames_after_end"], counters["events_after_end"], counters["audio_after_end"]) == (
         1,
         1,
         800,
     )
-    assert not call.done(ClearPlayout)
+    assert not call.actions_of(ClearPlayout)
 
 
-def test_of_two_deadlines_passed_at_once_the_first_names_the_end() -> None:
-    call = Story().accepted(max_call_seconds=10)
+def test_the_first_of_two_passed_deadlines_sets_the_end_reason() -> None:
+    call = CallScenario().accept(max_call_seconds=10)
     call.now += 20  # the process was frozen
-    call.tell(DeadlinePassed())
-    assert call.ended.end_reason == "stream-lost"
-    assert call.done(HangUp) == [HangUp()]
+    call.handle(DeadlinePassed())
+    assert call.stream_ended.end_reason == "stream-lost"
+    assert call.actions_of(HangUp) == [HangUp()]
 
 
-def test_nothing_happens_after_the_end() -> None:
-    call = ends(STOP)
-    before = len(call.did)
+def test_events_after_the_end_have_no_effect() -> None:
+    call = call_ended_by(STOP)
+    before = len(call.actions)
     for event in (STOP, AssistantConnected(), twilio.Media(STREAM, LOUD), vapi.UserInterrupted(), Aborted()):
-        call.tell(event)
-    call.tell(DeadlinePassed())
-    assert call.did[before:] == []
+        call.handle(event)
+    call.handle(DeadlinePassed())
+    assert call.actions[before:] == []
     assert call.session.deadline == float("inf")
 
 
-def test_no_media_for_eight_seconds_means_that_the_stream_is_lost() -> None:
-    call = live()
+def test_no_media_for_eight_seconds_ends_the_call_as_stream_lost() -> None:
+    call = live_call()
     call.caller_is_silent(1000)
-    call.later(7.9)
-    assert not call.done(HangUp)
-    call.later(0.2)
-    assert call.ended.end_reason == "stream-lost"
+    call.advance(7.9)
+    assert not call.actions_of(HangUp)
+    call.advance(0.2)
+    assert call.stream_ended.end_reason == "stream-lost"
 
 
-def test_no_media_while_we_dial_is_noticed_too() -> None:
-    call = connecting()
-    call.later(8.1)
-    assert call.ended.end_reason == "stream-lost"
+def test_no_media_while_dialling_ends_the_call_as_stream_lost() -> None:
+    call = connecting_call()
+    call.advance(8.1)
+    assert call.stream_ended.end_reason == "stream-lost"
 
 
-def test_a_call_has_its_longest_time() -> None:
-    call = Story().accepted(max_call_seconds=30)
-    call.tell(AssistantConnected())
+def test_a_call_ends_at_its_maximum_duration() -> None:
+    call = CallScenario().accept(max_call_seconds=30)
+    call.handle(AssistantConnected())
     for _ in range(5):
-        call.later(5)
-        call.frame()
-    assert not call.done(HangUp)
-    call.later(5)
-    assert (call.ended.end_reason, call.ended.ended_by) == ("limit-reached", "us")
+        call.advance(5)
+        call.send_frame()
+    assert not call.actions_of(HangUp)
+    call.advance(5)
+    assert (call.stream_ended.end_reason, call.stream_ended.ended_by) == ("limit-reached", "us")
 
 
-def test_an_assistant_that_falls_silent_for_twelve_seconds_has_stalled() -> None:
-    call = live()
+def test_an_assistant_silent_for_twelve_seconds_after_the_caller_is_stalled() -> None:
+    call = live_call()
     call.caller_speaks(400)
     call.caller_is_silent(11_900)
-    assert not call.done(HangUp)
+    assert not call.actions_of(HangUp)
     call.caller_is_silent(300)
-    assert call.ended.end_reason == "assistant-stalled"
+    assert call.stream_ended.end_reason == "assistant-stalled"
     assert call.turns()[0].first_audio_ms is None
 
 
-def test_any_word_of_the_assistants_is_a_sign_of_life() -> None:
-    call = live()
+def test_any_message_from_the_assistant_restarts_the_stall_deadline() -> None:
+    call = live_call()
     call.caller_speaks(400)
     call.caller_is_silent(6000)
-    call.tell(vapi.IgnoredEvent("model-output"))
+    call.handle(vapi.IgnoredEvent("model-output"))
     call.caller_is_silent(11_000)
-    assert not call.done(HangUp)
+    assert not call.actions_of(HangUp)
     call.caller_is_silent(1500)
-    assert call.ended.end_reason == "assistant-stalled"
+    assert call.stream_ended.end_reason == "assistant-stalled"
 
 
-def test_an_assistant_that_answered_may_be_silent() -> None:
-    call = live()
+def test_an_assistant_that_has_answered_is_not_stalled() -> None:
+    call = live_call()
     call.caller_speaks(400)
     call.caller_is_silent(800)
     call.assistant_speaks(500)
@@ -885,83 +891,83 @@ def test_an_assistant_that_answered_may_be_silent() -> None:
     assert call.session.state is State.LIVE
 
 
-def test_an_assistant_that_talked_on_over_the_caller_may_be_silent() -> None:
-    """The caller said "mhm" under its question; now it waits, and so may the caller."""
-    call = live()
+def test_an_assistant_that_continued_over_the_caller_is_not_stalled() -> None:
+    """The caller said "mhm" during the question of the assistant, which now waits for an answer."""
+    call = live_call()
     for part in [*[LOUD] * 15, *[SILENCE] * 40]:
         call.assistant_speaks(20)
-        call.later(0.02)
-        call.frame(part)
+        call.advance(0.02)
+        call.send_frame(part)
     assert call.turns()[0].first_audio_ms is None
     call.caller_is_silent(20_000)
     assert call.session.state is State.LIVE
 
 
-def test_an_assistant_still_being_dialled_has_not_stalled() -> None:
-    call = connecting()
+def test_an_assistant_that_is_being_dialled_is_not_stalled() -> None:
+    call = connecting_call()
     call.caller_speaks(400)
     call.caller_is_silent(13_000)
     assert call.session.state is State.CONNECTING
 
 
-def test_fifty_one_bad_messages_in_ten_seconds_are_abuse() -> None:
-    call = live()
+def test_over_fifty_bad_messages_in_ten_seconds_end_the_call() -> None:
+    call = live_call()
     for _ in range(50):
-        call.tell(BadMessage("caller", "bad-json"))
-    assert not call.done(HangUp)
-    call.tell(BadMessage("caller", "no-event"))
-    assert (call.ended.end_reason, call.ended.ended_by) == ("protocol-abuse", "us")
-    assert call.ended.counters["bad_caller_bad-json"] == 50
+        call.handle(BadMessage("caller", "bad-json"))
+    assert not call.actions_of(HangUp)
+    call.handle(BadMessage("caller", "no-event"))
+    assert (call.stream_ended.end_reason, call.stream_ended.ended_by) == ("protocol-abuse", "us")
+    assert call.stream_ended.counters["bad_caller_bad-json"] == 50
 
 
-def test_bad_messages_far_apart_are_only_strange() -> None:
-    call = live()
+def test_bad_messages_far_apart_do_not_end_the_call() -> None:
+    call = live_call()
     for _ in range(200):
-        call.frame()
-        call.later(0.25)
-        call.tell(BadMessage("caller", "bad-json"))
+        call.send_frame()
+        call.advance(0.25)
+        call.handle(BadMessage("caller", "bad-json"))
     assert call.session.state is State.LIVE
 
 
-def test_abuse_ends_a_socket_that_has_no_call_yet() -> None:
-    call = waiting()
+def test_over_fifty_bad_messages_before_start_close_the_socket() -> None:
+    call = waiting_call()
     for _ in range(51):
-        call.frame()
-    assert call.done(HangUp) == [HangUp()]
+        call.send_frame()
+    assert call.actions_of(HangUp) == [HangUp()]
     assert call.entries() == []
 
 
-def test_a_huge_message_closes_the_socket_at_once() -> None:
-    call = live()
-    call.tell(OversizeMessage())
-    assert call.done(HangUp) == [HangUp(4009)]
-    assert call.ended.end_reason == "protocol-abuse"
+def test_an_oversize_message_closes_the_socket_at_once() -> None:
+    call = live_call()
+    call.handle(OversizeMessage())
+    assert call.actions_of(HangUp) == [HangUp(4009)]
+    assert call.stream_ended.end_reason == "protocol-abuse"
 
 
-def test_the_sum_of_the_call_is_its_last_entry() -> None:
-    call = live()
+def test_the_last_entry_is_stream_ended_with_the_counters() -> None:
+    call = live_call()
     call.caller_speaks(200)
     call.assistant_speaks(1000)
-    call.tell(vapi.UserInterrupted())
-    call.tell(STOP)
+    call.handle(vapi.UserInterrupted())
+    call.handle(STOP)
     assert isinstance(call.entries()[-1], StreamEnded)
-    assert call.ended == StreamEnded(
-        CALL, pytest.approx(WALL + 0.2), 200, "caller-hung-up", "caller",  # type: ignore[arg-type]
+    assert call.stream_ended == StreamEnded(
+        CALL, pytest.approx(STARTED_AT + 0.2), 200, "caller-hung-up", "caller",  # type: ignore[arg-type]
         time_to_first_audio_ms=200, frames_to_assistant=10, frames_to_caller=1, barge_ins=1,
         counters={"barge_ins": 1, "frames_to_assistant": 10, "frames_to_caller": 1},
     )  # fmt: skip
 
 
-def test_the_timeline_tells_the_call_in_order() -> None:
-    call = ends(STOP)
-    assert call.timeline() == ["stream-started", "assistant-answered", "first-audio", "stream-ended"]
-    assert [entry.index for entry in call.written(TimelineEvent)] == [0, 1, 2, 3]
+def test_the_timeline_lists_the_events_in_order() -> None:
+    call = call_ended_by(STOP)
+    assert call.timeline_kinds() == ["stream-started", "assistant-answered", "first-audio", "stream-ended"]
+    assert [entry.index for entry in call.entries_of(TimelineEvent)] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("level", ["INFO", "DEBUG"])
-def test_changes_of_state_are_one_log_line_each(caplog: pytest.LogCaptureFixture, level: str) -> None:
+def test_each_state_change_is_one_log_line(caplog: pytest.LogCaptureFixture, level: str) -> None:
     with caplog.at_level(level, "bridge.call.session"):
-        ends(STOP)
+        call_ended_by(STOP)
     states = [record.getMessage() for record in caplog.records if " = " in record.getMessage()]
     assert states == [
         "CA00..01 = CONNECTING after 0 ms",
@@ -973,35 +979,35 @@ def test_changes_of_state_are_one_log_line_each(caplog: pytest.LogCaptureFixture
 # Tools
 
 
-def happened(call: Story, kind: str) -> list[TimelineEvent]:
-    return [event for event in call.written(TimelineEvent) if event.kind == kind]
+def timeline_events(call: CallScenario, kind: str) -> list[TimelineEvent]:
+    return [event for event in call.entries_of(TimelineEvent) if event.kind == kind]
 
 
-def keys(digits: str, number: str = "t1") -> vapi.ToolCalls:
+def send_dtmf(digits: str, number: str = "t1") -> vapi.ToolCalls:
     return vapi.ToolCalls((ToolCall(number, "send_dtmf", {"digits": digits}),))
 
 
-def test_keys_that_the_assistant_presses_are_played_to_the_line_once() -> None:
-    call = live()
-    call.tell(keys("42#"))
-    call.tell(keys("42#"))  # told again
-    played = b"".join(action.ulaw for action in call.done(SendToCaller))
+def test_a_send_dtmf_tool_call_plays_its_tones_once() -> None:
+    call = live_call()
+    call.handle(send_dtmf("42#"))
+    call.handle(send_dtmf("42#"))  # a repeated message
+    played = b"".join(action.ulaw for action in call.actions_of(SendToCaller))
     assert played == tones("42#")
-    assert max(len(action.ulaw) for action in call.done(SendToCaller)) <= 800
-    assert [event.data for event in happened(call, "keys-played")] == [{"keys": "42#"}]
+    assert max(len(action.ulaw) for action in call.actions_of(SendToCaller)) <= 800
+    assert [event.data for event in timeline_events(call, "keys-played")] == [{"keys": "42#"}]
     assert call.session.counters["keys_played"] == 3
 
 
-def test_keys_that_are_none_are_counted_and_not_played() -> None:
-    call = live()
-    call.tell(keys("call the police"))
-    assert not call.done(SendToCaller)
+def test_a_send_dtmf_tool_call_with_invalid_keys_is_counted_and_plays_nothing() -> None:
+    call = live_call()
+    call.handle(send_dtmf("call the police"))
+    assert not call.actions_of(SendToCaller)
     assert call.session.counters["keys_refused"] == 1
 
 
-def test_other_tools_are_noted_and_left_to_the_webhook() -> None:
-    call = live()
-    call.tell(vapi.ToolCalls((ToolCall("t1", "transfer_call", {}), ToolCall("t2", "book", {}))))
-    told = [event.data["tool"] for event in happened(call, "tool-called")]
-    assert told == ["transfer_call", "book"]
-    assert not call.done(SendToCaller)
+def test_other_tool_calls_are_only_put_on_the_timeline() -> None:
+    call = live_call()
+    call.handle(vapi.ToolCalls((ToolCall("t1", "transfer_call", {}), ToolCall("t2", "book", {}))))
+    tools = [event.data["tool"] for event in timeline_events(call, "tool-called")]
+    assert tools == ["transfer_call", "book"]
+    assert not call.actions_of(SendToCaller)

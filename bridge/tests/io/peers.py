@@ -22,7 +22,7 @@ from bridge.end_reason_cache import EndReasonCache
 from bridge.io.consumer import MediaStreamConsumer
 from bridge.io.vapi_client import VapiClient
 from bridge.journal import Entry, StreamEnded
-from bridge.tests.call.stories import ACCOUNT, CALL, STREAM
+from bridge.tests.call.scenario import ACCOUNT, CALL, STREAM
 from bridge.tests.samples import sample
 
 PATIENCE = 8.0  # seconds; a test that needs them has failed

@@ -25,7 +25,7 @@ from bridge.journal import (
     TurnTaken,
     UtteranceSpoken,
 )
-from bridge.tests.call.stories import CALL, LOUD, SILENCE
+from bridge.tests.call.scenario import CALL, LOUD, SILENCE
 from bridge.tests.io.peers import Caller, House, Noticeboard, Vapi
 from bridge.tests.samples import sample
 

@@ -17,7 +17,7 @@ from bridge.io.vapi_client import DialError, DialRequest, VapiClient
 from bridge.io.vapi_link import VapiLink
 from bridge.io.vapi_socket import VapiSocket
 from bridge.routes import Route
-from bridge.tests.call.stories import CALL, LOUD
+from bridge.tests.call.scenario import CALL, LOUD
 from bridge.tests.io.peers import Noticeboard, Vapi
 from bridge.wire.vapi import CallCreated
 
