@@ -1,4 +1,4 @@
-"""A bar on the terminal for commands that take long; where nobody watches, nothing is written."""
+"""A progress bar for commands that take long. Without a terminal nothing is printed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 
-class Bar:
+class ProgressBar:
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress, self._task = progress, task
-        self.is_watched = not progress.disable  # if not, no total need be counted
+        self.is_visible = not progress.disable  # if not, the total need not be counted
 
-    def total(self, count: int) -> None:
-        """How many there are to do, once that is known."""
+    def set_total(self, count: int) -> None:
         self._progress.update(self._task, total=count)
 
     def advance(self, count: int) -> None:
@@ -23,9 +22,9 @@ class Bar:
 
 
 @contextmanager
-def shown(doing: str) -> Iterator[Bar]:
-    """A bar on stderr, so that what the command says can be piped. A cron job's mail stays empty of it."""
+def progress_bar(title: str) -> Iterator[ProgressBar]:
+    """A bar on stderr, so that stdout can be piped and a cron job's mail stays empty."""
     console = Console(stderr=True)
-    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        yield Bar(progress, progress.add_task(doing, total=None))
+        yield ProgressBar(progress, progress.add_task(title, total=None))

@@ -1,7 +1,7 @@
-"""Calls that we place: whom they may reach, and how Twilio is asked for one.
+"""Outbound calls: which numbers may be called, and how a call is placed at Twilio.
 
-Only numbers that OUTBOUND_ALLOWED names are dialled, by whoever asks: a form, a command. Once somebody has
-picked up, the call is like any other: the same webhook, the same bridge, the same line on who speaks.
+Pages and commands can call only the numbers that OUTBOUND_ALLOWED names. Once somebody has answered, the call
+is like any other: the same webhook, the same bridge, the same disclosure.
 """
 
 from __future__ import annotations
@@ -10,56 +10,64 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 
 from calls.models import Call, PhoneNumber
-from calls.phone_numbers import parse_e164, is_allowed
+from calls.phone_numbers import is_allowed, parse_e164
 from calls.twilio import client as twilio_client
 from calls.vendor_errors import VendorError
 
 RING_SECONDS = 30
-EVENTS = ["initiated", "ringing", "answered", "completed"]
-# What is done about machines -> what Twilio calls it. The first connects whoever answers; the second hangs
-# up on a machine (`webhooks.voice`); the third waits for its beep, and the assistant leaves a message.
-MACHINES = {"off": "", "hang-up": "Enable", "leave-message": "DetectMessageEnd"}
+STATUS_EVENTS = ["initiated", "ringing", "answered", "completed"]
+# What to do about answering machines -> Twilio's MachineDetection. `off` connects whoever answers; `hang-up`
+# hangs up on a machine (`webhooks.voice`); `leave-message` waits for the beep, then connects the assistant.
+MACHINE_DETECTION = {"off": "", "hang-up": "Enable", "leave-message": "DetectMessageEnd"}
 
 
-def numbers_for(to_number: str, from_number: str = "") -> tuple[str, str]:
-    """Both numbers as Twilio wants them, if this call may be placed. Raises `VendorError`."""
+def check_numbers(to_number: str, from_number: str = "") -> tuple[str, str]:
+    """Both numbers in E.164 format, the callee's first.
+
+    Without `from_number` the call comes from TWILIO_PHONE_NUMBER, or from the only active number. Raises
+    `VendorError` when a number is invalid or the callee is not allowed.
+    """
+    our_number = from_number or settings.TWILIO_PHONE_NUMBER or _only_active_number()
     try:
-        callee, ours = parse_e164(to_number), parse_e164(from_number or settings.TWILIO_PHONE_NUMBER or _only_number())
+        callee, our_number = parse_e164(to_number), parse_e164(our_number)
     except ValidationError as error:
         raise VendorError(" ".join(error.messages)) from None
     if not settings.OUTBOUND_ALLOWED:
-        raise VendorError("No number may be called: OUTBOUND_ALLOWED is not set.")
+        raise VendorError("Outbound calls are not allowed: OUTBOUND_ALLOWED is not set.")
     if not is_allowed(callee, settings.OUTBOUND_ALLOWED):
-        raise VendorError("This number is not among those of OUTBOUND_ALLOWED.")
-    return callee, ours
+        raise VendorError("Calls to this number are not allowed. Add it to OUTBOUND_ALLOWED.")
+    return callee, our_number
 
 
-async def place(callee: str, ours: str, machines: str = "off") -> str:
-    """Ask Twilio for the call and return its CallSid. Raises `VendorError`."""
-    public = settings.PUBLIC_URL
-    detection = {"machine_detection": MACHINES[machines]} if MACHINES[machines] else {}
+async def place_call(callee: str, our_number: str, machines: str = "off") -> str:
+    """Place the call at Twilio and return its CallSid. `machines` is a key of `MACHINE_DETECTION`.
+
+    Raises `VendorError`.
+    """
+    public_url = settings.PUBLIC_URL
+    detection = MACHINE_DETECTION[machines]
     return await twilio_client.create_call(
         to=callee,
-        from_=ours,
-        url=f"{public}/twilio/voice",
+        from_=our_number,
+        url=f"{public_url}/twilio/voice",
         method="POST",
-        status_callback=f"{public}/twilio/status",
-        status_callback_event=EVENTS,
+        status_callback=f"{public_url}/twilio/status",
+        status_callback_event=STATUS_EVENTS,
         status_callback_method="POST",
         timeout=RING_SECONDS,
         time_limit=settings.MAX_CALL_SECONDS,
-        **detection,
+        **({"machine_detection": detection} if detection else {}),
     )
 
 
-def note(call_sid: str, callee: str, ours: str) -> Call:
-    """The call's row, before anybody has answered: who is called is known at once."""
-    facts = {"direction": "outbound-api", "from_number": ours, "to_number": callee, "status": "queued"}
-    call, _ = Call.objects.get_or_create(call_sid=call_sid, defaults=facts)
+def create_row(call_sid: str, callee: str, our_number: str) -> Call:
+    """The call's row, so that the call is visible before the first callback."""
+    values = {"direction": "outbound-api", "from_number": our_number, "to_number": callee, "status": "queued"}
+    call, _ = Call.objects.get_or_create(call_sid=call_sid, defaults=values)
     return call
 
 
-def _only_number() -> str:
-    """The one active number, where there is no doubt which."""
-    found = list(PhoneNumber.objects.filter(active=True).values_list("number", flat=True)[:2])
-    return found[0] if len(found) == 1 else ""
+def _only_active_number() -> str:
+    """Empty when there is more than one."""
+    numbers = list(PhoneNumber.objects.filter(active=True).values_list("number", flat=True)[:2])
+    return numbers[0] if len(numbers) == 1 else ""

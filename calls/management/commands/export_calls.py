@@ -48,9 +48,9 @@ class Command(BaseCommand):
             username="manage.py", action="export", detail=f"{file_format} {since or ''} to {until or ''}"
         )
         try:
-            with progress.shown("exporting") as bar:
-                if bar.is_watched:
-                    bar.total(calls.count())
+            with progress.progress_bar("Exporting calls") as bar:
+                if bar.is_visible:
+                    bar.set_total(calls.count())
                 if output == "-":
                     count = _write(self.stdout, calls, file_format, bar)  # type: ignore[arg-type]
                     self.stdout.flush()

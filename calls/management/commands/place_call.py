@@ -1,4 +1,4 @@
-"""`manage.py place_call`: the assistant calls somebody, through Twilio."""
+"""`manage.py place_call`: have the assistant call a number."""
 
 from __future__ import annotations
 
@@ -12,55 +12,64 @@ from rich.console import Console
 
 from calls.models import Call
 from calls.twilio import outbound
-from calls.twilio.outbound import MACHINES, RING_SECONDS
+from calls.twilio.outbound import MACHINE_DETECTION, RING_SECONDS
 from calls.vendor_errors import VendorError
 
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 
 
 class Command(BaseCommand):
     help = (
-        "Calls an allowed number (OUTBOUND_ALLOWED) from one of yours; whoever answers talks to the "
-        "assistant. With --wait the exit code is 0 when somebody was reached."
+        "Places a call from one of your numbers to a number that OUTBOUND_ALLOWED names, and connects the "
+        "person who answers to the assistant. With --wait, the exit code is 0 when somebody answered."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("number", help="whom to call, such as +15551234567")
-        parser.add_argument("--from", dest="ours", default="", help="one of yours (TWILIO_PHONE_NUMBER)")
+        parser.add_argument("number", help="number to call, such as +15551234567")
         parser.add_argument(
-            "--machines", choices=tuple(MACHINES), default="off", help="what to do about answering machines"
+            "--from", dest="our_number", default="", help="your number (default: TWILIO_PHONE_NUMBER)"
+        )
+        parser.add_argument(
+            "--machines",
+            choices=tuple(MACHINE_DETECTION),
+            default="off",
+            help="what to do when an answering machine answers (default: off)",
         )
         parser.add_argument("--wait", action="store_true", help="follow the call until it is over")
-        parser.add_argument("--seconds", type=int, default=600, help="with --wait: no longer than this (600)")
+        parser.add_argument(
+            "--seconds", type=int, default=600, help="time limit of --wait in seconds (default: 600)"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            callee, ours = outbound.numbers_for(options["number"], options["ours"])
-            call_sid = async_to_sync(outbound.place)(callee, ours, options["machines"])
-        except VendorError as failure:
-            raise CommandError(str(failure)) from None
-        call = outbound.note(call_sid, callee, ours)
-        self.stdout.write(f"Calling {callee} from {ours}: {call_sid}")
+            callee, our_number = outbound.check_numbers(options["number"], options["our_number"])
+            call_sid = async_to_sync(outbound.place_call)(callee, our_number, options["machines"])
+        except VendorError as error:
+            raise CommandError(str(error)) from None
+        call = outbound.create_row(call_sid, callee, our_number)
+        self.stdout.write(f"Calling {callee} from {our_number}: {call_sid}")
         if options["wait"]:
             self._follow(call, max(options["seconds"], RING_SECONDS))
 
     def _follow(self, call: Call, seconds: int) -> None:
+        """Print each change of the status until the call is over. Exits with 1 if nobody answered."""
         give_up_at = time.monotonic() + seconds
-        console = Console(stderr=True)
-        told = ""
-        with console.status("waiting") as status:
+        printed = ""
+        with Console(stderr=True).status("waiting") as spinner:
             while not call.is_over and time.monotonic() < give_up_at:
-                if call.ended_in_words() != told:
-                    told = call.ended_in_words()
-                    status.update(told)
-                    self.stdout.write(told)
-                time.sleep(LOOK_SECONDS)
+                if (sentence := call.status_sentence()) != printed:
+                    printed = sentence
+                    spinner.update(sentence)
+                    self.stdout.write(sentence)
+                time.sleep(POLL_SECONDS)
                 call.refresh_from_db()
         if not call.is_over:
-            raise CommandError(f"The call is still going on after {seconds} s; its page tells the rest.")
-        length = call.length()
+            raise CommandError(f"The call is still in progress after {seconds} s. Follow it on its page.")
+        duration = call.duration()
         self.stdout.write(
-            f"{call.ended_in_words()} {length.total_seconds():.0f} s" if length else call.ended_in_words()
+            f"{call.status_sentence()} {duration.total_seconds():.0f} s"
+            if duration
+            else call.status_sentence()
         )
         if call.answered_at is None:
             sys.exit(1)

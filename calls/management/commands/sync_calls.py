@@ -1,4 +1,4 @@
-"""`manage.py sync_calls`: fetches what never came: Twilio's prices and ends, Vapi's reports."""
+"""`manage.py sync_calls`: fetch missing prices, ends and reports from Twilio and Vapi."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from calls.management import progress
 
 log = logging.getLogger(__name__)
 
+# Option -> least and greatest value.
 BOUNDS = {
     "days": (1, 90),
     "limit": (1, 100_000),
@@ -31,57 +32,65 @@ BOUNDS = {
 
 class Command(BaseCommand):
     help = (
-        "Asks Twilio and Vapi for what is missing of the last days' calls, the newest first. Twilio names "
-        "a price minutes after a call, and only when asked: run this every five minutes. Exit code 1 when "
-        "a far end refuses us or is away."
+        "Fetches from Twilio and Vapi what the calls of the last days are missing, newest calls first. "
+        "Twilio has a price only minutes after a call, and only on request, so run this every five minutes. "
+        "The exit code is 1 when a vendor rejects the credentials or cannot be reached."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--days", type=int, default=3, help="how far to look back (3)")
-        parser.add_argument("--limit", type=int, default=1000, help="calls in one run (1000)")
-        parser.add_argument("--seconds", type=int, default=240, help="time for one run (240)")
-        parser.add_argument("--after", type=int, default=60, help="seconds that a call has been over (60)")
-        parser.add_argument("--every", type=int, default=0, help="stay, and ask again after so many seconds")
-        parser.add_argument("--json", action="store_true", help="the counts as one JSON object")
+        parser.add_argument("--days", type=int, default=3, help="how many days to look back (default: 3)")
+        parser.add_argument("--limit", type=int, default=1000, help="most calls in one run (default: 1000)")
+        parser.add_argument("--seconds", type=int, default=240, help="time limit of one run (default: 240)")
+        parser.add_argument(
+            "--after", type=int, default=60, help="seconds to wait after the end of a call (default: 60)"
+        )
+        parser.add_argument(
+            "--every",
+            type=int,
+            default=0,
+            metavar="SECONDS",
+            help="keep running; pause between runs",
+        )
+        parser.add_argument("--json", action="store_true", help="print the counts as one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        for name, (least, most) in BOUNDS.items():
-            if not least <= options[name] <= most:
-                raise CommandError(f"--{name} must be between {least} and {most}, not {options[name]}.")
+        for name, (least, greatest) in BOUNDS.items():
+            if not least <= options[name] <= greatest:
+                raise CommandError(f"--{name} must be between {least} and {greatest}, not {options[name]}.")
         if not options["every"]:
-            if self._run(options).refused:
+            if self._run(options).unavailable:
                 sys.exit(1)
             return
         stop = threading.Event()
-        # The first process of a container gets no default handlers from the kernel.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
+        # The first process of a container has no default signal handlers, so SIGTERM would be ignored.
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signal_number, lambda *_: stop.set())
         while not stop.is_set():
             try:
                 self._run(options, quiet=True)
             except DatabaseError as error:
-                log.warning("sync: the database does not answer: %s", type(error).__name__)
+                log.warning("sync: the database does not respond: %s", type(error).__name__)
             close_old_connections()
             stop.wait(options["every"])
 
     def _run(self, options: dict[str, Any], *, quiet: bool = False) -> reconcile.SyncResult:
-        began = time.monotonic()
-        with progress.shown("asking") as bar:
-            tally = reconcile.sync(
+        started_at = time.monotonic()
+        with progress.progress_bar("Syncing calls") as bar:
+            result = reconcile.sync(
                 now=now_utc(),
                 days=options["days"],
                 limit=options["limit"],
-                after=timedelta(seconds=options["after"]),
+                grace=timedelta(seconds=options["after"]),
                 seconds=options["seconds"],
-                on_total=bar.total,
-                on_done=bar.advance,
+                on_total=bar.set_total,
+                on_progress=bar.advance,
             )
-        seconds = round(time.monotonic() - began, 1)
+        seconds = round(time.monotonic() - started_at, 1)
         if options["json"]:
-            self.stdout.write(json.dumps(tally.facts() | {"seconds": seconds}))
-        elif tally.calls or not quiet:
-            self.stdout.write(f"{tally.line()}; {seconds} s")
+            self.stdout.write(json.dumps(result.as_json() | {"seconds": seconds}))
+        elif result.calls or not quiet:
+            self.stdout.write(f"{result.summary()}; {seconds} s")
         self.stdout.flush()
-        for far_end, why in tally.refused.items():
-            self.stderr.write(f"{far_end} told us nothing more: {why}")
-        return tally
+        for vendor, reason in result.unavailable.items():
+            self.stderr.write(f"Gave up on {vendor}: {reason}")
+        return result

@@ -74,9 +74,11 @@ class CallActions:
             return
         (call,) = calls
         try:
-            callee, caller_id = outbound.numbers_for(call.their_number, call.our_number)
+            callee, caller_id = outbound.check_numbers(call.their_number, call.our_number)
             audit.record(request.user, "call-back", call)
-            placed = outbound.note(async_to_sync(outbound.place)(callee, caller_id), callee, caller_id)
+            placed = outbound.create_row(
+                async_to_sync(outbound.place_call)(callee, caller_id), callee, caller_id
+            )
         except VendorError as error:
             self.message_user(request, str(error), messages.ERROR)
             return
