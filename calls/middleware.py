@@ -1,4 +1,4 @@
-"""What every HTTP request passes first."""
+"""Middleware: the bypass for webhooks, the viewer's time zone, and static files."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ from django.urls import Resolver404, resolve
 from django.utils import timezone
 from whitenoise.middleware import WhiteNoiseMiddleware
 
-Answer = Awaitable[HttpResponseBase]
+AsyncResponse = Awaitable[HttpResponseBase]
 
 
 class WebhookBypassMiddleware:
-    """Twilio, Vapi and health probes go straight to their async view, past all other middleware.
+    """Sends webhooks and health probes straight to their async views, past all other middleware.
 
-    Some of that middleware is synchronous and hops to a thread, where a slow query may stand in the
-    way; a caller waits in silence meanwhile. Nothing there is of use to these requests: a webhook is
-    authenticated by a signature over PUBLIC_URL, or by a secret, whatever the Host header says, and it
-    has no session and no CSRF token. It is never redirected.
+    Some of that middleware is synchronous and runs on a thread, where it may wait behind a slow query while
+    the caller hears silence. These requests need none of it: a webhook is authenticated by a signature over
+    PUBLIC_URL, or by a secret, whatever its Host header is, and has neither session nor CSRF token. It is
+    never redirected.
     """
 
-    # Not sync-capable, on purpose: Django runs whatever can be synchronous on the thread of the
-    # synchronous middleware below it.
+    # Deliberately not sync-capable: Django runs sync-capable middleware on the thread of the synchronous
+    # middleware below it.
     sync_capable = False
     async_capable = True
 
     PREFIXES = ("/twilio/", "/vapi/", "/healthz", "/readyz", "/doctor/")
 
-    def __init__(self, get_response: Callable[[HttpRequest], Answer]) -> None:
+    def __init__(self, get_response: Callable[[HttpRequest], AsyncResponse]) -> None:
         self.get_response = get_response
         markcoroutinefunction(self)
 
-    def __call__(self, request: HttpRequest) -> Answer:
+    def __call__(self, request: HttpRequest) -> AsyncResponse:
         if request.path_info.startswith(self.PREFIXES):
-            return self.straight_to_view(request)
+            return self.call_view(request)
         return self.get_response(request)
 
-    async def straight_to_view(self, request: HttpRequest) -> HttpResponseBase:
+    async def call_view(self, request: HttpRequest) -> HttpResponseBase:
         try:
             match = resolve(request.path_info)
         except Resolver404:
             return HttpResponseNotFound("not found\n", content_type="text/plain")
         request.resolver_match = match
-        response = await cast(Answer, match.func(request, *match.args, **match.kwargs))
-        # Refusals are logged, with their reason, where they are made; Django would add a second line,
-        # and an error for every probe of a server that drains.
+        response = await cast(AsyncResponse, match.func(request, *match.args, **match.kwargs))
+        # Rejections are logged with their reason where they are made. Django would log a second line, and an
+        # error for each readiness probe of a server that drains.
         response._has_been_logged = True  # type: ignore[attr-defined]
         return response
 
@@ -60,7 +60,7 @@ ZONE_COOKIE = "tz"  # set by page.js
 
 
 class ViewerTimeZone:
-    """Pages speak in their reader's time zone, which the browser tells in a cookie; without it, in UTC."""
+    """Shows times in the viewer's time zone, from a cookie that the browser sets; without it, in UTC."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
@@ -74,10 +74,10 @@ class ViewerTimeZone:
 
 
 def zone_of(cookie: str) -> zoneinfo.ZoneInfo | None:
-    """The zone of that name; None for what is no zone's name, however it is spelled."""
+    """The zone that the cookie names; None if there is no such zone."""
     name = unquote(cookie)[:64]
     try:
-        # Read from a list of names: what is typed never becomes a path.
+        # Compared with the list of names first, because ZoneInfo would open the name as a path.
         return zoneinfo.ZoneInfo(name) if name in _zones() else None
     except (zoneinfo.ZoneInfoNotFoundError, ValueError):
         return None
@@ -89,17 +89,17 @@ def _zones() -> frozenset[str]:
 
 
 class StaticFiles(WhiteNoiseMiddleware):  # type: ignore[misc]
-    """WhiteNoise, answering in one piece: under ASGI its file iterator makes Django warn at every file."""
+    """WhiteNoise, with the file in one piece: under ASGI its iterator makes Django warn for every file."""
 
     @staticmethod
     def serve(static_file: Any, request: HttpRequest) -> HttpResponse:
-        found = static_file.get_response(request.method, request.META)
+        file_response = static_file.get_response(request.method, request.META)
         content = b""
-        if found.file is not None:
-            with found.file:
-                content = found.file.read()
-        response = HttpResponse(content, status=int(found.status))
+        if file_response.file is not None:
+            with file_response.file:
+                content = file_response.file.read()
+        response = HttpResponse(content, status=int(file_response.status))
         del response["Content-Type"]
-        for name, value in found.headers:
+        for name, value in file_response.headers:
             response[name] = value
         return response

@@ -1,8 +1,8 @@
-"""Every setting, read once from the environment (and from `.env` beside `manage.py`, if there is one).
+"""All settings, read once from the environment, and from `.env` next to `manage.py` if it exists.
 
-A fresh checkout loads this without any variable set: SQLite, the in-memory channel layer, no keys.
-What a server needs before it may take real calls is checked elsewhere (`calls/apps.py`), so that
-`migrate` and its like run anywhere. A value that cannot be right stops the process here, by name.
+A fresh checkout runs without any variable set: SQLite, the in-memory channel layer, no keys.
+What a server needs before it takes real calls is checked in `calls/requirements.py`, so that `migrate` and
+other commands run anywhere. A value that can never be right raises `ImproperlyConfigured` here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ environ.Env.read_env(BASE_DIR / ".env")
 
 
 class Environment(environ.Env):  # type: ignore[misc]
-    """The environment as we read it: a blank variable counts as not set, as in `REDIS_URL=` in a `.env`."""
+    """The environment, in which a blank variable such as `REDIS_URL=` counts as not set."""
 
     ENVIRON = {name: value.strip() for name, value in os.environ.items() if value.strip()}
 
@@ -36,17 +36,17 @@ class Environment(environ.Env):  # type: ignore[misc]
 env = Environment()
 
 
-def words(name: str, default: str = "") -> list[str]:
-    """A comma-separated variable, blanks and empty items left out."""
-    return [word.strip() for word in env.ENVIRON.get(name, default).split(",") if word.strip()]
+def comma_separated(name: str, default: str = "") -> list[str]:
+    """The items of a variable, without spaces around them and without empty ones."""
+    return [item.strip() for item in env.ENVIRON.get(name, default).split(",") if item.strip()]
 
 
 def secret(name: str) -> str:
-    """A secret exactly as written. `env()` would take a leading `$` for another variable's name."""
+    """A value exactly as written. `env()` would read a leading `$` as a reference to another variable."""
     return env.ENVIRON.get(name, "")
 
 
-def number(name: str, default: int, *, least: int = 0) -> int:
+def whole_number(name: str, default: int, *, least: int = 0) -> int:
     text = env.ENVIRON.get(name, str(default))
     try:
         value = int(text)
@@ -62,7 +62,9 @@ def price(name: str, default: str) -> Decimal:
     try:
         value = Decimal(text)
     except InvalidOperation:
-        raise ImproperlyConfigured(f"{name} must be an amount such as {default}, not {text!r}.") from None
+        raise ImproperlyConfigured(
+            f"{name} must be an amount in dollars such as {default}, not {text!r}."
+        ) from None
     if not value.is_finite() or not 0 <= value < 100:
         raise ImproperlyConfigured(f"{name} must be between 0 and 100 dollars, not {text}.")
     return value
@@ -73,14 +75,14 @@ def price(name: str, default: str) -> Decimal:
 DEBUG = env.bool("DJANGO_DEBUG", default=False)
 
 SECRET_KEY_IS_SET = bool(secret("DJANGO_SECRET_KEY"))
-# Without a key and without debug each process has its own: enough for `migrate`, useless for a
-# session or a ticket that another process must read, so a server refuses to start.
+# Without a key, and with debug off, each process makes its own. That is enough for `migrate`. Another process
+# cannot read its sessions and tickets, so a server refuses to start.
 SECRET_KEY = secret("DJANGO_SECRET_KEY") or (
     "insecure-key-for-development-only-do-not-use-elsewhere" if DEBUG else get_random_secret_key()
 )
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
-COMPOSE_HOSTS = ("web", "sandbox")  # the dev compose file's names; nothing outside can be called so
+COMPOSE_HOSTS = ("web", "sandbox")  # services of the development compose file; never public host names
 
 PUBLIC_URL = env.ENVIRON.get("PUBLIC_URL", "http://127.0.0.1:8000").rstrip("/")
 try:
@@ -92,24 +94,24 @@ except ValueError:
     raise ImproperlyConfigured(f"PUBLIC_URL is not a URL: {PUBLIC_URL!r}.") from None
 if not _public_is_origin or _public.username or _public.password:
     raise ImproperlyConfigured(
-        "PUBLIC_URL must be an origin such as https://voice.example.com, without a path."
+        "PUBLIC_URL must be an origin such as https://voice.example.com, without a path or credentials."
     )
 if _public.scheme != "https" and not (
     _public.scheme == "http" and _public_host in LOOPBACK_HOSTS + COMPOSE_HOSTS
 ):
     raise ImproperlyConfigured(
-        f"PUBLIC_URL must be https ({PUBLIC_URL!r} is not): Twilio sends calls only there. "
-        "Plain http is for loopback and the development compose file."
+        f"PUBLIC_URL must be an https address, not {PUBLIC_URL!r}. Plain http is allowed on loopback and in "
+        "the development compose file only."
     )
 
 ALLOWED_HOSTS = list(
-    dict.fromkeys([*words("ALLOWED_HOSTS"), _public_host, "localhost", "127.0.0.1", "[::1]"])
+    dict.fromkeys([*comma_separated("ALLOWED_HOSTS"), _public_host, "localhost", "127.0.0.1", "[::1]"])
 )
-CSRF_TRUSTED_ORIGINS = list(dict.fromkeys([*words("CSRF_TRUSTED_ORIGINS"), PUBLIC_URL]))
+CSRF_TRUSTED_ORIGINS = list(dict.fromkeys([*comma_separated("CSRF_TRUSTED_ORIGINS"), PUBLIC_URL]))
 
 INSTALLED_APPS = [
-    "daphne",  # first: it replaces runserver by one that speaks ASGI
-    "unfold",  # before the admin, whose templates it overrides
+    "daphne",  # first: it replaces `runserver` by an ASGI server
+    "unfold",  # before the admin, because it overrides its templates
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -123,7 +125,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    # First, and alone on the path of a webhook: see its docstring.
+    # First, so that webhooks bypass all others: see its docstring.
     "calls.middleware.WebhookBypassMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -170,7 +172,7 @@ USE_I18N = True
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-# Cookies travel over https only where staff come by https; on loopback they could not log in else.
+# Secure cookies only with an https PUBLIC_URL: over http on loopback, staff could not log in with them.
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _public.scheme == "https"
 SESSION_COOKIE_HTTPONLY = True
 SECURE_REFERRER_POLICY = "same-origin"
@@ -178,9 +180,9 @@ X_FRAME_OPTIONS = "DENY"
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": ["'self'"],
-        # The admin theme's Alpine evaluates the expressions in its attributes; nothing else needs that.
+        # Only for Alpine.js in the admin theme, which evaluates expressions in HTML attributes.
         "script-src": ["'self'", "'unsafe-eval'"],
-        # The theme writes its colours into a style element, and positions into style attributes.
+        # The admin theme writes colours into a style element, and positions into style attributes.
         "style-src": ["'self'", "'unsafe-inline'"],
         "img-src": ["'self'", "data:"],
         "object-src": ["'none'"],
@@ -190,31 +192,31 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
-# --- Rows and what workers share -------------------------------------------------------------------
+# --- Database, Redis and what workers share ---------------------------------------------------------
 
 
 def database() -> dict[str, Any]:
-    """One process with SQLite is a legal production set-up; many want PostgreSQL."""
-    found: dict[str, Any] = env.db_url("DATABASE_URL", default=f"sqlite:///{VAR_DIR / 'db.sqlite3'}")
-    options = found.setdefault("OPTIONS", {})
-    if found["ENGINE"] == "django.db.backends.sqlite3":
-        if found["NAME"] != ":memory:":
-            found["NAME"] = str(BASE_DIR / found["NAME"])  # a relative name is relative to the project
-            with contextlib.suppress(OSError):  # the database itself says it better
-                Path(found["NAME"]).parent.mkdir(parents=True, exist_ok=True)
+    """SQLite is enough for one process in production; several processes need PostgreSQL."""
+    config: dict[str, Any] = env.db_url("DATABASE_URL", default=f"sqlite:///{VAR_DIR / 'db.sqlite3'}")
+    options = config.setdefault("OPTIONS", {})
+    if config["ENGINE"] == "django.db.backends.sqlite3":
+        if config["NAME"] != ":memory:":
+            config["NAME"] = str(BASE_DIR / config["NAME"])  # a relative name is relative to the project
+            with contextlib.suppress(OSError):  # SQLite reports the missing folder itself
+                Path(config["NAME"]).parent.mkdir(parents=True, exist_ok=True)
         options.setdefault("timeout", 5)
-        # A deferred transaction that reads and then writes fails at once when another one wrote in
-        # between, whatever the timeout says.
+        # A deferred transaction that reads and then writes fails immediately, without regard to the timeout,
+        # when another connection wrote in between.
         options.setdefault("transaction_mode", "IMMEDIATE")
         options.setdefault("init_command", "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL")
-        # Tests on a file too: an in-memory database has other locks once a second thread comes.
-        found["TEST"] = {"NAME": str(Path(tempfile.gettempdir()) / f"voiceai-test-{os.getpid()}.sqlite3")}
-    elif found["ENGINE"] == "django.db.backends.postgresql":
-        # Persistent connections leak under ASGI, one for each thread that ever ran; the pool does not.
-        found["CONN_MAX_AGE"] = 0
+        # Tests use a file, too: with several threads, an in-memory database locks differently.
+        config["TEST"] = {"NAME": str(Path(tempfile.gettempdir()) / f"voiceai-test-{os.getpid()}.sqlite3")}
+    elif config["ENGINE"] == "django.db.backends.postgresql":
+        # Under ASGI persistent connections leak, one for each thread that ever ran. The pool does not leak.
+        config["CONN_MAX_AGE"] = 0
         options.setdefault("connect_timeout", 3)
         options.setdefault("pool", {"min_size": 0, "max_size": 10, "timeout": 3})
-    return found
+    return config
 
 
 DATABASES = {"default": database()}
@@ -224,7 +226,7 @@ if REDIS_URL:
     CHANNEL_LAYERS: dict[str, Any] = {
         "default": {
             "BACKEND": "channels_redis.core.RedisChannelLayer",
-            # A socket timeout would tear down every consumer that waits quietly for five seconds.
+            # With a socket timeout of 5 s, every consumer that waits longer than that would be closed.
             "CONFIG": {"hosts": [{"address": REDIS_URL, "socket_timeout": None}]},
         }
     }
@@ -242,48 +244,50 @@ else:
 # --- Static files ----------------------------------------------------------------------------------
 
 STATIC_URL = "/static/"
-WHITENOISE_USE_FINDERS = True  # straight from the installed packages: no collectstatic, no build step
+WHITENOISE_USE_FINDERS = True  # serves from the installed packages: no collectstatic, no build step
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 
-# --- Telephone and assistant (units are in the names; `bridge_settings.py` hands them to the bridge) ----
+# --- Twilio and Vapi (`bridge_settings.py` passes these to the bridge) -------------------------------
 
 TWILIO_ACCOUNT_SID = secret("TWILIO_ACCOUNT_SID")
-TWILIO_BASE_URL = env.ENVIRON.get("TWILIO_BASE_URL", "https://api.twilio.com").rstrip("/")  # a stand-in's
-TWILIO_AUTH_TOKENS = words("TWILIO_AUTH_TOKEN")  # more than one while a token is being rotated
-TWILIO_PHONE_NUMBER = env.ENVIRON.get("TWILIO_PHONE_NUMBER", "")  # ours, and shown to whom we call
-# Dollars. Twilio bills media streams apart and names no price for one: check your account's price list.
+TWILIO_BASE_URL = env.ENVIRON.get("TWILIO_BASE_URL", "https://api.twilio.com").rstrip("/")  # or a simulator's
+TWILIO_AUTH_TOKENS = comma_separated("TWILIO_AUTH_TOKEN")  # more than one while it is rotated
+TWILIO_PHONE_NUMBER = env.ENVIRON.get("TWILIO_PHONE_NUMBER", "")  # the caller ID of outbound calls
+# In dollars. Twilio bills media streams separately and reports no price for a single stream, so take it from
+# your account's price list.
 TWILIO_STREAM_PRICE_PER_MINUTE = price("TWILIO_STREAM_PRICE_PER_MINUTE", "0.004")
-OUTBOUND_ALLOWED = words("OUTBOUND_ALLOWED")  # numbers, or their beginnings; none: nobody is called
+OUTBOUND_ALLOWED = comma_separated("OUTBOUND_ALLOWED")  # numbers or prefixes; empty: no outbound calls
 
 VAPI_API_KEY = secret("VAPI_API_KEY")
 VAPI_ASSISTANT_ID = secret("VAPI_ASSISTANT_ID")
 VAPI_BASE_URL = env.ENVIRON.get("VAPI_BASE_URL", "https://api.vapi.ai").rstrip("/")
 VAPI_WEBHOOK_SECRET = secret("VAPI_WEBHOOK_SECRET")
 VAPI_SOCKET_URL = secret("VAPI_SOCKET_URL")
-# The tutorial's own socket servers speak mu-law; Vapi's documented transport takes linear 16 kHz.
+# The socket servers of the tutorial use mu-law; Vapi's documented transport uses linear PCM at 16 kHz.
 VAPI_AUDIO_FORMAT = env.ENVIRON.get("VAPI_AUDIO_FORMAT", "mulaw" if VAPI_SOCKET_URL else "pcm_s16le").lower()
 if VAPI_AUDIO_FORMAT not in ("pcm_s16le", "mulaw"):
     raise ImproperlyConfigured(f"VAPI_AUDIO_FORMAT must be pcm_s16le or mulaw, not {VAPI_AUDIO_FORMAT!r}.")
-VAPI_ALLOWED_HOSTS = words("VAPI_ALLOWED_HOSTS", "api.vapi.ai,*.vapi.ai")
-VAPI_PING_SECONDS = number("VAPI_PING_SECONDS", 10, least=1)
-VAPI_ENDPOINTING_MS = number("VAPI_ENDPOINTING_MS", 300)
+VAPI_ALLOWED_HOSTS = comma_separated("VAPI_ALLOWED_HOSTS", "api.vapi.ai,*.vapi.ai")
+VAPI_PING_SECONDS = whole_number("VAPI_PING_SECONDS", 10, least=1)
+VAPI_ENDPOINTING_MS = whole_number("VAPI_ENDPOINTING_MS", 300)
 
-MAX_CONCURRENT_CALLS = number("MAX_CONCURRENT_CALLS", 50, least=1)
-MAX_CALL_SECONDS = number("MAX_CALL_SECONDS", 1800, least=1)
-HOLD_BUFFER_MS = number("HOLD_BUFFER_MS", 7000)
-LATENCY_TARGET_MS = number("LATENCY_TARGET_MS", 1200, least=1)
-RECORD_CALLS = env.bool("RECORD_CALLS", default=False)  # by Vapi; announce it where the law asks for it
+MAX_CONCURRENT_CALLS = whole_number("MAX_CONCURRENT_CALLS", 50, least=1)
+MAX_CALL_SECONDS = whole_number("MAX_CALL_SECONDS", 1800, least=1)
+HOLD_BUFFER_MS = whole_number("HOLD_BUFFER_MS", 7000)
+LATENCY_TARGET_MS = whole_number("LATENCY_TARGET_MS", 1200, least=1)
+# By Vapi. Announce it to callers where the law requires it.
+RECORD_CALLS = env.bool("RECORD_CALLS", default=False)
 FALLBACK_NUMBER = env.ENVIRON.get("FALLBACK_NUMBER", "")
 AI_DISCLOSURE_LINE = "You are speaking with an AI assistant."
-AI_DISCLOSURE = env.ENVIRON.get("AI_DISCLOSURE", AI_DISCLOSURE_LINE)  # spoken before all else
-if AI_DISCLOSURE.lower() == "off":  # for numbers without a row; a row says it for itself
+AI_DISCLOSURE = env.ENVIRON.get("AI_DISCLOSURE", AI_DISCLOSURE_LINE)  # the first thing that callers hear
+if AI_DISCLOSURE.lower() == "off":  # for numbers without a row; a row has its own
     AI_DISCLOSURE = ""
 JOURNAL_DIR = BASE_DIR / env.ENVIRON.get("JOURNAL_DIR", "var/journal")
 
-# --- Logs: one line a record -------------------------------------------------------------------------
+# --- Logs: one line for each record ------------------------------------------------------------------
 
 LOG_FORMAT = env.ENVIRON.get("LOG_FORMAT", "console").lower()
 if LOG_FORMAT not in ("console", "json"):
@@ -302,15 +306,15 @@ LOGGING = {
         "calls": {"level": "INFO"},
         "sandbox": {"level": "INFO"},
         "voiceai": {"level": "INFO"},
-        # Django's own handlers would say everything twice.
+        # Without this, Django's own handlers would log everything a second time.
         "django": {"handlers": [], "level": "INFO", "propagate": True},
-        # A scanner with a wrong Host header gets its 400; a traceback for each would hide the rest.
+        # Scanners send wrong Host headers and get a 400. A traceback for each would flood the log.
         "django.security.DisallowedHost": {"level": "CRITICAL"},
         "django.server": {"handlers": [], "level": "INFO", "propagate": True},
     },
 }
 
-# --- The look of the staff pages -----------------------------------------------------------------------
+# --- Staff pages ---------------------------------------------------------------------------------------
 
 UNFOLD = {
     "SITE_TITLE": "voiceai",
@@ -333,7 +337,7 @@ UNFOLD = {
                         "title": "Dashboard",
                         "icon": "monitoring",
                         "link": reverse_lazy("dashboard"),
-                        # Every path begins with that of the dashboard.
+                        # By default an item is active for all paths that begin with its link.
                         "active": lambda request: request.path == "/",
                     },
                     {"title": "Calls", "icon": "call", "link": reverse_lazy("admin:calls_call_changelist")},
@@ -342,7 +346,7 @@ UNFOLD = {
                         "icon": "dialpad",
                         "link": reverse_lazy("admin:calls_phonenumber_changelist"),
                     },
-                    {"title": "Set-up", "icon": "stethoscope", "link": reverse_lazy("set_up")},
+                    {"title": "Setup", "icon": "stethoscope", "link": reverse_lazy("set_up")},
                     {"title": "Staff", "icon": "group", "link": reverse_lazy("admin:auth_user_changelist")},
                 ],
             },

@@ -23,7 +23,7 @@ def set_up(request: HttpRequest) -> HttpResponse:
     runs_all = request.method == "POST"
     names = () if runs_all else [check.name for check in SETTINGS_CHECKS]
     results = async_to_sync(doctor.run_checks)(names)
-    context = page_context(request, "Set-up") | {
+    context = page_context(request, "Setup") | {
         "results": results,
         "runs_all": runs_all,
         "red_count": sum(result.finding.level == "red" for result in results),

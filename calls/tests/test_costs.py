@@ -39,7 +39,7 @@ from calls.tests.builders import make_call, make_staff
 from calls.tests.canned_rest import FarRest
 from calls.tests.cost_fixtures import BILLED, Billed
 from calls.tests.webhook_client import Caller
-from calls.vapi.webhooks import MAX_KEPT, cost_of, kept_of
+from calls.vapi.webhooks import MAX_PART_CHARS, cost_of, stored_parts
 
 NOW = datetime(2026, 11, 18, 12, 0, tzinfo=UTC)
 
@@ -190,7 +190,7 @@ class PageTests(BilledTests):
                 page = self.page("/?since=2026-11-15&until=2026-11-18")
                 self.assertIn(f"<dt>Cost</dt><dd>{fixtures.TOTAL_SHOWN} <small>so far</small></dd>", page)
                 self.assertIn(f"{fixtures.PER_MINUTE_SHOWN} per minute", page)
-                self.assertIn("1 call pending", page)
+                self.assertIn("1 call with pending charges", page)
                 table = page.partition("Show as table")[2].partition("</table>")[0]
                 cells = [
                     re.findall(r"<t[dh][^>]*>(?:<a[^>]*>)?([^<]*)", line) for line in table.split("<tr>")[2:]
@@ -345,14 +345,15 @@ def test_the_cost_is_looked_for_where_it_may_stand(bill: dict[str, Any], cost: f
 def test_parts_of_a_report_are_kept_as_sent_and_none_too_long() -> None:
     analysis = {"successEvaluation": "true", "structuredData": {"day": "Thursday", "n": float("nan")}}
     costs = [{"type": "vapi", "cost": 0.1}]
-    assert kept_of({"analysis": analysis, "costs": costs, "costBreakdown": {"total": 0.1}}) == {
+    assert stored_parts({"analysis": analysis, "costs": costs, "costBreakdown": {"total": 0.1}}) == {
         "success": "true",
         "structured_data": {"day": "Thursday", "n": None},
         "costs": costs,
         "cost_breakdown": {"total": 0.1},
     }
-    many = {f"field {n}": "x" * 1000 for n in range(MAX_KEPT // 1000)}
-    assert kept_of({"call": {"analysis": {"successEvaluation": True, "structuredData": many}}}) == {
+    many = {f"field {n}": "x" * 1000 for n in range(MAX_PART_CHARS // 1000)}
+    assert stored_parts({"call": {"analysis": {"successEvaluation": True, "structuredData": many}}}) == {
         "success": "true"
     }
-    assert kept_of({"analysis": {"successEvaluation": ["odd"]}, "costs": 3, "costBreakdown": "odd"}) == {}
+    odd = {"analysis": {"successEvaluation": ["odd"]}, "costs": 3, "costBreakdown": "odd"}
+    assert stored_parts(odd) == {}

@@ -1,8 +1,8 @@
-"""Vapi's server messages: what they tell about a call becomes journal entries.
+"""Vapi's server messages: reports about calls become journal entries, tool calls are run.
 
-Vapi does not repeat a message by itself, so anything that is authentic is answered with 200, read or
-not; `sync_calls` and the like fill what never came. Fields move between versions, so each is looked
-for in the places where it has been seen, and a strange one is left out rather than refused.
+Vapi does not repeat a message by itself, so every authenticated message is answered with 200, whether it is
+used or not; `sync_calls` fetches what never arrived. Fields move between versions of Vapi, so each is looked
+for in all places where it has been seen, and an invalid one is ignored.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from calls.webhook_auth import SID, VapiRequest, reject, vapi_authenticated
 logger = logging.getLogger(__name__)
 
 MAX_TURNS = 500
-MAX_SUMMARY = 10_000
-MAX_KEPT = 8_000  # characters of JSON, for each part of a report that is kept as sent
+MAX_SUMMARY_CHARS = 10_000
+MAX_PART_CHARS = 8_000  # of JSON, for each part of a report that is stored as sent
 MAX_COSTS = 100
 LATENCIES = ("modelLatency", "voiceLatency", "transcriberLatency", "endpointingLatency", "turnLatency")
 END_OF_CALL = "end-of-call-report"
 REPORTS = (END_OF_CALL, "status-update")
 PLACES: tuple[tuple[str, ...], ...] = ((), ("artifact",), ("call",))  # where parts of a report have been seen
 
-# Messages since the process started that we had no use for, by kind; bounded by the known kinds.
-unread: Counter[str] = Counter()
+# Unused messages since the process started, by kind. Unknown kinds share one name, so that it stays small.
+unused: Counter[str] = Counter()
 
 
 @vapi_authenticated
@@ -49,7 +49,7 @@ async def events(request: VapiRequest) -> HttpResponse:
         return reject("/vapi/events", "The body is not JSON.", 400)
     message = body.get("message", body) if isinstance(body, dict) else None
     if not isinstance(message, dict):
-        return reject("/vapi/events", "The body holds no message.", 400)
+        return reject("/vapi/events", "The body is not a message.", 400)
 
     kind = text_at(message, "type", limit=64)
     if kind == "tool-calls":
@@ -60,17 +60,17 @@ async def events(request: VapiRequest) -> HttpResponse:
             request.bridge.journal.write(report)
             logger.info("%s < vapi %s %s", short_sid(report.call_sid), kind, report.status)
         else:
-            unread[f"{kind} of no call"] += 1
-            logger.warning("vapi %s names no call and was dropped", kind)
+            unused[f"{kind} of no call"] += 1
+            logger.warning("vapi: %s without a call, dropped", kind)
     else:
-        unread["another kind"] += 1
-        logger.debug("vapi message of kind %r left unread", kind)
+        unused["another kind"] += 1
+        logger.debug("vapi: message of kind %r not used", kind)
     return JsonResponse({})
 
 
 def read_report(message: Mapping[str, Any], kind: str, call_sid: str, now: float) -> AssistantReported:
     """The entry for a status update or an end-of-call report."""
-    final = kind == END_OF_CALL  # a cost that is told before is what it came to so far, often 0
+    is_final = kind == END_OF_CALL  # before the end, the cost is what it is so far, often 0
     return AssistantReported(
         call_sid=call_sid_of(message, call_sid),
         at=now,
@@ -79,43 +79,43 @@ def read_report(message: Mapping[str, Any], kind: str, call_sid: str, now: float
         status=text_at(message, "status", limit=32),
         ended_reason=text_at(message, "endedReason", limit=255)
         or text_at(message, "call", "endedReason", limit=255),
-        cost=cost_of(message) if final else None,
-        summary=text_at(first_at(message, "analysis"), "summary", limit=MAX_SUMMARY)
-        or text_at(message, "summary", limit=MAX_SUMMARY),
+        cost=cost_of(message) if is_final else None,
+        summary=text_at(first_at(message, "analysis"), "summary", limit=MAX_SUMMARY_CHARS)
+        or text_at(message, "summary", limit=MAX_SUMMARY_CHARS),
         turn_latencies=tuple(turn_latencies(message)),
-        kept=kept_of(message) if final else {},
+        kept=stored_parts(message) if is_final else {},
     )
 
 
 def cost_of(message: Mapping[str, Any]) -> float | None:
-    """What the vendor's side cost in dollars: as named, else as broken down, else added up.
+    """Vapi's cost in dollars: the total, or that of the breakdown, or the sum of the items.
 
-    A total settles after its parts, and until then it is 0: a later place that knows more is believed.
+    A total is 0 until Vapi has settled it, which can be after the items. So the first value above 0 counts.
     """
-    found: list[Decimal] = []
+    candidates: list[Decimal] = []
     for path in PLACES:
         totals = (value_at(message, *path, "cost"), value_at(message, *path, "costBreakdown", "total"))
-        found += [Decimal(str(total)) for total in totals if is_amount(total)]
+        candidates += [Decimal(str(total)) for total in totals if is_amount(total)]
         items = value_at(message, *path, "costs")
         parts = [value_at(item, "cost") for item in items[:MAX_COSTS]] if isinstance(items, list) else []
         if amounts := [Decimal(str(part)) for part in parts if is_amount(part)]:
-            found.append(sum(amounts, Decimal()))
-    return next((float(cost) for cost in found if cost), 0.0 if found else None)
+            candidates.append(sum(amounts, Decimal()))
+    return next((float(cost) for cost in candidates if cost), 0.0 if candidates else None)
 
 
-def kept_of(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Parts of the report that are kept as sent; one that is too long is left out, not cut."""
+def stored_parts(message: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a report that are stored as sent. One that is too long is left out, not truncated."""
     analysis = first_at(message, "analysis")
     breakdown, costs = first_at(message, "costBreakdown"), first_at(message, "costs")
     parts = {
-        # A string by the schema ("true", "8", "Good"), by its rubric; older ones sent true and numbers.
+        # A string ("true", "8", "Good") that depends on the rubric; older versions sent true and numbers.
         "success": _as_text(value_at(analysis, "successEvaluation")),
         "structured_data": value_at(analysis, "structuredData"),
         "cost_breakdown": breakdown if isinstance(breakdown, dict) else None,
         "costs": costs[:MAX_COSTS] if isinstance(costs, list) else None,
     }
-    known = {name: clean_json(part) for name, part in parts.items() if part}
-    return {name: part for name, part in known.items() if len(json.dumps(part)) <= MAX_KEPT}
+    present = {name: clean_json(part) for name, part in parts.items() if part}
+    return {name: part for name, part in present.items() if len(json.dumps(part)) <= MAX_PART_CHARS}
 
 
 def _as_text(value: Any) -> str:
@@ -125,12 +125,12 @@ def _as_text(value: Any) -> str:
 
 
 def first_at(message: Mapping[str, Any], name: str) -> Any:
-    """One part of a report, wherever this version of it stands."""
-    return next((found for path in PLACES if (found := value_at(message, *path, name))), None)
+    """One part of a report, from the first place that has it."""
+    return next((part for path in PLACES if (part := value_at(message, *path, name))), None)
 
 
 def turn_latencies(message: Mapping[str, Any]) -> list[dict[str, float]]:
-    """The vendor's own split of each turn, in order; a turn without a number stays, to keep the count."""
+    """Vapi's latencies of each turn, in order. A turn without latencies stays, so that the numbers match."""
     path = ("performanceMetrics", "turnLatencies")
     turns = value_at(message, "artifact", *path) or value_at(message, "call", "artifact", *path)
     if not isinstance(turns, list):
@@ -144,7 +144,7 @@ def turn_latencies(message: Mapping[str, Any]) -> list[dict[str, float]]:
 
 
 async def tool_results(message: Mapping[str, Any], request: VapiRequest) -> list[dict[str, str]]:
-    """An answer to each tool call, all run at once."""
+    """The results of a message's tool calls, which run concurrently."""
     call_sid, vapi_call_id = (
         call_sid_of(message, request.query.get("callSid", "")),
         text_at(message, "call", "id", limit=64),
@@ -160,30 +160,30 @@ async def tool_results(message: Mapping[str, Any], request: VapiRequest) -> list
 
 
 def call_sid_of(message: Mapping[str, Any], call_sid: str) -> str:
-    """Whose message it is: from its address, or wherever we put it into the call's own facts."""
-    places = (
+    """The CallSid that a message belongs to: from its URL, or from the metadata that we gave to the call."""
+    candidates = (
         call_sid,
         value_at(message, "call", "assistantOverrides", "metadata", "callSid"),
         value_at(message, "call", "metadata", "callSid"),
         value_at(message, "assistant", "metadata", "callSid"),
     )
-    return next((sid for sid in places if isinstance(sid, str) and SID.fullmatch(sid)), "")
+    return next((sid for sid in candidates if isinstance(sid, str) and SID.fullmatch(sid)), "")
 
 
 def value_at(value: Any, *path: str) -> Any:
-    """What stands at the end of a path of names, None where it breaks off."""
+    """The value at the end of a path of names, None when a part of the path is missing."""
     for name in path:
         value = value.get(name) if isinstance(value, dict) else None
     return value
 
 
 def text_at(value: Any, *path: str, limit: int) -> str:
-    found = value_at(value, *path)
-    return found[:limit] if isinstance(found, str) else ""
+    text = value_at(value, *path)
+    return text[:limit] if isinstance(text, str) else ""
 
 
 def is_amount(value: Any) -> bool:
-    """A finite number that is not below zero; `true` is not one."""
+    """Whether a value is a finite number of at least 0. `True` is not, although it is an `int`."""
     return (
         isinstance(value, int | float)
         and not isinstance(value, bool)
