@@ -79,7 +79,8 @@ def pages() -> list[Page]:
         Page("dashboard, 7 days", "/?range=7d"),
         Page("dashboard, 30 days", "/?range=30d"),
         calls("first page"),
-        calls("page 100", rows=0 if last.pk - first.pk < 5_000 else 50, p=100),
+        # Django's admin redirects from a page that does not exist.
+        *([calls("page 100", rows=50, p=100)] if last.pk - first.pk >= 5_000 else []),
         calls("failed", ended="failed"),
         calls("failed in one way", ended=ASSISTANT_UNREACHABLE),
         calls("failed in the last 7 days", rows=0, ended="failed", when="7d"),

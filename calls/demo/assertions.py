@@ -54,7 +54,7 @@ def signs(call: CompleteArtifacts) -> str:
     sid = short_sid(call.twilio.call_sid)
     texts = (
         f"{sid} = webhook 200",
-        "media socket up",
+        "media socket open",
         f"{sid} = LIVE",
         f"{sid} > first caller audio to the assistant",
         f"{sid} < first assistant audio to the caller",

@@ -25,7 +25,7 @@ FRAME_BYTES = {"pcm_s16le": 640, "mulaw": 160}
 
 def frames_to_assistant(call: CompleteArtifacts) -> str:
     frames = [frame.ulaw for frame in call.twilio.frames]
-    compare = audio_compare.same_bytes if call.audio_format == "mulaw" else audio_compare.upsampled
+    compare = audio_compare.compare_bytes if call.audio_format == "mulaw" else audio_compare.compare_upsampled
     match = compare(frames, call.vapi.received_audio)
     require(not match.fault, match.fault)
     ended_at = call.vapi.ended_at
@@ -76,8 +76,8 @@ def _compare_to_caller(call: CompleteArtifacts) -> Match:
         return Match(fault=str(error))
     if is_mulaw:
         frames = [expected[at : at + 160] for at in range(0, len(expected), 160)]
-        return audio_compare.same_bytes(frames, received)
-    return audio_compare.downsampled(expected, received)
+        return audio_compare.compare_bytes(frames, received)
+    return audio_compare.compare_downsampled(expected, received)
 
 
 def _sent_after_clear(call: CompleteArtifacts, reply: Reply) -> list[bytes]:

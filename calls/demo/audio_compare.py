@@ -1,4 +1,4 @@
-"""Compares sent with received audio: is it complete, without duplicates, and in order? Pure.
+"""Compares received with sent audio: is it complete, without duplicates, in order? Pure.
 
 Without transcoding (mu-law to mu-law) the bytes must be equal. Where the bridge changed the sample rate, the
 received audio is compared with a reference that an independent resampler made in one piece: soxr if it is
@@ -49,13 +49,13 @@ class Match:
         return f"{self.frames} frames, SNR {self.snr_db:.1f} dB at {self.lag_ms:.2f} ms"
 
 
-def reference_name() -> str:
+def resampler_name() -> str:
     return "soxr" if importlib.util.find_spec("soxr") else "FFT"
 
 
-def resampled(pcm: Pcm, rate: int, to_rate: int, *, by: str = "") -> Pcm:
+def resample(pcm: Pcm, rate: int, to_rate: int, *, resampler: str = "") -> Pcm:
     """The whole signal at another rate, by a resampler that is independent of the bridge's."""
-    if (by or reference_name()) == "soxr":
+    if (resampler or resampler_name()) == "soxr":
         soxr = importlib.import_module("soxr")
         out: NDArray[np.float64] = soxr.resample(pcm.astype(np.float64), rate, to_rate, quality="VHQ")
         return sound.to_int16(out)
@@ -67,7 +67,7 @@ def resampled(pcm: Pcm, rate: int, to_rate: int, *, by: str = "") -> Pcm:
     return whole[start : start + (len(pcm) * to_rate + rate - 1) // rate]
 
 
-def same_bytes(sent: Sequence[bytes], received: bytes) -> Match:
+def compare_bytes(sent: Sequence[bytes], received: bytes) -> Match:
     """Compare mu-law frames with received bytes, which must be a prefix of them in whole frames."""
     position = 0
     for number, frame in enumerate(sent):
@@ -82,7 +82,7 @@ def same_bytes(sent: Sequence[bytes], received: bytes) -> Match:
     return Match(frames=len(sent))
 
 
-def upsampled(sent: Sequence[bytes], received: bytes, *, by: str = "") -> Match:
+def compare_upsampled(sent: Sequence[bytes], received: bytes, *, resampler: str = "") -> Match:
     """Compare mu-law frames at 8 kHz with received 16-bit samples at 16 kHz, a prefix in whole frames."""
     samples, rest = divmod(len(received), 2)
     sizes = np.cumsum([0, *(2 * len(frame) for frame in sent)])
@@ -92,22 +92,22 @@ def upsampled(sent: Sequence[bytes], received: bytes, *, by: str = "") -> Match:
             fault=f"{len(received)} bytes were received, not a whole number of the {len(sent)} sent frames"
         )
     # The reference contains all sent frames, so that it does not end where the received audio ends.
-    reference = resampled(sound.ulaw_decode(b"".join(sent)), 8_000, RATE, by=by)
-    return compare(reference, np.frombuffer(received, "<i2").astype(np.int16), frames)
+    reference = resample(sound.ulaw_decode(b"".join(sent)), 8_000, RATE, resampler=resampler)
+    return compare_signals(reference, np.frombuffer(received, "<i2").astype(np.int16), frames)
 
 
-def downsampled(sent: bytes, received: bytes, *, by: str = "") -> Match:
+def compare_downsampled(sent: bytes, received: bytes, *, resampler: str = "") -> Match:
     """Compare all samples at 16 kHz with received mu-law at 8 kHz: length and content."""
     pcm = np.frombuffer(sent[: len(sent) & ~1], "<i2").astype(np.int16)
     expected = (len(pcm) + 1) // 2
     if len(received) != expected:
         return Match(fault=f"{len(received)} samples were received, expected {expected}")
-    reference = resampled(resampled(pcm, RATE, 8_000, by=by), 8_000, RATE, by=by)
-    decoded = resampled(sound.ulaw_decode(received), 8_000, RATE, by=by)
-    return compare(reference, decoded, len(received) // 160)
+    reference = resample(resample(pcm, RATE, 8_000, resampler=resampler), 8_000, RATE, resampler=resampler)
+    decoded = resample(sound.ulaw_decode(received), 8_000, RATE, resampler=resampler)
+    return compare_signals(reference, decoded, len(received) // 160)
 
 
-def compare(reference: Pcm, received: Pcm, frames: int) -> Match:
+def compare_signals(reference: Pcm, received: Pcm, frames: int) -> Match:
     """Compare two signals at 16 kHz; the second may be delayed by up to `MAX_LAG` samples."""
     if not len(received) or not len(reference):
         return Match(fault="no audio was received")

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # The log lines that a good call produces, in their order.
-SIGNS = ("webhook 200", "media socket up", "assistant up", "audio to the assistant", "audio to the caller")
+SIGNS = (
+    "webhook 200",
+    "media socket open",
+    "assistant connected",
+    "audio to the assistant",
+    "audio to the caller",
+)
 
 
 @dataclass(frozen=True, slots=True)

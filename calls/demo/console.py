@@ -54,8 +54,8 @@ class CallConsole:
                 self._signs["webhook 200"] |= data["status"] == 200
                 self._print_event("twilio", f"webhook {data['path']} {data['status']} in {data['ms']} ms")
             case "connected":
-                self._set_sign("media socket up")
-                self._print_event("twilio", "media socket up")
+                self._set_sign("media socket open")
+                self._print_event("twilio", "media socket open")
             case "saying":
                 self._floor = "caller"
                 self._print_event("caller", f"“{data['text']}”" if data["text"] else f"plays {data['name']}")
@@ -77,8 +77,8 @@ class CallConsole:
     def on_vapi_event(self, call: VapiCallRecord, event: str) -> None:
         self._call = call
         if event == "= open":
-            self._set_sign("assistant up")
-            self._print_event("vapi", f"assistant up ({call.dialect} dialect)")
+            self._set_sign("assistant connected")
+            self._print_event("vapi", f"assistant connected ({call.dialect} dialect)")
         elif event == "< audio":
             self._set_sign("audio to the assistant")
             self._print_event("vapi", "hears the caller")

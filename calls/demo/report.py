@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from calls.demo.artifacts import CallArtifacts
-from calls.demo.audio_compare import reference_name
+from calls.demo.audio_compare import resampler_name
 from calls.demo.checks import Check
 from calls.demo.scenario import Scenario
 from sandbox.speech import audio
@@ -31,7 +31,7 @@ def to_json(
         "dialect": scenario.dialect,
         "audio_format": scenario.audio_format,
         "seed": scenario.seed,
-        "reference": reference_name(),
+        "reference": resampler_name(),
         "call_sid": artifacts.twilio.call_sid,
         "webhook_ms": _rounded(artifacts.twilio.webhook_ms),
         "truths_ms": [_rounded(latency_ms) for latency_ms in artifacts.true_latencies_ms],

@@ -291,7 +291,7 @@ class Changes:
         changed = []
         for pk, breakdown in reports.items():
             if len(breakdown) != len(turns[pk]):
-                # It cannot be told which part belongs to which turn. The counts may have matched earlier.
+                # Then no item can be assigned to a turn. An earlier batch may have assigned some: clear them.
                 breakdown = [{}] * len(turns[pk])
             pairs = zip(turns[pk], breakdown, strict=True)
             changed += [turn for turn, parts in pairs if _set_vapi_latencies(turn, parts)]

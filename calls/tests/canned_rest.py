@@ -19,7 +19,7 @@ KEY = "a-vapi-key"
 BASIC = "Basic " + base64.b64encode(f"{ACCOUNT}:{TOKEN}".encode()).decode()
 
 
-class FarRest(ThreadingHTTPServer):
+class CannedRestApi(ThreadingHTTPServer):
     """Both on one port. Of several answers each is given once, and the last one for good."""
 
     daemon_threads = True
@@ -58,25 +58,25 @@ class FarRest(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: FarRest
+    server: CannedRestApi
 
     def log_message(self, format: str, *args: object) -> None:
         """Nobody reads it."""
 
     def do_GET(self) -> None:
-        far, path = self.server, self.path
-        far.asked[path] += 1
+        api, path = self.server, self.path
+        api.asked[path] += 1
         name = path.rpartition("/")[2].removesuffix(".json")
         given = self.headers.get("Authorization", "")
         if path.startswith("/2010-04-01/"):
-            basic = "Basic " + base64.b64encode(f"{ACCOUNT}:{far.token}".encode()).decode()
-            answer = far.next_answer(far.twilio.get(name)) if given == basic else 401
+            basic = "Basic " + base64.b64encode(f"{ACCOUNT}:{api.token}".encode()).decode()
+            answer = api.next_answer(api.twilio.get(name)) if given == basic else 401
             if isinstance(answer, dict):
                 answer = {"sid": name, "account_sid": ACCOUNT, **answer}
         else:
-            answer = far.next_answer(far.vapi.get(name)) if given == f"Bearer {far.key}" else 401
+            answer = api.next_answer(api.vapi.get(name)) if given == f"Bearer {api.key}" else 401
             if isinstance(answer, dict):
-                monitor = {"controlUrl": f"{far.url}/{name}/control"}
+                monitor = {"controlUrl": f"{api.url}/{name}/control"}
                 answer = {"id": name, "monitor": monitor, **answer}
         self._answer(answer)
 

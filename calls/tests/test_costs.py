@@ -36,9 +36,9 @@ from calls.templatetags.call_format import cost as cost_shown
 from calls.templatetags.call_format import dollars
 from calls.tests import cost_fixtures as fixtures
 from calls.tests.builders import make_call, make_staff
-from calls.tests.canned_rest import FarRest
+from calls.tests.canned_rest import CannedRestApi
 from calls.tests.cost_fixtures import BILLED, Billed
-from calls.tests.webhook_client import Caller
+from calls.tests.webhook_client import WebhookClient
 from calls.vapi.webhooks import MAX_PART_CHARS, cost_of, stored_parts
 
 NOW = datetime(2026, 11, 18, 12, 0, tzinfo=UTC)
@@ -60,7 +60,7 @@ def journal_entries(billed: Billed) -> Iterator[Entry]:
 
 def report_entries(billed: Billed) -> list[Any]:
     """The entries of the end-of-call report, posted to the webhook."""
-    caller = Caller()
+    caller = WebhookClient()
     message = {
         "type": "end-of-call-report",
         "endedReason": "customer-ended-call",
@@ -73,7 +73,7 @@ def report_entries(billed: Billed) -> list[Any]:
         headers={"X-Vapi-Secret": "topsecret"},
     )  # fmt: skip
     assert answer.status_code == 200
-    return list(caller.notes)
+    return list(caller.entries)
 
 
 @override_settings(TWILIO_STREAM_PRICE_PER_MINUTE=fixtures.STREAM_PRICE_PER_MINUTE)
@@ -81,7 +81,7 @@ class BilledTests(TestCase):
     """All bills that have arrived are in the rows."""
 
     def setUp(self) -> None:
-        self.far = FarRest()
+        self.far = CannedRestApi()
         self.addCleanup(self.far.stop)
         self.enterContext(override_settings(**self.far.settings()))
         for billed in BILLED:

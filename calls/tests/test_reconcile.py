@@ -24,7 +24,7 @@ from calls.missing_facts import find_missing
 from calls.models import Call
 from calls.reconcile import Backoff, SyncResult
 from calls.tests.builders import make_call, make_turn
-from calls.tests.canned_rest import FarRest
+from calls.tests.canned_rest import CannedRestApi
 from calls.tests.live_server import (
     ACCOUNT_SID,
     AUTH_TOKEN,
@@ -58,9 +58,9 @@ ENDED = {"started_at": NOW - HOUR, "ended_at": NOW - HOUR + MINUTE}
 
 class SyncTests(TestCase):
     def setUp(self) -> None:
-        self.far = FarRest()
-        self.addCleanup(self.far.stop)
-        self.enterContext(override_settings(**self.far.settings()))
+        self.vendors = CannedRestApi()
+        self.addCleanup(self.vendors.stop)
+        self.enterContext(override_settings(**self.vendors.settings()))
 
     def call(self, **changes: Any) -> Call:
         return make_call(**(ENDED | changes))
@@ -73,13 +73,13 @@ class SyncTests(TestCase):
         return reconcile.sync(now=NOW, backoff=SHORT_BACKOFF, **changes)
 
     def asked(self) -> int:
-        return self.far.asked.total()
+        return self.vendors.asked.total()
 
 
 class TwilioTests(SyncTests):
     def test_a_price_is_asked_for_until_it_is_there_and_then_no_more(self) -> None:
         call = self.call()
-        self.far.twilio[call.call_sid] = [NO_PRICE, NO_PRICE, BILL]
+        self.vendors.twilio[call.call_sid] = [NO_PRICE, NO_PRICE, BILL]
         result = self.sync()
         self.assertEqual((dict(result.filled), dict(result.still_open)), ({"lengths": 1}, {"prices": 1}))
         result = self.sync()
@@ -98,7 +98,7 @@ class TwilioTests(SyncTests):
 
     def test_a_call_that_is_over_at_twilio_is_over_here(self) -> None:
         lost = self.call(status="ringing", end_reason="", ended_by="", ended_at=None)
-        self.far.twilio[lost.call_sid] = [
+        self.vendors.twilio[lost.call_sid] = [
             BILL | {"end_time": "Wed, 18 Nov 2026 11:05:00 +0000", "answered_by": "human"}
         ]
         self.assertEqual(dict(self.sync().filled), {"ends": 1, "lengths": 1, "prices": 1})
@@ -110,7 +110,7 @@ class TwilioTests(SyncTests):
 
     def test_an_end_does_not_come_before_the_beginning(self) -> None:
         lost = self.call(status="ringing", end_reason="", ended_by="", ended_at=None)
-        self.far.twilio[lost.call_sid] = [BILL | {"end_time": "Wed, 18 Nov 2026 10:59:58 +0000"}]
+        self.vendors.twilio[lost.call_sid] = [BILL | {"end_time": "Wed, 18 Nov 2026 10:59:58 +0000"}]
         self.sync()
         lost.refresh_from_db()
         self.assertEqual((lost.started_at, lost.ended_at), (NOW - HOUR, NOW - HOUR))
@@ -118,7 +118,7 @@ class TwilioTests(SyncTests):
     def test_a_call_that_nobody_answered_has_no_bill_to_wait_for(self) -> None:
         for status in ("busy", "no-answer", "canceled", "failed"):
             call = self.call(status="queued", end_reason="", ended_by="", ended_at=None)
-            self.far.twilio[call.call_sid] = [{"status": status, "duration": None, "price": None}]
+            self.vendors.twilio[call.call_sid] = [{"status": status, "duration": None, "price": None}]
         self.assertEqual(dict(self.sync().filled), {"ends": 4, "lengths": 4})
         self.assertEqual(self.sync().calls, 0)
         self.assertFalse(any(call.bills_to_come() for call in Call.objects.all()))
@@ -133,13 +133,13 @@ class TwilioTests(SyncTests):
 
     def test_a_caller_who_was_handed_over_is_still_on_the_line(self) -> None:
         call = self.call(status="in-progress", end_reason="transferred", ended_by="staff")
-        self.far.twilio[call.call_sid] = [NO_PRICE | {"status": "in-progress", "duration": None}, BILL]
+        self.vendors.twilio[call.call_sid] = [NO_PRICE | {"status": "in-progress", "duration": None}, BILL]
         self.assertEqual(dict(self.sync().still_open), {"calls": 1})
         self.assertEqual(dict(self.sync().filled), {"ends": 1, "lengths": 1, "prices": 1})
 
     def test_a_stream_whose_end_nobody_told_is_billed_by_the_call(self) -> None:
         call = self.billed(status="failed", end_reason="worker-lost", stream_sid="MZ1")
-        self.far.twilio[call.call_sid] = [BILL]
+        self.vendors.twilio[call.call_sid] = [BILL]
         self.assertEqual(dict(self.sync().filled), {"stream prices": 1})
         call.refresh_from_db()
         self.assertEqual(call.stream_price, Decimal("0.00800"))
@@ -147,7 +147,7 @@ class TwilioTests(SyncTests):
 
     def test_another_currency_is_not_added_to_dollars(self) -> None:
         call = self.call()
-        self.far.twilio[call.call_sid] = [BILL | {"price_unit": "eur"}]
+        self.vendors.twilio[call.call_sid] = [BILL | {"price_unit": "eur"}]
         self.assertEqual(
             dict(self.sync().failed), {"Twilio bills in EUR, which cannot be added to dollars": 1}
         )
@@ -156,7 +156,7 @@ class TwilioTests(SyncTests):
 
     def test_a_callback_that_comes_behind_changes_nothing(self) -> None:
         call = self.call()
-        self.far.twilio[call.call_sid] = [BILL]
+        self.vendors.twilio[call.call_sid] = [BILL]
         self.sync()
         upsert.apply_entries([CarrierReported(call.call_sid, NOW.timestamp(), "completed", 3, 61)])
         upsert.apply_entries(
@@ -176,7 +176,7 @@ class VapiTests(SyncTests):
     def test_a_report_that_never_came_is_merged_as_if_it_had(self) -> None:
         call = self.billed(vapi_call_id="v1")
         make_turn(call)
-        self.far.vapi["v1"] = [REPORT]
+        self.vendors.vapi["v1"] = [REPORT]
         self.assertEqual(dict(self.sync().filled), {"reports": 1})
         call.refresh_from_db()
         self.assertEqual(
@@ -189,7 +189,7 @@ class VapiTests(SyncTests):
 
     def test_a_report_without_a_cost_is_asked_for_again(self) -> None:
         call = self.billed(vapi_call_id="v1")
-        self.far.vapi["v1"] = [{**REPORT, "cost": None, "costBreakdown": None}] * 2 + [REPORT]
+        self.vendors.vapi["v1"] = [{**REPORT, "cost": None, "costBreakdown": None}] * 2 + [REPORT]
         results = [self.sync() for _ in range(4)]
         self.assertEqual(
             [dict(result.filled) for result in results], [{"reports": 1}, {}, {"costs at Vapi": 1}, {}]
@@ -200,25 +200,25 @@ class VapiTests(SyncTests):
 
     def test_an_assistant_that_still_runs_is_told_to_end(self) -> None:
         call = self.billed(vapi_call_id="v1")
-        self.far.vapi["v1"] = [{"status": "in-progress"}, REPORT]
+        self.vendors.vapi["v1"] = [{"status": "in-progress"}, REPORT]
         self.assertEqual(dict(self.sync().filled), {"ends at Vapi": 1})
-        self.assertEqual(self.far.told, [("/v1/control", {"type": "end-call"})])
+        self.assertEqual(self.vendors.told, [("/v1/control", {"type": "end-call"})])
         self.assertEqual(dict(self.sync().filled), {"reports": 1})
         call.refresh_from_db()
         self.assertEqual(call.vapi_cost, Decimal("0.19"))
 
     def test_an_assistant_is_left_alone_while_the_call_goes_on_at_twilio(self) -> None:
         call = self.call(status="in-progress", end_reason="", ended_by="", ended_at=None, vapi_call_id="v1")
-        self.far.twilio[call.call_sid] = [{"status": "in-progress"}, BILL]
-        self.far.vapi["v1"] = [{"status": "in-progress"}]
+        self.vendors.twilio[call.call_sid] = [{"status": "in-progress"}, BILL]
+        self.vendors.vapi["v1"] = [{"status": "in-progress"}]
         self.sync()
-        self.assertEqual(self.far.told, [])
+        self.assertEqual(self.vendors.told, [])
         self.sync()
-        self.assertEqual(self.far.told, [("/v1/control", {"type": "end-call"})])
+        self.assertEqual(self.vendors.told, [("/v1/control", {"type": "end-call"})])
 
     def test_a_control_address_elsewhere_is_not_followed(self) -> None:
         self.billed(vapi_call_id="v1")
-        self.far.vapi["v1"] = [
+        self.vendors.vapi["v1"] = [
             {"status": "in-progress", "monitor": {"controlUrl": "https://evil.example.com/x"}}
         ]
         with self.assertLogs("calls.vapi.client"):
@@ -228,7 +228,7 @@ class VapiTests(SyncTests):
     def test_what_is_no_call_is_no_report(self) -> None:
         self.billed(vapi_call_id="v1")
         for answer in (b"<html>", b"[]", {"status": 7}):
-            self.far.vapi["v1"] = [answer]
+            self.vendors.vapi["v1"] = [answer]
             self.assertEqual(
                 dict(self.sync().failed), {"Vapi: The response of Vapi was cut off or is not JSON": 1}, answer
             )
@@ -237,8 +237,8 @@ class VapiTests(SyncTests):
 class BackoffTests(SyncTests):
     def test_it_asks_again_where_the_far_end_is_busy(self) -> None:
         call = self.call(vapi_call_id="v1")
-        self.far.twilio[call.call_sid] = [429, 503, BILL]
-        self.far.vapi["v1"] = [502, 429, REPORT]
+        self.vendors.twilio[call.call_sid] = [429, 503, BILL]
+        self.vendors.vapi["v1"] = [502, 429, REPORT]
         result = reconcile.sync(now=NOW, backoff=Backoff(0.01, 0.02, 5))
         self.assertEqual(dict(result.filled), {"lengths": 1, "prices": 1, "reports": 1})
         self.assertEqual((result.failed.total(), result.unavailable), (0, {}))
@@ -246,7 +246,7 @@ class BackoffTests(SyncTests):
 
     def test_it_gives_up_in_time_and_says_why(self) -> None:
         call = self.call()
-        self.far.twilio[call.call_sid] = [503]
+        self.vendors.twilio[call.call_sid] = [503]
         result = self.sync()
         ((reason, count),) = result.failed.items()
         self.assertEqual((count, result.unavailable), (1, {}))
@@ -260,10 +260,10 @@ class BackoffTests(SyncTests):
         self.assertEqual((self.asked(), result.unavailable), (2, {}))
 
     def test_a_wrong_key_ends_the_questions_to_that_far_end_alone(self) -> None:
-        self.far.token = "another"
+        self.vendors.token = "another"
         for n in range(30):
             self.call(vapi_call_id=f"v{n}")
-            self.far.vapi[f"v{n}"] = [REPORT]
+            self.vendors.vapi[f"v{n}"] = [REPORT]
         result = self.sync()
         self.assertEqual(result.unavailable.keys(), {"Twilio"})
         self.assertIn("TWILIO_AUTH_TOKEN", result.unavailable["Twilio"])
@@ -288,7 +288,7 @@ class BackoffTests(SyncTests):
         old = self.call(started_at=NOW - timedelta(days=4))
         calls = [self.call(started_at=NOW - n * HOUR) for n in (1, 2, 3)]
         for call in (old, *calls):
-            self.far.twilio[call.call_sid] = [BILL]
+            self.vendors.twilio[call.call_sid] = [BILL]
         self.assertEqual([call.call_sid for call in find_missing(NOW, 3, 2)], [c.call_sid for c in calls[:2]])
         self.assertEqual((self.sync(seconds=0).skipped, self.asked()), (3, 0))
         self.assertEqual(self.sync(limit=2).calls, 2)
@@ -298,7 +298,7 @@ class BackoffTests(SyncTests):
     def test_many_are_written_batch_by_batch(self) -> None:
         calls = [self.call(started_at=NOW - HOUR - n * MINUTE) for n in range(reconcile.BATCH_SIZE + 3)]
         for call in calls:
-            self.far.twilio[call.call_sid] = [BILL]
+            self.vendors.twilio[call.call_sid] = [BILL]
         done: list[int] = []
         totals: list[int] = []
         result = self.sync(on_progress=done.append, on_total=totals.append)
@@ -321,7 +321,7 @@ class CommandTests(SyncTests):
 
     def test_it_says_in_one_line_what_came_of_it(self) -> None:
         call = self.recent()
-        self.far.twilio[call.call_sid] = [BILL]
+        self.vendors.twilio[call.call_sid] = [BILL]
         out, err, code = self.run_command()
         self.assertRegex(
             out,
@@ -333,7 +333,7 @@ class CommandTests(SyncTests):
 
     def test_it_says_it_as_json(self) -> None:
         call = self.recent()
-        self.far.twilio[call.call_sid] = [NO_PRICE]
+        self.vendors.twilio[call.call_sid] = [NO_PRICE]
         facts = json.loads(self.run_command("--json")[0])
         self.assertGreaterEqual(facts.pop("seconds"), 0)
         self.assertEqual(
@@ -344,7 +344,7 @@ class CommandTests(SyncTests):
 
     def test_it_fails_where_a_key_is_wrong(self) -> None:
         self.recent()
-        self.far.token = "another"
+        self.vendors.token = "another"
         out, err, code = self.run_command()
         self.assertEqual(code, 1)
         self.assertIn("Twilio rejected our credentials", err)

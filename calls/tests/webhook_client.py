@@ -13,7 +13,7 @@ from twilio.request_validator import RequestValidator
 from bridge.admission import Admission
 from bridge.config import BridgeConfig
 from bridge.context import BridgeContext
-from bridge.end_reason_cache import KnownEnds
+from bridge.end_reason_cache import EndReasonCache
 from bridge.journal import Entry
 from bridge.routes import Route
 
@@ -24,7 +24,7 @@ PUBLIC = "https://voice.example.com"
 OURS = "+15559870000"
 
 
-class Notes(list[Entry]):
+class JournalList(list[Entry]):
     """A journal that is a list."""
 
     def write(self, entry: Entry, /) -> None:
@@ -42,13 +42,13 @@ def make_bridge(routes: Iterable[Route] = (), **changes: Any) -> BridgeContext:
         "fallback_number": settings.FALLBACK_NUMBER,
     }
     config = BridgeConfig(**(facts | changes))
-    ends = KnownEnds()
-    admission = Admission(config, ends=ends)
+    ends = EndReasonCache()
+    admission = Admission(config, end_reason_cache=ends)
     admission.replace_routes(routes)
-    return BridgeContext(config, admission, Notes(), ends)
+    return BridgeContext(config, admission, JournalList(), ends)
 
 
-class Caller(AsyncClient):
+class WebhookClient(AsyncClient):
     """A client whose requests find a bridge in their scope, as the server's do."""
 
     def __init__(self, bridge: BridgeContext | None = None) -> None:
@@ -56,8 +56,8 @@ class Caller(AsyncClient):
         self.bridge = bridge or make_bridge()
 
     @property
-    def notes(self) -> Notes:
-        assert isinstance(self.bridge.journal, Notes)
+    def entries(self) -> JournalList:
+        assert isinstance(self.bridge.journal, JournalList)
         return self.bridge.journal
 
     def _base_scope(self, **request: Any) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""The two far ends of one call, on strings: Twilio as ASGI messages, Vapi as a real server on loopback.
+"""Fake peers for tests of `/media-stream`: Twilio as ASGI messages, Vapi as a real server on loopback.
 
-Whatever they notice goes up on one noticeboard, and a test waits there for what it expects, never by the
-clock. `sandbox` holds far ends that behave; these do what a test tells them.
+The peers do only what a test tells them, and their attributes inject faults. The simulators in `sandbox`, in
+contrast, behave like the real services. Each peer reports activity to a shared `ChangeNotifier`, so that a
+test waits for a condition and never for a fixed time.
 """
 
 from __future__ import annotations
@@ -25,59 +26,61 @@ from bridge.journal import Entry, StreamEnded
 from bridge.tests.call.scenario import ACCOUNT, CALL, STREAM
 from bridge.tests.samples import sample
 
-PATIENCE = 8.0  # seconds; a test that needs them has failed
+TIMEOUT_SECONDS = 8.0  # for every wait; a test that reaches it fails
 Kind = TypeVar("Kind")
 
 
-class Noticeboard:
-    """Something changed: look again."""
+class ChangeNotifier:
+    """Wakes a test whenever a peer or the journal has received something."""
 
     def __init__(self) -> None:
         self._changed = asyncio.Event()
 
-    def notice(self) -> None:
+    def notify(self) -> None:
         self._changed.set()
 
-    async def until(self, come_true: Callable[[], Any]) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while not come_true():
+    async def wait_until(self, condition: Callable[[], Any]) -> None:
+        """Wait until the condition is true; it is checked after every change."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while not condition():
                 self._changed.clear()
                 await self._changed.wait()
 
 
-class Vapi:
-    """`POST /call`, the socket, the control URL; each with its dials."""
+class FakeVapi:
+    """A server with Vapi's three endpoints: `POST /call`, the call's websocket, and its control URL."""
 
-    def __init__(self, board: Noticeboard) -> None:
-        self.board = board
-        self.requests: list[web.Request] = []
-        self.bodies: list[dict[str, Any]] = []
-        self.controlled: list[dict[str, Any]] = []
+    def __init__(self, changes: ChangeNotifier) -> None:
+        self.changes = changes
+        # Received from the bridge
+        self.requests: list[web.Request] = []  # to POST /call
+        self.bodies: list[dict[str, Any]] = []  # of these requests
+        self.control_messages: list[dict[str, Any]] = []
         self.audio: list[bytes] = []
-        self.texts: list[dict[str, Any]] = []
-        self.dialled = 0  # handshakes begun
+        self.messages: list[dict[str, Any]] = []  # text frames, parsed
+        self.handshakes = 0  # websocket handshakes that were started
         self.socket: web.WebSocketResponse | None = None
-        self.close_code: int | None = None  # as the bridge closed it
-        # Dials
-        self.statuses: list[int] = []  # answers to POST /call before the good one
-        self.answer: Any = None  # instead of the good answer; may be bytes
-        self.changes: dict[str, Any] = {}  # to the good answer
-        self.created = asyncio.Event()  # POST /call is not answered before
-        self.created.set()
-        self.opened = asyncio.Event()  # the handshake is not answered before
-        self.opened.set()
+        self.close_code: int | None = None  # the code with which the bridge closed the socket
+        # Faults
+        self.error_statuses: list[int] = []  # for the next requests to POST /call, before a good response
+        self.response_body: Any = None  # bytes that replace the body of the good response
+        self.response_changes: dict[str, Any] = {}  # fields that replace those of the good response
+        self.may_create = asyncio.Event()  # POST /call is not answered until it is set
+        self.may_create.set()
+        self.may_open = asyncio.Event()  # the websocket handshake is not answered until it is set
+        self.may_open.set()
         self.socket_status = 101
         self.control_status = 200
-        self.reads = True
-        self.obeys = True  # closes when it is told `end-call`
+        self.is_reading = True
+        self.closes_on_end_call = True
         self._runner: web.AppRunner | None = None
         self.port = 0
 
     async def start(self) -> None:
         app = web.Application(client_max_size=1 << 20)
-        app.router.add_post("/call", self._create)
-        app.router.add_get("/socket", self._serve)
-        app.router.add_post("/control", self._control)
+        app.router.add_post("/call", self._on_create_call)
+        app.router.add_get("/socket", self._on_socket)
+        app.router.add_post("/control", self._on_control)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -85,8 +88,8 @@ class Vapi:
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
-        self.created.set()
-        self.opened.set()
+        self.may_create.set()
+        self.may_open.set()
         if self.socket is not None:
             await self.socket.close()
         assert self._runner is not None
@@ -95,35 +98,35 @@ class Vapi:
     def url(self, path: str, scheme: str = "http") -> str:
         return f"{scheme}://127.0.0.1:{self.port}{path}"
 
-    async def _create(self, request: web.Request) -> web.StreamResponse:
+    async def _on_create_call(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(request)
         self.bodies.append(await request.json())
-        self.board.notice()
-        await self.created.wait()
-        if self.statuses:
-            status = self.statuses.pop(0)
+        self.changes.notify()
+        await self.may_create.wait()
+        if self.error_statuses:
+            status = self.error_statuses.pop(0)
             if status == 302:
                 return web.Response(status=302, headers={"Location": self.url("/call")})
             return web.json_response({"message": f"refused with {status}"}, status=status)
-        if isinstance(self.answer, bytes):
-            return web.Response(body=self.answer, status=201)
+        if isinstance(self.response_body, bytes):
+            return web.Response(body=self.response_body, status=201)
         created = {
             **json.loads(sample("vapi/call_created")),
             "transport": {"provider": "vapi.websocket", "websocketCallUrl": self.url("/socket", "ws")},
             "monitor": {"controlUrl": self.url("/control")},
-            **self.changes,
+            **self.response_changes,
         }
         return web.json_response(created, status=201)
 
-    async def _control(self, request: web.Request) -> web.StreamResponse:
-        self.controlled.append(await request.json())
-        self.board.notice()
+    async def _on_control(self, request: web.Request) -> web.StreamResponse:
+        self.control_messages.append(await request.json())
+        self.changes.notify()
         return web.Response(status=self.control_status)
 
-    async def _serve(self, request: web.Request) -> web.StreamResponse:
-        self.dialled += 1
-        self.board.notice()
-        await self.opened.wait()
+    async def _on_socket(self, request: web.Request) -> web.StreamResponse:
+        self.handshakes += 1
+        self.changes.notify()
+        await self.may_open.wait()
         if self.socket_status == 302:
             return web.Response(status=302, headers={"Location": self.url("/socket?elsewhere", "ws")})
         if self.socket_status != 101:
@@ -131,28 +134,28 @@ class Vapi:
         socket = web.WebSocketResponse(compress=False)
         await socket.prepare(request)
         self.socket = socket
-        self.board.notice()
-        while self.reads:
-            message = await socket.receive()
-            if message.type == WSMsgType.BINARY:
-                self.audio.append(message.data)
-            elif message.type == WSMsgType.TEXT:
-                said = json.loads(message.data)
-                self.texts.append(said)
-                if said["type"] == "audio":
-                    self.audio.append(base64.b64decode(said["data"]))
-                if said["type"] == "end-call" and self.obeys:
+        self.changes.notify()
+        while self.is_reading:
+            frame = await socket.receive()
+            if frame.type == WSMsgType.BINARY:
+                self.audio.append(frame.data)
+            elif frame.type == WSMsgType.TEXT:
+                message = json.loads(frame.data)
+                self.messages.append(message)
+                if message["type"] == "audio":
+                    self.audio.append(base64.b64decode(message["data"]))
+                if message["type"] == "end-call" and self.closes_on_end_call:
                     await socket.close()
             else:
                 self.close_code = socket.close_code
-                self.board.notice()
+                self.changes.notify()
                 return socket
-            self.board.notice()
-        await asyncio.Event().wait()  # deaf, and still connected
+            self.changes.notify()
+        await asyncio.Event().wait()  # reads no more, but stays connected
         raise AssertionError
 
-    async def say(self, event: str | dict[str, Any] | bytes) -> None:
-        """An event by its sample's name or in full; bytes are audio."""
+    async def send(self, event: str | dict[str, Any] | bytes) -> None:
+        """Send an event, by the name of its sample or in full, or audio as bytes."""
         assert self.socket is not None
         if isinstance(event, bytes):
             await self.socket.send_bytes(event)
@@ -165,62 +168,65 @@ class Vapi:
         assert self.socket is not None
         await self.socket.close(code=code)
 
-    def drop_dead(self) -> None:
-        """No close frame."""
+    def abort(self) -> None:
+        """Break the TCP connection, without a close frame."""
         assert self.socket is not None
         assert self.socket._req is not None
         assert self.socket._req.transport is not None
         self.socket._req.transport.abort()
 
-    def told(self, kind: str) -> list[dict[str, Any]]:
-        return [text for text in self.texts if text["type"] == kind]
+    def messages_of(self, kind: str) -> list[dict[str, Any]]:
+        return [message for message in self.messages if message["type"] == kind]
 
 
-class Caller:
-    """Twilio's side of one media socket."""
+class TwilioStream:
+    """Twilio's side of one media stream. It runs the consumer in a task."""
 
-    def __init__(self, house: House, *, path: str = "/media-stream", signature: str | None = None) -> None:
-        self.board = house.board
-        self.sent: list[dict[str, Any]] = []  # by the bridge, parsed
-        self.accepted = False
+    def __init__(
+        self, server: ServerUnderTest, *, path: str = "/media-stream", signature: str | None = None
+    ) -> None:
+        self.changes = server.changes
+        # Received from the bridge
+        self.messages: list[dict[str, Any]] = []  # parsed
+        self.is_accepted = False
+        self.is_rejected = False  # closed before it was accepted
         self.close_code: int | None = None
-        self.refused = False
-        # Dials
-        self.echoes = True  # marks come back at once
-        self.takes = asyncio.Event()  # the peer takes nothing before
-        self.takes.set()
+        # Faults
+        self.returns_marks = True  # at once
+        self.may_receive = asyncio.Event()  # the server's `send` waits until it is set
+        self.may_receive.set()
         self.send_raises: type[Exception] | None = None
         self._inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._chunk = 0
         headers = [] if signature is None else [(b"X-Twilio-Signature", signature.encode())]
-        scope = {"type": "websocket", "path": path, "headers": headers, "bridge": house.context}
-        consumer = MediaStreamConsumer.as_asgi(client=house.client, worker="worker-1")
-        self.task = asyncio.create_task(consumer(scope, self._inbox.get, self._take))
-        self.task.add_done_callback(lambda _: self.board.notice())
+        scope = {"type": "websocket", "path": path, "headers": headers, "bridge": server.context}
+        consumer = MediaStreamConsumer.as_asgi(client=server.client, worker="worker-1")
+        self.task = asyncio.create_task(consumer(scope, self._inbox.get, self._receive))
+        self.task.add_done_callback(lambda _: self.changes.notify())
 
-    async def _take(self, message: dict[str, Any]) -> None:
-        """The server's `send`."""
-        await self.takes.wait()
+    async def _receive(self, message: dict[str, Any]) -> None:
+        """The ASGI `send` callable of the server."""
+        await self.may_receive.wait()
         if self.send_raises is not None:
             raise self.send_raises
         match message["type"]:
             case "websocket.accept":
-                self.accepted = True
-            case "websocket.close" if not self.accepted:
-                self.refused = True
+                self.is_accepted = True
+            case "websocket.close" if not self.is_accepted:
+                self.is_rejected = True
             case "websocket.close":
                 self.close_code = message["code"]
-                self.leave(self.close_code)
+                self.disconnect(self.close_code)
             case "websocket.send":
-                said = json.loads(message["text"])
-                self.sent.append(said)
-                if said["event"] == "mark" and self.echoes:
-                    self.tell(event="mark", streamSid=STREAM, mark=said["mark"])
-        self.board.notice()
+                content = json.loads(message["text"])
+                self.messages.append(content)
+                if content["event"] == "mark" and self.returns_marks:
+                    self.send(event="mark", streamSid=STREAM, mark=content["mark"])
+        self.changes.notify()
 
     async def connect(self) -> None:
         self._inbox.put_nowait({"type": "websocket.connect"})
-        await self.board.until(lambda: self.accepted or self.task.done())
+        await self.changes.wait_until(lambda: self.is_accepted or self.task.done())
 
     def send_text(self, text: str) -> None:
         self._inbox.put_nowait({"type": "websocket.receive", "text": text})
@@ -228,69 +234,76 @@ class Caller:
     def send_bytes(self, data: bytes) -> None:
         self._inbox.put_nowait({"type": "websocket.receive", "bytes": data})
 
-    def tell(self, **message: Any) -> None:
+    def send(self, **message: Any) -> None:
         self.send_text(json.dumps(message))
 
-    def start(self, ticket: str, call_sid: str = CALL) -> None:
+    def send_start(self, ticket: str, call_sid: str = CALL) -> None:
+        """Send `connected` and `start`."""
         self.send_text(sample("twilio/connected"))
-        inner = {
+        start = {
             **json.loads(sample("twilio/start"))["start"],
             "callSid": call_sid,
             "customParameters": {"ticket": ticket, "route": "default"},
         }
-        self.tell(event="start", streamSid=STREAM, start=inner)
+        self.send(event="start", streamSid=STREAM, start=start)
 
-    def frame(self, ulaw: bytes) -> None:
+    def send_frame(self, ulaw: bytes) -> None:
         self._chunk += 1
         media = {"track": "inbound", "chunk": str(self._chunk), "payload": base64.b64encode(ulaw).decode()}
-        self.tell(event="media", streamSid=STREAM, media=media)
+        self.send(event="media", streamSid=STREAM, media=media)
 
-    def stop(self) -> None:
+    def send_stop(self) -> None:
         self.send_text(sample("twilio/stop"))
 
-    def leave(self, code: int | None = 1000) -> None:
+    def disconnect(self, code: int | None = 1000) -> None:
         self._inbox.put_nowait({"type": "websocket.disconnect", "code": code})
 
-    def heard(self) -> bytes:
+    def audio(self) -> bytes:
+        """All audio received so far."""
         return b"".join(
-            base64.b64decode(said["media"]["payload"]) for said in self.sent if said["event"] == "media"
+            base64.b64decode(message["media"]["payload"])
+            for message in self.messages
+            if message["event"] == "media"
         )
 
     def marks(self) -> list[str]:
-        return [said["mark"]["name"] for said in self.sent if said["event"] == "mark"]
+        """The names of all marks received so far."""
+        return [message["mark"]["name"] for message in self.messages if message["event"] == "mark"]
 
-    def cleared(self) -> int:
-        return sum(said["event"] == "clear" for said in self.sent)
+    def clear_count(self) -> int:
+        return sum(message["event"] == "clear" for message in self.messages)
 
-    async def over(self) -> None:
-        """The consumer has left, with all its tasks."""
-        await self.board.until(self.task.done)
+    async def wait_closed(self) -> None:
+        """Wait until the consumer and all its tasks have ended."""
+        await self.changes.wait_until(self.task.done)
         await self.task
 
 
-class Notebook:
-    """A journal that is a list."""
+class RecordingJournal:
+    """A journal that keeps its entries in a list."""
 
-    def __init__(self, board: Noticeboard) -> None:
+    def __init__(self, changes: ChangeNotifier) -> None:
         self.entries: list[Entry] = []
-        self.refuses: type[Any] = type(None)  # entries that it raises on, against its promise
-        self._board = board
+        self.raises_on: type[Any] = type(
+            None
+        )  # a kind of entry on which `write` raises, against its contract
+        self._changes = changes
 
     def write(self, entry: Entry, /) -> None:
-        if isinstance(entry, self.refuses):
+        if isinstance(entry, self.raises_on):
             raise OSError("no space left")
         self.entries.append(entry)
-        self._board.notice()
+        self._changes.notify()
 
-    def written(self, kind: type[Kind]) -> list[Kind]:
+    def entries_of(self, kind: type[Kind]) -> list[Kind]:
         return [entry for entry in self.entries if isinstance(entry, kind)]
 
 
-class House:
-    """One server process between the two."""
+class ServerUnderTest:
+    """One server process between the two peers: real admission and client, a recording journal."""
 
-    def __init__(self, vapi: Vapi, **settings: Any) -> None:
-        self.board, self.vapi = vapi.board, vapi
+    def __init__(self, vapi: FakeVapi, **settings: Any) -> None:
+        self.changes, self.vapi = vapi.changes, vapi
         defaults: dict[str, Any] = {
             "public_url": "https://bridge.example.com",
             "ticket_secret": "s3cret-canary",
@@ -304,34 +317,36 @@ class House:
         self.config = BridgeConfig(**{**defaults, **settings})
         self.end_reasons = EndReasonCache()
         self.admission = Admission(self.config, end_reason_cache=self.end_reasons)
-        self.journal = Notebook(self.board)
+        self.journal = RecordingJournal(self.changes)
         self.context = BridgeContext(self.config, self.admission, self.journal, self.end_reasons)
         self.client = VapiClient(self.config)
 
-    def ticket(self, call_sid: str = CALL) -> str:
+    def issue_ticket(self, call_sid: str = CALL) -> str:
         return self.admission.offer(call_sid, ACCOUNT, "+15559870000", "+15551230000").ticket
 
-    def signature(self) -> str:
+    def handshake_signature(self) -> str:
+        """Twilio's signature of the media socket's handshake."""
         token = self.config.twilio_auth_tokens[0]
-        signed = RequestValidator(token).compute_signature(self.config.stream_url, {})
-        assert isinstance(signed, str)
-        return signed
+        signature = RequestValidator(token).compute_signature(self.config.stream_url, {})
+        assert isinstance(signature, str)
+        return signature
 
-    async def dialling(self, **options: Any) -> Caller:
-        """A call whose `start` was good."""
-        caller = Caller(self, **options)
-        await caller.connect()
-        caller.start(self.ticket())
-        await self.board.until(lambda: self.journal.entries)
-        return caller
+    async def start_call(self, **options: Any) -> TwilioStream:
+        """A stream whose ticket was accepted; the assistant is being dialled."""
+        stream = TwilioStream(self, **options)
+        await stream.connect()
+        stream.send_start(self.issue_ticket())
+        await self.changes.wait_until(lambda: self.journal.entries)
+        return stream
 
-    async def live(self, **options: Any) -> Caller:
-        """A call with both legs up, as the bridge knows too."""
-        caller = await self.dialling(**options)
-        await self.board.until(lambda: len(self.journal.entries) >= 4)
-        return caller
+    async def start_live_call(self, **options: Any) -> TwilioStream:
+        """A stream whose call is LIVE: both legs are connected."""
+        stream = await self.start_call(**options)
+        await self.changes.wait_until(lambda: len(self.journal.entries) >= 4)
+        return stream
 
-    async def ended(self) -> StreamEnded:
-        await self.board.until(lambda: self.journal.written(StreamEnded))
-        (entry,) = self.journal.written(StreamEnded)
+    async def wait_ended(self) -> StreamEnded:
+        """Wait for the only `StreamEnded` entry."""
+        await self.changes.wait_until(lambda: self.journal.entries_of(StreamEnded))
+        (entry,) = self.journal.entries_of(StreamEnded)
         return entry

@@ -1,4 +1,4 @@
-"""Bounded mail to one leg: in order, the oldest audio first to go, control never."""
+"""The outbox of a leg: items in order, audio bounded with the oldest dropped first, control never dropped."""
 
 from __future__ import annotations
 
@@ -10,143 +10,143 @@ from bridge.io import outbox
 from bridge.io.outbox import Outbox, OutboxStuck
 
 
-class Leg:
-    """A peer that takes mail, or holds it up until told."""
+class FakePeer:
+    """Receives items, or blocks while `may_receive` is not set."""
 
     def __init__(self) -> None:
-        self.got: list[bytes | str] = []
-        self.open = asyncio.Event()
-        self.open.set()
+        self.received: list[bytes | str] = []
+        self.may_receive = asyncio.Event()
+        self.may_receive.set()
 
     async def send(self, item: bytes | str) -> None:
-        await self.open.wait()
-        self.got.append(item)
+        await self.may_receive.wait()
+        self.received.append(item)
 
 
-def box(leg: Leg, max_bytes: int = 1000) -> Outbox[bytes | str]:
-    """Bytes are audio, text is control."""
-    return Outbox(leg.send, lambda item: len(item) if isinstance(item, bytes) else 0, max_bytes)
+def make_outbox(peer: FakePeer, max_bytes: int = 1000) -> Outbox[bytes | str]:
+    """An outbox of bytes, which are audio, and text, which is control."""
+    return Outbox(peer.send, lambda item: len(item) if isinstance(item, bytes) else 0, max_bytes)
 
 
-async def test_mail_is_sent_in_order() -> None:
-    leg = Leg()
-    mail = box(leg)
+async def test_items_are_sent_in_order() -> None:
+    peer = FakePeer()
+    queue = make_outbox(peer)
     items: list[bytes | str] = [b"1", "mark", b"2", "mark"]
     for item in items:
-        assert mail.put(item) == 0
-    mail.close()
-    await mail.run()
-    assert leg.got == items
+        assert queue.put(item) == 0
+    queue.close()
+    await queue.run()
+    assert peer.received == items
 
 
-async def test_it_sleeps_until_there_is_mail() -> None:
-    leg = Leg()
-    mail = box(leg)
-    running = asyncio.create_task(mail.run())
+async def test_it_waits_for_items() -> None:
+    peer = FakePeer()
+    queue = make_outbox(peer)
+    run_task = asyncio.create_task(queue.run())
     for item in (b"1", b"2"):
         await asyncio.sleep(0)
-        mail.put(item)
-    mail.put(b"3")
+        queue.put(item)
+    queue.put(b"3")
     await asyncio.sleep(0)
-    mail.close()
+    queue.close()
     async with asyncio.timeout(5):
-        await running
-    assert leg.got == [b"1", b"2", b"3"]
+        await run_task
+    assert peer.received == [b"1", b"2", b"3"]
 
 
-async def test_a_sleeping_outbox_can_be_closed() -> None:
-    mail = box(Leg())
-    running = asyncio.create_task(mail.run())
+async def test_a_waiting_outbox_can_be_closed() -> None:
+    queue = make_outbox(FakePeer())
+    run_task = asyncio.create_task(queue.run())
     await asyncio.sleep(0)
-    mail.close()
-    mail.close()
+    queue.close()
+    queue.close()
     async with asyncio.timeout(5):
-        await running
+        await run_task
 
 
-async def test_beyond_the_bound_the_oldest_audio_goes_and_control_stays() -> None:
-    mail = box(Leg(), max_bytes=3)
-    dropped = [mail.put(item) for item in (b"1", "mark", b"2", b"3", b"4", b"567")]
+async def test_a_full_outbox_drops_the_oldest_audio_and_keeps_control_messages() -> None:
+    queue = make_outbox(FakePeer(), max_bytes=3)
+    dropped = [queue.put(item) for item in (b"1", "mark", b"2", b"3", b"4", b"567")]
     assert dropped == [0, 0, 0, 0, 1, 3]
-    assert list(mail._items) == ["mark", b"567"]
+    assert list(queue._items) == ["mark", b"567"]
 
 
-async def test_a_clear_takes_out_all_audio() -> None:
-    mail = box(Leg(), max_bytes=3)
+async def test_a_clear_removes_all_audio() -> None:
+    queue = make_outbox(FakePeer(), max_bytes=3)
     for item in (b"1", "mark", b"2"):
-        mail.put(item)
-    assert mail.clear_audio() == 2
-    assert list(mail._items) == ["mark"]
-    assert mail.put(b"345") == 0
+        queue.put(item)
+    assert queue.clear_audio() == 2
+    assert list(queue._items) == ["mark"]
+    assert queue.put(b"345") == 0
 
 
-def test_nothing_is_put_into_a_closed_outbox() -> None:
-    mail = box(Leg())
-    mail.close()
-    assert mail.put(b"1") == 0
-    assert not mail._items
+def test_a_closed_outbox_accepts_nothing() -> None:
+    queue = make_outbox(FakePeer())
+    queue.close()
+    assert queue.put(b"1") == 0
+    assert not queue._items
 
 
-async def stuck(leg: Leg) -> tuple[Outbox[bytes | str], asyncio.Task[None]]:
-    """An outbox whose first item is on its way, and stays there."""
-    leg.open.clear()
-    mail = box(leg)
-    running = asyncio.create_task(mail.run())
-    mail.put(b"1")
+async def stuck_outbox(peer: FakePeer) -> tuple[Outbox[bytes | str], asyncio.Task[None]]:
+    """An outbox that is blocked while it sends its first item."""
+    peer.may_receive.clear()
+    queue = make_outbox(peer)
+    run_task = asyncio.create_task(queue.run())
+    queue.put(b"1")
     await asyncio.sleep(0)
-    return mail, running
+    return queue, run_task
 
 
-async def test_a_peer_that_takes_nothing_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_write_that_exceeds_its_deadline_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "WRITE_SECONDS", -1.0)
-    mail, running = await stuck(Leg())
-    mail.put(b"2")
-    mail.put(b"3")
+    queue, run_task = await stuck_outbox(FakePeer())
+    queue.put(b"2")
+    queue.put(b"3")
     with pytest.raises(OutboxStuck):
-        await running
-    assert mail.put(b"4") == 0
+        await run_task
+    assert queue.put(b"4") == 0
 
 
-async def test_a_peer_that_takes_its_time_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    leg = Leg()
-    mail, running = await stuck(leg)
-    mail.put(b"2")
-    mail.put(b"3")
-    leg.open.set()
-    mail.close()
-    await running
-    assert leg.got == [b"1", b"2", b"3"]
+async def test_a_slow_write_within_its_deadline_does_not_raise(monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = FakePeer()
+    queue, run_task = await stuck_outbox(peer)
+    queue.put(b"2")
+    queue.put(b"3")
+    peer.may_receive.set()
+    queue.close()
+    await run_task
+    assert peer.received == [b"1", b"2", b"3"]
 
 
-async def test_far_too_many_messages_mean_that_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_queued_items_raise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "MAX_ITEMS", 3)
-    mail, running = await stuck(Leg())
+    queue, run_task = await stuck_outbox(FakePeer())
     for _ in range(5):
-        mail.put("mark")
+        queue.put("mark")
     with pytest.raises(OutboxStuck):
-        await running
+        await run_task
 
 
-async def test_mail_that_nobody_ever_sends_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_items_are_bounded_before_sending_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "MAX_ITEMS", 3)
-    mail = box(Leg())
+    queue = make_outbox(FakePeer())
     for _ in range(100):
-        mail.put("mark")
-    assert len(mail._items) == 4
+        queue.put("mark")
+    assert len(queue._items) == 4
 
 
-async def test_its_owner_can_cancel_it() -> None:
-    _, running = await stuck(Leg())
-    running.cancel()
+async def test_it_can_be_cancelled() -> None:
+    _, run_task = await stuck_outbox(FakePeer())
+    run_task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await running
+        await run_task
 
 
-async def test_what_the_socket_raises_reaches_the_owner() -> None:
+async def test_an_error_of_the_socket_is_raised_from_run() -> None:
     async def broken(item: bytes) -> None:
         raise ConnectionResetError
 
-    mail: Outbox[bytes] = Outbox(broken, len, 1000)
-    mail.put(b"1")
+    queue: Outbox[bytes] = Outbox(broken, len, 1000)
+    queue.put(b"1")
     with pytest.raises(ConnectionResetError):
-        await mail.run()
+        await queue.run()

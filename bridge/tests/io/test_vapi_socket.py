@@ -1,4 +1,4 @@
-"""The short way must be in order with the library's own, whatever comes and goes."""
+"""The fast path of `VapiSocket` keeps the order of messages, together with the library's own path."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from bridge.io import vapi_socket
 from bridge.io.vapi_socket import VapiSocket
 
 
-async def speak(connection: ServerConnection) -> None:
-    """Whole and in pieces, text and bytes, some of it before anybody listens; then echo until the end."""
+async def send_and_echo(connection: ServerConnection) -> None:
+    """Send text and bytes, whole and fragmented, partly before the client listens; then echo until "close"."""
     for number in range(20):
         await connection.send(f"whole {number}")
         await connection.send(["in ", "pieces ", str(number)])
@@ -29,7 +29,7 @@ async def speak(connection: ServerConnection) -> None:
 
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
-    async with serve(speak, "127.0.0.1", 0, compression=None) as running:
+    async with serve(send_and_echo, "127.0.0.1", 0, compression=None) as running:
         yield running
 
 
@@ -42,47 +42,47 @@ async def dial(server: Server) -> VapiSocket:
     return socket
 
 
-async def test_messages_come_in_order_whichever_way_they_take(server: Server) -> None:
+async def test_messages_of_both_paths_arrive_in_order(server: Server) -> None:
     socket = await dial(server)
-    heard: list[str | bytes] = []
-    listening = asyncio.create_task(socket.listen(heard.append))
+    received: list[str | bytes] = []
+    listen_task = asyncio.create_task(socket.listen(received.append))
     assert socket.write("first") and socket.write(b"second")
     await socket.send("third")
     assert socket.write("close")
     async with asyncio.timeout(5):
-        await listening
-    spoken: list[str | bytes] = []
+        await listen_task
+    sent: list[str | bytes] = []
     for number in range(20):
-        spoken += [f"whole {number}", f"in pieces {number}", bytes([number]), b"fragments"]
-    assert heard == [*spoken, "first", b"second", "third"]
+        sent += [f"whole {number}", f"in pieces {number}", bytes([number]), b"fragments"]
+    assert received == [*sent, "first", b"second", "third"]
     assert socket.close_code == 1000
 
 
-async def test_it_writes_nothing_to_a_closed_connection_or_a_full_one(
+async def test_it_does_not_write_to_a_closed_connection_or_a_full_buffer(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     socket = await dial(server)
     monkeypatch.setattr(vapi_socket, "MAX_BUFFERED_BYTES", -1)
-    assert not socket.write("no room")
+    assert not socket.write("buffer full")
     monkeypatch.undo()
     await socket.close()
     assert not socket.write("too late")
 
 
-async def test_what_is_not_utf_8_ends_the_connection_as_ever(server: Server) -> None:
-    async def babble(connection: ServerConnection) -> None:
+async def test_invalid_utf_8_closes_the_connection_with_1007(server: Server) -> None:
+    async def send_invalid_utf8(connection: ServerConnection) -> None:
         await connection.recv()
         connection.protocol.send_text(b"\xff\xfe")
         connection.send_data()
         await connection.wait_closed()
 
-    async with serve(babble, "127.0.0.1", 0, compression=None) as babbling:
-        socket = await dial(babbling)
-        heard: list[str | bytes] = []
-        listening = asyncio.create_task(socket.listen(heard.append))
+    async with serve(send_invalid_utf8, "127.0.0.1", 0, compression=None) as faulty_server:
+        socket = await dial(faulty_server)
+        received: list[str | bytes] = []
+        listen_task = asyncio.create_task(socket.listen(received.append))
         await asyncio.sleep(0)
         assert socket.write("go on")
         async with asyncio.timeout(5):
-            await listening
-    assert heard == []
+            await listen_task
+    assert received == []
     assert socket.protocol.close_sent is not None and socket.protocol.close_sent.code == 1007

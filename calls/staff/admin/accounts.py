@@ -35,7 +35,7 @@ class AuditEntryAdmin(ReadOnlyMixin, ModelAdmin):  # type: ignore[misc]
     list_display = ("at", "username", "action", "call_sid", "detail")
     list_display_links = None
     search_fields = ("call_sid__startswith", "username__startswith")
-    search_help_text = "Start of a CallSid or of a username."
+    search_help_text = "Start of a CallSid or username"
     show_full_result_count = False
     paginator = CappedPaginator
     ordering = ("-at", "-id")

@@ -36,7 +36,7 @@ class CallChildAdmin(ReadOnlyMixin, ModelAdmin):  # type: ignore[misc]
     """Searched by the start of the call's sid."""
 
     search_fields = ("call__call_sid__startswith",)
-    search_help_text = "Start of a CallSid."
+    search_help_text = "Start of a CallSid"
     list_select_related = ("call",)
     raw_id_fields = ("call",)
     show_full_result_count = False

@@ -103,9 +103,9 @@ class CallAdmin(CallActions, ModelAdmin):  # type: ignore[misc]
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         viewer = Viewer.for_user(request.user)
         self.search_help_text = (
-            "Words from the transcript, or the start of a phone number, CallSid or Vapi call id."
+            "Words, or the start of a number or call ID"
             if viewer.can_view_numbers
-            else "Words from the transcript, or the start of a CallSid or Vapi call id."
+            else "Words, or the start of a call ID"
         )
         extra = {"viewer": viewer, "query_string": request.GET.urlencode(), **(extra_context or {})}
         return super().changelist_view(request, extra)

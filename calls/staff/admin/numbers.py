@@ -25,8 +25,8 @@ from unfold.admin import ModelAdmin
 from bridge.opening_hours import BadHours, parse_hours
 from calls.ingest.sanitize import clean_json
 from calls.models import PhoneNumber
-from calls.phone_numbers import e164
-from calls.routes import opening_hours
+from calls.phone_numbers import parse_e164
+from calls.routes import parse_opening_hours
 from calls.viewer import Viewer
 
 TAKES_EFFECT = "Changes apply to new calls within 5 seconds, in every server process."
@@ -135,11 +135,11 @@ class NumberForm(forms.ModelForm):  # type: ignore[type-arg]
             self.fields["disclosure"].widget.attrs["placeholder"] = default
 
     def clean_number(self) -> str:
-        return e164(self.cleaned_data["number"])
+        return parse_e164(self.cleaned_data["number"])
 
     def clean_fallback_number(self) -> str:
         text = self.cleaned_data["fallback_number"].strip()
-        return e164(text) if text else ""
+        return parse_e164(text) if text else ""
 
     def clean_assistant_id(self) -> str:
         assistant_id: str = self.cleaned_data["assistant_id"].strip()
@@ -245,7 +245,7 @@ def build_columns(viewer: Viewer) -> list[Any]:
     def now(row: PhoneNumber) -> str:
         if not row.active:
             return "Default settings"
-        hours = opening_hours(row.hours, row.time_zone)
+        hours = parse_opening_hours(row.hours, row.time_zone)
         return "Open" if hours is None or hours.is_open(time.time()) else "Closed"
 
     @admin.display(description="fallback number", empty_value="Default")

@@ -32,7 +32,7 @@ SILENT_SECONDS = 5
 
 T = TypeVar("T", bound=Model)
 
-FLOORS = {"caller": "Caller speaking", "assistant": "Assistant speaking", "": "Silence"}
+FLOORS = {"caller": "Caller speaking", "assistant": "Assistant speaking"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class LiveRow:
 
     @property
     def floor(self) -> str:
-        """Who is speaking; empty when there is no live note."""
+        """Who is speaking; empty when nobody is or when there is no live note."""
         return FLOORS.get(self.note.floor, "") if self.note else ""
 
     @property

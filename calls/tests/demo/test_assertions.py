@@ -26,7 +26,7 @@ SHORT = "CA11..11"
 DISCLOSURE = "An AI speaks."
 LOG = [
     f"12:00:00.000 I calls.twilio.webhooks {SHORT} = webhook 200, a calls b",
-    "12:00:00.001 I bridge.io.consumer media socket up",
+    "12:00:00.001 I bridge.io.consumer media socket open",
     f"12:00:00.002 I bridge.call.session {SHORT} = LIVE after 100 ms",
     f"12:00:00.003 I bridge.call.session {SHORT} > first caller audio to the assistant",
     f"12:00:00.004 I bridge.call.session {SHORT} < first assistant audio to the caller",
@@ -354,5 +354,5 @@ def test_a_call_without_vapi_or_without_a_row_fails_every_check() -> None:
 
 
 def test_it_works_without_soxr(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio_compare, "reference_name", lambda: "FFT")
+    monkeypatch.setattr(audio_compare, "resampler_name", lambda: "FFT")
     assert failed(healthy_call("pcm_s16le")) == []

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from bridge.audio.transcode import PassThrough, Pcm16k
-from calls.demo.audio_compare import downsampled, resampled, same_bytes, upsampled, without_cut_tail
+from calls.demo.audio_compare import (
+    compare_bytes,
+    compare_downsampled,
+    compare_upsampled,
+    resample,
+    without_cut_tail,
+)
 from sandbox.speech import audio as sound
 
 REFERENCES = ["soxr", "FFT"]
@@ -67,9 +73,9 @@ TAMPERED = [dropped, swapped, repeated, one_for_another]
 
 def test_equal_bytes_have_no_fault() -> None:
     frames = noise_frames(20)
-    assert same_bytes(frames, b"".join(frames)).fault == ""
-    assert same_bytes(frames, b"".join(frames[:17])).frames == 17
-    assert "20 frames, byte for byte" in str(same_bytes(frames, b"".join(frames)))
+    assert compare_bytes(frames, b"".join(frames)).fault == ""
+    assert compare_bytes(frames, b"".join(frames[:17])).frames == 17
+    assert "20 frames, byte for byte" in str(compare_bytes(frames, b"".join(frames)))
 
 
 @pytest.mark.parametrize("tamper", TAMPERED)
@@ -77,74 +83,76 @@ def test_one_frame_in_five_hundred_is_found_byte_by_byte(
     tamper: Callable[[list[bytes]], list[bytes]],
 ) -> None:
     frames = noise_frames()
-    match = same_bytes(frames, b"".join(tamper(frames)))
+    match = compare_bytes(frames, b"".join(tamper(frames)))
     assert "differs from the sent frame" in match.fault
     assert "(frame 251 in place of 250)" in match.fault or tamper is repeated
 
 
 def test_extra_and_missing_bytes_are_found() -> None:
     frames = noise_frames(20)
-    assert "3 bytes were received that were never sent" in same_bytes(frames, b"".join(frames) + b"abc").fault
-    assert "differs from the sent frame" in same_bytes(frames, b"".join(frames)[:-1]).fault
+    assert (
+        "3 bytes were received that were never sent" in compare_bytes(frames, b"".join(frames) + b"abc").fault
+    )
+    assert "differs from the sent frame" in compare_bytes(frames, b"".join(frames)[:-1]).fault
 
 
 # 8 kHz to 16 kHz
 
 
-@pytest.mark.parametrize("by", REFERENCES)
-def test_upsampled_noise_has_no_fault(by: str) -> None:
+@pytest.mark.parametrize("resampler", REFERENCES)
+def test_upsampled_noise_has_no_fault(resampler: str) -> None:
     frames = noise_frames()
-    match = upsampled(frames, upsampled_by_bridge(frames), by=by)
+    match = compare_upsampled(frames, upsampled_by_bridge(frames), resampler=resampler)
     assert match.fault == "" and match.frames == FRAMES
     assert match.snr_db >= 30 and 0 < match.lag_ms <= 3
 
 
-@pytest.mark.parametrize("by", REFERENCES)
+@pytest.mark.parametrize("resampler", REFERENCES)
 @pytest.mark.parametrize("tamper", TAMPERED)
 def test_one_frame_in_five_hundred_is_found_in_noise_alone(
-    tamper: Callable[[list[bytes]], list[bytes]], by: str
+    tamper: Callable[[list[bytes]], list[bytes]], resampler: str
 ) -> None:
     frames = noise_frames()
-    assert upsampled(frames, upsampled_by_bridge(tamper(frames)), by=by).fault
+    assert compare_upsampled(frames, upsampled_by_bridge(tamper(frames)), resampler=resampler).fault
 
 
 def test_it_reports_where_frames_were_swapped() -> None:
     frames = noise_frames()
-    fault = upsampled(frames, upsampled_by_bridge(swapped(frames))).fault
+    fault = compare_upsampled(frames, upsampled_by_bridge(swapped(frames))).fault
     assert fault == "2 of 499 frames of 20 ms differ from the sent audio, the first is 250"
 
 
 def test_whole_frames_may_be_missing_at_the_end_but_no_part_of_one() -> None:
     frames = noise_frames(50)
     received = upsampled_by_bridge(frames)
-    assert upsampled(frames, received[: -3 * 640]).frames == 47
-    assert "not a whole number" in upsampled(frames, received[:-4]).fault
-    assert "not a whole number" in upsampled(frames, received[:-1]).fault
-    assert "not a whole number" in upsampled(frames, received + received).fault
+    assert compare_upsampled(frames, received[: -3 * 640]).frames == 47
+    assert "not a whole number" in compare_upsampled(frames, received[:-4]).fault
+    assert "not a whole number" in compare_upsampled(frames, received[:-1]).fault
+    assert "not a whole number" in compare_upsampled(frames, received + received).fault
 
 
 def test_no_audio_is_a_fault() -> None:
-    assert upsampled(noise_frames(50), b"").fault == "no audio was received"
-    assert downsampled(b"", b"").fault == "no audio was received"
+    assert compare_upsampled(noise_frames(50), b"").fault == "no audio was received"
+    assert compare_downsampled(b"", b"").fault == "no audio was received"
 
 
 def test_other_noise_of_the_same_level_is_a_fault() -> None:
     frames = noise_frames()
     other = noise_frames(seed=8)
-    assert "500 frames" in upsampled(frames, upsampled_by_bridge(other)).fault.replace("499", "500")
+    assert "500 frames" in compare_upsampled(frames, upsampled_by_bridge(other)).fault.replace("499", "500")
 
 
 # 16 kHz to 8 kHz
 
 
-@pytest.mark.parametrize("by", REFERENCES)
+@pytest.mark.parametrize("resampler", REFERENCES)
 @pytest.mark.parametrize("missing", [0, 1, 2, 3])
-def test_speech_in_odd_chunks_has_no_fault(by: str, missing: int) -> None:
+def test_speech_in_odd_chunks_has_no_fault(resampler: str, missing: int) -> None:
     sent = speech_16k()
     sent = sent[: len(sent) - missing]
     transcoder = Pcm16k()
     received = b"".join(transcoder.to_caller(piece) for piece in in_pieces(sent))
-    match = downsampled(sent, received, by=by)
+    match = compare_downsampled(sent, received, resampler=resampler)
     assert match.fault == "" and match.snr_db >= 30
 
 
@@ -152,14 +160,14 @@ def test_a_missing_sample_is_found() -> None:
     sent = speech_16k()
     received = Pcm16k().to_caller(sent)
     expected = f"{len(received) - 1} samples were received, expected {len(received)}"
-    assert downsampled(sent, received[:-1]).fault == expected
+    assert compare_downsampled(sent, received[:-1]).fault == expected
 
 
 def test_a_lost_chunk_is_found_although_the_length_is_right() -> None:
     sent = speech_16k()
     transcoder, pieces = Pcm16k(), [sent[at : at + 640] for at in range(0, len(sent), 640)]
     received = b"".join(transcoder.to_caller(piece) for piece in [*pieces[:40], pieces[41], *pieces[41:]])
-    assert "differ from the sent audio" in downsampled(sent, received).fault
+    assert "differ from the sent audio" in compare_downsampled(sent, received).fault
 
 
 def test_a_bad_resampler_is_found() -> None:
@@ -167,8 +175,8 @@ def test_a_bad_resampler_is_found() -> None:
     received = sound.ulaw_encode(np.frombuffer(sent, "<i2")[::2].astype(np.int16))
     rough = bytes(byte & 0xFC for byte in received)
     assert (
-        "SNR" in downsampled(sent, rough).fault
-        or "differ from the sent audio" in downsampled(sent, rough).fault
+        "SNR" in compare_downsampled(sent, rough).fault
+        or "differ from the sent audio" in compare_downsampled(sent, rough).fault
     )
 
 
@@ -180,7 +188,7 @@ def test_a_reply_cut_off_inside_a_sample_does_not_corrupt_the_next(transcoder: P
     transcoder.interrupted()
     received = first + transcoder.to_caller(speech[30_000:])
     if isinstance(transcoder, Pcm16k):
-        assert downsampled(speech[:20_000] + speech[30_000:], received).fault == ""
+        assert compare_downsampled(speech[:20_000] + speech[30_000:], received).fault == ""
     else:
         assert received == speech[:20_001] + speech[30_000:]
 
@@ -190,7 +198,9 @@ def test_both_reference_resamplers_agree() -> None:
     pcm = np.frombuffer(speech_16k()[:-2], "<i2").astype(np.int16)
     assert len(pcm) % 2
     for rate, to_rate in ((16_000, 8_000), (8_000, 16_000)):
-        by_soxr, by_fft = (resampled(pcm, rate, to_rate, by=by).astype(np.float64) for by in REFERENCES)
+        by_soxr, by_fft = (
+            resample(pcm, rate, to_rate, resampler=resampler).astype(np.float64) for resampler in REFERENCES
+        )
         assert len(by_soxr) == len(by_fft)
         error = np.mean((by_soxr - by_fft) ** 2)
         assert 10 * np.log10(np.mean(by_soxr**2) / error) > 40

@@ -54,14 +54,14 @@ def question(tmp_path: Path) -> Path:
 async def test_it_plays_a_wav_file_listens_and_saves_what_it_heard(
     running: Testbed, question: Path, tmp_path: Path
 ) -> None:
-    heard = tmp_path / "kept" / "heard.wav"
+    heard = tmp_path / "new-folder" / "heard.wav"
     arguments = ["--wav", str(question), "--listen-seconds", "3", "--save-heard", str(heard)]
     arguments += ["--to", "+15559870042", "--from", "+15550100199"]
     # The server's address may differ from its public URL, as behind a proxy or in a container.
     port = running.server.port
     ran = await simulate(running, *arguments, "--url", f"http://localhost:{port}")
     assert ran.code == 0, str(ran)
-    assert "webhook /twilio/voice 200" in ran.stdout and "media socket up" in ran.stdout
+    assert "webhook /twilio/voice 200" in ran.stdout and "media socket open" in ran.stdout
     assert "“question.wav”: answered after" in ran.stdout, ran.stdout
     assert str(heard) in ran.stdout
     pcm, rate = audio.read_wav(heard)

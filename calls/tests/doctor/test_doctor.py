@@ -37,7 +37,7 @@ LONG_AGO = b"HTTP/1.1 404 No\r\nDate: Mon, 23 Nov 2020 10:00:00 GMT\r\n" + END
 
 
 @dataclass
-class Desk:
+class Testbed:
     server: LiveServer
     proxy: Proxy
     twilio: TwilioRestSimulator
@@ -53,7 +53,7 @@ class Desk:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
+async def testbed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Testbed]:
     folder = tmp_path_factory.mktemp("doctor")
     authority, stranger = Authority(folder / "ours"), Authority(folder / "theirs")
     async with (
@@ -79,8 +79,8 @@ async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
                 setattr(twilio.numbers[NUMBER], name, value)
             twilio.numbers[NUMBER].voice_fallback_url = "https://handler.twilio.com/twiml/EH1"
             async with server:
-                desk = Desk(server, proxy, twilio, vapi, authority, clock, str(made["id"]), folder)
-                yield desk
+                testbed = Testbed(server, proxy, twilio, vapi, authority, clock, str(made["id"]), folder)
+                yield testbed
                 await server.stop()
 
 
@@ -106,19 +106,19 @@ async def old_clock() -> AsyncIterator[int]:
 class Red:
     fix: str  # words of the fix
     fault: Fault = ""
-    variables: Callable[[Desk], dict[str, str]] = lambda desk: {}
-    broken: Callable[[Desk], Callable[[], None]] | None = None
+    variables: Callable[[Testbed], dict[str, str]] = lambda testbed: {}
+    broken: Callable[[Testbed], Callable[[], None]] | None = None
 
 
-def variables(**found: str) -> Callable[[Desk], dict[str, str]]:
-    return lambda desk: found
+def variables(**found: str) -> Callable[[Testbed], dict[str, str]]:
+    return lambda testbed: found
 
 
-def changed(thing: Callable[[Desk], Any], name: str, value: Any) -> Callable[[Desk], Callable[[], None]]:
+def changed(thing: Callable[[Testbed], Any], name: str, value: Any) -> Callable[[Testbed], Callable[[], None]]:
     """Set it so; what is returned sets it as it was."""
 
-    def break_it(desk: Desk) -> Callable[[], None]:
-        target = thing(desk)
+    def break_it(testbed: Testbed) -> Callable[[], None]:
+        target = thing(testbed)
         before = getattr(target, name)
         setattr(target, name, value)
         return lambda: setattr(target, name, before)
@@ -126,13 +126,13 @@ def changed(thing: Callable[[Desk], Any], name: str, value: Any) -> Callable[[De
     return break_it
 
 
-def assistant_with(**fields: Any) -> Callable[[Desk], Callable[[], None]]:
-    def break_it(desk: Desk) -> Callable[[], None]:
-        before = dict(desk.vapi.assistant_store.get(desk.assistant_id) or {})
-        desk.vapi.assistant_store.put(fields, desk.assistant_id)
+def assistant_with(**fields: Any) -> Callable[[Testbed], Callable[[], None]]:
+    def break_it(testbed: Testbed) -> Callable[[], None]:
+        before = dict(testbed.vapi.assistant_store.get(testbed.assistant_id) or {})
+        testbed.vapi.assistant_store.put(fields, testbed.assistant_id)
 
         def mend() -> None:
-            desk.vapi.assistant_store.put(before, desk.assistant_id)
+            testbed.vapi.assistant_store.put(before, testbed.assistant_id)
 
         return mend
 
@@ -149,7 +149,7 @@ REDS: dict[str, Red] = {
     "address": Red("Start the tunnel or the proxy", variables=variables(PUBLIC_URL=f"https://{NOBODY}")),
     "certificate": Red(
         "valid certificate for this name",
-        variables=lambda desk: {"PUBLIC_URL": f"https://localhost:{desk.proxy.untrusted_port}"},
+        variables=lambda testbed: {"PUBLIC_URL": f"https://localhost:{testbed.proxy.untrusted_port}"},
     ),
     "redirects": Red("Switch the redirect off", "redirects"),
     "this-server": Red("Point the proxy or tunnel to this server's port", "elsewhere"),
@@ -160,11 +160,11 @@ REDS: dict[str, Red] = {
     "websocket": Red("Upgrade and Connection headers", "no-upgrade"),
     "twilio-account": Red(
         "see what the account needs",
-        broken=changed(lambda desk: desk.twilio.account, "status", "suspended"),
+        broken=changed(lambda testbed: testbed.twilio.account, "status", "suspended"),
     ),
     "twilio-number": Red(
         "manage.py configure_number",
-        broken=changed(lambda desk: desk.twilio.numbers[NUMBER], "voice_url", "https://elsewhere.example/"),
+        broken=changed(lambda testbed: testbed.twilio.numbers[NUMBER], "voice_url", "https://elsewhere.example/"),
     ),
     "vapi-key": Red("private key", variables=variables(VAPI_API_KEY="a-public-key")),
     "assistant": Red("Set VAPI_ASSISTANT_ID", variables=variables(VAPI_ASSISTANT_ID="nobody")),
@@ -178,12 +178,12 @@ REDS: dict[str, Red] = {
     ),
     "database": Red("check DATABASE_URL", variables=variables(DATABASE_URL=f"postgres://x@{NOBODY}/x")),
     "migrations": Red(
-        "manage.py migrate", variables=lambda desk: {"DATABASE_URL": f"sqlite:///{desk.folder / 'empty.db'}"}
+        "manage.py migrate", variables=lambda testbed: {"DATABASE_URL": f"sqlite:///{testbed.folder / 'empty.db'}"}
     ),
     "redis": Red("check REDIS_URL", variables=variables(REDIS_URL=f"redis://{NOBODY}/0")),
     "clock": Red(
         "Set the clock by NTP",
-        variables=lambda desk: {"TWILIO_BASE_URL": f"http://127.0.0.1:{desk.old_clock}"},
+        variables=lambda testbed: {"TWILIO_BASE_URL": f"http://127.0.0.1:{testbed.old_clock}"},
     ),
     "disk": Red("Point JOURNAL_DIR to a folder", variables=variables(JOURNAL_DIR="/dev/null/journal")),
     "workers": Red("Set REDIS_URL, or run one worker", variables=variables(WEB_CONCURRENCY="3")),
@@ -195,14 +195,14 @@ async def test_no_check_is_without_a_red() -> None:
 
 
 @pytest.mark.parametrize("name", REDS)
-async def test_each_red_is_seen_and_says_the_way_out(desk: Desk, name: str) -> None:
+async def test_each_red_is_seen_and_says_the_way_out(testbed: Testbed, name: str) -> None:
     red = REDS[name]
-    desk.proxy.fault = red.fault
-    mend = red.broken(desk) if red.broken else None
+    testbed.proxy.fault = red.fault
+    mend = red.broken(testbed) if red.broken else None
     try:
-        found = await desk.doctor("--only", name, "--json", **red.variables(desk))
+        found = await testbed.doctor("--only", name, "--json", **red.variables(testbed))
     finally:
-        desk.proxy.fault = ""
+        testbed.proxy.fault = ""
         if mend is not None:
             mend()
     assert found.code == 1, found
@@ -212,18 +212,18 @@ async def test_each_red_is_seen_and_says_the_way_out(desk: Desk, name: str) -> N
     assert AUTH_TOKEN not in found.out + found.err and SECRET not in found.out + found.err
 
 
-async def test_all_is_green_where_all_is_well(desk: Desk) -> None:
-    found = await desk.doctor("--json")
+async def test_all_is_green_where_all_is_well(testbed: Testbed) -> None:
+    found = await testbed.doctor("--json")
     told = json.loads(found.out)
     assert {check["name"]: check for check in told["checks"] if check["level"] != "green"} == {}
     assert found.code == 0 and told["ok"]
     assert [check["name"] for check in told["checks"]] == list(NAMES)
-    in_words = await desk.doctor()
+    in_words = await testbed.doctor()
     assert in_words.code == 0 and in_words.out.count("green") == len(NAMES)
 
 
-async def test_what_builds_on_a_red_is_not_looked_at(desk: Desk) -> None:
-    found = await desk.doctor(
+async def test_what_builds_on_a_red_is_not_looked_at(testbed: Testbed) -> None:
+    found = await testbed.doctor(
         "--json", "--only", "websocket", "--only", "address", PUBLIC_URL=f"https://{NOBODY}"
     )
     levels = {check["name"]: (check["level"], check["seen"]) for check in json.loads(found.out)["checks"]}
@@ -236,13 +236,13 @@ async def test_what_builds_on_a_red_is_not_looked_at(desk: Desk) -> None:
     [
         (
             "twilio-account",
-            Red("", broken=changed(lambda desk: desk.twilio.account, "type", "Trial")),
+            Red("", broken=changed(lambda testbed: testbed.twilio.account, "type", "Trial")),
             "trial",
         ),
         ("twilio-number", Red("", variables=variables(TWILIO_PHONE_NUMBER="")), "is not set"),
         (
             "twilio-number",
-            Red("", broken=changed(lambda desk: desk.twilio.numbers[NUMBER], "voice_fallback_url", "")),
+            Red("", broken=changed(lambda testbed: testbed.twilio.numbers[NUMBER], "voice_fallback_url", "")),
             "has no fallback URL",
         ),
         ("assistant-parts", Red("", broken=assistant_with(firstMessage="")), "no first message"),
@@ -250,10 +250,10 @@ async def test_what_builds_on_a_red_is_not_looked_at(desk: Desk) -> None:
         ("secret-key", Red("", variables=variables(DJANGO_DEBUG="on")), "DJANGO_DEBUG is on"),
     ],
 )
-async def test_what_is_not_wrong_but_not_well_is_amber(desk: Desk, name: str, red: Red, words: str) -> None:
-    mend = red.broken(desk) if red.broken else None
+async def test_what_is_not_wrong_but_not_well_is_amber(testbed: Testbed, name: str, red: Red, words: str) -> None:
+    mend = red.broken(testbed) if red.broken else None
     try:
-        found = await desk.doctor("--only", name, "--json", **red.variables(desk))
+        found = await testbed.doctor("--only", name, "--json", **red.variables(testbed))
     finally:
         if mend is not None:
             mend()
@@ -267,17 +267,17 @@ async def test_every_row_of_the_founding_table_is_there_and_names_checks() -> No
         assert row.checks and set(row.checks) <= set(NAMES), row.title
 
 
-async def test_symptoms_are_printed(desk: Desk) -> None:
-    printed = await desk.doctor("--symptoms")
+async def test_symptoms_are_printed(testbed: Testbed) -> None:
+    printed = await testbed.doctor("--symptoms")
     assert printed.code == 0
     assert all(row.title in printed.out for row in SYMPTOMS)
 
 
-async def test_more_workers_than_the_database_has_room_for_are_seen(desk: Desk) -> None:
+async def test_more_workers_than_the_database_has_room_for_are_seen(testbed: Testbed) -> None:
     url = os.environ.get("TEST_POSTGRES_URL")
     if not url:
         pytest.skip("needs PostgreSQL: set TEST_POSTGRES_URL")
     settings = {"DATABASE_URL": url, "WEB_CONCURRENCY": "1000"}
-    found = await desk.doctor("--only", "database", "--json", **settings)
+    found = await testbed.doctor("--only", "database", "--json", **settings)
     (check,) = json.loads(found.out)["checks"]
     assert check["level"] == "amber" and "may need 10000 connections" in check["seen"], check

@@ -20,7 +20,7 @@ PUBLIC = "https://voice.example.com"
 
 
 @dataclass(frozen=True)
-class Desk:
+class Testbed:
     server: LiveServer  # its settings; it need not run
     api: TwilioRestSimulator
     database: Database
@@ -35,53 +35,53 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+async def testbed(tmp_path: Path) -> AsyncIterator[Testbed]:
     async with TwilioRestSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as api:
         with own_database(tmp_path / "rows") as database:
             server = await asyncio.to_thread(
                 live_server, api.base_url, database.url, tmp_path / "journal",
                 TWILIO_BASE_URL=api.base_url, TWILIO_PHONE_NUMBER=NUMBER, PUBLIC_URL=PUBLIC,
             )  # fmt: skip
-            yield Desk(server, api, database, tmp_path)
+            yield Testbed(server, api, database, tmp_path)
 
 
 def ours(number: IncomingPhoneNumber) -> tuple[str, str, str, str]:
     return number.voice_url, number.voice_method, number.status_callback, number.status_callback_method
 
 
-async def test_it_shows_what_it_would_do_then_does_it_and_undoes_it(desk: Desk) -> None:
-    desk.number.status_callback = "https://elsewhere.example/status"
-    desk.number.voice_fallback_url = "https://handler.twilio.com/twiml/EH1"
-    planned = await desk.configure("--dry-run")
+async def test_it_shows_what_it_would_do_then_does_it_and_undoes_it(testbed: Testbed) -> None:
+    testbed.number.status_callback = "https://elsewhere.example/status"
+    testbed.number.voice_fallback_url = "https://handler.twilio.com/twiml/EH1"
+    planned = await testbed.configure("--dry-run")
     assert planned.code == 0 and DEMO_URL in planned.out and f"{PUBLIC}/twilio/voice" in planned.out
-    assert desk.number.voice_url == DEMO_URL and not desk.database.select("SELECT 1 FROM calls_phonenumber")
+    assert testbed.number.voice_url == DEMO_URL and not testbed.database.select("SELECT 1 FROM calls_phonenumber")
 
-    done = await desk.configure()
+    done = await testbed.configure()
     assert done.code == 0 and "https://elsewhere.example/status" in done.out and "--undo" in done.out
-    assert ours(desk.number) == (f"{PUBLIC}/twilio/voice", "POST", f"{PUBLIC}/twilio/status", "POST")
-    assert desk.number.voice_fallback_url == "https://handler.twilio.com/twiml/EH1"
-    assert desk.database.select("SELECT number, active FROM calls_phonenumber") == [(NUMBER, True)]
-    (kept,) = (desk.folder / "numbers").iterdir()
+    assert ours(testbed.number) == (f"{PUBLIC}/twilio/voice", "POST", f"{PUBLIC}/twilio/status", "POST")
+    assert testbed.number.voice_fallback_url == "https://handler.twilio.com/twiml/EH1"
+    assert testbed.database.select("SELECT number, active FROM calls_phonenumber") == [(NUMBER, True)]
+    (kept,) = (testbed.folder / "numbers").iterdir()
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
 
-    again = await desk.configure()
+    again = await testbed.configure()
     assert again.code == 0 and "nothing to change" in again.out
 
-    undone = await desk.configure("--undo")
+    undone = await testbed.configure("--undo")
     assert undone.code == 0
-    assert (desk.number.voice_url, desk.number.status_callback) == (
+    assert (testbed.number.voice_url, testbed.number.status_callback) == (
         DEMO_URL,
         "https://elsewhere.example/status",
     )
-    assert (await desk.configure("--undo")).says("nothing to undo")
+    assert (await testbed.configure("--undo")).says("nothing to undo")
 
 
-async def test_a_number_is_taken_from_an_app_and_may_have_a_fallback(desk: Desk) -> None:
-    desk.number.voice_application_sid = "AP" + "1" * 32
-    done = await desk.configure("+1 555 987-0000", "--fallback-url", "https://handler.twilio.com/twiml/EH2")
+async def test_a_number_is_taken_from_an_app_and_may_have_a_fallback(testbed: Testbed) -> None:
+    testbed.number.voice_application_sid = "AP" + "1" * 32
+    done = await testbed.configure("+1 555 987-0000", "--fallback-url", "https://handler.twilio.com/twiml/EH2")
     assert done.code == 0
-    assert desk.number.voice_application_sid == ""
-    assert desk.number.voice_fallback_url == "https://handler.twilio.com/twiml/EH2"
+    assert testbed.number.voice_application_sid == ""
+    assert testbed.number.voice_fallback_url == "https://handler.twilio.com/twiml/EH2"
 
 
 @pytest.mark.parametrize(
@@ -97,22 +97,22 @@ async def test_a_number_is_taken_from_an_app_and_may_have_a_fallback(desk: Desk)
     ],
 )  # fmt: skip
 async def test_what_stands_in_the_way_is_said(
-    desk: Desk, arguments: tuple[str, ...], variables: dict[str, str], words: str
+    testbed: Testbed, arguments: tuple[str, ...], variables: dict[str, str], words: str
 ) -> None:
-    refused = await desk.configure(*arguments, **variables)
+    refused = await testbed.configure(*arguments, **variables)
     assert refused.code == 1 and refused.says(words), refused
-    assert desk.number.voice_url == DEMO_URL
+    assert testbed.number.voice_url == DEMO_URL
 
 
-async def test_trouble_at_twilio_is_said_and_what_it_keeps_too(desk: Desk) -> None:
-    desk.number.trunk_sid = "TK" + "1" * 32
-    assert (await desk.configure()).says("SIP trunk")
-    desk.number.trunk_sid = ""
+async def test_trouble_at_twilio_is_said_and_what_it_keeps_too(testbed: Testbed) -> None:
+    testbed.number.trunk_sid = "TK" + "1" * 32
+    assert (await testbed.configure()).says("SIP trunk")
+    testbed.number.trunk_sid = ""
     for faults, words in (
         (TwilioRestFaults(rest_status=429), "rate limiting"),
         (TwilioRestFaults(rest_status=500), "failed with status 500"),
         (TwilioRestFaults(rest_html=True), "cut off or is not JSON"),
     ):
-        desk.api.faults = faults
-        refused = await desk.configure()
+        testbed.api.faults = faults
+        refused = await testbed.configure()
         assert refused.code == 1 and refused.says(words), refused

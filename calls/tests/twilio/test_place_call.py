@@ -28,7 +28,7 @@ LOOP = pytest.mark.asyncio(loop_scope="module")
 
 
 @dataclass(frozen=True)
-class Desk:
+class Testbed:
     server: LiveServer
     api: TwilioRestSimulator
     assistant: VapiSimulator
@@ -47,7 +47,7 @@ class Desk:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
+async def testbed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Testbed]:
     folder = tmp_path_factory.mktemp("outbound")
     faults = VapiFaults(delay_ms=(200, 300))
     async with (
@@ -61,22 +61,22 @@ async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
                 VAPI_AUDIO_FORMAT="mulaw", REDIS_URL="", AI_DISCLOSURE="An AI speaks.",
             )  # fmt: skip
             async with server:
-                yield Desk(server, api, assistant, database)
+                yield Testbed(server, api, assistant, database)
                 await server.stop()
 
 
 @LOOP
-async def test_whoever_is_called_hears_who_speaks_and_talks_to_the_assistant(desk: Desk) -> None:
-    desk.api.faults, desk.api.callee_script = TwilioRestFaults(ring_seconds=0.1), [Listen(), HangUp()]
-    placed = await desk.place(CALLEE, "--wait")
+async def test_whoever_is_called_hears_who_speaks_and_talks_to_the_assistant(testbed: Testbed) -> None:
+    testbed.api.faults, testbed.api.callee_script = TwilioRestFaults(ring_seconds=0.1), [Listen(), HangUp()]
+    placed = await testbed.place(CALLEE, "--wait")
     assert placed.code == 0, placed
     assert placed.says(f"Calling {CALLEE} from {NUMBER}") and placed.says("The caller hung up.")
-    direction, ours, callee, status, reason, _, frames = desk.call()
+    direction, ours, callee, status, reason, _, frames = testbed.call()
     assert (direction, ours, callee) == ("outbound-api", NUMBER, CALLEE)
     assert (status, reason) == ("completed", "caller-hung-up") and frames > 20
-    record = desk.api.records[-1]
+    record = testbed.api.records[-1]
     assert record.spoken_by_twilio == ["An AI speaks."] and record.heard_segments
-    form = next(each for each in reversed(desk.api.received_requests) if each.method == "POST").form
+    form = next(each for each in reversed(testbed.api.received_requests) if each.method == "POST").form
     assert form["TimeLimit"] == "1800" and form["Timeout"] == "30"
 
 
@@ -90,24 +90,24 @@ async def test_whoever_is_called_hears_who_speaks_and_talks_to_the_assistant(des
     ],
 )
 async def test_a_machine_is_hung_up_on_or_spoken_to(
-    desk: Desk, machines: str, answered_by: str, reason: str
+    testbed: Testbed, machines: str, answered_by: str, reason: str
 ) -> None:
-    desk.api.faults = TwilioRestFaults(ring_seconds=0.1, detection_seconds=0.1, answered_by=answered_by)
-    desk.api.callee_script = [Listen(), HangUp()]
-    placed = await desk.place(CALLEE, "--wait", "--machines", machines)
+    testbed.api.faults = TwilioRestFaults(ring_seconds=0.1, detection_seconds=0.1, answered_by=answered_by)
+    testbed.api.callee_script = [Listen(), HangUp()]
+    placed = await testbed.place(CALLEE, "--wait", "--machines", machines)
     assert placed.code == (1 if reason == "machine-answered" else 0), placed
-    *_, ended, who, frames = desk.call()
+    *_, ended, who, frames = testbed.call()
     assert (ended, who) == (reason, answered_by)
     assert bool(frames) is (reason != "machine-answered")
 
 
 @LOOP
 @pytest.mark.parametrize(("outcome", "words"), [("busy", "The line was busy."), ("no-answer", "No answer.")])
-async def test_whom_nobody_reaches(desk: Desk, outcome: str, words: str) -> None:
-    desk.api.faults = TwilioRestFaults(ring_seconds=0.1, outcome=outcome)
-    placed = await desk.place(CALLEE, "--wait")
+async def test_whom_nobody_reaches(testbed: Testbed, outcome: str, words: str) -> None:
+    testbed.api.faults = TwilioRestFaults(ring_seconds=0.1, outcome=outcome)
+    placed = await testbed.place(CALLEE, "--wait")
     assert placed.code == 1 and placed.says(words), placed
-    assert desk.call()[3] == outcome
+    assert testbed.call()[3] == outcome
 
 
 @LOOP
@@ -122,12 +122,12 @@ async def test_whom_nobody_reaches(desk: Desk, outcome: str, words: str) -> None
     ],
 )
 async def test_nobody_is_called_who_may_not_be(
-    desk: Desk, arguments: tuple[str, ...], variables: dict[str, str], words: str
+    testbed: Testbed, arguments: tuple[str, ...], variables: dict[str, str], words: str
 ) -> None:
-    before = desk.api.outbound_count
-    refused = await desk.place(*arguments, **variables)
+    before = testbed.api.outbound_count
+    refused = await testbed.place(*arguments, **variables)
     assert refused.code == 1 and refused.says(words), refused
-    assert desk.api.outbound_count == before
+    assert testbed.api.outbound_count == before
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ class RouteTests(TestCase):
             hours="Mon-Fri 08:00-18:00", time_zone="Europe/Berlin", closed_message="Later.",
             fallback_number="+15550101111", record_calls=True, max_concurrent_calls=3, max_call_seconds=60,
         )  # fmt: skip
-        hours = routes.opening_hours("Mon-Fri 08:00-18:00", "Europe/Berlin")
+        hours = routes.parse_opening_hours("Mon-Fri 08:00-18:00", "Europe/Berlin")
         assert hours is not None and str(hours.zone) == "Europe/Berlin"
         expected = Route(
             id=str(number.pk), number=NUMBER, assistant_id="a1", overrides={"firstMessage": "Hi"},
@@ -153,7 +153,7 @@ class RouteTests(TestCase):
         self.assertEqual(active_routes(), [])
 
     def test_hours_that_cannot_be_read_turn_nobody_away_and_are_told_once(self) -> None:
-        routes.opening_hours.cache_clear()
+        routes.parse_opening_hours.cache_clear()
         for hours, zone in (("always", ""), ("Mon 08:00-09:00", "Mars"), ("Mon 08:00-09:00", "../x")):
             PhoneNumber.objects.all().delete()
             make_number(hours=hours, time_zone=zone)

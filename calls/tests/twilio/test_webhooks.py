@@ -20,7 +20,7 @@ from bridge.routes import Route
 from calls.models import Call
 from calls.tests.builders import make_call
 from calls.tests.test_end_reasons import FOLLOW_UPS, HANG_UP
-from calls.tests.webhook_client import ACCOUNT, OURS, PUBLIC, SID, TOKEN, Caller, make_bridge
+from calls.tests.webhook_client import ACCOUNT, OURS, PUBLIC, SID, TOKEN, WebhookClient, make_bridge
 from calls.twilio import twiml
 from calls.twilio import webhooks as twilio_webhooks
 from voiceai.bridge_settings import bridge_config
@@ -50,50 +50,50 @@ def verbs(response: Any) -> list[str]:
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("slash", ["", "/"])
 async def test_it_answers_a_signed_request(path: str, method: str, slash: str) -> None:
-    caller = Caller()
-    caller.bridge.end_reasons.store(SID, "caller-hung-up")
-    response = await caller.twilio(path + slash, method)
+    client = WebhookClient()
+    client.bridge.end_reasons.store(SID, "caller-hung-up")
+    response = await client.twilio(path + slash, method)
     assert response.status_code in (200, 204)
 
 
 @pytest.mark.parametrize("path", ENDPOINTS)
 async def test_it_refuses_what_twilio_did_not_sign(path: str) -> None:
-    caller = Caller()
-    assert (await caller.post(path, "CallSid=CA1", content_type=FORM)).status_code == 403
-    assert (await caller.twilio(path, token="other")).status_code == 403
-    assert (await caller.get(path, headers={"X-Twilio-Signature": "é"})).status_code == 403
+    client = WebhookClient()
+    assert (await client.post(path, "CallSid=CA1", content_type=FORM)).status_code == 403
+    assert (await client.twilio(path, token="other")).status_code == 403
+    assert (await client.get(path, headers={"X-Twilio-Signature": "é"})).status_code == 403
     form = {"CallSid": SID, "AccountSid": ACCOUNT}
     signature = RequestValidator(TOKEN).compute_signature(f"{PUBLIC}{path}", form)
-    changed = await caller.post(
+    changed = await client.post(
         path,
         urlencode(form | {"From": "+1666"}),
         content_type=FORM,
         headers={"X-Twilio-Signature": signature},
     )
     assert changed.status_code == 403
-    assert not caller.notes
+    assert not client.entries
 
 
 async def test_it_refuses_another_account() -> None:
-    caller = Caller()
-    assert (await caller.twilio("/twilio/voice", AccountSid="AC" + "9" * 32)).status_code == 403
-    assert (await Caller(make_bridge(twilio_account_sid="")).twilio("/twilio/voice")).status_code == 200
+    client = WebhookClient()
+    assert (await client.twilio("/twilio/voice", AccountSid="AC" + "9" * 32)).status_code == 403
+    assert (await WebhookClient(make_bridge(twilio_account_sid="")).twilio("/twilio/voice")).status_code == 200
 
 
 async def test_it_takes_any_token_of_a_rotation() -> None:
-    caller = Caller(make_bridge(twilio_auth_tokens=("new", TOKEN)))
-    assert (await caller.twilio("/twilio/voice")).status_code == 200
-    assert (await caller.twilio("/twilio/voice", token="new")).status_code == 200
+    client = WebhookClient(make_bridge(twilio_auth_tokens=("new", TOKEN)))
+    assert (await client.twilio("/twilio/voice")).status_code == 200
+    assert (await client.twilio("/twilio/voice", token="new")).status_code == 200
 
 
 @pytest.mark.parametrize("sid", ["", "CA 1", "CA/../x", "é" * 10, "C" * 65])
 async def test_it_refuses_a_call_without_a_proper_sid(sid: str) -> None:
-    assert (await Caller().twilio("/twilio/voice", CallSid=sid)).status_code == 400
+    assert (await WebhookClient().twilio("/twilio/voice", CallSid=sid)).status_code == 400
 
 
 @pytest.mark.parametrize("method", ["put", "patch", "delete", "head", "options"])
 async def test_it_knows_get_and_post_only(method: str) -> None:
-    response = await getattr(Caller(), method)("/twilio/voice")
+    response = await getattr(WebhookClient(), method)("/twilio/voice")
     assert response.status_code == 405
 
 
@@ -108,7 +108,7 @@ async def test_it_knows_get_and_post_only(method: str) -> None:
     ],
 )
 async def test_it_answers_an_odd_form_with_a_4xx(body: str, content_type: str) -> None:
-    response = await Caller().post("/twilio/voice", body, content_type=content_type)
+    response = await WebhookClient().post("/twilio/voice", body, content_type=content_type)
     assert response.status_code == 400
 
 
@@ -116,19 +116,19 @@ async def test_it_reads_no_json_for_a_form() -> None:
     body = '{"CallSid": "CA1"}'
     path = f"/twilio/status?bodySHA256={sha256(body.encode()).hexdigest()}"
     headers = {"X-Twilio-Signature": RequestValidator(TOKEN).compute_signature(f"{PUBLIC}{path}", {})}
-    caller = Caller(make_bridge(twilio_account_sid=""))
-    signed = await caller.post(path, body, content_type="application/json", headers=headers)
+    client = WebhookClient(make_bridge(twilio_account_sid=""))
+    signed = await client.post(path, body, content_type="application/json", headers=headers)
     assert signed.status_code == 400
     assert b"CallSid" in signed.content
-    tampered = await caller.post(path, body + " ", content_type="application/json", headers=headers)
+    tampered = await client.post(path, body + " ", content_type="application/json", headers=headers)
     assert tampered.status_code == 403
-    binary = await caller.post(path, b"\xff\xfe", content_type="application/json", headers=headers)
+    binary = await client.post(path, b"\xff\xfe", content_type="application/json", headers=headers)
     assert binary.status_code == 400
 
 
 async def test_it_connects_a_call_to_the_media_stream() -> None:
-    caller = Caller()
-    response = await caller.twilio("/twilio/voice")
+    client = WebhookClient()
+    response = await client.twilio("/twilio/voice")
     assert verbs(response) == ["Say", "Connect", "Say"]
     connect = ElementTree.fromstring(response.content)[1]
     assert connect.attrib == {"action": f"{PUBLIC}/twilio/after"}
@@ -139,15 +139,15 @@ async def test_it_connects_a_call_to_the_media_stream() -> None:
     }
     parameters = {p.attrib["name"]: p.attrib["value"] for p in stream}
     assert set(parameters) == {"ticket", "route"}
-    claim = await caller.bridge.admission.claim(parameters["ticket"], parameters["route"], SID, ACCOUNT)
+    claim = await client.bridge.admission.claim(parameters["ticket"], parameters["route"], SID, ACCOUNT)
     assert claim.route.id == "default"
     assert all(len(name) + len(value) < 500 for name, value in parameters.items())
 
 
 async def test_it_tells_the_journal_who_called() -> None:
-    caller = Caller()
-    await caller.twilio("/twilio/voice", From="9" * 300, VoiceaiSimulated="1")
-    (offered,) = caller.notes
+    client = WebhookClient()
+    await client.twilio("/twilio/voice", From="9" * 300, VoiceaiSimulated="1")
+    (offered,) = client.entries
     assert isinstance(offered, CallOffered)
     assert offered.from_number == "9" * 64
     assert (offered.call_sid, offered.to_number, offered.simulated, offered.refused) == (SID, OURS, True, "")
@@ -165,7 +165,7 @@ def said_before_the_stream(response: Any) -> list[str | None]:
 
 
 async def test_it_speaks_the_disclosure_then_the_greeting_in_proper_xml() -> None:
-    response = await Caller(make_bridge([WITH_PERSON])).twilio("/twilio/voice")
+    response = await WebhookClient(make_bridge([WITH_PERSON])).twilio("/twilio/voice")
     assert said_before_the_stream(response) == [AN_AI, "This call is recorded.   <ok>"]
 
 
@@ -184,12 +184,12 @@ async def test_the_caller_hears_first_that_an_ai_answers_unless_told_otherwise(
 ) -> None:
     with override_settings(AI_DISCLOSURE=setting):
         route = make_route(id="desk", number=OURS, disclosure=disclosure)
-        response = await Caller(make_bridge([route])).twilio("/twilio/voice")
+        response = await WebhookClient(make_bridge([route])).twilio("/twilio/voice")
     assert said_before_the_stream(response) == heard
 
 
 async def test_a_number_without_a_row_discloses_the_ai() -> None:
-    assert said_before_the_stream(await Caller().twilio("/twilio/voice")) == [AN_AI]
+    assert said_before_the_stream(await WebhookClient().twilio("/twilio/voice")) == [AN_AI]
 
 
 CLOSED = make_route(id="desk", number=OURS, hours=OpeningHours((), UTC))
@@ -199,60 +199,60 @@ CLOSED = make_route(id="desk", number=OURS, hours=OpeningHours((), UTC))
     ("message", "said"), [("", twiml.CLOSED), ("Back on \x0b Monday.", "Back on   Monday.")]
 )
 async def test_outside_its_hours_a_number_says_that_it_is_closed(message: str, said: str) -> None:
-    caller = Caller(make_bridge([replace(CLOSED, closed_message=message)]))
-    response = await caller.twilio("/twilio/voice")
+    client = WebhookClient(make_bridge([replace(CLOSED, closed_message=message)]))
+    response = await client.twilio("/twilio/voice")
     assert verbs(response) == ["Say", "Hangup"]
     assert ElementTree.fromstring(response.content)[0].text == said
-    assert isinstance(caller.notes[-1], CallOffered)
-    assert caller.notes[-1].refused == "out-of-hours"
+    assert isinstance(client.entries[-1], CallOffered)
+    assert client.entries[-1].refused == "out-of-hours"
 
 
 async def test_outside_its_hours_a_person_answers_where_there_is_one() -> None:
-    caller = Caller(make_bridge([replace(CLOSED, fallback_number=PERSON)]))
-    assert verbs(await caller.twilio("/twilio/voice")) == ["Dial"]
+    client = WebhookClient(make_bridge([replace(CLOSED, fallback_number=PERSON)]))
+    assert verbs(await client.twilio("/twilio/voice")) == ["Dial"]
 
 
 async def test_hours_are_not_for_calls_that_we_place() -> None:
-    caller = Caller(make_bridge([CLOSED]))
-    placed = await caller.twilio("/twilio/voice", Direction="outbound-api", From=OURS, To="+15550100134")
+    client = WebhookClient(make_bridge([CLOSED]))
+    placed = await client.twilio("/twilio/voice", Direction="outbound-api", From=OURS, To="+15550100134")
     assert verbs(placed) == ["Say", "Connect", "Say"]
 
 
 async def test_it_says_that_a_number_is_busy_when_its_own_lines_are() -> None:
-    caller = Caller(make_bridge([make_route(id="desk", number=OURS, max_concurrent_calls=1)]))
-    await caller.twilio("/twilio/voice")
-    assert verbs(await caller.twilio("/twilio/voice", CallSid="CA" + "2" * 32)) == ["Say", "Hangup"]
-    assert isinstance(caller.notes[-1], CallOffered)
-    assert caller.notes[-1].refused == "at-capacity"
-    elsewhere = await caller.twilio("/twilio/voice", CallSid="CA" + "3" * 32, To="+15559870009")
+    client = WebhookClient(make_bridge([make_route(id="desk", number=OURS, max_concurrent_calls=1)]))
+    await client.twilio("/twilio/voice")
+    assert verbs(await client.twilio("/twilio/voice", CallSid="CA" + "2" * 32)) == ["Say", "Hangup"]
+    assert isinstance(client.entries[-1], CallOffered)
+    assert client.entries[-1].refused == "at-capacity"
+    elsewhere = await client.twilio("/twilio/voice", CallSid="CA" + "3" * 32, To="+15559870009")
     assert "Connect" in verbs(elsewhere)
 
 
 async def test_it_takes_our_own_number_for_the_route_of_a_call_that_we_placed() -> None:
-    caller = Caller(make_bridge([WITH_PERSON]))
-    placed = await caller.twilio("/twilio/voice", Direction="outbound-api", From=OURS, To="+15550100134")
+    client = WebhookClient(make_bridge([WITH_PERSON]))
+    placed = await client.twilio("/twilio/voice", Direction="outbound-api", From=OURS, To="+15550100134")
     assert said_before_the_stream(placed)[1:] == ["This call is recorded.   <ok>"]
 
 
 async def test_asking_again_for_the_same_call_takes_no_second_place() -> None:
-    caller = Caller(make_bridge(max_concurrent_calls=1))
+    client = WebhookClient(make_bridge(max_concurrent_calls=1))
     for _ in range(3):
-        assert "Connect" in verbs(await caller.twilio("/twilio/voice"))
+        assert "Connect" in verbs(await client.twilio("/twilio/voice"))
 
 
 async def test_it_says_that_we_are_busy_when_we_are() -> None:
-    caller = Caller(make_bridge(max_concurrent_calls=1))
-    await caller.twilio("/twilio/voice")
-    response = await caller.twilio("/twilio/voice", CallSid="CA" + "2" * 32)
+    client = WebhookClient(make_bridge(max_concurrent_calls=1))
+    await client.twilio("/twilio/voice")
+    response = await client.twilio("/twilio/voice", CallSid="CA" + "2" * 32)
     assert verbs(response) == ["Say", "Hangup"]
-    assert isinstance(caller.notes[-1], CallOffered)
-    assert caller.notes[-1].refused == "at-capacity"
+    assert isinstance(client.entries[-1], CallOffered)
+    assert client.entries[-1].refused == "at-capacity"
 
 
 async def test_it_dials_a_person_when_we_take_no_calls() -> None:
-    caller = Caller(make_bridge([WITH_PERSON]))
-    caller.bridge.admission.draining = True
-    response = await caller.twilio("/twilio/voice")
+    client = WebhookClient(make_bridge([WITH_PERSON]))
+    client.bridge.admission.draining = True
+    response = await client.twilio("/twilio/voice")
     assert verbs(response) == ["Dial"]
     dial = ElementTree.fromstring(response.content)[0]
     assert dial.text == PERSON
@@ -261,10 +261,10 @@ async def test_it_dials_a_person_when_we_take_no_calls() -> None:
 
 @pytest.mark.parametrize("reason", FOLLOW_UPS)
 async def test_it_answers_the_end_of_the_stream_by_its_reason(reason: str) -> None:
-    caller = Caller()
-    caller.bridge.end_reasons.store(SID, reason)
-    alone = verbs(await caller.twilio("/twilio/after"))
-    with_person = Caller(make_bridge([WITH_PERSON]))
+    client = WebhookClient()
+    client.bridge.end_reasons.store(SID, reason)
+    alone = verbs(await client.twilio("/twilio/after"))
+    with_person = WebhookClient(make_bridge([WITH_PERSON]))
     with_person.bridge.end_reasons.store(SID, reason)
     helped = verbs(await with_person.twilio("/twilio/after"))
     if FOLLOW_UPS[reason] == HANG_UP:
@@ -275,14 +275,14 @@ async def test_it_answers_the_end_of_the_stream_by_its_reason(reason: str) -> No
 
 @override_settings(FALLBACK_NUMBER=PERSON)
 async def test_it_dials_the_number_of_the_settings_where_the_route_has_none() -> None:
-    caller = Caller()
-    caller.bridge.end_reasons.store(SID, "assistant-failed")
-    assert verbs(await caller.twilio("/twilio/after")) == ["Dial"]
+    client = WebhookClient()
+    client.bridge.end_reasons.store(SID, "assistant-failed")
+    assert verbs(await client.twilio("/twilio/after")) == ["Dial"]
 
 
 @pytest.mark.parametrize("status", ["completed", "answered", "busy", "no-answer", "failed", "canceled", ""])
 async def test_it_apologises_when_the_person_was_not_there(status: str) -> None:
-    said = verbs(await Caller().twilio("/twilio/after?dialed=1", DialCallStatus=status))
+    said = verbs(await WebhookClient().twilio("/twilio/after?dialed=1", DialCallStatus=status))
     assert said == (["Hangup"] if status in ("completed", "answered") else ["Say", "Hangup"])
 
 
@@ -293,8 +293,8 @@ def ended_call(transactional_db: None) -> Call:
 
 async def test_it_asks_the_row_when_memory_does_not_know(ended_call: Call) -> None:
     call = ended_call
-    assert verbs(await Caller().twilio("/twilio/after", CallSid=call.call_sid)) == ["Hangup"]
-    assert verbs(await Caller().twilio("/twilio/after", CallSid="CAunknown")) == ["Say", "Hangup"]
+    assert verbs(await WebhookClient().twilio("/twilio/after", CallSid=call.call_sid)) == ["Hangup"]
+    assert verbs(await WebhookClient().twilio("/twilio/after", CallSid="CAunknown")) == ["Say", "Hangup"]
 
 
 async def test_it_is_never_silent_because_the_database_is() -> None:
@@ -308,7 +308,7 @@ async def test_it_is_never_silent_because_the_database_is() -> None:
     real, twilio_webhooks._end_reason_in_row = twilio_webhooks._end_reason_in_row, hang
     began = time.monotonic()
     try:
-        response = await Caller().twilio("/twilio/after")
+        response = await WebhookClient().twilio("/twilio/after")
     finally:
         release.set()
         twilio_webhooks._end_reason_in_row = real
@@ -329,19 +329,19 @@ class HangingEnds(EndReasonCache):
 
 @pytest.mark.parametrize("ends", [BrokenEnds, HangingEnds])
 async def test_it_asks_the_row_when_the_cache_is_broken(ends: type[EndReasonCache], ended_call: Call) -> None:
-    caller = Caller(replace(make_bridge(), end_reasons=ends()))
-    assert verbs(await caller.twilio("/twilio/after", CallSid=ended_call.call_sid)) == ["Hangup"]
+    client = WebhookClient(replace(make_bridge(), end_reasons=ends()))
+    assert verbs(await client.twilio("/twilio/after", CallSid=ended_call.call_sid)) == ["Hangup"]
 
 
 async def test_it_notes_what_twilio_tells() -> None:
-    caller = Caller()
-    told = await caller.twilio(
+    client = WebhookClient()
+    told = await client.twilio(
         "/twilio/status", CallStatus="Completed", CallDuration="128", SequenceNumber="3"
     )
     assert told.status_code == 204
-    await caller.twilio("/twilio/status", CallDuration="-1", SequenceNumber="9" * 20)
-    await caller.twilio("/twilio/stream", StreamEvent="stream-error", StreamError="x" * 1000)
-    completed, odd, stream = caller.notes
+    await client.twilio("/twilio/status", CallDuration="-1", SequenceNumber="9" * 20)
+    await client.twilio("/twilio/stream", StreamEvent="stream-error", StreamError="x" * 1000)
+    completed, odd, stream = client.entries
     assert isinstance(completed, CarrierReported) and isinstance(odd, CarrierReported)
     assert (completed.status, completed.duration_seconds, completed.sequence) == ("completed", 128, 3)
     assert (odd.duration_seconds, odd.sequence) == (None, None)
@@ -350,12 +350,12 @@ async def test_it_notes_what_twilio_tells() -> None:
 
 
 async def test_it_says_whether_it_takes_calls() -> None:
-    caller = Caller()
-    ready = await caller.get("/readyz")
+    client = WebhookClient()
+    ready = await client.get("/readyz")
     assert (ready.status_code, ready.json()) == (200, {"accepting": True, "live_calls": 0})
-    caller.bridge.admission.draining = True
-    assert (await caller.get("/readyz/")).status_code == 503
-    assert (await caller.get("/healthz")).content == b"ok\n"
+    client.bridge.admission.draining = True
+    assert (await client.get("/readyz/")).status_code == 503
+    assert (await client.get("/healthz")).content == b"ok\n"
 
 
 @pytest.mark.parametrize(
@@ -367,6 +367,6 @@ async def test_it_says_whether_it_takes_calls() -> None:
     ],
 )  # fmt: skip
 async def test_whoever_picks_up_is_told_what_it_is_about(about: str, heard: str) -> None:
-    answer = await Caller().twilio(f"/twilio/whisper?{urlencode({'about': about})}")
+    answer = await WebhookClient().twilio(f"/twilio/whisper?{urlencode({'about': about})}")
     (said,) = ElementTree.fromstring(answer.content)
     assert said.text == f"{twiml.WHISPER} {heard}".strip()

@@ -26,7 +26,7 @@ DEFAULTS = ServerDefaults(
 
 
 @dataclass(frozen=True)
-class Desk:
+class Testbed:
     server: LiveServer  # its settings; it need not run
     vapi: VapiSimulator
 
@@ -40,24 +40,24 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+async def testbed(tmp_path: Path) -> AsyncIterator[Testbed]:
     async with VapiSimulator(listen="energy") as vapi:
         with own_database(tmp_path / "rows") as database:
             server = await asyncio.to_thread(
                 live_server, vapi.base_url, database.url, tmp_path / "journal",
                 PUBLIC_URL=PUBLIC, VAPI_WEBHOOK_SECRET=SECRET, VAPI_ASSISTANT_ID="",
             )  # fmt: skip
-            yield Desk(server, vapi)
+            yield Testbed(server, vapi)
 
 
-async def test_it_makes_an_assistant_that_answers_fast_and_has_our_tools(desk: Desk) -> None:
-    planned = await desk.configure("--dry-run")
-    assert planned.code == 0 and desk.vapi.assistant_store.newest(9) == []
-    made = await desk.configure("--name", "Front desk", "--first-message", "Harbour Dental, hello?")
+async def test_it_makes_an_assistant_that_answers_fast_and_has_our_tools(testbed: Testbed) -> None:
+    planned = await testbed.configure("--dry-run")
+    assert planned.code == 0 and testbed.vapi.assistant_store.newest(9) == []
+    made = await testbed.configure("--name", "Front desk", "--first-message", "Harbour Dental, hello?")
     assert made.code == 0, made
     assert SECRET not in made.out + made.err and made.says("server.headers.X-Vapi-Secret")
     (name,) = re.findall(r"VAPI_ASSISTANT_ID=(\S+)", made.out)
-    found = desk.kept(name)
+    found = testbed.kept(name)
     assert (found["name"], found["firstMessage"]) == ("Front desk", "Harbour Dental, hello?")
     assert found["transcriber"] == {
         "provider": "deepgram", "model": "nova-3", "language": "en", "endpointing": 300,
@@ -67,11 +67,11 @@ async def test_it_makes_an_assistant_that_answers_fast_and_has_our_tools(desk: D
     assert {tool["function"]["name"] for tool in found["model"]["tools"]} >= {"transfer_call", "end_call"}
     assert (found["maxDurationSeconds"], found["artifactPlan"]) == (1800, {"recordingEnabled": False})
     assert "tool-calls" in found["serverMessages"] and "tool-calls" in found["clientMessages"]
-    again = await desk.configure(VAPI_ASSISTANT_ID=name)
+    again = await testbed.configure(VAPI_ASSISTANT_ID=name)
     assert again.code == 0 and again.says("nothing to change"), again
 
 
-async def test_it_puts_one_right_and_leaves_what_it_was_not_asked_for(desk: Desk) -> None:
+async def test_it_puts_one_right_and_leaves_what_it_was_not_asked_for(testbed: Testbed) -> None:
     theirs = {
         "name": "Mine",
         "voice": {"provider": "11labs", "voiceId": "abc"},
@@ -84,10 +84,10 @@ async def test_it_puts_one_right_and_leaves_what_it_was_not_asked_for(desk: Desk
         "endCallMessage": "Bye.",
         "maxDurationSeconds": 600,
     }  # fmt: skip
-    mine = desk.vapi.assistant_store.put(theirs)["id"]
-    changed = await desk.configure(VAPI_ASSISTANT_ID=mine)
+    mine = testbed.vapi.assistant_store.put(theirs)["id"]
+    changed = await testbed.configure(VAPI_ASSISTANT_ID=mine)
     assert changed.code == 0 and changed.says("transcriber.endpointing"), changed
-    found = desk.kept(mine)
+    found = testbed.kept(mine)
     assert (found["name"], found["voice"], found["endCallMessage"]) == ("Mine", theirs["voice"], "Bye.")
     assert found["model"]["messages"] == theirs["model"]["messages"]  # type: ignore[index]
     names = [tool["function"]["name"] for tool in found["model"]["tools"]]
@@ -96,14 +96,14 @@ async def test_it_puts_one_right_and_leaves_what_it_was_not_asked_for(desk: Desk
         "provider": "deepgram", "model": "nova-3", "language": "de", "endpointing": 300,
     }  # fmt: skip
     assert found["maxDurationSeconds"] == 1800
-    await desk.configure(
+    await testbed.configure(
         "--voice", "vapi/Elliot", "--model", "openai/m", "--endpointing", "400", VAPI_ASSISTANT_ID=mine
     )
-    found = desk.kept(mine)
+    found = testbed.kept(mine)
     assert found["voice"] == {"provider": "vapi", "voiceId": "Elliot"}
     assert (found["model"]["model"], found["transcriber"]["endpointing"]) == ("m", 400)
-    made = await desk.configure("--new", VAPI_ASSISTANT_ID=mine)
-    assert made.says("VAPI_ASSISTANT_ID=") and len(desk.vapi.assistant_store.newest(9)) == 2
+    made = await testbed.configure("--new", VAPI_ASSISTANT_ID=mine)
+    assert made.says("VAPI_ASSISTANT_ID=") and len(testbed.vapi.assistant_store.newest(9)) == 2
 
 
 @pytest.mark.parametrize(
@@ -119,29 +119,29 @@ async def test_it_puts_one_right_and_leaves_what_it_was_not_asked_for(desk: Desk
     ],
 )
 async def test_what_stands_in_the_way_is_said(
-    desk: Desk, arguments: tuple[str, ...], variables: dict[str, str], words: str
+    testbed: Testbed, arguments: tuple[str, ...], variables: dict[str, str], words: str
 ) -> None:
-    refused = await desk.configure(*arguments, **variables)
+    refused = await testbed.configure(*arguments, **variables)
     assert refused.code == 1 and refused.says(words), refused
-    assert desk.vapi.assistant_store.newest(9) == []
+    assert testbed.vapi.assistant_store.newest(9) == []
 
 
-async def test_trouble_at_vapi_is_said(desk: Desk) -> None:
+async def test_trouble_at_vapi_is_said(testbed: Testbed) -> None:
     for status, words in ((429, "rate limiting"), (503, "failed with status 503")):
-        desk.vapi.faults = VapiFaults(rest_status=status)
-        refused = await desk.configure()
+        testbed.vapi.faults = VapiFaults(rest_status=status)
+        refused = await testbed.configure()
         assert refused.code == 1 and refused.says(words), refused
 
 
-async def test_a_new_secret_is_told_but_never_shown_and_other_headers_stay(desk: Desk) -> None:
-    await desk.configure()
-    (made,) = desk.vapi.assistant_store.newest(9)
+async def test_a_new_secret_is_told_but_never_shown_and_other_headers_stay(testbed: Testbed) -> None:
+    await testbed.configure()
+    (made,) = testbed.vapi.assistant_store.newest(9)
     server = {**made["server"], "headers": {"X-Vapi-Secret": SECRET, "X-Theirs": "kept"}}
-    mine = desk.vapi.assistant_store.put({"server": server}, made["id"])["id"]
-    changed = await desk.configure(VAPI_ASSISTANT_ID=mine, VAPI_WEBHOOK_SECRET="another-secret")
+    mine = testbed.vapi.assistant_store.put({"server": server}, made["id"])["id"]
+    changed = await testbed.configure(VAPI_ASSISTANT_ID=mine, VAPI_WEBHOOK_SECRET="another-secret")
     assert changed.code == 0 and changed.says("(changed)"), changed
     assert not any(secret in changed.out + changed.err for secret in (SECRET, "another-secret"))
-    assert desk.kept(mine)["server"]["headers"] == {"X-Vapi-Secret": "another-secret", "X-Theirs": "kept"}
+    assert testbed.kept(mine)["server"]["headers"] == {"X-Vapi-Secret": "another-secret", "X-Theirs": "kept"}
 
 
 def test_without_a_secret_the_assistant_gets_no_address_of_ours() -> None:

@@ -20,7 +20,7 @@ from bridge.journal import EndRequested, TimelineEvent
 from bridge.routes import Route
 from calls.tests.staff.live.test_actions import ACCOUNT, CannedVendor
 from calls.tests.vapi.test_webhooks import send
-from calls.tests.webhook_client import PUBLIC, SID, Caller, make_bridge
+from calls.tests.webhook_client import PUBLIC, SID, WebhookClient, make_bridge
 from calls.vapi import tools
 
 PERSON = "+15550107777"
@@ -55,16 +55,16 @@ def asked(name: str, number: str = "", route: str = "7", **arguments: Any) -> di
     }
 
 
-async def result(caller: Caller, message: Any) -> dict[str, str]:
-    answer = await send(caller, message)
+async def result(client: WebhookClient, message: Any) -> dict[str, str]:
+    answer = await send(client, message)
     assert answer.status_code == 200
     (found,) = answer.json()["results"]
     return dict(found)
 
 
 async def test_a_caller_is_handed_over_and_the_person_told_why(far: CannedVendor) -> None:
-    caller = Caller(make_bridge([FRONT_DESK]))
-    told = await result(caller, asked("transfer_call", "t1", reason="A crown\nfell out & hurts."))
+    client = WebhookClient(make_bridge([FRONT_DESK]))
+    told = await result(client, asked("transfer_call", "t1", reason="A crown\nfell out & hurts."))
     assert told == {"toolCallId": "t1", "name": "transfer_call", "result": "The caller is being connected."}
     ((method, path, _, body),) = far.asked
     assert (method, path) == ("POST", f"/2010-04-01/Accounts/{ACCOUNT}/Calls/{SID}.json")
@@ -73,43 +73,43 @@ async def test_a_caller_is_handed_over_and_the_person_told_why(far: CannedVendor
     (number,) = dial
     assert number.text == PERSON
     whisper = str(number.get("url")).removeprefix(PUBLIC)
-    (said,) = ElementTree.fromstring((await caller.twilio(whisper)).content)
+    (said,) = ElementTree.fromstring((await client.twilio(whisper)).content)
     assert str(said.text).endswith("A crown fell out & hurts.")
-    requested, happened = caller.notes
+    requested, happened = client.entries
     assert isinstance(requested, EndRequested) and isinstance(happened, TimelineEvent)
     assert (requested.end_reason, requested.ended_by) == ("transferred", "assistant")
     assert (happened.kind, happened.data["tool"], happened.source) == ("tool-done", "transfer_call", "vapi")
 
 
 async def test_nobody_is_dialled_where_there_is_nobody(far: CannedVendor) -> None:
-    caller = Caller(make_bridge([FRONT_DESK]))
-    told = await result(caller, asked("transfer_call", route="of another time"))
+    client = WebhookClient(make_bridge([FRONT_DESK]))
+    told = await result(client, asked("transfer_call", route="of another time"))
     assert "no person" in told["error"] and not far.asked
-    (happened,) = caller.notes
+    (happened,) = client.entries
     assert isinstance(happened, TimelineEvent) and happened.kind == "tool-failed"
 
 
 async def test_a_handover_that_twilio_refuses_is_taken_back(far: CannedVendor) -> None:
     far.status, far.answer = 404, {"code": 20404, "message": "not found"}
-    caller = Caller(make_bridge([FRONT_DESK]))
-    assert "could not be dialled" in (await result(caller, asked("transfer_call")))["error"]
-    requested, withdrawn, _ = caller.notes
+    client = WebhookClient(make_bridge([FRONT_DESK]))
+    assert "could not be dialled" in (await result(client, asked("transfer_call")))["error"]
+    requested, withdrawn, _ = client.entries
     assert isinstance(requested, EndRequested) and isinstance(withdrawn, EndRequested)
     assert withdrawn.withdrawn and withdrawn.at == requested.at
 
 
 async def test_a_handover_that_may_have_been_done_stands(far: CannedVendor) -> None:
     far.answer = b"no JSON"
-    caller = Caller(make_bridge([FRONT_DESK]))
-    assert "error" in await result(caller, asked("transfer_call"))
-    assert [type(note) for note in caller.notes] == [EndRequested, TimelineEvent]
+    client = WebhookClient(make_bridge([FRONT_DESK]))
+    assert "error" in await result(client, asked("transfer_call"))
+    assert [type(note) for note in client.entries] == [EndRequested, TimelineEvent]
 
 
 async def test_asking_twice_dials_once(far: CannedVendor) -> None:
-    caller = Caller(make_bridge([FRONT_DESK]))
+    client = WebhookClient(make_bridge([FRONT_DESK]))
     message = asked("transfer_call", number="asked twice")
-    first, second = await asyncio.gather(result(caller, message), result(caller, message))
-    assert first == second == await result(caller, message)
+    first, second = await asyncio.gather(result(client, message), result(client, message))
+    assert first == second == await result(client, message)
     assert len(far.asked) == 1
 
 
@@ -123,8 +123,8 @@ async def test_asking_twice_dials_once(far: CannedVendor) -> None:
 async def test_the_call_is_ended_by_the_assistants_own_side(
     far: CannedVendor, arguments: dict[str, Any], sent: dict[str, Any]
 ) -> None:
-    caller = Caller()
-    assert (await result(caller, asked("end_call", **arguments)))["result"] == "The call is ending."
+    client = WebhookClient()
+    assert (await result(client, asked("end_call", **arguments)))["result"] == "The call is ending."
     (_, _, _, body) = far.asked[-1]
     assert json.loads(body) == sent
     assert VAPI_ID in far.asked[0][1]
@@ -132,14 +132,14 @@ async def test_the_call_is_ended_by_the_assistants_own_side(
 
 async def test_a_call_that_vapi_cannot_end_is_told_to_the_model(far: CannedVendor) -> None:
     far.status = 404
-    assert "could not be ended" in (await result(Caller(), asked("end_call")))["error"]
+    assert "could not be ended" in (await result(WebhookClient(), asked("end_call")))["error"]
 
 
 async def test_keys_are_checked_here_and_played_by_whoever_holds_the_line() -> None:
-    caller = Caller()
-    assert "are being pressed" in (await result(caller, asked("send_dtmf", digits="1w42#")))["result"]
-    assert "Not pressed" in (await result(caller, asked("send_dtmf", digits="call me")))["error"]
-    assert "Not pressed" in (await result(caller, asked("send_dtmf", digits={"a": 1})))["error"]
+    client = WebhookClient()
+    assert "are being pressed" in (await result(client, asked("send_dtmf", digits="1w42#")))["result"]
+    assert "Not pressed" in (await result(client, asked("send_dtmf", digits="call me")))["error"]
+    assert "Not pressed" in (await result(client, asked("send_dtmf", digits={"a": 1})))["error"]
 
 
 async def test_a_tool_that_breaks_or_hangs_is_an_error_for_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,20 +153,20 @@ async def test_a_tool_that_breaks_or_hangs_is_an_error_for_the_model(monkeypatch
     monkeypatch.setattr(tools, "TOOL_SECONDS", 0.01)
     for name, run, said in (("breaks", breaks, "It failed."), ("hangs", hangs, "took too long")):
         monkeypatch.setitem(tools.TOOLS, name, tools.Tool(name, "", {}, (), run))
-        assert said in (await result(Caller(), asked(name)))["error"]
+        assert said in (await result(WebhookClient(), asked(name)))["error"]
 
 
 async def test_a_call_that_is_no_telephone_call_has_no_tools() -> None:
     message = {"type": "tool-calls", "toolCallList": [{"id": "t", "function": {"name": "end_call"}}]}
-    assert "not a call on the telephone" in (await result(Caller(), message))["error"]
+    assert "not a call on the telephone" in (await result(WebhookClient(), message))["error"]
 
 
 def test_what_is_remembered_is_bounded() -> None:
     async def many() -> None:
-        caller = Caller()
+        client = WebhookClient()
         for number in range(tools.MAX_RESULTS + 10):
             call = {"id": f"{number} of many", "function": {"name": "nothing of ours"}}
-            await result(caller, {"type": "tool-calls", "toolCallList": [call]})
+            await result(client, {"type": "tool-calls", "toolCallList": [call]})
 
     asyncio.run(many())
     assert len(tools._results) <= tools.MAX_RESULTS
@@ -188,4 +188,4 @@ async def test_a_tool_is_added_as_the_documentation_says(monkeypatch: pytest.Mon
         return "Closed." if use.text("day") in ("Saturday", "Sunday") else "From eight to six."
 
     assert "opening_hours" in {each["function"]["name"] for each in tools.declarations()}
-    assert (await result(Caller(), asked("opening_hours", day="Sunday")))["result"] == "Closed."
+    assert (await result(WebhookClient(), asked("opening_hours", day="Sunday")))["result"] == "Closed."

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bridge.journal import AssistantReported
-from calls.tests.webhook_client import SID, Caller, make_bridge
+from calls.tests.webhook_client import SID, WebhookClient, make_bridge
 from calls.vapi.webhooks import MAX_TURNS
 
 SECRET = {"X-Vapi-Secret": "topsecret"}
@@ -35,9 +35,9 @@ REPORT: dict[str, Any] = {
 }
 
 
-async def send(caller: Caller, body: Any, path: str = "/vapi/events", **headers: str) -> Any:
+async def send(client: WebhookClient, body: Any, path: str = "/vapi/events", **headers: str) -> Any:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return await caller.post(path, raw, content_type="application/json", headers=headers or SECRET)
+    return await client.post(path, raw, content_type="application/json", headers=headers or SECRET)
 
 
 def signed(body: bytes, timestamp: str, secret: bytes = b"topsecret", prefix: str = "") -> dict[str, str]:
@@ -83,14 +83,14 @@ SHUT: dict[str, Headers] = {
 
 @pytest.mark.parametrize("proof", OPEN)
 async def test_it_opens_to_every_proof_of_the_secret(proof: str) -> None:
-    assert (await send(Caller(), BODY, **OPEN[proof]())).status_code == 200
+    assert (await send(WebhookClient(), BODY, **OPEN[proof]())).status_code == 200
 
 
 @pytest.mark.parametrize("proof", SHUT)
 async def test_it_stays_shut_to_everything_else(proof: str) -> None:
-    caller = Caller()
-    assert (await send(caller, BODY, **SHUT[proof]())).status_code == 401
-    assert not caller.notes
+    client = WebhookClient()
+    assert (await send(client, BODY, **SHUT[proof]())).status_code == 401
+    assert not client.entries
 
 
 async def test_it_agrees_with_the_scheme_as_documented() -> None:
@@ -100,42 +100,42 @@ async def test_it_agrees_with_the_scheme_as_documented() -> None:
 
 @pytest.mark.parametrize("proof", OPEN | SHUT)
 async def test_without_a_secret_it_refuses_everything(proof: str) -> None:
-    caller = Caller(make_bridge(vapi_webhook_secret=""))
-    assert (await send(caller, BODY, **(OPEN | SHUT)[proof]())).status_code == 401
-    assert (await send(caller, BODY, **signed(BODY, now(), b""))).status_code == 401
+    client = WebhookClient(make_bridge(vapi_webhook_secret=""))
+    assert (await send(client, BODY, **(OPEN | SHUT)[proof]())).status_code == 401
+    assert (await send(client, BODY, **signed(BODY, now(), b""))).status_code == 401
 
 
 async def test_a_secret_may_hold_any_letter() -> None:
-    caller = Caller(make_bridge(vapi_webhook_secret="schlüssel"))
+    client = WebhookClient(make_bridge(vapi_webhook_secret="schlüssel"))
     header = "schlüssel".encode().decode("latin-1")
-    assert (await send(caller, BODY, **{"X-Vapi-Secret": header})).status_code == 200
+    assert (await send(client, BODY, **{"X-Vapi-Secret": header})).status_code == 200
 
 
 @pytest.mark.parametrize("method", ["get", "put", "delete"])
 async def test_it_is_posted_to(method: str) -> None:
-    assert (await getattr(Caller(), method)("/vapi/events")).status_code == 405
+    assert (await getattr(WebhookClient(), method)("/vapi/events")).status_code == 405
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[" * 100_000, b"[]", b"3", b'{"message": 3}', b"\xff"])
 async def test_it_refuses_what_is_no_message(body: bytes) -> None:
-    assert (await send(Caller(), body)).status_code == 400
+    assert (await send(WebhookClient(), body)).status_code == 400
 
 
 async def test_it_reads_a_report_larger_than_djangos_own_limit() -> None:
-    caller = Caller()
+    client = WebhookClient()
     large = REPORT | {"transcript": "x" * (3 * 1024 * 1024)}
-    assert (await send(caller, {"message": large})).status_code == 200
-    assert len(caller.notes) == 1
+    assert (await send(client, {"message": large})).status_code == 200
+    assert len(client.entries) == 1
     huge = {"message": {"transcript": "x" * (8 * 1024 * 1024)}}
-    assert (await send(caller, huge)).status_code == 413
+    assert (await send(client, huge)).status_code == 413
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
 async def test_it_notes_the_report_of_a_call(wrapped: bool) -> None:
-    caller = Caller()
-    answer = await send(caller, {"message": REPORT} if wrapped else REPORT, "/vapi/events/")
+    client = WebhookClient()
+    answer = await send(client, {"message": REPORT} if wrapped else REPORT, "/vapi/events/")
     assert answer.status_code == 200
-    (report,) = caller.notes
+    (report,) = client.entries
     assert isinstance(report, AssistantReported)
     assert report.call_sid == SID
     assert report.vapi_call_id == "0198c5d1-7777-7000-8000-000000000001"
@@ -145,46 +145,46 @@ async def test_it_notes_the_report_of_a_call(wrapped: bool) -> None:
 
 
 async def test_it_finds_the_call_in_the_query_first() -> None:
-    caller = Caller()
-    await send(caller, REPORT, "/vapi/events?callSid=CAquery")
-    await send(caller, REPORT, "/vapi/events?callSid=../odd")
-    assert [note.call_sid for note in caller.notes] == ["CAquery", SID]
+    client = WebhookClient()
+    await send(client, REPORT, "/vapi/events?callSid=CAquery")
+    await send(client, REPORT, "/vapi/events?callSid=../odd")
+    assert [note.call_sid for note in client.entries] == ["CAquery", SID]
 
 
 async def test_it_notes_a_status() -> None:
-    caller = Caller()
+    client = WebhookClient()
     update = {"type": "status-update", "status": "ended", "endedReason": "x" * 999, "call": {"id": "0198"}}
-    await send(caller, update)
-    (report,) = caller.notes
+    await send(client, update)
+    (report,) = client.entries
     assert isinstance(report, AssistantReported)
     assert (report.call_sid, report.vapi_call_id, report.status) == ("", "0198", "ended")
     assert len(report.ended_reason) == 255
 
 
 async def test_it_drops_a_report_of_no_call() -> None:
-    caller = Caller()
-    assert (await send(caller, {"type": "status-update", "status": "ended"})).status_code == 200
-    assert not caller.notes
+    client = WebhookClient()
+    assert (await send(client, {"type": "status-update", "status": "ended"})).status_code == 200
+    assert not client.entries
 
 
 @pytest.mark.parametrize(
     "odd", [{"cost": float("nan")}, {"cost": True}, {"cost": -1}, {"cost": "1"}, {"cost": 1e300}]
 )
 async def test_it_leaves_an_odd_cost_out(odd: dict[str, Any]) -> None:
-    caller = Caller()
-    assert (await send(caller, REPORT | odd)).status_code == 200
-    (report,) = caller.notes
+    client = WebhookClient()
+    assert (await send(client, REPORT | odd)).status_code == 200
+    (report,) = client.entries
     assert isinstance(report, AssistantReported)
     assert report.cost is None
 
 
 async def test_it_bounds_what_it_keeps() -> None:
-    caller = Caller()
+    client = WebhookClient()
     many = {"performanceMetrics": {"turnLatencies": [{"modelLatency": 1}] * 5000}}
     await send(
-        caller, REPORT | {"artifact": many, "analysis": None, "summary": "x" * 50_000, "call": {"id": "0"}}
+        client, REPORT | {"artifact": many, "analysis": None, "summary": "x" * 50_000, "call": {"id": "0"}}
     )
-    (report,) = caller.notes
+    (report,) = client.entries
     assert isinstance(report, AssistantReported)
     assert len(report.turn_latencies) == MAX_TURNS
     assert len(report.summary) == 10_000
@@ -192,18 +192,18 @@ async def test_it_bounds_what_it_keeps() -> None:
 
 async def test_it_answers_a_tool_call_that_nobody_serves() -> None:
     calls = [{"id": "t1", "function": {"name": "book"}}, {"id": "t2", "name": "pay"}, 3]
-    answer = await send(Caller(), {"message": {"type": "tool-calls", "toolCallList": calls}})
+    answer = await send(WebhookClient(), {"message": {"type": "tool-calls", "toolCallList": calls}})
     assert answer.json()["results"][:2] == [
         {"toolCallId": "t1", "name": "book", "error": "no such tool"},
         {"toolCallId": "t2", "name": "pay", "error": "no such tool"},
     ]
     nested = {"type": "tool-calls", "toolWithToolCallList": [{"toolCall": {"id": "t3", "function": {}}}]}
-    assert (await send(Caller(), nested)).json()["results"][0]["toolCallId"] == "t3"
-    assert (await send(Caller(), {"type": "tool-calls"})).json() == {"results": []}
+    assert (await send(WebhookClient(), nested)).json()["results"][0]["toolCallId"] == "t3"
+    assert (await send(WebhookClient(), {"type": "tool-calls"})).json() == {"results": []}
 
 
 @pytest.mark.parametrize("kind", ["transcript", "speech-update", "hang", "", None, 7, "a new one"])
 async def test_it_takes_any_other_message_without_a_word(kind: Any) -> None:
-    caller = Caller()
-    assert (await send(caller, {"message": {"type": kind}})).status_code == 200
-    assert not caller.notes
+    client = WebhookClient()
+    assert (await send(client, {"message": {"type": kind}})).status_code == 200
+    assert not client.entries

@@ -439,8 +439,8 @@ async def test_a_call_sends_signed_webhooks_streams_media_and_sends_callbacks(
     assert sorted(record.callbacks) == [("/twilio/status", 204)] + [("/twilio/stream", 204)] * 2
 
     assert fake_server.handshake is not None and fake_server.socket is not None
-    wanted = sign(TOKEN, "wss://bridge.example.com/media-stream")
-    assert fake_server.handshake.headers["X-Twilio-Signature"] == wanted
+    expected = sign(TOKEN, "wss://bridge.example.com/media-stream")
+    assert fake_server.handshake.headers["X-Twilio-Signature"] == expected
     assert fake_server.handshake.headers["Host"] == "bridge.example.com"
     assert fake_server.requests[0][2].headers["Host"] == "bridge.example.com"
 

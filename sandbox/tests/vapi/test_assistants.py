@@ -29,7 +29,7 @@ FAST = {
 
 
 async def ask(
-    assistant: VapiSimulator,
+    vapi: VapiSimulator,
     method: str,
     path: str,
     body: Any = None,
@@ -39,7 +39,7 @@ async def ask(
 ) -> tuple[int, Any]:
     async with (
         aiohttp.ClientSession(skip_auto_headers={"User-Agent"}) as http,
-        http.request(method, assistant.base_url + path, json=body, params=query, headers=headers) as answer,
+        http.request(method, vapi.base_url + path, json=body, params=query, headers=headers) as answer,
     ):
         is_json = answer.content_type == "application/json"
         return answer.status, await (answer.json() if is_json else answer.text())

@@ -59,11 +59,11 @@ def known(at: float | None) -> float:
     return at
 
 
-async def post(assistant: VapiSimulator, body: Any, **headers: str) -> tuple[int, Any]:
+async def post(vapi: VapiSimulator, body: Any, **headers: str) -> tuple[int, Any]:
     headers = {"Authorization": "Bearer sandbox-key", "User-Agent": "test/1", **headers}
     async with (
         aiohttp.ClientSession() as http,
-        http.post(assistant.base_url + "/call", json=body, headers=headers) as response,
+        http.post(vapi.base_url + "/call", json=body, headers=headers) as response,
     ):
         is_json = response.content_type == "application/json"
         return response.status, await (response.json() if is_json else response.text())
@@ -112,11 +112,11 @@ class Client:
         else:
             self.events.append(event)
 
-    async def event(self, timeout: float = 5.0, **wanted: Any) -> dict[str, Any]:
+    async def event(self, timeout: float = 5.0, **fields: Any) -> dict[str, Any]:
         async with asyncio.timeout(timeout):
             while True:
                 for event in self.events:
-                    if wanted.items() <= event.items():
+                    if fields.items() <= event.items():
                         return event
                 self._received.clear()
                 await self._received.wait()
@@ -177,22 +177,22 @@ class SocketClient(Client):
 
 @asynccontextmanager
 async def call_on(
-    assistant: VapiSimulator, audio_format: AudioFormat = PCM, **changes: Any
+    vapi: VapiSimulator, audio_format: AudioFormat = PCM, **changes: Any
 ) -> AsyncIterator[tuple[Client, VapiCallRecord]]:
-    status, created = await post(assistant, request_body(audio_format, **changes))
+    status, created = await post(vapi, request_body(audio_format, **changes))
     assert status == 201, created
     async with connect(
         created["transport"]["websocketCallUrl"], compression=None, proxy=None, close_timeout=1
     ) as ws:
-        yield Client(ws, audio_format, created), await assistant.call_for("CA1")
+        yield Client(ws, audio_format, created), await vapi.call_for("CA1")
 
 
 @asynccontextmanager
-async def tutorial_call_on(assistant: VapiSimulator) -> AsyncIterator[tuple[SocketClient, VapiCallRecord]]:
-    async with connect(assistant.socket_url, compression=None, proxy=None, close_timeout=1) as ws:
+async def tutorial_call_on(vapi: VapiSimulator) -> AsyncIterator[tuple[SocketClient, VapiCallRecord]]:
+    async with connect(vapi.socket_url, compression=None, proxy=None, close_timeout=1) as ws:
         client = SocketClient(ws, MULAW, {})
         await client.send(type="assistant-request", assistantId="a-1", metadata={"callSid": "CA9"})
-        yield client, await assistant.call_for("CA9")
+        yield client, await vapi.call_for("CA9")
 
 
 def energy_simulator(faults: VapiFaults = QUICK, **changes: Any) -> VapiSimulator:
@@ -203,11 +203,11 @@ def energy_simulator(faults: VapiFaults = QUICK, **changes: Any) -> VapiSimulato
 
 
 async def test_it_creates_a_call_with_an_unguessable_url() -> None:
-    async with energy_simulator() as assistant:
-        status, created = await post(assistant, request_body(name="twilio-CA1"))
+    async with energy_simulator() as vapi:
+        status, created = await post(vapi, request_body(name="twilio-CA1"))
         assert (status, created["status"]) == (201, "queued")
         url = created["transport"]["websocketCallUrl"]
-        assert url.startswith(f"ws://127.0.0.1:{assistant.port}/{created['id']}/transport?")
+        assert url.startswith(f"ws://127.0.0.1:{vapi.port}/{created['id']}/transport?")
         assert created["subscriptionLimits"]["concurrencyBlocked"] is False
         for wrong_url in (url[:-1], url.split("?")[0], url.replace(created["id"], "other")):
             with pytest.raises(InvalidStatus):
@@ -238,11 +238,11 @@ async def test_it_creates_a_call_with_an_unguessable_url() -> None:
     ],
 )
 async def test_it_rejects_undocumented_fields_and_values(changes: dict[str, Any], message: str) -> None:
-    async with energy_simulator() as assistant:
-        status, answer = await post(assistant, request_body(**changes))
+    async with energy_simulator() as vapi:
+        status, answer = await post(vapi, request_body(**changes))
         assert (status, answer["statusCode"]) == (400, 400)
         assert any(message in text for text in answer["message"])
-        assert not assistant.calls and assistant.rejected_requests[0][1] == 400
+        assert not vapi.calls and vapi.rejected_requests[0][1] == 400
 
 
 @pytest.mark.parametrize(
@@ -257,38 +257,38 @@ async def test_it_rejects_undocumented_fields_and_values(changes: dict[str, Any]
 )
 async def test_it_rejects_unsupported_audio_formats(audio_format: Any, message: str) -> None:
     transport = {"provider": "vapi.websocket", "audioFormat": audio_format}
-    async with energy_simulator() as assistant:
-        status, answer = await post(assistant, request_body(transport=transport))
+    async with energy_simulator() as vapi:
+        status, answer = await post(vapi, request_body(transport=transport))
         assert status == 400 and message in answer["message"][0]
 
 
 async def test_it_requires_the_key_a_user_agent_and_json() -> None:
-    async with energy_simulator() as assistant:
-        status, answer = await post(assistant, request_body(), Authorization="Bearer public-key")
+    async with energy_simulator() as vapi:
+        status, answer = await post(vapi, request_body(), Authorization="Bearer public-key")
         assert (status, answer["error"]) == (401, "Unauthorized")
-        assert await post(assistant, request_body(), **{"User-Agent": ""}) == (403, "error code: 1010")
-        assert (await post(assistant, ["not", "an", "object"]))[0] == 400
+        assert await post(vapi, request_body(), **{"User-Agent": ""}) == (403, "error code: 1010")
+        assert (await post(vapi, ["not", "an", "object"]))[0] == 400
         headers = {"Authorization": "Bearer sandbox-key"}
         async with aiohttp.ClientSession(headers=headers) as http:
-            async with http.post(assistant.base_url + "/call", data=b"{") as response:
+            async with http.post(vapi.base_url + "/call", data=b"{") as response:
                 assert response.status == 400
-            async with http.get(assistant.base_url + "/call/unknown") as response:
+            async with http.get(vapi.base_url + "/call/unknown") as response:
                 assert response.status == 404
-        async with aiohttp.ClientSession() as http, http.get(assistant.base_url + "/call/x") as response:
+        async with aiohttp.ClientSession() as http, http.get(vapi.base_url + "/call/x") as response:
             assert response.status == 401
 
 
 async def test_rest_and_handshake_faults_apply() -> None:
-    async with energy_simulator(make_faults(rest_status=503, rest_failures=1)) as assistant:
-        assert (await post(assistant, request_body()))[0] == 503
-        assert (await post(assistant, request_body()))[0] == 201
-    async with energy_simulator(make_faults(rest_html=True)) as assistant:
-        status, answer = await post(assistant, request_body())
+    async with energy_simulator(make_faults(rest_status=503, rest_failures=1)) as vapi:
+        assert (await post(vapi, request_body()))[0] == 503
+        assert (await post(vapi, request_body()))[0] == 201
+    async with energy_simulator(make_faults(rest_html=True)) as vapi:
+        status, answer = await post(vapi, request_body())
         assert status == 200 and answer.startswith("<html>")
     async with energy_simulator(
         make_faults(rest_no_url=True, rest_huge=True, concurrency_blocked=True)
-    ) as assistant:
-        status, answer = await post(assistant, request_body())
+    ) as vapi:
+        status, answer = await post(vapi, request_body())
         assert status == 201 and "websocketCallUrl" not in answer["transport"]
         assert len(answer["padding"]) > 1 << 20
         assert answer["subscriptionLimits"] == {
@@ -296,24 +296,24 @@ async def test_rest_and_handshake_faults_apply() -> None:
             "concurrencyLimit": 1000,
             "remainingConcurrentCalls": 0,
         }
-    async with energy_simulator(make_faults(ws_refuse=True)) as assistant:
+    async with energy_simulator(make_faults(ws_refuse=True)) as vapi:
         with pytest.raises(InvalidStatus, match="403"):
-            async with call_on(assistant):
+            async with call_on(vapi):
                 pass
 
 
 async def test_a_call_without_a_connection_ends() -> None:
-    async with energy_simulator(make_faults(connect_timeout_seconds=0.05)) as assistant:
-        _, created = await post(assistant, request_body())
-        call = await assistant.call_for("CA1")
-        await assistant.until(lambda: call.ended_at)
+    async with energy_simulator(make_faults(connect_timeout_seconds=0.05)) as vapi:
+        _, created = await post(vapi, request_body())
+        call = await vapi.call_for("CA1")
+        await vapi.until(lambda: call.ended_at)
         assert "never-connected" in call.ended_reason
         with pytest.raises(InvalidStatus, match="404"):
             await connect(created["transport"]["websocketCallUrl"], proxy=None)
 
 
 async def test_a_call_accepts_one_connection() -> None:
-    async with energy_simulator() as assistant, call_on(assistant) as (client, _):
+    async with energy_simulator() as vapi, call_on(vapi) as (client, _):
         with pytest.raises(InvalidStatus, match="404"):
             await connect(client.created["transport"]["websocketCallUrl"], proxy=None)
 
@@ -323,7 +323,7 @@ async def test_a_call_accepts_one_connection() -> None:
 
 async def test_it_answers_after_the_random_delay_and_records_every_byte() -> None:
     script = [CLIPS["book_table"].text]
-    async with energy_simulator(seed=4, script=script) as assistant, call_on(assistant) as (client, call):
+    async with energy_simulator(seed=4, script=script) as vapi, call_on(vapi) as (client, call):
         await client.say("correct")
         await client.event(type="transcript", role="assistant", transcriptType="final")
         reply = call.replies[0]
@@ -343,7 +343,7 @@ async def test_it_answers_after_the_random_delay_and_records_every_byte() -> Non
 
 async def test_events_are_sent_in_the_order_of_a_real_call() -> None:
     script = [CLIPS["book_table"].text]
-    async with energy_simulator(script=script) as assistant, call_on(assistant, MULAW) as (client, call):
+    async with energy_simulator(script=script) as vapi, call_on(vapi, MULAW) as (client, call):
         await client.say("correct", paced=True)
         await client.event(type="conversation-update")
         assert b"".join(chunk for _, chunk in client.audio) == sound.ulaw_encode(CLIPS["table_booked"].pcm_8k)
@@ -374,7 +374,7 @@ async def test_it_greets_and_sends_only_subscribed_events() -> None:
         "clientMessages": ["speech-update", 'transcript[transcriptType="final"]'],
     }
     greeter = energy_simulator(make_faults(greets=True, burst=True))
-    async with greeter as assistant, call_on(assistant, assistantOverrides=overrides) as (client, call):
+    async with greeter as vapi, call_on(vapi, assistantOverrides=overrides) as (client, call):
         await client.heard(CLIPS["greeting"].duration_ms / 1000)
         await client.say("correct")
         await client.event(type="transcript")
@@ -445,46 +445,49 @@ def test_a_click_is_not_speech_and_a_long_utterance_is_split() -> None:
     detector = SpeechDetector(8_000)
     loud = np.full(240, 8_000, np.int16)
     assert detector.feed(np.concatenate([loud, np.zeros(8_000, np.int16)]), 1.0) == []
-    heard = detector.feed(np.full(8_000 * 31, 8_000, np.int16), 2.0)
-    assert [type(item) for item in heard[:2]] == [SpeechStarted, SpeechEnded]
+    events = detector.feed(np.full(8_000 * 31, 8_000, np.int16), 2.0)
+    assert [type(event) for event in events[:2]] == [SpeechStarted, SpeechEnded]
 
 
 # Barge-in
 
 
 @pytest.mark.parametrize("audio_format", [PCM, MULAW], ids=["pcm", "mulaw"])
-async def test_it_falls_silent_when_the_caller_speaks_and_answers_that(audio_format: AudioFormat) -> None:
+async def test_it_stops_on_barge_in_and_answers_the_new_utterance(audio_format: AudioFormat) -> None:
     script = ["yes that is correct", "stop i want to talk to a person"]
     async with (
-        energy_simulator(script=script) as assistant,
-        call_on(assistant, audio_format) as (client, call),
+        energy_simulator(script=script) as vapi,
+        call_on(vapi, audio_format) as (client, call),
     ):
         await client.say("correct")
-        await assistant.until(lambda: call.replies and call.replies[0].first_audible_sent_at)
-        story = call.replies[0]
-        began_at = time.monotonic()
+        await vapi.until(lambda: call.replies and call.replies[0].first_audible_sent_at)
+        reply = call.replies[0]
+        started_at = time.monotonic()
         await client.barge_in()
-        await assistant.until(lambda: len(call.answers) == 2 and call.answers[1].first_audible_sent_at)
-        assert story.cut_at == call.interrupted_at[0]
-        assert 0.2 <= known(story.cut_at) - began_at < 0.5
-        assert known(story.last_sent_at) <= story.cut_at
+        await vapi.until(lambda: len(call.answers) == 2 and call.answers[1].first_audible_sent_at)
+        assert reply.cut_at == call.interrupted_at[0]
+        assert 0.2 <= known(reply.cut_at) - started_at < 0.5
+        assert known(reply.last_sent_at) <= reply.cut_at
         assert len(call.interrupted_at) == 1 and call.answers[1].clip == "transfer"
         names = client.names()
-        cut = names.index("user-interrupted")
-        assert names[cut + 1 : cut + 3] == ["speech-update user started", "speech-update assistant stopped"]
-        interrupted = client.events[cut]
-        spoken = next(event for event in client.events if event.get("output") == CLIPS["long_story"].text)
-        assert interrupted["turnId"] == spoken["turnId"]
-        cut_short = next(words for _, who, words in call.transcripts if who == "assistant")
-        assert CLIPS["long_story"].text.startswith(cut_short)
-        assert 0 < len(cut_short) < len(CLIPS["long_story"].text) / 2
+        index = names.index("user-interrupted")
+        assert names[index + 1 : index + 3] == [
+            "speech-update user started",
+            "speech-update assistant stopped",
+        ]
+        interrupted = client.events[index]
+        output = next(event for event in client.events if event.get("output") == CLIPS["long_story"].text)
+        assert interrupted["turnId"] == output["turnId"]
+        spoken_words = next(words for _, who, words in call.transcripts if who == "assistant")
+        assert CLIPS["long_story"].text.startswith(spoken_words)
+        assert 0 < len(spoken_words) < len(CLIPS["long_story"].text) / 2
 
 
-async def test_it_can_keep_the_interruption_to_itself() -> None:
+async def test_user_interrupted_can_be_suppressed() -> None:
     script = [CLIPS["correct"].text]
     async with (
-        energy_simulator(make_faults(no_interrupted=True), script=script) as assistant,
-        call_on(assistant) as (client, call),
+        energy_simulator(make_faults(no_interrupted=True), script=script) as vapi,
+        call_on(vapi) as (client, call),
     ):
         await client.say("correct")
         await client.heard(0.05)
@@ -494,46 +497,46 @@ async def test_it_can_keep_the_interruption_to_itself() -> None:
         assert "user-interrupted" not in client.names()
 
 
-async def test_its_greeting_can_be_uninterruptible() -> None:
+async def test_the_greeting_can_be_uninterruptible() -> None:
     faults = make_faults(greets=True, greeting_interruptible=False)
-    async with energy_simulator(faults) as assistant, call_on(assistant) as (client, call):
+    async with energy_simulator(faults) as vapi, call_on(vapi) as (client, call):
         await client.heard(0.05)
         await client.barge_in()
-        await assistant.until(lambda: call.utterances)
+        await vapi.until(lambda: call.utterances)
         assert call.replies[0].cut_at is None and not call.interrupted_at
-        heard = len(client.audio)
+        before = len(client.audio)
         await client.heard(1.0)
-        assert len(client.audio) > heard
+        assert len(client.audio) > before
 
 
 # Commands
 
 
-async def test_it_is_told_digits_and_answers_only_when_asked_to() -> None:
-    async with energy_simulator() as assistant, call_on(assistant) as (client, call):
-        told = {"role": "system", "content": "The caller pressed 42#"}
-        await client.send(type="add-message", message=told, triggerResponseEnabled=False)
-        await client.send(type="add-message", message={**told, "content": "caller pressed 7"})
-        await assistant.until(lambda: call.replies and call.replies[0].first_audible_sent_at)
+async def test_it_records_digits_and_answers_only_if_a_response_is_triggered() -> None:
+    async with energy_simulator() as vapi, call_on(vapi) as (client, call):
+        message = {"role": "system", "content": "The caller pressed 42#"}
+        await client.send(type="add-message", message=message, triggerResponseEnabled=False)
+        await client.send(type="add-message", message={**message, "content": "caller pressed 7"})
+        await vapi.until(lambda: call.replies and call.replies[0].first_audible_sent_at)
         assert call.digits_received == ["42#", "7"]
         assert len(call.replies) == 1 and call.replies[0].delay_ms is None
 
 
-async def test_it_says_what_it_is_told_and_can_be_muted() -> None:
-    async with energy_simulator() as assistant, call_on(assistant) as (client, call):
+async def test_say_and_mute_control_the_assistant() -> None:
+    async with energy_simulator() as vapi, call_on(vapi) as (client, call):
         control = client.created["monitor"]["controlUrl"]
         assert await send_json(control, {"type": "say", "content": CLIPS["sorry"].text}) == 200
-        await assistant.until(lambda: call.replies and call.replies[0].first_audible_sent_at)
+        await vapi.until(lambda: call.replies and call.replies[0].first_audible_sent_at)
         assert await send_json(control, {"type": "control", "control": "mute-assistant"}) == 200
-        await assistant.until(lambda: call.replies[0].done_at)
+        await vapi.until(lambda: call.replies[0].done_at)
         assert call.replies[0].clip == "sorry" and call.replies[0].cut_at is not None
         assert await send_json(control, {"type": "control", "control": "unmute-assistant"}) == 200
         assert await send_json(control, {"type": "control", "control": "say-first-message"}) == 200
-        await assistant.until(lambda: len(call.replies) == 2)
+        await vapi.until(lambda: len(call.replies) == 2)
         await client.send(
             type="say", content="Goodbye then", endCallAfterSpoken=True, interruptAssistantEnabled=True
         )
-        await assistant.until(lambda: len(call.replies) == 3)
+        await vapi.until(lambda: len(call.replies) == 3)
         assert await send_json(control, {"type": "dance"}) == 400
         assert await send_json(control.split("?")[0], {"type": "end-call"}) == 404
         assert await send_json(control, ["end-call"]) == 400
@@ -541,7 +544,7 @@ async def test_it_says_what_it_is_told_and_can_be_muted() -> None:
         await client.say("correct")
         await client.send(type="cancel-everything")
         await client.ws.send("not json")
-        await assistant.until(lambda: "not json" in [text for _, text in call.messages_received])
+        await vapi.until(lambda: "not json" in [text for _, text in call.messages_received])
         assert not call.utterances
 
 
@@ -549,13 +552,13 @@ async def test_it_says_what_it_is_told_and_can_be_muted() -> None:
 
 
 async def test_end_call_ends_the_call_and_closes_the_socket_with_1000() -> None:
-    async with energy_simulator() as assistant, call_on(assistant) as (client, call):
+    async with energy_simulator() as vapi, call_on(vapi) as (client, call):
         await client.ws.ping()
         await client.send(type="end-call")
         ended = await client.event(type="status-update", status="ended")
         assert ended["endedReason"] == call.ended_reason == "customer-ended-call"
         assert await client.closed() == 1000
-        await assistant.until(lambda: call.closed_at)
+        await vapi.until(lambda: call.closed_at)
         assert not call.is_active and not call.is_orphaned
         times = [known(at) for at in (call.opened_at, call.end_call_at, call.ended_at, call.closed_at)]
         assert times == sorted(times)
@@ -564,11 +567,11 @@ async def test_end_call_ends_the_call_and_closes_the_socket_with_1000() -> None:
 
 
 async def test_a_closed_socket_leaves_an_orphaned_call_until_the_control_url_ends_it() -> None:
-    async with energy_simulator() as assistant:
-        async with call_on(assistant) as (client, call):
+    async with energy_simulator() as vapi:
+        async with call_on(vapi) as (client, call):
             pass
-        await assistant.until(lambda: call.closed_at)
-        assert call.is_orphaned and assistant.active_calls() == [call]
+        await vapi.until(lambda: call.closed_at)
+        assert call.is_orphaned and vapi.active_calls() == [call]
         control = client.created["monitor"]["controlUrl"]
         assert await send_json(control, {"type": "say", "content": "anybody there?"}) == 200
         assert await send_json(control, {"type": "end-call"}) == 200
@@ -578,8 +581,8 @@ async def test_a_closed_socket_leaves_an_orphaned_call_until_the_control_url_end
 
 async def test_the_assistant_says_goodbye_and_ends_the_call() -> None:
     async with (
-        energy_simulator(script=["thank you goodbye"]) as assistant,
-        call_on(assistant) as (client, call),
+        energy_simulator(script=["thank you goodbye"]) as vapi,
+        call_on(vapi) as (client, call),
     ):
         await client.say("goodbye")
         ended = await client.event(type="status-update", status="ended")
@@ -602,21 +605,21 @@ async def test_the_assistant_says_goodbye_and_ends_the_call() -> None:
 async def test_the_faults_at_the_end_of_a_call_apply(
     changes: dict[str, Any], code: int, is_active: bool
 ) -> None:
-    async with energy_simulator(make_faults(**changes)) as assistant, call_on(assistant) as (client, call):
+    async with energy_simulator(make_faults(**changes)) as vapi, call_on(vapi) as (client, call):
         assert await client.closed() == code
-        await assistant.until(lambda: call.closed_at)
+        await vapi.until(lambda: call.closed_at)
         assert call.close_code == code and call.is_active == is_active
 
 
 async def test_a_stalled_assistant_still_answers_pings() -> None:
     async with (
-        energy_simulator(make_faults(stall_after_turns=0)) as assistant,
-        call_on(assistant) as (client, call),
+        energy_simulator(make_faults(stall_after_turns=0)) as vapi,
+        call_on(vapi) as (client, call),
     ):
         await client.event(type="assistant.started")
         before = len(client.events)
         await client.say("correct")
-        await assistant.until(lambda: call.utterances)
+        await vapi.until(lambda: call.utterances)
         async with asyncio.timeout(2):
             await (await client.ws.ping())
         assert not call.replies and len(client.events) == before
@@ -624,8 +627,8 @@ async def test_a_stalled_assistant_still_answers_pings() -> None:
 
 async def test_junk_events_are_invalid() -> None:
     async with (
-        energy_simulator(make_faults(junk_events=True)) as assistant,
-        call_on(assistant) as (client, call),
+        energy_simulator(make_faults(junk_events=True)) as vapi,
+        call_on(vapi) as (client, call),
     ):
         await client.say("correct")
         final = await client.event(type="transcript", transcriptType="final")
@@ -659,15 +662,15 @@ async def test_it_reports_the_call_to_the_server_url_and_over_rest() -> None:
         "serverMessages": ["status-update", "end-of-call-report"],
     }
     try:
-        async with energy_simulator(make_faults(burst=True), script=[CLIPS["book_table"].text]) as assistant:
-            async with call_on(assistant, assistantOverrides=overrides) as (client, call):
+        async with energy_simulator(make_faults(burst=True), script=[CLIPS["book_table"].text]) as vapi:
+            async with call_on(vapi, assistantOverrides=overrides) as (client, call):
                 await client.say("correct")
                 await client.heard(CLIPS["table_booked"].duration_ms / 1000)
                 await client.send(type="end-call")
                 await client.closed()
-            await assistant.until(lambda: len(call.webhooks_posted) == 3)
+            await vapi.until(lambda: len(call.webhooks_posted) == 3)
             headers = {"Authorization": "Bearer sandbox-key"}
-            url = f"{assistant.base_url}/call/{call.id}"
+            url = f"{vapi.base_url}/call/{call.id}"
             async with aiohttp.ClientSession(headers=headers) as http, http.get(url) as response:
                 ended_call = await response.json()
     finally:
@@ -696,14 +699,14 @@ async def test_a_report_that_cannot_be_delivered_is_ignored() -> None:
     server = {"url": "http://127.0.0.1:9/vapi/events", "secret": "s3cret"}
     overrides = {"metadata": {"callSid": "CA1"}, "server": server}
     async with (
-        energy_simulator() as assistant,
-        call_on(assistant, assistantOverrides=overrides) as (client, call),
+        energy_simulator() as vapi,
+        call_on(vapi, assistantOverrides=overrides) as (client, call),
     ):
         await client.send(type="end-call")
-        await assistant.until(lambda: len(call.webhooks_posted) == 3)
+        await vapi.until(lambda: len(call.webhooks_posted) == 3)
         assert {status for _, _, status in call.webhooks_posted} == {0}
-    async with energy_simulator(make_faults(no_reports=True)) as assistant:
-        async with call_on(assistant, assistantOverrides=overrides) as (client, call):
+    async with energy_simulator(make_faults(no_reports=True)) as vapi:
+        async with call_on(vapi, assistantOverrides=overrides) as (client, call):
             await client.send(type="end-call")
             assert await client.closed() == 1000
         assert not call.webhooks_posted
@@ -713,8 +716,8 @@ async def test_a_report_that_cannot_be_delivered_is_ignored() -> None:
 
 
 async def test_the_tutorials_dialect_uses_base64_audio_and_cancel() -> None:
-    async with energy_simulator(script=["yes that is correct"]) as assistant:
-        async with tutorial_call_on(assistant) as (client, call):
+    async with energy_simulator(script=["yes that is correct"]) as vapi:
+        async with tutorial_call_on(vapi) as (client, call):
             await client.say("correct")
             await client.heard(0.5)
             await client.send(
@@ -734,29 +737,27 @@ async def test_the_tutorials_dialect_uses_base64_audio_and_cancel() -> None:
 
 
 async def test_the_tutorials_server_sends_only_audio_and_ends_with_its_socket() -> None:
-    async with energy_simulator(
-        make_faults(socket_events=False), script=["yes that is correct"]
-    ) as assistant:
-        async with tutorial_call_on(assistant) as (client, call):
+    async with energy_simulator(make_faults(socket_events=False), script=["yes that is correct"]) as vapi:
+        async with tutorial_call_on(vapi) as (client, call):
             await client.say("correct")
-            await assistant.until(lambda: call.utterances)
+            await vapi.until(lambda: call.utterances)
             # It does not detect a barge-in by itself: the client has to send `cancel`.
-            await assistant.until(lambda: call.replies and call.replies[0].first_audible_sent_at)
+            await vapi.until(lambda: call.replies and call.replies[0].first_audible_sent_at)
             await client.barge_in()
             assert not client.events and not call.transcripts and call.replies[0].cut_at is None
-        await assistant.until(lambda: call.ended_at)
+        await vapi.until(lambda: call.ended_at)
         assert not call.is_active
 
 
 async def test_a_socket_without_an_assistant_request_is_closed() -> None:
-    async with energy_simulator() as assistant:
+    async with energy_simulator() as vapi:
         for first_message in ("{", "[]", '{"type":"audio","data":""}'):
-            async with connect(assistant.socket_url, proxy=None) as ws:
+            async with connect(vapi.socket_url, proxy=None) as ws:
                 await ws.send(first_message)
                 with pytest.raises(ConnectionClosed):
                     await ws.recv()
                 assert ws.close_code == 1008
-        assert not assistant.calls
+        assert not vapi.calls
 
 
 # The command
@@ -805,9 +806,9 @@ def test_records_are_bounded_and_dropped_items_are_counted() -> None:
 
 
 async def test_waiting_for_a_call_times_out() -> None:
-    async with energy_simulator() as assistant:
+    async with energy_simulator() as vapi:
         with pytest.raises(TimeoutError):
-            await assistant.call_for("CA404", timeout=0.01)
+            await vapi.call_for("CA404", timeout=0.01)
 
 
 @pytest.mark.speech
@@ -843,10 +844,10 @@ async def test_a_recognizer_process_that_died_is_restarted() -> None:
 @pytest.mark.speech
 async def test_a_spoken_question_gets_the_matching_answer() -> None:
     async with (
-        VapiSimulator(listen="speech", faults=QUICK) as assistant,
-        call_on(assistant) as (client, call),
+        VapiSimulator(listen="speech", faults=QUICK) as vapi,
+        call_on(vapi) as (client, call),
     ):
         await client.say("opening_hours")
-        await assistant.until(lambda: call.answers and call.answers[0].first_audible_sent_at)
+        await vapi.until(lambda: call.answers and call.answers[0].first_audible_sent_at)
         assert call.answers[0].clip == "open_hours"
         assert [words for _, _, words in call.transcripts] == ["what are your opening hours"]

@@ -23,7 +23,7 @@ from sandbox.twilio.call_registry import (
     status_update_from_json,
 )
 from sandbox.twilio.outbound_call import STATUS_CALLBACK_EVENTS, parse_call_request
-from sandbox.twilio.rest.account import SimulatedAccount
+from sandbox.twilio.rest.account_state import AccountState
 from sandbox.twilio.rest.middleware import (
     Form,
     RestError,
@@ -54,12 +54,12 @@ NUMBER_METHODS = {
 
 
 class RestHandlers:
-    def __init__(self, account: SimulatedAccount) -> None:
-        self._account = account
+    def __init__(self, state: AccountState) -> None:
+        self._state = state
 
     def application(self) -> web.Application:
         application = web.Application(client_max_size=MAX_FORM_BYTES)
-        router, wrap = application.router, RestMiddleware(self._account).wrap
+        router, wrap = application.router, RestMiddleware(self._state).wrap
         base = f"/{VERSION}/Accounts/{{account}}"
         router.add_get(f"{base}.json", wrap(self._get_account))
         router.add_get(f"{base}/IncomingPhoneNumbers.json", wrap(self._list_numbers))
@@ -79,11 +79,11 @@ class RestHandlers:
     # Account and numbers
 
     async def _get_account(self, request: web.Request, form: Form) -> web.Response:
-        return web.json_response(self._account.account.to_json())
+        return web.json_response(self._state.account.to_json())
 
     async def _list_numbers(self, request: web.Request, form: Form) -> web.Response:
         digits = request.query.get("PhoneNumber", "").strip().lstrip("+")
-        numbers = [number for number in self._account.numbers.values() if digits in number.phone_number]
+        numbers = [number for number in self._state.numbers.values() if digits in number.phone_number]
         return list_response(request, "incoming_phone_numbers", [number.to_json() for number in numbers])
 
     async def _get_number(self, request: web.Request, form: Form) -> web.Response:
@@ -113,7 +113,7 @@ class RestHandlers:
 
     def _number_of(self, request: web.Request) -> IncomingPhoneNumber:
         sid = request.match_info["sid"]
-        for number in self._account.numbers.values():
+        for number in self._state.numbers.values():
             if number.sid == sid:
                 return number
         raise not_found(request)
@@ -122,7 +122,7 @@ class RestHandlers:
 
     async def _list_calls(self, request: web.Request, form: Form) -> web.Response:
         filters = _filters(request.query)
-        newest_first = reversed(self._account.calls.values())
+        newest_first = reversed(self._state.calls.values())
         calls = [call.to_json() for call in newest_first if all(matches(call) for matches in filters)]
         return list_response(request, "calls", calls)
 
@@ -139,10 +139,10 @@ class RestHandlers:
             raise RestError(400, 21211, f"The 'To' number {to[:40]} is not a valid phone number")
         if not E164.fullmatch(from_number):
             raise RestError(400, 21212, f"The 'From' number {from_number[:40]} is not a valid phone number")
-        if from_number not in self._account.numbers:
+        if from_number not in self._state.numbers:
             message = f"The source phone number provided, {from_number}, is not yet verified"
             raise RestError(400, 21210, message)
-        account = self._account.account
+        account = self._state.account
         if account.type == "Trial" and to not in account.verified:
             message = f"The number {to} is unverified. Trial accounts may only call verified numbers."
             raise RestError(400, 21219, message)
@@ -158,7 +158,7 @@ class RestHandlers:
         if form.get("MachineDetection", "") not in ("", "Enable", "DetectMessageEnd", "none"):
             raise RestError(400, 21218, "MachineDetection is not valid")
         try:
-            call = self._account.place_call(from_number, to, parse_call_request(form, events))
+            call = self._state.place_call(from_number, to, parse_call_request(form, events))
         except ValueError:
             raise RestError(400, 21218, "Timeout and TimeLimit must be numbers") from None
         return web.json_response(call.to_json(), status=201)
@@ -180,17 +180,17 @@ class RestHandlers:
         if status == "completed" or (status == "canceled" and call.status in ("queued", "ringing")):
             # An outbound call that was not answered yet becomes `canceled`.
             unanswered = call.direction != "inbound" and call.status != "in-progress"
-            self._account.send_command(call, EndCall("canceled" if unanswered else "completed"))
+            self._state.send_command(call, EndCall("canceled" if unanswered else "completed"))
         elif (text or url) and call.direction != "inbound" and call.status != "in-progress":
             raise RestError(400, 21220, "Call is not in-progress. Cannot redirect.")
         elif text:
-            self._account.send_command(call, RunTwiml(text))
+            self._state.send_command(call, RunTwiml(text))
         elif url:
-            self._account.send_command(call, FetchTwiml(url, method))
+            self._state.send_command(call, FetchTwiml(url, method))
         return web.json_response(call.to_json())
 
     def _call_of(self, request: web.Request) -> Call:
-        call = self._account.calls.get(request.match_info["sid"])
+        call = self._state.calls.get(request.match_info["sid"])
         if call is None:
             raise not_found(request)
         return call
@@ -199,7 +199,7 @@ class RestHandlers:
 
     async def _register_call(self, request: web.Request) -> web.StreamResponse:
         """A websocket for one call: its details, then status updates; commands in the other direction."""
-        account = self._account.account
+        account = self._state.account
         if not has_valid_credentials(request, account.sid, account.token):
             return error_response(401, 20003, "Authenticate")
         ws = web.WebSocketResponse(compress=False, heartbeat=10.0, timeout=2.0, max_msg_size=MAX_UPDATE_BYTES)
@@ -213,9 +213,9 @@ class RestHandlers:
             return ws
 
         def on_command(command: Command) -> None:
-            self._account.spawn(_send(ws, command_to_json(command)))
+            self._state.spawn(_send(ws, command_to_json(command)))
 
-        connection = await self._account.connect(details, on_command)
+        connection = await self._state.connect(details, on_command)
         await ws.send_json({"known": True})
         try:
             async for message in ws:

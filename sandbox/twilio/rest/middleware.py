@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from sandbox.twilio.rest.account import SimulatedAccount
+from sandbox.twilio.rest.account_state import AccountState
 from sandbox.twilio.rest.resources import ReceivedRequest
 
 MAX_PAGE_SIZE = 1000
@@ -40,8 +40,8 @@ class RestError(Exception):
 
 
 class RestMiddleware:
-    def __init__(self, account: SimulatedAccount) -> None:
-        self._account = account
+    def __init__(self, state: AccountState) -> None:
+        self._state = state
         self._fault_count = 0  # requests to which the faults applied
 
     def wrap(self, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -49,14 +49,14 @@ class RestMiddleware:
             form = {str(name): str(value) for name, value in (await request.post()).items()}
             response = await self._respond(request, form, handler)
             received = ReceivedRequest(request.method, request.path, form, response.status)
-            self._account.received_requests.append(received)
-            self._account.emit(request.path, f"< {request.method} {response.status}")
+            self._state.received_requests.append(received)
+            self._state.emit(request.path, f"< {request.method} {response.status}")
             return response
 
         return handle
 
     async def _respond(self, request: web.Request, form: Form, handler: Handler) -> web.StreamResponse:
-        faults = self._account.faults
+        faults = self._state.faults
         is_faulty = faults.rest_path_contains in request.path
         if is_faulty and faults.rest_failures is not None:
             self._fault_count += 1
@@ -64,7 +64,7 @@ class RestMiddleware:
         if is_faulty:
             await asyncio.sleep(faults.rest_delay_seconds)
             if faults.rest_hang:
-                await self._account.stopping.wait()
+                await self._state.stopping.wait()
             if faults.rest_status:
                 code, message = MESSAGES.get(faults.rest_status, (20001, "simulated fault"))
                 return error_response(faults.rest_status, code, message)
@@ -78,7 +78,7 @@ class RestMiddleware:
         return await _truncate(request, response) if is_faulty and faults.rest_truncate else response
 
     def _authenticate(self, request: web.Request) -> None:
-        account = self._account.account
+        account = self._state.account
         if not has_valid_credentials(request, account.sid, account.token):
             raise RestError(401, 20003, "Authenticate")
         if request.match_info.get("account", account.sid) != account.sid:

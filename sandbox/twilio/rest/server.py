@@ -15,7 +15,7 @@ from typing import Self
 from aiohttp import web
 
 from sandbox.faults import TwilioRestFaults
-from sandbox.twilio.rest.account import OnEvent, SimulatedAccount
+from sandbox.twilio.rest.account_state import AccountState, OnEvent
 from sandbox.twilio.rest.handlers import RestHandlers
 from sandbox.twilio.webhook_client import UrlResolver
 
@@ -24,7 +24,7 @@ AUTH_TOKEN = "sandbox-token"
 NUMBER = "+15559870000"
 
 
-class TwilioRestSimulator(SimulatedAccount):
+class TwilioRestSimulator(AccountState):
     def __init__(
         self,
         *,

@@ -1,4 +1,4 @@
-"""The simulated account: its numbers, its calls, and what happens to them.
+"""State of the simulated account: its numbers, its calls, and the changes to them.
 
 Calls are added in three ways: they are placed here (`POST Calls.json`), they run in a process that has
 registered them (`CallRegistry`), or a test adds them. A REST command for a call is passed to the process
@@ -26,7 +26,7 @@ MAX_REQUESTS = 1_000
 OnEvent = Callable[[str, str], None]  # CallSid or path, and what happened
 
 
-class SimulatedAccount(Observable):
+class AccountState(Observable):
     def __init__(
         self,
         *,
@@ -53,6 +53,7 @@ class SimulatedAccount(Observable):
         self._timers: set[asyncio.TimerHandle] = set()
 
     def call(self, sid: str) -> Call:
+        """Raises `KeyError` for an unknown CallSid."""
         return self.calls[sid]
 
     def active_calls(self) -> list[Call]:
@@ -149,13 +150,13 @@ class SimulatedAccount(Observable):
 class LocalConnection:
     """The `Connection` of one call to the account."""
 
-    def __init__(self, account: SimulatedAccount, call: Call) -> None:
-        self._account = account
+    def __init__(self, state: AccountState, call: Call) -> None:
+        self._state = state
         self._call = call
 
     def report(self, update: StatusUpdate) -> None:
-        self._account.update_status(self._call, update)
+        self._state.update_status(self._call, update)
 
     async def close(self) -> None:
         """A call that never reported its end is completed."""
-        self._account.update_status(self._call, StatusUpdate("completed"))
+        self._state.update_status(self._call, StatusUpdate("completed"))
