@@ -6,14 +6,18 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from pytest_django import DjangoDbBlocker
 
 from calls.demo.runner import Audience, Stage, Wishes, stage
 from calls.demo.server import free_port
 from calls.management.commands.simulate_call import failures
-from calls.tests.demo.demo_runs import Ran, manage_async
+from calls.tests.commands import Printed, Shell
+from calls.tests.demo.demo_runs import Ran, environment, manage_async
 from sandbox.speech import audio
 from sandbox.twilio.carrier import CallRecord
 from sandbox.twilio.record import HeardSegment
+
+pytestmark = [pytest.mark.slow, pytest.mark.once]
 
 QUIET = Audience(lambda kind, data: None, lambda call, what: None, lambda line: None)
 
@@ -32,13 +36,25 @@ async def running(tmp_path: Path) -> AsyncIterator[Stage]:
         yield on
 
 
-async def simulate(on: Stage, *arguments: str, **variables: str) -> Ran:
-    known = {
+def known(on: Stage) -> dict[str, str]:
+    return {
         "PUBLIC_URL": on.server.url,
         "TWILIO_ACCOUNT_SID": on.account_sid,
         "TWILIO_AUTH_TOKEN": on.auth_token,
     }
-    return await manage_async("simulate_call", *arguments, **{**known, **variables})
+
+
+async def simulate(on: Stage, *arguments: str) -> Ran:
+    return await manage_async("simulate_call", *arguments, **known(on))
+
+
+@pytest.fixture
+def shell(django_db_blocker: DjangoDbBlocker) -> Shell:
+    return Shell(django_db_blocker)
+
+
+async def simulate_here(shell: Shell, *arguments: str, **variables: str) -> Printed:
+    return await shell.run(environment(variables), "simulate_call", *arguments)
 
 
 @pytest.fixture
@@ -71,25 +87,28 @@ async def test_it_plays_a_wav_file_listens_and_keeps_what_it_heard(
 
 
 @pytest.mark.timeout(200)
-async def test_it_fails_when_the_server_refuses_the_signature(running: Stage, question: Path) -> None:
-    ran = await simulate(running, "--wav", str(question), TWILIO_AUTH_TOKEN="another")
+async def test_it_fails_when_the_server_refuses_the_signature(
+    running: Stage, question: Path, shell: Shell
+) -> None:
+    variables = known(running) | {"TWILIO_AUTH_TOKEN": "another"}
+    ran = await simulate_here(shell, "--wav", str(question), **variables)
     assert ran.code == 1
-    assert "/twilio/voice answered 403" in ran.stderr and "never started" in ran.stderr
+    assert "/twilio/voice answered 403" in ran.err and "never started" in ran.err
     assert len(running.assistant.calls) == 0
 
 
-async def test_it_fails_when_no_server_is_there() -> None:
-    ran = await manage_async("simulate_call", "--url", f"http://127.0.0.1:{free_port()}")
-    assert ran.code == 1 and "no answer from /twilio/voice" in ran.stderr
+async def test_it_fails_when_no_server_is_there(shell: Shell) -> None:
+    ran = await simulate_here(shell, "--url", f"http://127.0.0.1:{free_port()}")
+    assert ran.code == 1 and "no answer from /twilio/voice" in ran.err
 
 
-async def test_it_says_what_is_wrong_with_a_file(tmp_path: Path) -> None:
-    missing = await manage_async("simulate_call", "--wav", str(tmp_path / "none.wav"))
-    assert missing.code == 1 and "none.wav" in missing.stderr
+async def test_it_says_what_is_wrong_with_a_file(shell: Shell, tmp_path: Path) -> None:
+    missing = await simulate_here(shell, "--wav", str(tmp_path / "none.wav"))
+    assert missing.code == 1 and "none.wav" in missing.err
     empty = tmp_path / "empty.wav"
     audio.write_wav(empty, audio.line_noise(1, 0), 8_000)
-    ran = await manage_async("simulate_call", "--wav", str(empty))
-    assert ran.code == 1 and "is empty" in ran.stderr
+    ran = await simulate_here(shell, "--wav", str(empty))
+    assert ran.code == 1 and "is empty" in ran.err
 
 
 def test_it_calls_a_conversation_a_success_and_nothing_else() -> None:
