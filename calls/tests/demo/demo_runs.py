@@ -7,9 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,25 +60,3 @@ async def manage_async(*arguments: str, **variables: str) -> Ran:
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
     return {**os.environ, **PLAIN, **variables}
-
-
-@contextmanager
-def two_at_a_time() -> Iterator[Runs]:
-    """Calls last as long as they last; two of them fit beside each other on two cores."""
-    pool = ThreadPoolExecutor(max_workers=2)
-    try:
-        yield Runs(pool)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-class Runs:
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
-        self._pool = pool
-        self._ahead: dict[str, Future[Ran]] = {}
-
-    def begin(self, name: str, *arguments: str, **variables: str) -> None:
-        self._ahead[name] = self._pool.submit(manage, *arguments, **variables)
-
-    def ended(self, name: str) -> Ran:
-        return self._ahead[name].result(timeout=10 * RUN_SECONDS)

@@ -23,6 +23,7 @@ from sandbox.vapi.recognizer import can_recognise
 from sandbox.vapi.server import Assistant
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.speech,
     pytest.mark.skipif(not can_recognise(), reason="needs the [speech] extra"),
 ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from calls.tests.demo.demo_runs import Runs, two_at_a_time
+from calls.tests.demo.demo_runs import manage
 from calls.tests.demo.sabotage import SABOTAGES
+
+pytestmark = [pytest.mark.slow, pytest.mark.once]
 
 NAMED_BY = {
     "drop": "frames_to_assistant",
@@ -26,28 +26,17 @@ ALONE = {"swap", "no_clear", "lost_transcript", "turns_by_vapi"}
 BY_THE_CLOCK = {"barge_in", "latency", "transit"}
 
 
-@pytest.fixture(scope="module")
-def runs(request: pytest.FixtureRequest) -> Iterator[Runs]:
-    chosen = [item for item in request.session.items if item.path == request.path]
-    with two_at_a_time() as runs:
-        for name in NAMED_BY:
-            if any(f"[{name}]" in item.name for item in chosen):
-                asgi = "calls.tests.demo.sabotaged_asgi:application"
-                # fmt: off
-                runs.begin(name, "demo", "--once", "--json", "--fast", "--listen", "energy", "--asgi", asgi,
-                           VOICEAI_SABOTAGE=name)
-                # fmt: on
-        yield runs
-
-
 def test_it_has_a_row_for_each_breakage() -> None:
     assert set(NAMED_BY) == set(SABOTAGES)
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", NAMED_BY)
-def test_it_names_what_is_broken(runs: Runs, name: str) -> None:
-    ran = runs.ended(name)
+def test_it_names_what_is_broken(name: str) -> None:
+    asgi = "calls.tests.demo.sabotaged_asgi:application"
+    ran = manage(
+        "demo", "--once", "--json", "--fast", "--listen", "energy", "--asgi", asgi, VOICEAI_SABOTAGE=name
+    )
     assert ran.code == 1, str(ran)
     assert NAMED_BY[name] in ran.failed, str(ran)
     if name in ALONE:

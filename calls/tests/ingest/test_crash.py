@@ -13,11 +13,15 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from calls.tests.live_server import Database, LiveServer, eventually, live_server, own_database
 from sandbox.faults import AssistantDials
 from sandbox.speech import audio
 from sandbox.twilio.carrier import CutIn, Say, Step
 from sandbox.vapi.server import Assistant
+
+pytestmark = pytest.mark.slow
 
 GRACE_SECONDS = 1.0  # between a word and the kill, for the word to reach the server and its journal
 BEFORE_THE_KILL = (1.2, 2.8)  # seconds after the call's first final

@@ -229,6 +229,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert len(done.stdout.splitlines()) == lines
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_had_acknowledged_is_there(tmp_path: Path) -> None:
     die(tmp_path / "2-dead.log", 500)
     (found,) = abandoned(tmp_path)

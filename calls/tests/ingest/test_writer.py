@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 from django.conf import settings
 from django.db import OperationalError, connection, connections
 from django.test import TestCase, TransactionTestCase
@@ -566,6 +567,7 @@ class ThreadTests(Folder, TransactionTestCase):
         thread.join(5)
         self.assertEqual(done, [None])
 
+    @pytest.mark.slow
     def test_what_a_killed_server_had_acknowledged_becomes_rows(self) -> None:
         """Entries from several threads, then SIGKILL; whatever was acknowledged before is a row after."""
         program = f"""

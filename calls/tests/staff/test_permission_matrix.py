@@ -17,6 +17,7 @@ from io import StringIO
 from typing import Any
 from unittest import mock
 
+import pytest
 from asgiref.sync import async_to_sync
 from channels.layers import InMemoryChannelLayer
 from channels.sessions import CookieMiddleware
@@ -147,6 +148,7 @@ class PermissionMatrixTests(TestCase):
         self.assertEqual(names - known, set(), "addresses without a row")
         self.assertEqual(known - names, set(), "rows without an address")
 
+    @pytest.mark.slow
     # The doctor asks whoever the settings name: here nobody, at once.
     @override_settings(
         TWILIO_BASE_URL="http://127.0.0.1:9", VAPI_BASE_URL="http://127.0.0.1:9", PUBLIC_URL=""
@@ -161,6 +163,7 @@ class PermissionMatrixTests(TestCase):
                 got = " ".join(str(self.ask(who, method, self.url_of(name))) for who in WHO)
                 self.assertEqual(got, expected, f"{method.upper()} {name}")
 
+    @pytest.mark.slow
     def test_the_rows(self) -> None:
         for model, may in MODELS.items():
             app, name = model.split("_", 1)
@@ -216,6 +219,7 @@ class SocketMatrixTests(TransactionTestCase):
     def setUp(self) -> None:
         self.enterContext(mock.patch.object(live, "get_channel_layer", return_value=InMemoryChannelLayer()))
 
+    @pytest.mark.slow
     def test_every_socket_is_in_the_table(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             own = {"DATABASE_URL": "", "REDIS_URL": "", "JOURNAL_DIR": folder, "DJANGO_DEBUG": "on"}

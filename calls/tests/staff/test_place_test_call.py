@@ -44,6 +44,8 @@ async def token_of(session: aiohttp.ClientSession, url: str) -> str:
         return found[1]
 
 
+@pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.timeout(200)
 async def test_the_call_appears_on_the_live_board_and_its_words_follow(running: Stage) -> None:
     url = running.server.url

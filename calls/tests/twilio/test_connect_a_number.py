@@ -7,6 +7,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from calls.tests.commands import manage
 from calls.tests.live_server import ACCOUNT_SID, AUTH_TOKEN, eventually, live_server, own_database
 from sandbox.faults import AssistantDials, CarrierApiDials
@@ -14,6 +16,8 @@ from sandbox.twilio.caller import HangUp, Listen, Say, StayOnTheLine
 from sandbox.twilio.carrier import CarrierDials
 from sandbox.twilio.rest_server import NUMBER, CarrierApi
 from sandbox.vapi.server import Assistant
+
+pytestmark = [pytest.mark.slow, pytest.mark.once]
 
 PERSON, CALLEE = "+15550107777", "+442079460018"
 SECONDS = 20.0

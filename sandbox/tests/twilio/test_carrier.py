@@ -271,6 +271,7 @@ def test_the_assistant_has_replies_of_its_own_among_them_a_long_one() -> None:
     assert all(np.max(np.abs(clip.pcm_8k.astype(int))) > 10_000 for clip in clips)
 
 
+@pytest.mark.slow
 @pytest.mark.speech
 def test_a_recogniser_understands_every_caller_clip_after_the_telephone_line() -> None:
     pytest.importorskip("pocketsphinx")

@@ -28,6 +28,8 @@ from sandbox.twilio.relay import RemoteExchange
 from sandbox.twilio.rest_server import CarrierApi
 from sandbox.vapi.server import Assistant
 
+pytestmark = [pytest.mark.slow, pytest.mark.once]
+
 PERSON = "+15550107777"
 SID = "CA" + "e" * 32
 ROW = "SELECT id, status, end_reason, simulated FROM calls_call WHERE call_sid = %s"
