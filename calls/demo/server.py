@@ -45,6 +45,8 @@ def free_port(wanted: int = 0) -> int:
 class Server:
     """`python -m daphne` with an environment that is ours but for what is given."""
 
+    ready_seconds = READY_SECONDS
+
     def __init__(
         self, port: int, environment: Mapping[str, str], *, asgi: str, on_line: Callable[[str], None]
     ) -> None:
@@ -115,7 +117,7 @@ class Server:
 
     async def _ready(self, process: asyncio.subprocess.Process) -> None:
         try:
-            async with asyncio.timeout(READY_SECONDS), aiohttp.ClientSession(trust_env=False) as http:
+            async with asyncio.timeout(self.ready_seconds), aiohttp.ClientSession(trust_env=False) as http:
                 while process.returncode is None:
                     with contextlib.suppress(aiohttp.ClientError):
                         async with http.get(f"{self.url}/readyz") as answer:
@@ -124,6 +126,6 @@ class Server:
                     await asyncio.sleep(LOOK_SECONDS)
             what = f"it ended with {process.returncode}"
         except TimeoutError:
-            what = f"it was not ready within {READY_SECONDS:.0f} s"
+            what = f"it was not ready within {self.ready_seconds:.0f} s"
         await self.stop()
         raise ServerFailed("\n".join([f"The server did not start: {what}.", *list(self.lines)[-15:]]))

@@ -17,7 +17,7 @@ from unittest import mock
 
 from asgiref.sync import SyncToAsync
 from django.conf import settings
-from django.core.management import load_command_class
+from django.core.management import get_commands, load_command_class
 from django.db import connections
 from django.test import override_settings
 from pytest_django import DjangoDbBlocker
@@ -77,7 +77,8 @@ class Shell:
         out, err, code = io.StringIO(), io.StringIO(), 0
         with self._set_up_as(environment), redirect_stdout(out), redirect_stderr(err):
             try:
-                load_command_class("calls", arguments[0]).run_from_argv(["manage.py", *arguments])
+                app = str(get_commands()[arguments[0]])
+                load_command_class(app, arguments[0]).run_from_argv(["manage.py", *arguments])
             except SystemExit as end:
                 code = int(end.code or 0)
         return Printed(code, out.getvalue(), err.getvalue())

@@ -13,6 +13,7 @@ from calls.demo.server import free_port
 from calls.management.commands.simulate_call import failures
 from calls.tests.commands import Printed, Shell
 from calls.tests.demo.demo_runs import Ran, environment, manage_async
+from calls.tests.live_server import own_database
 from sandbox.speech import audio
 from sandbox.twilio.carrier import CallRecord
 from sandbox.twilio.record import HeardSegment
@@ -25,15 +26,11 @@ QUIET = Audience(lambda kind, data: None, lambda call, what: None, lambda line: 
 @pytest.fixture
 async def running(tmp_path: Path) -> AsyncIterator[Stage]:
     """A real server with a stand-in for Vapi behind it, and a database of its own."""
-    variables = {
-        "DATABASE_URL": f"sqlite:///{tmp_path / 'calls.sqlite3'}",
-        "JOURNAL_DIR": str(tmp_path / "journal"),
-    }
-    migrated = await manage_async("migrate", "--verbosity", "0", **variables)
-    assert migrated.code == 0, migrated.stderr
-    wishes = Wishes(fast=True, listen="energy", environment=variables)
-    async with stage(wishes, free_port(), QUIET) as on:
-        yield on
+    with own_database(tmp_path / "rows") as database:
+        variables = {"DATABASE_URL": database.url, "JOURNAL_DIR": str(tmp_path / "journal")}
+        wishes = Wishes(fast=True, listen="energy", environment=variables)
+        async with stage(wishes, free_port(), QUIET) as on:
+            yield on
 
 
 def known(on: Stage) -> dict[str, str]:

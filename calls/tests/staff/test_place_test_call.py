@@ -10,11 +10,14 @@ from pathlib import Path
 import aiohttp
 import pytest
 from django.test import RequestFactory, SimpleTestCase, override_settings
+from pytest_django import DjangoDbBlocker
 
 from calls.demo.runner import Audience, Stage, Wishes, stage
 from calls.demo.server import free_port
 from calls.staff.place_test_call import _address, costs_money
-from calls.tests.demo.demo_runs import manage_async
+from calls.tests.commands import Shell
+from calls.tests.demo.demo_runs import environment
+from calls.tests.live_server import own_database
 
 QUIET = Audience(lambda kind, data: None, lambda call, what: None, lambda line: None)
 PASSWORD = "correct-horse-battery"
@@ -22,19 +25,17 @@ TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 
 
 @pytest.fixture
-async def running(tmp_path: Path) -> AsyncIterator[Stage]:
+async def running(tmp_path: Path, django_db_blocker: DjangoDbBlocker) -> AsyncIterator[Stage]:
     """A real server with a stand-in for Vapi behind it, and a member of staff who may do everything."""
-    variables = {
-        "DATABASE_URL": f"sqlite:///{tmp_path / 'calls.sqlite3'}",
-        "JOURNAL_DIR": str(tmp_path / "journal"),
-    }
-    for command in (("migrate", "--verbosity", "0"), ("createsuperuser", "--noinput", "--username", "ops")):
+    with own_database(tmp_path / "rows") as database:
+        variables = {"DATABASE_URL": database.url, "JOURNAL_DIR": str(tmp_path / "journal")}
         more = {"DJANGO_SUPERUSER_PASSWORD": PASSWORD, "DJANGO_SUPERUSER_EMAIL": "ops@example.com"}
-        ran = await manage_async(*command, **variables, **more)
-        assert ran.code == 0, ran.stderr
-    wishes = Wishes(fast=True, listen="energy", environment=variables)
-    async with stage(wishes, free_port(), QUIET) as on:
-        yield on
+        arguments = ("createsuperuser", "--noinput", "--username", "ops")
+        ran = await Shell(django_db_blocker).run(environment(variables | more), *arguments)
+        assert ran.code == 0, ran.err
+        wishes = Wishes(fast=True, listen="energy", environment=variables)
+        async with stage(wishes, free_port(), QUIET) as on:
+            yield on
 
 
 async def token_of(session: aiohttp.ClientSession, url: str) -> str:
