@@ -15,6 +15,8 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 STRICT = os.environ.get("VOICEAI_CI") == "1"
 # Each xdist worker has a database of Redis of its own: clearing the cache empties the whole database.
@@ -24,6 +26,11 @@ REDIS_APART = 2  # as many as there are variables
 # Tests start many processes; each would compile the product anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+
+# How long an example takes tells how busy the machine is, and nothing about what is tested.
+hypothesis_settings.register_profile("any-speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("any-speed")
 
 
 def _worker() -> int | None:

@@ -157,6 +157,7 @@ class CostTests(BilledTests):
         self.assertEqual(Call.objects.filter(bills.TO_COME).count(), fixtures.STILL_AWAITED)
 
 
+@pytest.mark.slow
 class PageTests(BilledTests):
     def setUp(self) -> None:
         super().setUp()

@@ -420,6 +420,7 @@ def locked() -> Iterator[None]:
         other.rollback() if other.vendor != "sqlite" else cursor.execute("ROLLBACK")
 
 
+@pytest.mark.slow
 class ThreadTests(Folder, TransactionTestCase):
     """The thread itself, on real connections."""
 
@@ -567,7 +568,6 @@ class ThreadTests(Folder, TransactionTestCase):
         thread.join(5)
         self.assertEqual(done, [None])
 
-    @pytest.mark.slow
     def test_what_a_killed_server_had_acknowledged_becomes_rows(self) -> None:
         """Entries from several threads, then SIGKILL; whatever was acknowledged before is a row after."""
         program = f"""

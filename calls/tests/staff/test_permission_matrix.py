@@ -103,6 +103,7 @@ def every_name(resolver: URLResolver, prefix: str = "") -> Iterator[str]:
 UNNAMED = {"admin:<<path:object_id>/>", "admin:<(?P<url>.*)$>"}
 
 
+@pytest.mark.slow
 class PermissionMatrixTests(TestCase):
     call: Call
     users: dict[str, User | None]
@@ -148,7 +149,6 @@ class PermissionMatrixTests(TestCase):
         self.assertEqual(names - known, set(), "addresses without a row")
         self.assertEqual(known - names, set(), "rows without an address")
 
-    @pytest.mark.slow
     # The doctor asks whoever the settings name: here nobody, at once.
     @override_settings(
         TWILIO_BASE_URL="http://127.0.0.1:9", VAPI_BASE_URL="http://127.0.0.1:9", PUBLIC_URL=""
@@ -163,7 +163,6 @@ class PermissionMatrixTests(TestCase):
                 got = " ".join(str(self.ask(who, method, self.url_of(name))) for who in WHO)
                 self.assertEqual(got, expected, f"{method.upper()} {name}")
 
-    @pytest.mark.slow
     def test_the_rows(self) -> None:
         for model, may in MODELS.items():
             app, name = model.split("_", 1)
@@ -213,13 +212,13 @@ LIST_SOCKETS = (
 )
 
 
+@pytest.mark.slow
 class SocketMatrixTests(TransactionTestCase):
     """The sockets of the same table."""
 
     def setUp(self) -> None:
         self.enterContext(mock.patch.object(live, "get_channel_layer", return_value=InMemoryChannelLayer()))
 
-    @pytest.mark.slow
     def test_every_socket_is_in_the_table(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             own = {"DATABASE_URL": "", "REDIS_URL": "", "JOURNAL_DIR": folder, "DJANGO_DEBUG": "on"}

@@ -9,6 +9,7 @@ from importlib import import_module
 from random import Random
 from zoneinfo import ZoneInfo
 
+import pytest
 from django.apps import apps
 from django.db import transaction
 from django.test import SimpleTestCase, TestCase
@@ -53,6 +54,7 @@ def total(since: datetime, until: datetime) -> Figures:
     return figures.figures(since, until, simulated=False)
 
 
+@pytest.mark.slow
 class FiguresTests(TestCase):
     def test_they_are_the_same_before_and_after_summing_up(self) -> None:
         some_calls(60)

@@ -36,6 +36,8 @@ from sandbox.twilio.carrier import (
 from sandbox.twilio.playback import Playback
 from sandbox.twilio.webhooks import Addresses, sign, signed_form
 
+pytestmark = pytest.mark.slow
+
 ACCOUNT = "AC" + "1" * 32
 TOKEN = "sandbox-test-token"
 PUBLIC = "https://bridge.example.com"
@@ -271,7 +273,6 @@ def test_the_assistant_has_replies_of_its_own_among_them_a_long_one() -> None:
     assert all(np.max(np.abs(clip.pcm_8k.astype(int))) > 10_000 for clip in clips)
 
 
-@pytest.mark.slow
 @pytest.mark.speech
 def test_a_recogniser_understands_every_caller_clip_after_the_telephone_line() -> None:
     pytest.importorskip("pocketsphinx")

@@ -14,6 +14,8 @@ from aiohttp import web
 from sandbox.tests.vapi.test_server import CLIPS, call_on, dials, energetic, post, request_body
 from sandbox.vapi.server import Assistant
 
+pytestmark = pytest.mark.slow
+
 KEY = {"Authorization": "Bearer sandbox-key", "User-Agent": "test/1"}
 FAST = {
     "name": "Front desk",
@@ -201,7 +203,6 @@ async def test_a_stored_assistant_speaks_its_own_first_message() -> None:
                 assert call.replies[0].clip == clip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("may", [True, False])
 async def test_a_caller_who_asks_for_a_person_makes_an_assistant_with_that_tool_call_it(may: bool) -> None:
     words = CLIPS["talk_to_person"].text

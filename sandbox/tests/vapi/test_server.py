@@ -29,6 +29,8 @@ from sandbox.vapi.server import Assistant
 from sandbox.vapi.speech_detector import HANGOVER_MS, Ears, SpeechBegan, SpeechEnded
 from sandbox.vapi.speech_output import AudioFormat, Unpacker, plan_clip
 
+pytestmark = pytest.mark.slow
+
 PCM = AudioFormat("pcm_s16le", 16_000)
 MULAW = AudioFormat("mulaw", 8_000)
 CLIPS = sound.load_clips()
@@ -319,7 +321,6 @@ async def test_it_is_connected_to_once() -> None:
 # Audio both ways
 
 
-@pytest.mark.slow
 async def test_it_answers_after_the_drawn_delay_and_keeps_every_byte() -> None:
     script = [CLIPS["book_table"].text]
     async with energetic(seed=4, script=script) as assistant, call_on(assistant) as (client, call):
@@ -340,7 +341,6 @@ async def test_it_answers_after_the_drawn_delay_and_keeps_every_byte() -> None:
         assert loud[0] == sure(reply.first_audible_sent_at) > sure(reply.first_sent_at)
 
 
-@pytest.mark.slow
 async def test_its_events_come_in_the_order_of_a_real_call() -> None:
     script = [CLIPS["book_table"].text]
     async with energetic(script=script) as assistant, call_on(assistant, MULAW) as (client, call):
@@ -452,7 +452,6 @@ def test_it_does_not_take_a_click_for_speech_nor_listen_for_ever() -> None:
 # Barge-in
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("audio_format", [PCM, MULAW], ids=["pcm", "mulaw"])
 async def test_it_falls_silent_when_the_caller_speaks_and_answers_that(audio_format: AudioFormat) -> None:
     script = ["yes that is correct", "stop i want to talk to a person"]
@@ -495,7 +494,6 @@ async def test_it_can_keep_the_interruption_to_itself() -> None:
         assert "user-interrupted" not in client.names()
 
 
-@pytest.mark.slow
 async def test_its_greeting_can_be_uninterruptible() -> None:
     given = dials(greets=True, greeting_interruptible=False)
     async with energetic(given) as assistant, call_on(assistant) as (client, call):
@@ -578,7 +576,6 @@ async def test_a_closed_socket_alone_leaves_an_orphan_until_the_control_url_ends
         assert call.end_call_at is not None
 
 
-@pytest.mark.slow
 async def test_goodbye_is_answered_and_then_the_assistant_ends_the_call() -> None:
     async with energetic(script=["thank you goodbye"]) as assistant, call_on(assistant) as (client, call):
         await client.say("goodbye")
@@ -749,7 +746,6 @@ async def test_a_socket_that_does_not_introduce_itself_is_closed() -> None:
 # The command
 
 
-@pytest.mark.slow
 async def test_the_command_serves_until_it_is_interrupted() -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "manage.py", "sandbox", "--port", "0", "--listen", "energy"),
@@ -798,7 +794,6 @@ async def test_waiting_for_a_call_that_never_comes_has_a_deadline() -> None:
             await assistant.call_for("CA404", timeout=0.01)
 
 
-@pytest.mark.slow
 @pytest.mark.speech
 async def test_it_recognises_each_sentence_word_for_word_from_either_line() -> None:
     recogniser = Recogniser()
@@ -815,7 +810,6 @@ async def test_it_recognises_each_sentence_word_for_word_from_either_line() -> N
         await recogniser.stop()
 
 
-@pytest.mark.slow
 @pytest.mark.speech
 async def test_a_recogniser_that_died_between_two_utterances_is_replaced() -> None:
     recogniser = Recogniser()
@@ -830,7 +824,6 @@ async def test_a_recogniser_that_died_between_two_utterances_is_replaced() -> No
         await recogniser.stop()
 
 
-@pytest.mark.slow
 @pytest.mark.speech
 async def test_a_spoken_question_gets_the_fitting_answer() -> None:
     async with Assistant(listen="speech", dials=QUICK) as assistant, call_on(assistant) as (client, call):

@@ -354,6 +354,7 @@ def test_a_socket_is_opened_by_a_page_of_ours(origin: str, host: str, secure: bo
         assert consumer._is_ours(scope) is ours
 
 
+@pytest.mark.slow
 class ConsumerTests(TransactionTestCase):
     """The consumer itself, with its threads, on a channel layer in memory."""
 
