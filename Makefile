@@ -7,15 +7,18 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST ?= $(BIN)/python -m pytest
+# Most tests wait for real-time calls, so more workers than cores pay. ARGS="-n0" runs all in one process.
+WORKERS ?= 4
+SPREAD := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 MANAGE := $(BIN)/python manage.py
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo run test check fmt bench shots speech lock clean
+.PHONY: help demo run test test-fast check fmt bench shots speech lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s%s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.installed ## place a complete simulated call: no account, no network
 	@$(MANAGE) demo $(ARGS)
@@ -25,7 +28,10 @@ run: $(VENV)/.installed .env ## run the server with your .env, on port 8000 (POR
 	$(BIN)/daphne -b 127.0.0.1 -p $(PORT) --websocket-max-message-size 131072 voiceai.asgi:application
 
 test: $(VENV)/.installed-dev ## run the tests (ARGS= is passed to pytest)
-	$(PYTEST) $(ARGS)
+	$(PYTEST) $(SPREAD) $(ARGS)
+
+test-fast: $(VENV)/.installed-dev ## run the tests that start no process and place no complete call
+	$(PYTEST) $(SPREAD) -m "not slow and not live" $(ARGS)
 
 check: $(VENV)/.installed-dev ## run linter, format check, type checker, system checks, migration check
 	$(BIN)/ruff check .

@@ -1,17 +1,105 @@
-"""What holds for every test: in CI nothing may be skipped.
+"""What holds for every test: what CI may not skip, what starts processes, and what workers must not share.
 
 A test skips where its PostgreSQL, Redis or speech extra is absent, which is right on a laptop. CI has
 them all, so there a skip means that something silently went untested, and counts as a failure.
+
+A test that starts a process must be marked `slow`: `make test-fast` leaves these out. Tests of a real
+browser are marked by their folder.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 STRICT = os.environ.get("VOICEAI_CI") == "1"
+# Each xdist worker has a database of Redis of its own: clearing the cache empties the whole database.
+REDIS_VARIABLES = ("REDIS_URL", "TEST_REDIS_URL")
+REDIS_APART = 2  # as many as there are variables
+
+# Tests start many processes; each would compile the product anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+
+# How long an example takes tells how busy the machine is, and nothing about what is tested.
+hypothesis_settings.register_profile("any-speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("any-speed")
+
+
+def _worker() -> int | None:
+    """The number of this xdist worker; None where there are none."""
+    name = os.environ.get("PYTEST_XDIST_WORKER", "")
+    return int(name.removeprefix("gw")) if name else None
+
+
+def pytest_configure() -> None:
+    worker = _worker()
+    if worker is None:
+        return
+    for name in REDIS_VARIABLES:
+        url, slash, number = os.environ.get(name, "").rpartition("/")
+        if slash and number.isdecimal():
+            os.environ[name] = f"{url}/{int(number) + REDIS_APART * worker}"
+    from django.conf import settings
+
+    if settings.REDIS_URL:
+        settings.REDIS_URL = os.environ["REDIS_URL"]
+        settings.CACHES["default"]["LOCATION"] = settings.REDIS_URL
+        for host in settings.CHANNEL_LAYERS["default"]["CONFIG"]["hosts"]:
+            host["address"] = settings.REDIS_URL
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes longest comes first, and what shares something stays together on one worker."""
+    for item in items:
+        if item.path.parent.name == "browser":
+            item.add_marker("slow")
+            item.add_marker("browser")
+            item.add_marker("once")
+        group = _group(item)
+        if group and config.pluginmanager.hasplugin("xdist"):
+            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: (not _is_slow(item), not _group(item)))
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    return item.get_closest_marker("slow") is not None
+
+
+def _group(item: pytest.Item) -> str:
+    """Tests of a file stay together; those with a server of their own go wherever there is room."""
+    fixtures = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009 - private
+    shares = any(each.scope == "module" for fixture in fixtures for each in fixture)
+    return str(item.path) if shares or not _is_slow(item) else ""
+
+
+_running: pytest.Item | None = None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    global _running
+    _running = item
+    try:
+        return (yield)
+    finally:
+        _running = None
+
+
+def _look_for_processes(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "subprocess.Popen" and _running is not None and not _is_slow(_running):
+        raise RuntimeError(f"{_running.nodeid} starts {arguments[0]}: mark it `slow`.")
+
+
+sys.addaudithook(_look_for_processes)
 
 
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:

@@ -132,7 +132,7 @@ def everything_under(paths: Iterable[Path]) -> list[Path]:
         if name not in found:
             found[name] = modules()[name]
             waiting += modules_imported(found[name])
-    return list(found.values())
+    return sorted(found.values())
 
 
 def test_it_looks_at_the_whole_product() -> None:

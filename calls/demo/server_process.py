@@ -45,6 +45,8 @@ def free_port(preferred: int = 0) -> int:
 class ServerProcess:
     """`python -m daphne` with the current environment and the given changes."""
 
+    ready_seconds = READY_SECONDS
+
     def __init__(
         self, port: int, environment: Mapping[str, str], *, asgi: str, on_line: Callable[[str], None]
     ) -> None:
@@ -115,7 +117,7 @@ class ServerProcess:
 
     async def _wait_until_ready(self, process: asyncio.subprocess.Process) -> None:
         try:
-            async with asyncio.timeout(READY_SECONDS), aiohttp.ClientSession(trust_env=False) as http:
+            async with asyncio.timeout(self.ready_seconds), aiohttp.ClientSession(trust_env=False) as http:
                 while process.returncode is None:
                     with contextlib.suppress(aiohttp.ClientError):
                         async with http.get(f"{self.url}/readyz") as response:
@@ -124,6 +126,6 @@ class ServerProcess:
                     await asyncio.sleep(POLL_SECONDS)
             problem = f"it exited with code {process.returncode}"
         except TimeoutError:
-            problem = f"it was not ready within {READY_SECONDS:.0f} s"
+            problem = f"it was not ready within {self.ready_seconds:.0f} s"
         await self.stop()
         raise ServerFailed("\n".join([f"The server did not start: {problem}.", *list(self.lines)[-15:]]))

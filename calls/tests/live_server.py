@@ -8,6 +8,7 @@ that they are seen as any other program would see them. A `Cluster` is a Postgre
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import os
 import pwd
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -35,7 +37,7 @@ from sandbox.twilio.simulator import TwilioSimulator
 ACCOUNT_SID = "AC" + "7" * 32
 AUTH_TOKEN = "the-token-of-a-test"
 VAPI_KEY = "sandbox-key"  # the stand-in's own
-COMMAND_SECONDS = 60
+COMMAND_SECONDS = 120
 CLUSTER_SECONDS = 30
 LOOK_SECONDS = 0.05
 
@@ -54,6 +56,8 @@ async def eventually(look: Callable[[], T], wanted: Callable[[T], object], secon
 
 class LiveServer(ServerProcess):
     """Enter it again after its end: the next server finds what the last one left."""
+
+    ready_seconds = 120.0  # several start at once, beside whatever else keeps the machine busy
 
     def __init__(self, environment: Mapping[str, str], port: int) -> None:
         super().__init__(port, environment, asgi="voiceai.asgi:application", on_line=lambda line: None)
@@ -118,7 +122,8 @@ def live_server(vapi_url: str, database_url: str, journal: Path, **more: str) ->
         **more,
     }
     server = LiveServer(environment, port)
-    server.run("manage.py", "migrate", "-v0")
+    if not Database(database_url).has_tables():
+        server.run("manage.py", "migrate", "-v0")
     return server
 
 
@@ -135,6 +140,12 @@ class Database:
                 return list(lite.execute(query.replace("%s", "?"), values))
         with psycopg.connect(self.url, connect_timeout=5) as connection:
             return list(connection.execute(query.encode(), values))
+
+    def has_tables(self) -> bool:
+        try:
+            return bool(self.select("SELECT 1 FROM django_migrations LIMIT 1"))
+        except (sqlite3.OperationalError, psycopg.errors.UndefinedTable):
+            return False
 
     def utterances(self, call_sid: str) -> list[tuple[str, str]]:
         """Speaker and text of each, in the order of the transcript."""
@@ -166,30 +177,67 @@ class Database:
 
 @contextmanager
 def own_database(folder: Path) -> Iterator[Database]:
-    """An empty database of the kind that the settings name."""
-    found = settings.DATABASES["default"]
-    if found["ENGINE"] != "django.db.backends.postgresql":
+    """A database of the kind that the settings name, with all tables and no rows."""
+    if settings.DATABASES["default"]["ENGINE"] != "django.db.backends.postgresql":
         folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(_sqlite_template(), folder / "live.sqlite3")
         yield Database(f"sqlite:///{folder / 'live.sqlite3'}")
         return
-    login = {
-        "host": found["HOST"],
-        "port": found["PORT"],
-        "user": found["USER"],
-        "password": found["PASSWORD"],
-    }
-    known = {name: str(value) for name, value in login.items() if value}
     name = f"live_{secrets.token_hex(6)}"
-    admin = psycopg.conninfo.make_conninfo(dbname="postgres", connect_timeout=5, **known)
-    with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    template = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+    _administer(template.format(sql.Identifier(name), sql.Identifier(_postgres_template())))
+    try:
+        yield Database(_postgres_url(name))
+    finally:
+        _drop(name)
+
+
+@cache
+def _sqlite_template() -> Path:
+    """Tables take two seconds to make and none to copy."""
+    folder = Path(tempfile.mkdtemp(prefix="voiceai-template-"))
+    atexit.register(shutil.rmtree, folder)
+    _migrate(f"sqlite:///{folder / 'empty.sqlite3'}")
+    return folder / "empty.sqlite3"
+
+
+@cache
+def _postgres_template() -> str:
+    name = f"live_template_{secrets.token_hex(6)}"
+    _administer(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    atexit.register(_drop, name)
+    _migrate(_postgres_url(name))
+    return name
+
+
+def _migrate(url: str) -> None:
+    environment = {**os.environ, "DATABASE_URL": url, "DJANGO_DEBUG": "on"}
+    command = [sys.executable, "manage.py", "migrate", "-v0"]
+    subprocess.run(command, cwd=ROOT, env=environment, timeout=COMMAND_SECONDS, check=True)
+
+
+def _postgres_login() -> dict[str, str]:
+    """Where the PostgreSQL of the settings is, and who we are there; what they leave out is not there."""
+    found = settings.DATABASES["default"]
+    names = {"host": "HOST", "port": "PORT", "user": "USER", "password": "PASSWORD"}
+    return {name: str(found[key]) for name, key in names.items() if found[key]}
+
+
+def _postgres_url(name: str) -> str:
+    known = _postgres_login()
     password = f":{known['password']}" if "password" in known else ""
     port = f":{known['port']}" if "port" in known else ""
-    try:
-        yield Database(f"postgres://{known.get('user', '')}{password}@{known.get('host', HOST)}{port}/{name}")
-    finally:
-        with psycopg.connect(admin, autocommit=True) as connection:
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    return f"postgres://{known.get('user', '')}{password}@{known.get('host', HOST)}{port}/{name}"
+
+
+def _administer(statement: sql.Composed) -> None:
+    admin = psycopg.conninfo.make_conninfo(dbname="postgres", connect_timeout=5, **_postgres_login())
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(statement)
+
+
+def _drop(name: str) -> None:
+    _administer(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def postgres_programs() -> Path | None:

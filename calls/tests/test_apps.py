@@ -10,6 +10,7 @@ import pytest
 from django.conf import settings
 
 
+@pytest.mark.slow
 def test_no_pool_thread_is_left_when_a_command_ends() -> None:
     """Asked behind the last handler, by one that was registered before ours."""
     url = os.environ.get("TEST_POSTGRES_URL", "")

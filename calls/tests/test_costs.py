@@ -156,6 +156,7 @@ class CostTests(BilledTests):
         self.assertEqual(Call.objects.filter(costs.HAS_MISSING_BILL).count(), fixtures.UNBILLED_CALLS)
 
 
+@pytest.mark.slow
 class PageTests(BilledTests):
     def setUp(self) -> None:
         super().setUp()

@@ -374,6 +374,7 @@ ROW = (
 )
 
 
+@pytest.mark.slow
 async def test_a_call_of_which_nobody_told_us_anything_is_whole_in_the_end(
     database: Database, tmp_path: Path
 ) -> None:
@@ -412,6 +413,7 @@ async def test_a_call_of_which_nobody_told_us_anything_is_whole_in_the_end(
         assert summary.startswith("The caller said") and reported_at
 
 
+@pytest.mark.slow
 async def test_it_stays_and_asks_again_until_it_is_told_to_end(database: Database, tmp_path: Path) -> None:
     async with TwilioRestSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as api:
         server = await asyncio.to_thread(

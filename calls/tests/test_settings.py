@@ -1,4 +1,4 @@
-"""Settings are read once, so each case reads them in a process of its own."""
+"""Settings are read once, so each case reads the file anew, with an environment of its own."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.test import SimpleTestCase, override_settings
 
 from calls.apps import check_deployment, check_settings
+from calls.tests.commands import settings_of
 from voiceai.bridge_settings import bridge_config
 from voiceai.logs import ConsoleLine, JsonLine
 
@@ -26,18 +28,40 @@ print(json.dumps({name: getattr(s, name) for name in names}))
 """
 
 
+def clean(env: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")} | env
+
+
 def read(**env: str) -> Any:
-    """The settings as a fresh process with this environment reads them, or the error's last line."""
-    clean = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
+    """The settings with this environment, or the error as a process would tell it last."""
+    try:
+        return settings_of(clean(env))
+    except ImproperlyConfigured as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def read_in_a_process(**env: str) -> Any:
+    """The settings as a fresh process with this environment reads them."""
     found = subprocess.run(
         [sys.executable, "-c", SHOW],
         capture_output=True,
         text=True,
-        env=clean | env,
+        env=clean(env),
         cwd=settings.BASE_DIR,
         timeout=60,
     )
-    return json.loads(found.stdout) if found.returncode == 0 else found.stderr.strip().splitlines()[-1]
+    assert found.returncode == 0, found.stderr
+    return json.loads(found.stdout)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_told_what_cannot_be_right_ends_with_its_name() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", SHOW],
+        capture_output=True, text=True, env=clean({"LOG_FORMAT": "yaml"}), cwd=settings.BASE_DIR, timeout=60,
+    )  # fmt: skip
+    last = found.stderr.strip().splitlines()[-1]
+    assert found.returncode != 0 and "ImproperlyConfigured" in last and "LOG_FORMAT" in last
 
 
 def test_it_runs_without_any_variable() -> None:
@@ -65,8 +89,9 @@ def test_a_price_that_is_none_stops_the_process_by_name(value: str) -> None:
     assert "TWILIO_STREAM_PRICE_PER_MINUTE" in read(TWILIO_STREAM_PRICE_PER_MINUTE=value)
 
 
+@pytest.mark.slow
 def test_it_reads_a_whole_production() -> None:
-    found = read(
+    found = read_in_a_process(
         DJANGO_SECRET_KEY="$ecret",
         PUBLIC_URL="https://voice.example.com/",
         ALLOWED_HOSTS="a.example.com, b.example.com",

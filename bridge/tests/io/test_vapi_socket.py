@@ -33,11 +33,12 @@ async def server() -> AsyncIterator[Server]:
         yield running
 
 
-async def dial(server: Server) -> VapiSocket:
+async def dial(server: Server, *, close_timeout: float = 10) -> VapiSocket:
     port = server.sockets[0].getsockname()[1]
     socket = await connect(
-        f"ws://127.0.0.1:{port}", create_connection=VapiSocket, compression=None, proxy=None
-    )
+        f"ws://127.0.0.1:{port}", create_connection=VapiSocket, compression=None, proxy=None,
+        close_timeout=close_timeout,
+    )  # fmt: skip
     assert isinstance(socket, VapiSocket)
     return socket
 
@@ -61,7 +62,7 @@ async def test_messages_of_both_paths_arrive_in_order(server: Server) -> None:
 async def test_it_does_not_write_to_a_closed_connection_or_a_full_buffer(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    socket = await dial(server)
+    socket = await dial(server, close_timeout=0.1)  # nothing is read, so the peer's close frame is never seen
     monkeypatch.setattr(vapi_socket, "MAX_BUFFERED_BYTES", -1)
     assert not socket.write("buffer full")
     monkeypatch.undo()

@@ -7,9 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,25 +62,3 @@ async def manage_async(*arguments: str, **variables: str) -> CommandResult:
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
     return {**os.environ, **DEFAULTS, **variables}
-
-
-@contextmanager
-def two_at_a_time() -> Iterator[Runs]:
-    """Run two calls in parallel: they take real time, and two fit on two cores."""
-    pool = ThreadPoolExecutor(max_workers=2)
-    try:
-        yield Runs(pool)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-class Runs:
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
-        self._pool = pool
-        self._futures: dict[str, Future[CommandResult]] = {}
-
-    def start(self, name: str, *arguments: str, **variables: str) -> None:
-        self._futures[name] = self._pool.submit(manage, *arguments, **variables)
-
-    def result(self, name: str) -> CommandResult:
-        return self._futures[name].result(timeout=10 * RUN_SECONDS)

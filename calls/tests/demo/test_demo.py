@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import wave
-from collections.abc import Iterator
 from http.cookiejar import CookieJar
 from pathlib import Path
 from urllib.parse import urlencode
@@ -17,9 +16,11 @@ from urllib.request import HTTPCookieProcessor, ProxyHandler, build_opener
 import pytest
 
 from calls.demo.server_process import ServerFailed, free_port
-from calls.tests.demo.demo_runs import ROOT, Runs, environment, manage, two_at_a_time
+from calls.tests.demo.demo_runs import ROOT, environment, manage
 
-HEALTHY = {
+pytestmark = [pytest.mark.slow, pytest.mark.once]
+
+HEALTHY: dict[str, tuple[dict[str, str], list[str]]] = {
     "pcm": ({}, []),
     "mulaw": ({"VAPI_AUDIO_FORMAT": "mulaw"}, ["--fast"]),
     "socket": ({"VAPI_SOCKET_URL": "on"}, ["--fast"]),
@@ -27,21 +28,11 @@ HEALTHY = {
 ONCE_SECONDS = 45
 
 
-@pytest.fixture(scope="module")
-def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    chosen = [item.name for item in request.session.items if item.path == request.path]
-    with two_at_a_time() as runs:
-        for name, (variables, arguments) in HEALTHY.items():
-            if any(f"[{name}]" in item_name for item_name in chosen):
-                folder = str(tmp_path_factory.mktemp(name))
-                runs.start(name, "demo", "--once", "--json", "--save", folder, *arguments, **variables)
-        yield runs
-
-
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("name", HEALTHY)
-def test_a_healthy_call_passes_every_check(runs: Runs, name: str) -> None:
-    ran = runs.result(name)
+def test_a_healthy_call_passes_every_check(tmp_path: Path, name: str) -> None:
+    variables, arguments = HEALTHY[name]
+    ran = manage("demo", "--once", "--json", "--save", str(tmp_path), *arguments, **variables)
     assert ran.code == 0, str(ran)
     report = ran.report
     assert report["ok"] is True and report["failed"] == []

@@ -22,6 +22,7 @@ from sandbox.vapi.recognizer import can_recognize
 from sandbox.vapi.server import VapiSimulator
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.speech,
     pytest.mark.skipif(not can_recognize(), reason="needs the [speech] extra"),
 ]

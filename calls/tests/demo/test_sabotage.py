@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from calls.tests.demo.demo_runs import Runs, two_at_a_time
+from calls.tests.demo.demo_runs import manage
 from calls.tests.demo.sabotage import SABOTAGES
+
+pytestmark = [pytest.mark.slow, pytest.mark.once]
 
 DETECTED_BY = {
     "drop": "frames_to_assistant",
@@ -26,28 +26,17 @@ SPECIFIC = {"swap", "no_clear", "lost_transcript", "turns_by_vapi"}
 TIMING_CHECKS = {"barge_in", "latency", "transit"}
 
 
-@pytest.fixture(scope="module")
-def runs(request: pytest.FixtureRequest) -> Iterator[Runs]:
-    chosen = [item for item in request.session.items if item.path == request.path]
-    with two_at_a_time() as runs:
-        for name in DETECTED_BY:
-            if any(f"[{name}]" in item.name for item in chosen):
-                asgi = "calls.tests.demo.sabotaged_asgi:application"
-                # fmt: off
-                runs.start(name, "demo", "--once", "--json", "--fast", "--listen", "energy", "--asgi", asgi,
-                           VOICEAI_SABOTAGE=name)
-                # fmt: on
-        yield runs
-
-
 def test_every_sabotage_is_covered() -> None:
     assert set(DETECTED_BY) == set(SABOTAGES)
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", DETECTED_BY)
-def test_the_checks_detect_the_sabotage(runs: Runs, name: str) -> None:
-    ran = runs.result(name)
+def test_the_checks_detect_the_sabotage(name: str) -> None:
+    asgi = "calls.tests.demo.sabotaged_asgi:application"
+    ran = manage(
+        "demo", "--once", "--json", "--fast", "--listen", "energy", "--asgi", asgi, VOICEAI_SABOTAGE=name
+    )
     assert ran.code == 1, str(ran)
     assert DETECTED_BY[name] in ran.failed, str(ran)
     if name in SPECIFIC:

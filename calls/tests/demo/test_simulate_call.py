@@ -6,14 +6,19 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from pytest_django import DjangoDbBlocker
 
 from calls.demo.runner import Observers, Testbed, start_testbed
 from calls.demo.scenario import Scenario
 from calls.demo.server_process import free_port
 from calls.management.commands.simulate_call import failures
-from calls.tests.demo.demo_runs import CommandResult, manage_async
+from calls.tests.commands import Printed, Shell
+from calls.tests.demo.demo_runs import CommandResult, environment, manage_async
+from calls.tests.live_server import own_database
 from sandbox.speech import audio
 from sandbox.twilio.record import HeardSegment, TwilioCallRecord
+
+pytestmark = [pytest.mark.slow, pytest.mark.once]
 
 QUIET = Observers(lambda kind, data: None, lambda call, what: None, lambda line: None)
 
@@ -21,24 +26,32 @@ QUIET = Observers(lambda kind, data: None, lambda call, what: None, lambda line:
 @pytest.fixture
 async def running(tmp_path: Path) -> AsyncIterator[Testbed]:
     """A real server with a Vapi simulator behind it, and its own database."""
-    variables = {
-        "DATABASE_URL": f"sqlite:///{tmp_path / 'calls.sqlite3'}",
-        "JOURNAL_DIR": str(tmp_path / "journal"),
-    }
-    migrated = await manage_async("migrate", "--verbosity", "0", **variables)
-    assert migrated.code == 0, migrated.stderr
-    scenario = Scenario(fast=True, listen="energy", environment=variables)
-    async with start_testbed(scenario, free_port(), QUIET) as testbed:
-        yield testbed
+    with own_database(tmp_path / "rows") as database:
+        variables = {"DATABASE_URL": database.url, "JOURNAL_DIR": str(tmp_path / "journal")}
+        scenario = Scenario(fast=True, listen="energy", environment=variables)
+        async with start_testbed(scenario, free_port(), QUIET) as testbed:
+            yield testbed
 
 
-async def simulate(testbed: Testbed, *arguments: str, **variables: str) -> CommandResult:
-    settings = {
+def settings_of(testbed: Testbed) -> dict[str, str]:
+    return {
         "PUBLIC_URL": testbed.server.url,
         "TWILIO_ACCOUNT_SID": testbed.account_sid,
         "TWILIO_AUTH_TOKEN": testbed.auth_token,
     }
-    return await manage_async("simulate_call", *arguments, **{**settings, **variables})
+
+
+async def simulate(testbed: Testbed, *arguments: str) -> CommandResult:
+    return await manage_async("simulate_call", *arguments, **settings_of(testbed))
+
+
+@pytest.fixture
+def shell(django_db_blocker: DjangoDbBlocker) -> Shell:
+    return Shell(django_db_blocker)
+
+
+async def simulate_in_process(shell: Shell, *arguments: str, **variables: str) -> Printed:
+    return await shell.run(environment(variables), "simulate_call", *arguments)
 
 
 @pytest.fixture
@@ -71,25 +84,28 @@ async def test_it_plays_a_wav_file_listens_and_saves_what_it_heard(
 
 
 @pytest.mark.timeout(200)
-async def test_it_fails_when_the_server_refuses_the_signature(running: Testbed, question: Path) -> None:
-    ran = await simulate(running, "--wav", str(question), TWILIO_AUTH_TOKEN="another")
+async def test_it_fails_when_the_server_refuses_the_signature(
+    running: Testbed, question: Path, shell: Shell
+) -> None:
+    variables = settings_of(running) | {"TWILIO_AUTH_TOKEN": "another"}
+    ran = await simulate_in_process(shell, "--wav", str(question), **variables)
     assert ran.code == 1
-    assert "/twilio/voice responded with 403" in ran.stderr and "never started" in ran.stderr
+    assert "/twilio/voice responded with 403" in ran.err and "never started" in ran.err
     assert len(running.vapi.calls) == 0
 
 
-async def test_it_fails_when_the_server_is_unreachable() -> None:
-    ran = await manage_async("simulate_call", "--url", f"http://127.0.0.1:{free_port()}")
-    assert ran.code == 1 and "no response from /twilio/voice" in ran.stderr
+async def test_it_fails_when_the_server_is_unreachable(shell: Shell) -> None:
+    ran = await simulate_in_process(shell, "--url", f"http://127.0.0.1:{free_port()}")
+    assert ran.code == 1 and "no response from /twilio/voice" in ran.err
 
 
-async def test_it_reports_a_missing_or_empty_file(tmp_path: Path) -> None:
-    missing = await manage_async("simulate_call", "--wav", str(tmp_path / "none.wav"))
-    assert missing.code == 1 and "none.wav" in missing.stderr
+async def test_it_reports_a_missing_or_empty_file(shell: Shell, tmp_path: Path) -> None:
+    missing = await simulate_in_process(shell, "--wav", str(tmp_path / "none.wav"))
+    assert missing.code == 1 and "none.wav" in missing.err
     empty = tmp_path / "empty.wav"
     audio.write_wav(empty, audio.line_noise(1, 0), 8_000)
-    ran = await manage_async("simulate_call", "--wav", str(empty))
-    assert ran.code == 1 and "is empty" in ran.stderr
+    ran = await simulate_in_process(shell, "--wav", str(empty))
+    assert ran.code == 1 and "is empty" in ran.err
 
 
 def test_only_a_call_without_problems_is_a_success() -> None:

@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from pytest_django import DjangoDbBlocker
 
 from calls.demo.server_process import free_port
 from calls.doctor import NAMES
 from calls.doctor.symptoms import SYMPTOMS
-from calls.tests.commands import Printed, manage
+from calls.tests.commands import Printed, Shell, manage
 from calls.tests.doctor.proxy import END, Authority, Fault, Proxy, tls_proxy
 from calls.tests.live_server import ACCOUNT_SID, AUTH_TOKEN, LiveServer, live_server, own_database
 from calls.twilio.number_config import desired_config
@@ -30,7 +31,7 @@ from calls.vapi.assistant_config import Options, ServerDefaults
 from sandbox.twilio.rest.server import NUMBER, TwilioRestSimulator
 from sandbox.vapi.server import VapiSimulator
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow, pytest.mark.once]
 
 SECRET = "a-webhook-secret"
 LONG_AGO = b"HTTP/1.1 404 No\r\nDate: Mon, 23 Nov 2020 10:00:00 GMT\r\n" + END
@@ -43,17 +44,23 @@ class Testbed:
     twilio: TwilioRestSimulator
     vapi: VapiSimulator
     authority: Authority
+    shell: Shell
     old_clock: int  # the port of a far end that lives in another year
     assistant_id: str = ""
     folder: Path = field(default_factory=Path)
 
     async def doctor(self, *arguments: str, **variables: str) -> Printed:
-        trusted = {"SSL_CERT_FILE": str(self.authority.file), "VAPI_ASSISTANT_ID": self.assistant_id}
-        return await manage(self.server, "doctor", *arguments, **(trusted | variables))
+        return await self.shell.manage(self.server, "doctor", *arguments, **(self.trusted | variables))
+
+    @property
+    def trusted(self) -> dict[str, str]:
+        return {"SSL_CERT_FILE": str(self.authority.file), "VAPI_ASSISTANT_ID": self.assistant_id}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def testbed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Testbed]:
+async def testbed(
+    tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker
+) -> AsyncIterator[Testbed]:
     folder = tmp_path_factory.mktemp("doctor")
     authority, stranger = Authority(folder / "ours"), Authority(folder / "theirs")
     async with (
@@ -79,7 +86,10 @@ async def testbed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Tes
                 setattr(twilio.numbers[NUMBER], name, value)
             twilio.numbers[NUMBER].voice_fallback_url = "https://handler.twilio.com/twiml/EH1"
             async with server:
-                testbed = Testbed(server, proxy, twilio, vapi, authority, clock, str(made["id"]), folder)
+                testbed = Testbed(
+                    server, proxy, twilio, vapi, authority, Shell(django_db_blocker), clock,
+                    str(made["id"]), folder,
+                )  # fmt: skip
                 yield testbed
                 await server.stop()
 
@@ -114,7 +124,9 @@ def variables(**found: str) -> Callable[[Testbed], dict[str, str]]:
     return lambda testbed: found
 
 
-def changed(thing: Callable[[Testbed], Any], name: str, value: Any) -> Callable[[Testbed], Callable[[], None]]:
+def changed(
+    thing: Callable[[Testbed], Any], name: str, value: Any
+) -> Callable[[Testbed], Callable[[], None]]:
     """Set it so; what is returned sets it as it was."""
 
     def break_it(testbed: Testbed) -> Callable[[], None]:
@@ -218,7 +230,7 @@ async def test_all_is_green_where_all_is_well(testbed: Testbed) -> None:
     assert {check["name"]: check for check in told["checks"] if check["level"] != "green"} == {}
     assert found.code == 0 and told["ok"]
     assert [check["name"] for check in told["checks"]] == list(NAMES)
-    in_words = await testbed.doctor()
+    in_words = await manage(testbed.server, "doctor", **testbed.trusted)
     assert in_words.code == 0 and in_words.out.count("green") == len(NAMES)
 
 
@@ -250,7 +262,9 @@ async def test_what_builds_on_a_red_is_not_looked_at(testbed: Testbed) -> None:
         ("secret-key", Red("", variables=variables(DJANGO_DEBUG="on")), "DJANGO_DEBUG is on"),
     ],
 )
-async def test_what_is_not_wrong_but_not_well_is_amber(testbed: Testbed, name: str, red: Red, words: str) -> None:
+async def test_what_is_not_wrong_but_not_well_is_amber(
+    testbed: Testbed, name: str, red: Red, words: str
+) -> None:
     mend = red.broken(testbed) if red.broken else None
     try:
         found = await testbed.doctor("--only", name, "--json", **red.variables(testbed))

@@ -13,11 +13,15 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from calls.tests.live_server import Database, LiveServer, eventually, live_server, own_database
 from sandbox.faults import VapiFaults
 from sandbox.speech import audio
 from sandbox.twilio.caller import CutIn, Say, Step
 from sandbox.vapi.server import VapiSimulator
+
+pytestmark = pytest.mark.slow
 
 GRACE_SECONDS = 1.0  # for a transcript to reach the server and its journal before the kill
 BEFORE_THE_KILL = (1.2, 2.8)  # seconds after the call's first final

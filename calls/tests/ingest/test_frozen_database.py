@@ -35,6 +35,8 @@ PROGRAMS = postgres_programs()
 POSTGRES = os.environ.get("TEST_POSTGRES_URL") or os.environ.get("DATABASE_URL", "").startswith("postgres")
 
 pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.once,
     pytest.mark.skipif(PROGRAMS is None, reason="PostgreSQL's programs are not installed"),
     pytest.mark.skipif(not POSTGRES, reason="needs PostgreSQL: set TEST_POSTGRES_URL or DATABASE_URL"),
 ]

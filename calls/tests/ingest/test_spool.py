@@ -227,6 +227,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert len(done.stdout.splitlines()) == lines
 
 
+@pytest.mark.slow
 def test_acknowledged_lines_of_a_killed_process_are_there(tmp_path: Path) -> None:
     append_and_die(tmp_path / "2-dead.log", 500)
     (found,) = claim_abandoned(tmp_path)

@@ -11,6 +11,7 @@ from decimal import Decimal
 from io import StringIO
 from typing import Any
 
+import pytest
 from django.core.management import call_command
 from django.db import connection, transaction
 from django.test import SimpleTestCase, TestCase, TransactionTestCase
@@ -102,6 +103,7 @@ def columns_of(call: Call) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 class OrderTests(HypothesisTestCase):
     @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(data=st.data())

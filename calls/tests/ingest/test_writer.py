@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 from django.conf import settings
 from django.db import OperationalError, connection, connections
 from django.test import TestCase, TransactionTestCase
@@ -423,6 +424,7 @@ def locked() -> Iterator[None]:
         other.rollback() if other.vendor != "sqlite" else cursor.execute("ROLLBACK")
 
 
+@pytest.mark.slow
 class ThreadTests(Folder, TransactionTestCase):
     """The thread itself, on real connections."""
 

@@ -17,6 +17,7 @@ from calls.tests.builders import make_call
 
 
 @override_settings(DEBUG=True)
+@pytest.mark.slow
 class SeedCallsTests(TransactionTestCase):
     def seed(self, **options: object) -> None:
         call_command("seed_calls", stdout=StringIO(), stderr=StringIO(), **options)

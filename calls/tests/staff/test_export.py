@@ -127,6 +127,7 @@ class ExportCallsTests(TestCase):
         self.assertIn("jsonl 2026-11-18", entry.detail)
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_ends_it_quietly(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path / 'calls.sqlite3'}"
     manage = [sys.executable, "manage.py"]

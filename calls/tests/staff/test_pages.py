@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test import TestCase, override_settings
@@ -182,6 +183,7 @@ class AccessTests(TestCase):
         self.assertEqual(self.client.get("/").status_code, 403)
 
 
+@pytest.mark.slow
 class AdminTests(TestCase):
     def setUp(self) -> None:
         self.client.force_login(User.objects.create_superuser("root"))

@@ -17,6 +17,7 @@ from io import StringIO
 from typing import Any
 from unittest import mock
 
+import pytest
 from asgiref.sync import async_to_sync
 from channels.layers import InMemoryChannelLayer
 from channels.sessions import CookieMiddleware
@@ -102,6 +103,7 @@ def every_name(resolver: URLResolver, prefix: str = "") -> Iterator[str]:
 UNNAMED = {"admin:<<path:object_id>/>", "admin:<(?P<url>.*)$>"}
 
 
+@pytest.mark.slow
 class PermissionMatrixTests(TestCase):
     call: Call
     users: dict[str, User | None]
@@ -211,6 +213,7 @@ LIST_SOCKETS = (
 )
 
 
+@pytest.mark.slow
 class SocketMatrixTests(TransactionTestCase):
     """The websockets of the matrix."""
 

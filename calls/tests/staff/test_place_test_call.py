@@ -10,12 +10,15 @@ from pathlib import Path
 import aiohttp
 import pytest
 from django.test import RequestFactory, SimpleTestCase, override_settings
+from pytest_django import DjangoDbBlocker
 
 from calls.demo.runner import Observers, Testbed, start_testbed
 from calls.demo.scenario import Scenario
 from calls.demo.server_process import free_port
 from calls.staff.place_test_call import _local_url, is_billable
-from calls.tests.demo.demo_runs import manage_async
+from calls.tests.commands import Shell
+from calls.tests.demo.demo_runs import environment
+from calls.tests.live_server import own_database
 
 QUIET = Observers(lambda kind, data: None, lambda call, what: None, lambda line: None)
 PASSWORD = "correct-horse-battery"
@@ -23,19 +26,17 @@ TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 
 
 @pytest.fixture
-async def running(tmp_path: Path) -> AsyncIterator[Testbed]:
+async def running(tmp_path: Path, django_db_blocker: DjangoDbBlocker) -> AsyncIterator[Testbed]:
     """A real server with the Vapi simulator, and a member of staff with all permissions."""
-    variables = {
-        "DATABASE_URL": f"sqlite:///{tmp_path / 'calls.sqlite3'}",
-        "JOURNAL_DIR": str(tmp_path / "journal"),
-    }
-    for command in (("migrate", "--verbosity", "0"), ("createsuperuser", "--noinput", "--username", "ops")):
+    with own_database(tmp_path / "rows") as database:
+        variables = {"DATABASE_URL": database.url, "JOURNAL_DIR": str(tmp_path / "journal")}
         more = {"DJANGO_SUPERUSER_PASSWORD": PASSWORD, "DJANGO_SUPERUSER_EMAIL": "ops@example.com"}
-        ran = await manage_async(*command, **variables, **more)
-        assert ran.code == 0, ran.stderr
-    scenario = Scenario(fast=True, listen="energy", environment=variables)
-    async with start_testbed(scenario, free_port(), QUIET) as on:
-        yield on
+        arguments = ("createsuperuser", "--noinput", "--username", "ops")
+        ran = await Shell(django_db_blocker).run(environment(variables | more), *arguments)
+        assert ran.code == 0, ran.err
+        scenario = Scenario(fast=True, listen="energy", environment=variables)
+        async with start_testbed(scenario, free_port(), QUIET) as testbed:
+            yield testbed
 
 
 async def token_of(session: aiohttp.ClientSession, url: str) -> str:
@@ -45,6 +46,8 @@ async def token_of(session: aiohttp.ClientSession, url: str) -> str:
         return found[1]
 
 
+@pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.timeout(200)
 async def test_the_call_and_its_transcript_appear_on_the_live_board(running: Testbed) -> None:
     url = running.server.url

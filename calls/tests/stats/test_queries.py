@@ -9,6 +9,7 @@ from importlib import import_module
 from random import Random
 from zoneinfo import ZoneInfo
 
+import pytest
 from django.apps import apps
 from django.db import transaction
 from django.test import SimpleTestCase, TestCase
@@ -51,6 +52,7 @@ def total(since: datetime, until: datetime) -> CallStats:
     return call_stats(since, until, simulated=False)
 
 
+@pytest.mark.slow
 class CallStatsTests(TestCase):
     def test_they_are_the_same_before_and_after_the_rollup(self) -> None:
         some_calls(60)

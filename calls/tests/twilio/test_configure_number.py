@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from pytest_django import DjangoDbBlocker
 
-from calls.tests.commands import Printed, manage
+from calls.tests.commands import Printed, Shell, manage
 from calls.tests.live_server import ACCOUNT_SID, AUTH_TOKEN, Database, LiveServer, live_server, own_database
 from sandbox.faults import TwilioRestFaults
 from sandbox.twilio.rest.resources import DEMO_URL, IncomingPhoneNumber
 from sandbox.twilio.rest.server import NUMBER, TwilioRestSimulator
+
+pytestmark = [pytest.mark.slow, pytest.mark.once]
 
 PUBLIC = "https://voice.example.com"
 
@@ -25,24 +28,25 @@ class Testbed:
     api: TwilioRestSimulator
     database: Database
     folder: Path
+    shell: Shell
 
     @property
     def number(self) -> IncomingPhoneNumber:
         return self.api.numbers[NUMBER]
 
     async def configure(self, *arguments: str, **variables: str) -> Printed:
-        return await manage(self.server, "configure_number", *arguments, **variables)
+        return await self.shell.manage(self.server, "configure_number", *arguments, **variables)
 
 
 @pytest.fixture
-async def testbed(tmp_path: Path) -> AsyncIterator[Testbed]:
+async def testbed(tmp_path: Path, django_db_blocker: DjangoDbBlocker) -> AsyncIterator[Testbed]:
     async with TwilioRestSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as api:
         with own_database(tmp_path / "rows") as database:
             server = await asyncio.to_thread(
                 live_server, api.base_url, database.url, tmp_path / "journal",
                 TWILIO_BASE_URL=api.base_url, TWILIO_PHONE_NUMBER=NUMBER, PUBLIC_URL=PUBLIC,
             )  # fmt: skip
-            yield Testbed(server, api, database, tmp_path)
+            yield Testbed(server, api, database, tmp_path, Shell(django_db_blocker))
 
 
 def ours(number: IncomingPhoneNumber) -> tuple[str, str, str, str]:
@@ -54,9 +58,11 @@ async def test_it_shows_what_it_would_do_then_does_it_and_undoes_it(testbed: Tes
     testbed.number.voice_fallback_url = "https://handler.twilio.com/twiml/EH1"
     planned = await testbed.configure("--dry-run")
     assert planned.code == 0 and DEMO_URL in planned.out and f"{PUBLIC}/twilio/voice" in planned.out
-    assert testbed.number.voice_url == DEMO_URL and not testbed.database.select("SELECT 1 FROM calls_phonenumber")
+    assert testbed.number.voice_url == DEMO_URL and not testbed.database.select(
+        "SELECT 1 FROM calls_phonenumber"
+    )
 
-    done = await testbed.configure()
+    done = await manage(testbed.server, "configure_number")
     assert done.code == 0 and "https://elsewhere.example/status" in done.out and "--undo" in done.out
     assert ours(testbed.number) == (f"{PUBLIC}/twilio/voice", "POST", f"{PUBLIC}/twilio/status", "POST")
     assert testbed.number.voice_fallback_url == "https://handler.twilio.com/twiml/EH1"
@@ -78,7 +84,9 @@ async def test_it_shows_what_it_would_do_then_does_it_and_undoes_it(testbed: Tes
 
 async def test_a_number_is_taken_from_an_app_and_may_have_a_fallback(testbed: Testbed) -> None:
     testbed.number.voice_application_sid = "AP" + "1" * 32
-    done = await testbed.configure("+1 555 987-0000", "--fallback-url", "https://handler.twilio.com/twiml/EH2")
+    done = await testbed.configure(
+        "+1 555 987-0000", "--fallback-url", "https://handler.twilio.com/twiml/EH2"
+    )
     assert done.code == 0
     assert testbed.number.voice_application_sid == ""
     assert testbed.number.voice_fallback_url == "https://handler.twilio.com/twiml/EH2"

@@ -7,12 +7,16 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from calls.tests.commands import manage
 from calls.tests.live_server import ACCOUNT_SID, AUTH_TOKEN, eventually, live_server, own_database
 from sandbox.faults import TwilioFaults, TwilioRestFaults, VapiFaults
 from sandbox.twilio.caller import HangUp, Listen, Say, WaitForHangup
 from sandbox.twilio.rest.server import NUMBER, TwilioRestSimulator
 from sandbox.vapi.server import VapiSimulator
+
+pytestmark = [pytest.mark.slow, pytest.mark.once]
 
 PERSON, CALLEE = "+15550107777", "+442079460018"
 SECONDS = 20.0

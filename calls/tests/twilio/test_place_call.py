@@ -11,11 +11,12 @@ import pytest
 import pytest_asyncio
 from django.test import TestCase, override_settings
 from django.urls import reverse
+from pytest_django import DjangoDbBlocker
 
 from calls.models import AuditEntry, Call
 from calls.phone_numbers import is_allowed
 from calls.tests.builders import make_call, make_staff
-from calls.tests.commands import Printed, manage
+from calls.tests.commands import Printed, Shell, manage
 from calls.tests.live_server import ACCOUNT_SID, AUTH_TOKEN, Database, LiveServer, live_server, own_database
 from calls.tests.staff.live.test_actions import CannedVendor
 from sandbox.faults import TwilioRestFaults, VapiFaults
@@ -33,9 +34,10 @@ class Testbed:
     api: TwilioRestSimulator
     assistant: VapiSimulator
     database: Database
+    shell: Shell
 
     async def place(self, *arguments: str, **variables: str) -> Printed:
-        return await manage(self.server, "place_call", *arguments, **variables)
+        return await self.shell.manage(self.server, "place_call", *arguments, **variables)
 
     def call(self) -> tuple[Any, ...]:
         """The call placed last."""
@@ -47,7 +49,9 @@ class Testbed:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def testbed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Testbed]:
+async def testbed(
+    tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker
+) -> AsyncIterator[Testbed]:
     folder = tmp_path_factory.mktemp("outbound")
     faults = VapiFaults(delay_ms=(200, 300))
     async with (
@@ -61,14 +65,16 @@ async def testbed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Tes
                 VAPI_AUDIO_FORMAT="mulaw", REDIS_URL="", AI_DISCLOSURE="An AI speaks.",
             )  # fmt: skip
             async with server:
-                yield Testbed(server, api, assistant, database)
+                yield Testbed(server, api, assistant, database, Shell(django_db_blocker))
                 await server.stop()
 
 
+@pytest.mark.slow
+@pytest.mark.once
 @LOOP
 async def test_whoever_is_called_hears_who_speaks_and_talks_to_the_assistant(testbed: Testbed) -> None:
     testbed.api.faults, testbed.api.callee_script = TwilioRestFaults(ring_seconds=0.1), [Listen(), HangUp()]
-    placed = await testbed.place(CALLEE, "--wait")
+    placed = await manage(testbed.server, "place_call", CALLEE, "--wait")
     assert placed.code == 0, placed
     assert placed.says(f"Calling {CALLEE} from {NUMBER}") and placed.says("The caller hung up.")
     direction, ours, callee, status, reason, _, frames = testbed.call()
@@ -80,6 +86,8 @@ async def test_whoever_is_called_hears_who_speaks_and_talks_to_the_assistant(tes
     assert form["TimeLimit"] == "1800" and form["Timeout"] == "30"
 
 
+@pytest.mark.slow
+@pytest.mark.once
 @LOOP
 @pytest.mark.parametrize(
     ("machines", "answered_by", "reason"),
@@ -101,6 +109,8 @@ async def test_a_machine_is_hung_up_on_or_spoken_to(
     assert bool(frames) is (reason != "machine-answered")
 
 
+@pytest.mark.slow
+@pytest.mark.once
 @LOOP
 @pytest.mark.parametrize(("outcome", "words"), [("busy", "The line was busy."), ("no-answer", "No answer.")])
 async def test_whom_nobody_reaches(testbed: Testbed, outcome: str, words: str) -> None:
@@ -110,6 +120,8 @@ async def test_whom_nobody_reaches(testbed: Testbed, outcome: str, words: str) -
     assert testbed.call()[3] == outcome
 
 
+@pytest.mark.slow
+@pytest.mark.once
 @LOOP
 @pytest.mark.parametrize(
     ("arguments", "variables", "words"),

@@ -39,6 +39,8 @@ PROGRAMS = postgres_programs()
 POSTGRES = os.environ.get("TEST_POSTGRES_URL") or os.environ.get("DATABASE_URL", "").startswith("postgres")
 
 pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.once,
     pytest.mark.skipif(PROGRAMS is None, reason="PostgreSQL's programs are not installed"),
     pytest.mark.skipif(not POSTGRES, reason="needs PostgreSQL: set TEST_POSTGRES_URL or DATABASE_URL"),
 ]
@@ -145,7 +147,9 @@ async def test_a_change_counts_for_the_next_call_at_every_server(cluster: Cluste
     ):
         permissions = ("add_phonenumber", "change_phonenumber", "view_phonenumber", "view_numbers")
         testbed = Testbed(here, session, await asyncio.to_thread(log_in, here, "staff", *permissions))
-        assert heard(await testbed.ring(there)) == [AN_AI, "Connect"], "the disclosure is on without a row, too"
+        assert heard(await testbed.ring(there)) == [AN_AI, "Connect"], (
+            "the disclosure is on without a row, too"
+        )
 
         row = await testbed.save(
             "/admin/calls/phonenumber/add/",

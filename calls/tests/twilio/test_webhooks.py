@@ -77,7 +77,9 @@ async def test_it_refuses_what_twilio_did_not_sign(path: str) -> None:
 async def test_it_refuses_another_account() -> None:
     client = WebhookClient()
     assert (await client.twilio("/twilio/voice", AccountSid="AC" + "9" * 32)).status_code == 403
-    assert (await WebhookClient(make_bridge(twilio_account_sid="")).twilio("/twilio/voice")).status_code == 200
+    assert (
+        await WebhookClient(make_bridge(twilio_account_sid="")).twilio("/twilio/voice")
+    ).status_code == 200
 
 
 async def test_it_takes_any_token_of_a_rotation() -> None:

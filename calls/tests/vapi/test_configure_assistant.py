@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pytest_django import DjangoDbBlocker
 
-from calls.tests.commands import Printed, manage
+from calls.tests.commands import Printed, Shell, manage
 from calls.tests.live_server import LiveServer, live_server, own_database
 from calls.vapi import assistant_config
 from calls.vapi.assistant_config import Options, ServerDefaults
 from sandbox.faults import VapiFaults
 from sandbox.vapi.server import VapiSimulator
+
+pytestmark = [pytest.mark.slow, pytest.mark.once]
 
 SECRET = "a-webhook-secret"
 PUBLIC = "https://voice.example.com"
@@ -29,9 +32,10 @@ DEFAULTS = ServerDefaults(
 class Testbed:
     server: LiveServer  # its settings; it need not run
     vapi: VapiSimulator
+    shell: Shell
 
     async def configure(self, *arguments: str, **variables: str) -> Printed:
-        return await manage(self.server, "configure_assistant", *arguments, **variables)
+        return await self.shell.manage(self.server, "configure_assistant", *arguments, **variables)
 
     def kept(self, assistant_id: str) -> dict[str, Any]:
         found = self.vapi.assistant_store.get(assistant_id)
@@ -40,25 +44,26 @@ class Testbed:
 
 
 @pytest.fixture
-async def testbed(tmp_path: Path) -> AsyncIterator[Testbed]:
+async def testbed(tmp_path: Path, django_db_blocker: DjangoDbBlocker) -> AsyncIterator[Testbed]:
     async with VapiSimulator(listen="energy") as vapi:
         with own_database(tmp_path / "rows") as database:
             server = await asyncio.to_thread(
                 live_server, vapi.base_url, database.url, tmp_path / "journal",
                 PUBLIC_URL=PUBLIC, VAPI_WEBHOOK_SECRET=SECRET, VAPI_ASSISTANT_ID="",
             )  # fmt: skip
-            yield Testbed(server, vapi)
+            yield Testbed(server, vapi, Shell(django_db_blocker))
 
 
 async def test_it_makes_an_assistant_that_answers_fast_and_has_our_tools(testbed: Testbed) -> None:
     planned = await testbed.configure("--dry-run")
     assert planned.code == 0 and testbed.vapi.assistant_store.newest(9) == []
-    made = await testbed.configure("--name", "Front desk", "--first-message", "Harbour Dental, hello?")
+    arguments = ("--name", "Front testbed", "--first-message", "Harbour Dental, hello?")
+    made = await manage(testbed.server, "configure_assistant", *arguments)
     assert made.code == 0, made
     assert SECRET not in made.out + made.err and made.says("server.headers.X-Vapi-Secret")
     (name,) = re.findall(r"VAPI_ASSISTANT_ID=(\S+)", made.out)
     found = testbed.kept(name)
-    assert (found["name"], found["firstMessage"]) == ("Front desk", "Harbour Dental, hello?")
+    assert (found["name"], found["firstMessage"]) == ("Front testbed", "Harbour Dental, hello?")
     assert found["transcriber"] == {
         "provider": "deepgram", "model": "nova-3", "language": "en", "endpointing": 300,
     }  # fmt: skip

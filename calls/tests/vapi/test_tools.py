@@ -161,7 +161,9 @@ async def test_a_call_that_is_no_telephone_call_has_no_tools() -> None:
     assert "not a call on the telephone" in (await result(WebhookClient(), message))["error"]
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tools, "MAX_REMEMBERED", 50)
+
     async def many() -> None:
         client = WebhookClient()
         for number in range(tools.MAX_RESULTS + 10):

@@ -37,6 +37,8 @@ from sandbox.twilio.record import TwilioCallRecord
 from sandbox.twilio.simulator import TwilioSimulator
 from sandbox.twilio.webhook_client import UrlResolver, sign, url_to_sign
 
+pytestmark = pytest.mark.slow
+
 ACCOUNT = "AC" + "1" * 32
 TOKEN = "sandbox-test-token"
 PUBLIC = "https://bridge.example.com"

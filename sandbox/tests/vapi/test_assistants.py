@@ -14,6 +14,8 @@ from aiohttp import web
 from sandbox.tests.vapi.test_server import CLIPS, call_on, energy_simulator, make_faults, post, request_body
 from sandbox.vapi.server import VapiSimulator
 
+pytestmark = pytest.mark.slow
+
 KEY = {"Authorization": "Bearer sandbox-key", "User-Agent": "test/1"}
 FAST = {
     "name": "Front desk",

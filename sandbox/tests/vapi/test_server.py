@@ -29,6 +29,8 @@ from sandbox.vapi.server import VapiSimulator
 from sandbox.vapi.speech_detector import HANGOVER_MS, SpeechDetector, SpeechEnded, SpeechStarted
 from sandbox.vapi.speech_output import AudioFormat, SampleDecoder, plan_clip
 
+pytestmark = pytest.mark.slow
+
 PCM = AudioFormat("pcm_s16le", 16_000)
 MULAW = AudioFormat("mulaw", 8_000)
 CLIPS = sound.load_clips()

@@ -29,6 +29,8 @@ from sandbox.twilio.registry_client import RemoteCallRegistry
 from sandbox.twilio.rest.server import TwilioRestSimulator
 from sandbox.vapi.server import VapiSimulator
 
+pytestmark = [pytest.mark.slow, pytest.mark.once]
+
 FALLBACK = "+15550107777"
 SID = "CA" + "e" * 32
 ROW = "SELECT id, status, end_reason, simulated FROM calls_call WHERE call_sid = %s"

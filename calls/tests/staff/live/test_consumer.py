@@ -364,6 +364,7 @@ def test_a_socket_needs_an_allowed_origin(origin: str, host: str, secure: bool, 
         assert consumer._has_allowed_origin(scope) is ours
 
 
+@pytest.mark.slow
 class ConsumerTests(TransactionTestCase):
     """The consumer with its threads, on an in-memory channel layer."""
 

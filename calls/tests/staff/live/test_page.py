@@ -28,7 +28,12 @@ from sandbox.twilio.rest.server import TwilioRestSimulator
 from sandbox.vapi.server import VapiSimulator
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
+    pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.once,
+]
 
 SID = "CA" + "d" * 32
 WORDS = [f"these are words number {number}" for number in range(1, 50)]

@@ -20,6 +20,8 @@ from sandbox.faults import VapiFaults
 from sandbox.twilio.caller import Listen, Pause, Say, Step
 from sandbox.vapi.server import VapiSimulator
 
+pytestmark = pytest.mark.slow
+
 SID = "CA" + "e" * 32
 WORDS = [f"these are words number {number}" for number in range(1, 50)]
 SCRIPT: list[Step] = [step for _ in range(12) for step in (Say("correct"), Listen(timeout=8), Pause(300))]
