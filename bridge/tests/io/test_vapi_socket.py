@@ -14,7 +14,7 @@ from bridge.io.vapi_socket import VapiSocket
 
 
 async def send_and_echo(connection: ServerConnection) -> None:
-    """Send text and bytes, whole and fragmented, partly before the client listens; then echo until "close"."""
+    """Send text and bytes, whole and fragmented, some before the client listens; then echo until "close"."""
     for number in range(20):
         await connection.send(f"whole {number}")
         await connection.send(["in ", "pieces ", str(number)])
