@@ -147,7 +147,7 @@ def start_with_daphne(app: Application) -> None:
             os._exit(1)  # no call is carried yet; Twisted would log the error and keep serving
 
     # Startup callbacks run just before the event loop does; a delay of zero puts `start` on the loop.
-    reactor.callWhenRunning(reactor.callLater, 0, start)  # type: ignore[attr-defined]
+    reactor.callWhenRunning(reactor.callLater, 0, start)
 
 
 refuse_to_start()
