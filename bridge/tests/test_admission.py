@@ -1,4 +1,4 @@
-"""Who may come in: signatures against the published vectors, tickets, capacity, routes."""
+"""Admission: signatures against Twilio's published examples, tickets, capacity and routes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from django.http import QueryDict
 from twilio.request_validator import RequestValidator
 
-from bridge import admission as door
-from bridge.admission import TICKET_SECONDS, Admission, Offer, TicketError
+from bridge import admission as admission_module
+from bridge.admission import TICKET_SECONDS, Admission, Claim, Offer, TicketError
 from bridge.config import BridgeConfig
 from bridge.end_reason_cache import EndReasonCache
 from bridge.opening_hours import OpeningHours, parse_hours
@@ -24,7 +24,7 @@ CALL, ACCOUNT = "CA00000000000000000000000000000001", "AC00000000000000000000000
 
 
 class Clock:
-    """Both clocks of the door."""
+    """The monotonic clock and the wall clock of `Admission`."""
 
     def __init__(self) -> None:
         self.now = 1_700_000_000.0
@@ -38,7 +38,7 @@ def clock() -> Clock:
     return Clock()
 
 
-def admission(
+def make_admission(
     clock: Clock | None = None, *, end_reasons: EndReasonCache | None = None, **settings: Any
 ) -> Admission:
     config = BridgeConfig(**{"ticket_secret": "s3cret", "twilio_account_sid": ACCOUNT, **settings})
@@ -65,14 +65,14 @@ TEST_FORM = {
         ("https://mycompany.com", TEST_FORM, "RSOYDt4T1cUTdK1PDd93/VVr8B8="),
     ],
 )
-def test_it_accepts_the_published_webhook_vectors(
+def test_it_accepts_the_published_webhook_signatures(
     public_url: str, form: dict[str, str], signature: str
 ) -> None:
-    gate = admission(public_url=public_url, twilio_auth_tokens=("12345",))
-    assert gate.verify_request("/myapp.php?foo=1&bar=2", form, signature)
-    posted = QueryDict(mutable=True)
-    posted.update(form)
-    assert gate.verify_request("/myapp.php?foo=1&bar=2", posted, signature)
+    admission = make_admission(public_url=public_url, twilio_auth_tokens=("12345",))
+    assert admission.verify_request("/myapp.php?foo=1&bar=2", form, signature)
+    query_dict = QueryDict(mutable=True)
+    query_dict.update(form)
+    assert admission.verify_request("/myapp.php?foo=1&bar=2", query_dict, signature)
 
 
 @pytest.mark.parametrize(
@@ -87,19 +87,21 @@ def test_it_accepts_the_published_webhook_vectors(
         ("/myapp.php?foo=1&bar=2", {}, "L/OH5YylLD5NRKLltdqwSvS0BnU="),
     ],
 )
-def test_it_refuses_every_other_webhook(path: str, form: dict[str, str], signature: str) -> None:
-    gate = admission(public_url="https://example.com", twilio_auth_tokens=("12345",))
-    assert not gate.verify_request(path, form, signature)
+def test_it_rejects_a_webhook_with_any_other_signature(
+    path: str, form: dict[str, str], signature: str
+) -> None:
+    admission = make_admission(public_url="https://example.com", twilio_auth_tokens=("12345",))
+    assert not admission.verify_request(path, form, signature)
 
 
-def test_a_json_body_is_covered_by_its_hash() -> None:
+def test_a_json_body_is_verified_by_its_hash() -> None:
     body = '{"a":1}'
     digest = "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"
     path = f"/twilio/events?bodySHA256={digest}"
     signature = RequestValidator("12345").compute_signature("https://example.com" + path, {})
-    gate = admission(public_url="https://example.com", twilio_auth_tokens=("12345",))
-    assert gate.verify_request(path, body, signature)
-    assert not gate.verify_request(path, body + " ", signature)
+    admission = make_admission(public_url="https://example.com", twilio_auth_tokens=("12345",))
+    assert admission.verify_request(path, body, signature)
+    assert not admission.verify_request(path, body + " ", signature)
 
 
 @pytest.mark.parametrize(
@@ -109,197 +111,206 @@ def test_a_json_body_is_covered_by_its_hash() -> None:
         ("/media/twilio", "+MVF25tGNgmV05ZJBq0ETLs6nPU=", True),
         ("/media/twilio/", "+MVF25tGNgmV05ZJBq0ETLs6nPU=", True),
         ("/media/twilio/", "wTO781gKV917KMoEvxUI++TwZGA=", True),
-        ("/media/twilio", "5t87oS3/obuvX1VDgemHct0Q53c=", False),  # the https spelling
+        ("/media/twilio", "5t87oS3/obuvX1VDgemHct0Q53c=", False),  # signed over the https URL
         ("/media/other", "wTO781gKV917KMoEvxUI++TwZGA=", False),
         ("/media/twilio", "", False),
     ],
 )
-def test_a_handshake_is_signed_over_the_wss_url(path: str, signature: str, good: bool) -> None:
-    gate = admission(public_url="https://bridge.example.com", twilio_auth_tokens=("12345",))
-    assert gate.verify_handshake(path, signature) is good
+def test_a_handshake_is_signed_over_the_wss_url_with_or_without_a_slash(
+    path: str, signature: str, good: bool
+) -> None:
+    admission = make_admission(public_url="https://bridge.example.com", twilio_auth_tokens=("12345",))
+    assert admission.verify_handshake(path, signature) is good
 
 
-def test_while_a_token_is_rotated_both_are_good() -> None:
-    gate = admission(public_url="https://bridge.example.com", twilio_auth_tokens=("new", "12345"))
-    assert gate.verify_handshake("/media/twilio", "wTO781gKV917KMoEvxUI++TwZGA=")
+def test_both_tokens_are_accepted_during_rotation() -> None:
+    admission = make_admission(public_url="https://bridge.example.com", twilio_auth_tokens=("new", "12345"))
+    assert admission.verify_handshake("/media/twilio", "wTO781gKV917KMoEvxUI++TwZGA=")
 
 
-def test_without_a_token_everything_is_refused() -> None:
-    gate = admission()
-    assert not gate.verify_request("/twilio/voice", {}, "")
-    assert not gate.verify_handshake("/media-stream", "")
+def test_without_a_token_everything_is_rejected() -> None:
+    admission = make_admission()
+    assert not admission.verify_request("/twilio/voice", {}, "")
+    assert not admission.verify_handshake("/media-stream", "")
 
 
-def test_in_debug_without_a_token_there_is_one_loud_warning(caplog: pytest.LogCaptureFixture) -> None:
-    gate = admission(allow_unsigned=True)
-    assert gate.verify_request("/twilio/voice", {}, "")
-    assert gate.verify_handshake("/media-stream", "")
+def test_in_debug_without_a_token_everything_is_accepted_with_one_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    admission = make_admission(allow_unsigned=True)
+    assert admission.verify_request("/twilio/voice", {}, "")
+    assert admission.verify_handshake("/media-stream", "")
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-def test_debug_does_not_skip_signatures_when_there_is_a_token() -> None:
-    gate = admission(allow_unsigned=True, twilio_auth_tokens=("12345",))
-    assert not gate.verify_request("/twilio/voice", {}, "")
-    assert not gate.verify_handshake("/media-stream", "")
+def test_in_debug_with_a_token_signatures_are_checked() -> None:
+    admission = make_admission(allow_unsigned=True, twilio_auth_tokens=("12345",))
+    assert not admission.verify_request("/twilio/voice", {}, "")
+    assert not admission.verify_handshake("/media-stream", "")
 
 
 # Tickets
 
 
-async def claim(gate: Admission, offer: Offer, call: str = CALL, account: str = ACCOUNT) -> door.Claim:
-    return await gate.claim(offer.ticket, offer.route_id, call, account)
+async def claim(admission: Admission, offer: Offer, call: str = CALL, account: str = ACCOUNT) -> Claim:
+    return await admission.claim(offer.ticket, offer.route_id, call, account)
 
 
-async def why_refused(gate: Admission, offer: Offer, call: str = CALL, account: str = ACCOUNT) -> str:
-    with pytest.raises(TicketError) as refusal:
-        await claim(gate, offer, call, account)
-    return str(refusal.value)
+async def refusal_of(admission: Admission, offer: Offer, call: str = CALL, account: str = ACCOUNT) -> str:
+    with pytest.raises(TicketError) as error:
+        await claim(admission, offer, call, account)
+    return str(error.value)
 
 
-async def test_a_good_ticket_tells_the_route_and_the_caller() -> None:
-    gate = admission()
-    gate.replace_routes([Route("18f0", "+15559870000", "assistant-1")])
-    offer = gate.offer(CALL, ACCOUNT, "+15559870000", "+15551230000")
+async def test_a_valid_ticket_gives_the_route_and_the_caller() -> None:
+    admission = make_admission()
+    admission.replace_routes([Route("18f0", "+15559870000", "assistant-1")])
+    offer = admission.offer(CALL, ACCOUNT, "+15559870000", "+15551230000")
     assert offer.refused == ""
-    good = await claim(gate, offer)
-    assert (good.route.assistant_id, good.caller) == ("assistant-1", "+15551230000")
-    assert gate.live_call_sids() == [CALL]
+    claimed = await claim(admission, offer)
+    assert (claimed.route.assistant_id, claimed.caller) == ("assistant-1", "+15551230000")
+    assert admission.live_call_sids() == [CALL]
 
 
-async def test_a_ticket_is_good_once() -> None:
-    gate = admission()
-    offer = gate.offer(CALL, ACCOUNT, "+1")
-    await claim(gate, offer)
-    gate.release(CALL)
-    assert await why_refused(gate, offer) == "spent"
+async def test_a_ticket_is_valid_once() -> None:
+    admission = make_admission()
+    offer = admission.offer(CALL, ACCOUNT, "+1")
+    await claim(admission, offer)
+    admission.release(CALL)
+    assert await refusal_of(admission, offer) == "spent"
 
 
-async def test_a_second_stream_of_a_live_call_is_refused_and_the_first_untouched() -> None:
-    gate = admission()
-    first, second = gate.offer(CALL, ACCOUNT, "+1"), gate.offer(CALL, ACCOUNT, "+1")
-    await claim(gate, first)
-    assert await why_refused(gate, second) == "second-stream"
-    assert gate.live_calls == 1
+async def test_a_second_stream_of_a_live_call_is_refused() -> None:
+    admission = make_admission()
+    first, second = admission.offer(CALL, ACCOUNT, "+1"), admission.offer(CALL, ACCOUNT, "+1")
+    await claim(admission, first)
+    assert await refusal_of(admission, second) == "second-stream"
+    assert admission.live_calls == 1
 
 
-async def test_a_ticket_belongs_to_one_call_of_one_account() -> None:
-    gate = admission()
-    offer = gate.offer(CALL, ACCOUNT, "+1")
-    assert await why_refused(gate, offer, call="CA2") == "other-call"
-    assert await why_refused(gate, offer, call="CÄ") == "other-call"
-    assert await why_refused(gate, offer, account="AC2") == "other-account"
-    assert gate.live_calls == 0
+async def test_a_ticket_is_bound_to_one_call_of_one_account() -> None:
+    admission = make_admission()
+    offer = admission.offer(CALL, ACCOUNT, "+1")
+    assert await refusal_of(admission, offer, call="CA2") == "other-call"
+    assert await refusal_of(admission, offer, call="CÄ") == "other-call"
+    assert await refusal_of(admission, offer, account="AC2") == "other-account"
+    assert admission.live_calls == 0
 
 
-async def test_an_account_that_is_not_ours_is_refused() -> None:
-    gate = admission()
-    assert await why_refused(gate, gate.offer(CALL, "AC2", "+1"), account="AC2") == "foreign-account"
-    anyone = admission(twilio_account_sid="")
+async def test_a_ticket_of_a_foreign_account_is_refused() -> None:
+    admission = make_admission()
+    assert await refusal_of(admission, admission.offer(CALL, "AC2", "+1"), account="AC2") == "foreign-account"
+    anyone = make_admission(twilio_account_sid="")
     await claim(anyone, anyone.offer(CALL, "AC2", "+1"), account="AC2")
 
 
-async def test_a_ticket_is_good_for_a_minute(clock: Clock) -> None:
-    gate = admission(clock)
-    offer = gate.offer(CALL, ACCOUNT, "+1")
+async def test_a_ticket_expires_after_a_minute(clock: Clock) -> None:
+    admission = make_admission(clock)
+    offer = admission.offer(CALL, ACCOUNT, "+1")
     clock.now += TICKET_SECONDS
-    assert await why_refused(gate, offer) == "expired"
+    assert await refusal_of(admission, offer) == "expired"
 
 
 @pytest.mark.parametrize(
     "ticket", ["x", ".", "x.y", "é.é", "\ud800.x", "x.\ud800", "e30.x", "." * 1000, "e30"]
 )
-async def test_a_made_up_ticket_is_forged(ticket: str) -> None:
-    assert await why_refused(admission(), Offer(ticket)) == "forged"
+async def test_a_malformed_ticket_is_refused_as_forged(ticket: str) -> None:
+    assert await refusal_of(make_admission(), Offer(ticket)) == "forged"
 
 
-async def test_no_ticket_is_no_ticket() -> None:
-    assert await why_refused(admission(), Offer("")) == "missing"
+async def test_an_empty_ticket_is_refused_as_missing() -> None:
+    assert await refusal_of(make_admission(), Offer("")) == "missing"
 
 
-async def test_a_ticket_that_was_changed_is_forged() -> None:
-    gate = admission()
-    body, _, signature = gate.offer(CALL, ACCOUNT, "+1").ticket.partition(".")
+async def test_a_modified_ticket_is_refused_as_forged() -> None:
+    admission = make_admission()
+    body, _, signature = admission.offer(CALL, ACCOUNT, "+1").ticket.partition(".")
     facts = json.loads(base64.urlsafe_b64decode(body))
     changed = base64.urlsafe_b64encode(json.dumps({**facts, "call": "CA2"}).encode()).decode()
-    assert await why_refused(gate, Offer(f"{changed}.{signature}"), call="CA2") == "forged"
+    assert await refusal_of(admission, Offer(f"{changed}.{signature}"), call="CA2") == "forged"
 
 
-async def test_another_secrets_ticket_is_forged() -> None:
-    offer = admission(ticket_secret="other").offer(CALL, ACCOUNT, "+1")
-    assert await why_refused(admission(), offer) == "forged"
+async def test_a_ticket_signed_with_another_secret_is_refused_as_forged() -> None:
+    offer = make_admission(ticket_secret="other").offer(CALL, ACCOUNT, "+1")
+    assert await refusal_of(make_admission(), offer) == "forged"
 
 
-async def test_another_worker_with_the_same_secret_honours_it() -> None:
-    offer = admission().offer(CALL, ACCOUNT, "+1")
-    await claim(admission(), offer)
+async def test_a_ticket_is_accepted_by_another_worker_with_the_same_secret() -> None:
+    offer = make_admission().offer(CALL, ACCOUNT, "+1")
+    await claim(make_admission(), offer)
 
 
-class Shared:
-    """The cache of all workers."""
+class FakeSharedCache:
+    """The cache that all workers share."""
 
     def __init__(self) -> None:
-        self.held: set[str] = set()
-        self.asked = asyncio.Event()
-        self.answers = asyncio.Event()
-        self.answers.set()
+        self.values: set[str] = set()
+        self.requested = asyncio.Event()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
     async def get(self, name: str) -> Any:
         return None
 
     async def set(self, name: str, value: str, *, ex: int, nx: bool = False) -> Any:
-        self.asked.set()
-        await self.answers.wait()
-        if name in self.held:
+        self.requested.set()
+        await self.may_answer.wait()
+        if name in self.values:
             return None
-        self.held.add(name)
+        self.values.add(name)
         return True
 
 
-async def test_a_ticket_is_good_once_among_all_workers() -> None:
-    shared = Shared()
-    here, there = admission(end_reasons=EndReasonCache(shared)), admission(end_reasons=EndReasonCache(shared))
-    offer = here.offer(CALL, ACCOUNT, "+1")
-    await claim(here, offer)
-    assert await why_refused(there, offer) == "spent-elsewhere"
-    assert there.live_calls == 0
+async def test_a_ticket_is_valid_once_for_all_workers() -> None:
+    cache = FakeSharedCache()
+    first, second = (
+        make_admission(end_reasons=EndReasonCache(cache)),
+        make_admission(end_reasons=EndReasonCache(cache)),
+    )
+    offer = first.offer(CALL, ACCOUNT, "+1")
+    await claim(first, offer)
+    assert await refusal_of(second, offer) == "spent-elsewhere"
+    assert second.live_calls == 0
 
 
-async def test_a_claim_that_is_cancelled_costs_no_place() -> None:
-    shared = Shared()
-    shared.answers.clear()
-    gate = admission(end_reasons=EndReasonCache(shared))
-    claiming = asyncio.create_task(claim(gate, gate.offer(CALL, ACCOUNT, "+1")))
+async def test_a_cancelled_claim_does_not_keep_its_place() -> None:
+    cache = FakeSharedCache()
+    cache.may_answer.clear()
+    admission = make_admission(end_reasons=EndReasonCache(cache))
+    claim_task = asyncio.create_task(claim(admission, admission.offer(CALL, ACCOUNT, "+1")))
     async with asyncio.timeout(2):
-        await shared.asked.wait()
-    assert gate.live_calls == 1, "nobody may come between while the cache is asked"
-    claiming.cancel()
+        await cache.requested.wait()
+    assert admission.live_calls == 1, "the place is taken while the shared cache is queried"
+    claim_task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await claiming
-    assert gate.live_calls == 0
+        await claim_task
+    assert admission.live_calls == 0
 
 
-async def test_spent_tickets_are_forgotten_once_they_are_worthless(clock: Clock) -> None:
-    gate = admission(clock)
-    await claim(gate, gate.offer(CALL, ACCOUNT, "+1"))
+async def test_used_tickets_are_forgotten_after_they_have_expired(clock: Clock) -> None:
+    admission = make_admission(clock)
+    await claim(admission, admission.offer(CALL, ACCOUNT, "+1"))
     clock.now += 2 * TICKET_SECONDS
-    await claim(gate, gate.offer("CA2", ACCOUNT, "+1"), "CA2")
-    assert len(gate._used) == 1
+    await claim(admission, admission.offer("CA2", ACCOUNT, "+1"), "CA2")
+    assert len(admission._used) == 1
 
 
-async def test_a_memory_full_of_spent_tickets_trusts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "MAX_USED_TICKETS", 1)
-    gate = admission()
-    await claim(gate, gate.offer(CALL, ACCOUNT, "+1"))
-    assert await why_refused(gate, gate.offer("CA2", ACCOUNT, "+1"), "CA2") == "spent"
+async def test_a_new_ticket_is_refused_when_too_many_used_tickets_are_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(admission_module, "MAX_USED_TICKETS", 1)
+    admission = make_admission()
+    await claim(admission, admission.offer(CALL, ACCOUNT, "+1"))
+    assert await refusal_of(admission, admission.offer("CA2", ACCOUNT, "+1"), "CA2") == "spent"
 
 
-def test_a_ticket_is_not_in_an_offers_repr() -> None:
-    offer = admission().offer(CALL, ACCOUNT, "+1")
+def test_the_repr_of_an_offer_does_not_contain_the_ticket() -> None:
+    offer = make_admission().offer(CALL, ACCOUNT, "+1")
     assert offer.ticket not in repr(offer)
 
 
-def test_a_ticket_fits_into_a_parameter() -> None:
-    offer = admission().offer(CALL, ACCOUNT, "+15559870000", "sip:" + "x" * 500)
+def test_a_ticket_fits_into_a_twiml_parameter() -> None:
+    offer = make_admission().offer(CALL, ACCOUNT, "+15559870000", "sip:" + "x" * 500)
     assert len("ticket" + offer.ticket) < 500
 
 
@@ -307,106 +318,108 @@ def test_a_ticket_fits_into_a_parameter() -> None:
 
 
 async def test_streams_and_tickets_take_places(clock: Clock) -> None:
-    gate = admission(clock, max_concurrent_calls=2)
-    await claim(gate, gate.offer(CALL, ACCOUNT, "+1"))
-    assert gate.free_places == 1
-    gate.offer("CA2", ACCOUNT, "+1")
-    assert not gate.accepting
-    assert gate.offer("CA3", ACCOUNT, "+1").refused == "at-capacity"
+    admission = make_admission(clock, max_concurrent_calls=2)
+    await claim(admission, admission.offer(CALL, ACCOUNT, "+1"))
+    assert admission.free_places == 1
+    admission.offer("CA2", ACCOUNT, "+1")
+    assert not admission.accepting
+    assert admission.offer("CA3", ACCOUNT, "+1").refused == "at-capacity"
 
 
-async def test_a_place_is_free_again_when_a_call_leaves_or_a_ticket_expires(clock: Clock) -> None:
-    gate = admission(clock, max_concurrent_calls=2)
-    await claim(gate, gate.offer(CALL, ACCOUNT, "+1"))
-    gate.offer("CA2", ACCOUNT, "+1")
-    gate.release(CALL)
-    assert gate.free_places == 1
+async def test_a_place_is_free_again_when_a_call_ends_or_a_ticket_expires(clock: Clock) -> None:
+    admission = make_admission(clock, max_concurrent_calls=2)
+    await claim(admission, admission.offer(CALL, ACCOUNT, "+1"))
+    admission.offer("CA2", ACCOUNT, "+1")
+    admission.release(CALL)
+    assert admission.free_places == 1
     clock.now += TICKET_SECONDS
-    assert gate.free_places == 2
+    assert admission.free_places == 2
 
 
-def test_asking_again_for_the_same_call_takes_no_second_place() -> None:
-    gate = admission(max_concurrent_calls=1)
-    assert gate.offer(CALL, ACCOUNT, "+1").refused == ""
-    assert gate.offer(CALL, ACCOUNT, "+1").refused == ""
+def test_a_second_offer_for_the_same_call_takes_no_second_place() -> None:
+    admission = make_admission(max_concurrent_calls=1)
+    assert admission.offer(CALL, ACCOUNT, "+1").refused == ""
+    assert admission.offer(CALL, ACCOUNT, "+1").refused == ""
 
 
-async def test_a_live_call_may_ask_again_at_capacity() -> None:
-    gate = admission(max_concurrent_calls=1)
-    await claim(gate, gate.offer(CALL, ACCOUNT, "+1"))
-    assert gate.offer(CALL, ACCOUNT, "+1").refused == ""
+async def test_a_live_call_gets_a_new_offer_at_capacity() -> None:
+    admission = make_admission(max_concurrent_calls=1)
+    await claim(admission, admission.offer(CALL, ACCOUNT, "+1"))
+    assert admission.offer(CALL, ACCOUNT, "+1").refused == ""
 
 
-LINE = Route("1", "+1", max_concurrent_calls=1)
+LIMITED_ROUTE = Route("1", "+1", max_concurrent_calls=1)
 
 
-async def test_a_number_has_a_limit_of_its_own(clock: Clock) -> None:
-    gate = admission(clock)
-    gate.replace_routes([LINE, Route("2", "+2")])
-    assert gate.offer(CALL, ACCOUNT, "+1").refused == ""
-    assert gate.offer("CA2", ACCOUNT, "+1").refused == "at-capacity", "a promise counts"
+async def test_a_number_can_have_its_own_limit(clock: Clock) -> None:
+    admission = make_admission(clock)
+    admission.replace_routes([LIMITED_ROUTE, Route("2", "+2")])
+    assert admission.offer(CALL, ACCOUNT, "+1").refused == ""
+    assert admission.offer("CA2", ACCOUNT, "+1").refused == "at-capacity", "a reserved place counts"
     clock.now += TICKET_SECONDS
-    offer = gate.offer("CA2", ACCOUNT, "+1")
-    await claim(gate, offer, "CA2")
-    assert gate.offer("CA3", ACCOUNT, "+1").refused == "at-capacity", "a stream counts"
-    assert gate.offer("CA2", ACCOUNT, "+1").refused == "", "the same call costs no second place"
-    assert gate.offer("CA3", ACCOUNT, "+2").refused == gate.offer("CA4", ACCOUNT, "+3").refused == ""
-    gate.release("CA2")
+    offer = admission.offer("CA2", ACCOUNT, "+1")
+    await claim(admission, offer, "CA2")
+    assert admission.offer("CA3", ACCOUNT, "+1").refused == "at-capacity", "a live stream counts"
+    assert admission.offer("CA2", ACCOUNT, "+1").refused == "", "the same call costs no second place"
+    assert (
+        admission.offer("CA3", ACCOUNT, "+2").refused == admission.offer("CA4", ACCOUNT, "+3").refused == ""
+    )
+    admission.release("CA2")
     clock.now += TICKET_SECONDS
-    assert gate.offer("CA3", ACCOUNT, "+1").refused == ""
+    assert admission.offer("CA3", ACCOUNT, "+1").refused == ""
 
 
-def test_a_numbers_limit_makes_no_more_room_than_there_is() -> None:
-    gate = admission(max_concurrent_calls=1)
-    gate.replace_routes([replace(LINE, max_concurrent_calls=5)])
-    gate.offer(CALL, ACCOUNT, "+3")
-    assert gate.offer("CA2", ACCOUNT, "+1").refused == "at-capacity"
+def test_a_numbers_limit_does_not_raise_the_limit_of_the_process() -> None:
+    admission = make_admission(max_concurrent_calls=1)
+    admission.replace_routes([replace(LIMITED_ROUTE, max_concurrent_calls=5)])
+    admission.offer(CALL, ACCOUNT, "+3")
+    assert admission.offer("CA2", ACCOUNT, "+1").refused == "at-capacity"
 
 
-def test_calls_that_are_on_outlast_a_smaller_limit() -> None:
-    gate = admission()
+def test_a_smaller_limit_refuses_new_calls_only() -> None:
+    admission = make_admission()
     for call in (CALL, "CA2"):
-        gate.offer(call, ACCOUNT, "+1")
-    gate.replace_routes([replace(LINE, max_concurrent_calls=0)])
-    assert gate.offer("CA3", ACCOUNT, "+1").refused == "at-capacity"
-    gate.replace_routes([replace(LINE, max_concurrent_calls=None)])
-    assert gate.offer("CA3", ACCOUNT, "+1").refused == ""
+        admission.offer(call, ACCOUNT, "+1")
+    admission.replace_routes([replace(LIMITED_ROUTE, max_concurrent_calls=0)])
+    assert admission.offer("CA3", ACCOUNT, "+1").refused == "at-capacity"
+    admission.replace_routes([replace(LIMITED_ROUTE, max_concurrent_calls=None)])
+    assert admission.offer("CA3", ACCOUNT, "+1").refused == ""
 
 
-def test_outside_its_hours_a_number_takes_no_calls_but_places_them(clock: Clock) -> None:
+def test_outside_its_hours_a_number_refuses_inbound_calls_only(clock: Clock) -> None:
     clock.now = datetime(2026, 11, 23, 18, tzinfo=UTC).timestamp()  # a Monday
-    gate = admission(clock)
+    admission = make_admission(clock)
     hours = OpeningHours(parse_hours("Mon-Fri 08:00-18:00"), UTC)
-    gate.replace_routes([Route("1", "+1", hours=hours)])
-    offer = gate.offer(CALL, ACCOUNT, "+1")
+    admission.replace_routes([Route("1", "+1", hours=hours)])
+    offer = admission.offer(CALL, ACCOUNT, "+1")
     assert (offer.route_id, offer.refused, offer.ticket) == ("1", "out-of-hours", "")
-    assert gate.free_places == gate.config.max_concurrent_calls
-    assert gate.offer(CALL, ACCOUNT, "+1", inbound=False).refused == ""
+    assert admission.free_places == admission.config.max_concurrent_calls
+    assert admission.offer(CALL, ACCOUNT, "+1", inbound=False).refused == ""
     clock.now -= 1
-    assert gate.offer(CALL, ACCOUNT, "+1").refused == ""
+    assert admission.offer(CALL, ACCOUNT, "+1").refused == ""
 
 
-def test_a_number_that_is_closed_says_so_also_while_we_restart(clock: Clock) -> None:
-    gate = admission(clock)
-    gate.draining = True
-    gate.replace_routes([Route("1", "+1", hours=OpeningHours((), UTC))])
-    assert gate.offer(CALL, ACCOUNT, "+1").refused == "out-of-hours"
+def test_out_of_hours_takes_precedence_over_draining(clock: Clock) -> None:
+    admission = make_admission(clock)
+    admission.draining = True
+    admission.replace_routes([Route("1", "+1", hours=OpeningHours((), UTC))])
+    assert admission.offer(CALL, ACCOUNT, "+1").refused == "out-of-hours"
 
 
-def test_a_draining_server_takes_no_more_calls() -> None:
-    gate = admission()
-    gate.draining = True
-    assert not gate.accepting
-    assert gate.offer(CALL, ACCOUNT, "+1").refused == "draining"
+def test_a_draining_server_refuses_calls() -> None:
+    admission = make_admission()
+    admission.draining = True
+    assert not admission.accepting
+    assert admission.offer(CALL, ACCOUNT, "+1").refused == "draining"
 
 
 # Routes
 
 
-def test_numbers_lead_where_the_snapshot_says() -> None:
-    gate = admission()
-    gate.replace_routes([Route("1", "+1", "a"), Route("2", "+2", "b")])
-    assert (gate.route_for("+2").id, gate.route("1").assistant_id) == ("2", "a")
-    assert gate.route_for("+3") == gate.route("3") == Route()
-    gate.replace_routes([])
-    assert gate.route_for("+2") == Route()
+def test_routes_are_found_by_number_and_by_id_in_the_latest_snapshot() -> None:
+    admission = make_admission()
+    admission.replace_routes([Route("1", "+1", "a"), Route("2", "+2", "b")])
+    assert (admission.route_for("+2").id, admission.route("1").assistant_id) == ("2", "a")
+    assert admission.route_for("+3") == admission.route("3") == Route()
+    admission.replace_routes([])
+    assert admission.route_for("+2") == Route()

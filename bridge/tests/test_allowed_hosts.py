@@ -1,4 +1,4 @@
-"""Which URLs of Vapi's answers are followed, and to what addresses."""
+"""Which URLs from Vapi may be requested, and at which addresses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VAPI = ("api.vapi.ai", "*.vapi.ai")
         "wss://api.vapi.ai/x?secret=1",
     ],
 )
-def test_a_listed_name_is_followed_to_a_public_address(url: str) -> None:
+def test_a_url_with_a_listed_name_is_allowed_at_a_public_address(url: str) -> None:
     assert AllowedHosts(VAPI).check(url, WS) is True
 
 
@@ -57,20 +57,20 @@ def test_a_listed_name_is_followed_to_a_public_address(url: str) -> None:
         "//api.vapi.ai/x",
     ],
 )
-def test_anything_else_is_forbidden(url: str) -> None:
-    with pytest.raises(ForbiddenUrl) as refusal:
+def test_every_other_url_is_forbidden(url: str) -> None:
+    with pytest.raises(ForbiddenUrl) as error:
         AllowedHosts(VAPI).check(url, WS)
-    assert "evil" not in str(refusal.value), "the URL may be a secret"
+    assert "evil" not in str(error.value), "a URL can contain secrets"
 
 
-def test_the_control_url_has_schemes_of_its_own() -> None:
+def test_only_the_given_schemes_are_allowed() -> None:
     hosts = AllowedHosts(VAPI)
     assert hosts.check("https://control.vapi.ai/0198c5d1/control", HTTP) is True
     with pytest.raises(ForbiddenUrl):
         hosts.check("wss://control.vapi.ai/0198c5d1/control", HTTP)
 
 
-def test_a_listed_loopback_name_may_be_plain_and_on_any_port() -> None:
+def test_a_listed_loopback_name_is_allowed_without_tls_and_on_any_port() -> None:
     hosts = AllowedHosts([" 127.0.0.1 ", "localhost", ""])
     assert hosts.check("ws://127.0.0.1:9100/x", WS) is False
     assert hosts.check("http://localhost/control", HTTP) is False
@@ -78,7 +78,7 @@ def test_a_listed_loopback_name_may_be_plain_and_on_any_port() -> None:
         hosts.check("ws://[::1]:9100/x", WS)
 
 
-def test_an_entry_with_a_scheme_allows_exactly_that() -> None:
+def test_an_entry_with_a_scheme_allows_only_its_scheme_and_port() -> None:
     hosts = AllowedHosts(["ws://sandbox:9100", "http://sandbox"])
     assert hosts.check("ws://sandbox:9100/x", WS) is False
     assert hosts.check("http://sandbox:80/control", HTTP) is False
@@ -87,8 +87,8 @@ def test_an_entry_with_a_scheme_allows_exactly_that() -> None:
             hosts.check(url, WS)
 
 
-class Resolver:
-    """Answers what it is told to."""
+class FakeResolver:
+    """Replaces the event loop's `getaddrinfo`; it returns the given addresses for every name."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
         self.addresses = addresses
@@ -98,8 +98,8 @@ class Resolver:
         return [(socket.AF_INET, type, 6, "", (address, port)) for address in self.addresses]
 
 
-async def test_a_public_address_is_what_we_connect_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    Resolver(monkeypatch, "93.184.215.14", "93.184.215.15")
+async def test_the_first_public_address_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeResolver(monkeypatch, "93.184.215.14", "93.184.215.15")
     assert await public_address("api.vapi.ai", 443) == "93.184.215.14"
 
 
@@ -108,22 +108,22 @@ async def test_a_public_address_is_what_we_connect_to(monkeypatch: pytest.Monkey
     ["127.0.0.1", "10.1.2.3", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "::1",
      "fe80::1%eth0", "fd00::1", "::ffff:10.0.0.1"],
 )  # fmt: skip
-async def test_one_address_that_is_not_public_is_one_too_many(
+async def test_a_name_with_one_address_that_is_not_public_is_forbidden(
     monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    Resolver(monkeypatch, "93.184.215.14", address)
+    FakeResolver(monkeypatch, "93.184.215.14", address)
     with pytest.raises(ForbiddenUrl):
         await public_address("api.vapi.ai", 443)
 
 
-async def test_a_name_without_an_address_leads_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    Resolver(monkeypatch)
+async def test_a_name_without_an_address_is_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeResolver(monkeypatch)
     with pytest.raises(ForbiddenUrl):
         await public_address("api.vapi.ai", 443)
 
 
 @pytest.mark.parametrize("host", [".vapi.ai", "a..vapi.ai", "a" * 64 + ".vapi.ai"])
-async def test_a_name_that_is_none_is_forbidden(host: str) -> None:
+async def test_an_invalid_name_is_forbidden(host: str) -> None:
     assert AllowedHosts(VAPI).check(f"wss://{host}/x", WS) is True
     with pytest.raises(ForbiddenUrl):
         await public_address(host, 443)

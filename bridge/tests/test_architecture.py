@@ -1,8 +1,8 @@
-"""Who may import whom, read from the source itself, folder by folder.
+"""The import rules of the project, checked in the source by folder.
 
-`bridge/` is what must happen within 20 ms, `calls/` is what outlives the call. Imports point one way: calls
-to the top level of the bridge, and nothing back. Inside the bridge `call`, `wire` and `audio` are pure, and
-nothing anywhere in it can wait for a database, a cache of Django's, the channel layer or another thread.
+`bridge/` does what must happen within 20 ms; `calls/` keeps what outlives the call. `calls` may import the
+top level of `bridge`, and `bridge` imports nothing of `calls`. Within the bridge, `call`, `wire` and `audio`
+are pure, and no module can wait for a database, Django's cache, the channel layer or another thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("bridge", "calls", "sandbox", "voiceai")
 
 PURE_FOLDERS = ("bridge/call", "bridge/wire", "bridge/audio")
-NOT_PURE = {
+IMPURE_MODULES = {
     "aiohttp",
     "asgiref",
     "asyncio",
@@ -36,8 +36,8 @@ NOT_PURE = {
     "websockets",
 }
 
-# Ways to wait for a thread, and what waits for a database or a channel layer.
-HOPS = {
+# Names of calls to a thread or a channel layer, and modules that wait for a database or a channel layer.
+THREAD_AND_LAYER_CALLS = {
     "async_to_sync",
     "channel_layer",
     "database_sync_to_async",
@@ -46,16 +46,16 @@ HOPS = {
     "sync_to_async",
     "to_thread",
 }
-WAITS_FOR_ROWS = {"asgiref", "channels.db", "channels.layers", "django"}
+DATABASE_AND_LAYER_MODULES = {"asgiref", "channels.db", "channels.layers", "django"}
 
 MAX_MODULES = 20  # in one package
 MAX_LINES = 450  # in one module
-MAX_MODULES_AT_TOP = {"calls": 22, "bridge": 14}  # of the package itself, without its subpackages
+MAX_MODULES_AT_TOP = {"calls": 22, "bridge": 14}  # in the package itself, without its subpackages
 
 
 @cache
 def modules() -> dict[str, Path]:
-    """The product's modules by their dotted names. Tests wire the real parts together and are free to."""
+    """The product's modules by dotted name, without tests, which may import anything."""
     return {
         module_name(path): path
         for package in PACKAGES
@@ -64,19 +64,19 @@ def modules() -> dict[str, Path]:
     }
 
 
-def below(*folders: str) -> list[Path]:
+def modules_below(*folders: str) -> list[Path]:
     """The product's modules in these folders."""
-    return [path for path in modules().values() if any((ROOT / each) in path.parents for each in folders)]
+    return [path for path in modules().values() if any((ROOT / folder) in path.parents for folder in folders)]
 
 
 @cache
 def imports(path: Path) -> frozenset[str]:
-    """Everything that a module imports, in full: `from bridge.wire import vapi` is `bridge.wire.vapi`.
+    """The full names of a module's imports: `from bridge.wire import vapi` gives `bridge.wire.vapi`.
 
     Imports within functions count; imports for type checkers alone do not.
     """
     package = path.relative_to(ROOT).parent.parts
-    found: set[str] = set()
+    names: set[str] = set()
     nodes: list[ast.AST] = [ast.parse(path.read_text(), str(path))]
     while nodes:
         node = nodes.pop()
@@ -84,31 +84,31 @@ def imports(path: Path) -> frozenset[str]:
             continue
         nodes += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else ()
             base = ".".join((*above, *filter(None, [node.module])))
-            found |= {f"{base}.{alias.name}" for alias in node.names}
-    return frozenset(found)
+            names |= {f"{base}.{alias.name}" for alias in node.names}
+    return frozenset(names)
 
 
 def modules_imported(path: Path) -> set[str]:
-    """Those of our own modules that a module imports."""
-    found = set()
+    """The product's modules that a module imports."""
+    dependencies = set()
     for name in imports(path):
         module = name if name in modules() else name.rpartition(".")[0]
         if module in modules():
-            found.add(module)
-    return found
+            dependencies.add(module)
+    return dependencies
 
 
-def within(name: str, those: Iterable[str]) -> bool:
-    """Whether `bridge.journal.Entry` lies in one of these modules."""
-    return any(name == module or name.startswith(f"{module}.") for module in those)
+def is_within(name: str, modules: Iterable[str]) -> bool:
+    """Whether a name such as `bridge.journal.Entry` is in one of these modules or packages."""
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
 def identifiers(path: Path) -> set[str]:
-    """Every name and attribute that a module speaks of."""
+    """All names and attributes in a module's source."""
     tree = ast.parse(path.read_text(), str(path))
     return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} | {
         node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)
@@ -119,86 +119,91 @@ def module_name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def named(path: Path) -> str:
+def relative_path(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def everything_under(paths: Iterable[Path]) -> list[Path]:
-    """These modules, and all of ours that they import, however far down."""
-    found: dict[str, Path] = {}
-    waiting = [module_name(path) for path in paths]
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found[name] = modules()[name]
-            waiting += modules_imported(found[name])
-    return sorted(found.values())
+def with_dependencies(paths: Iterable[Path]) -> list[Path]:
+    """These modules and the product's modules that they import, directly or indirectly."""
+    collected: dict[str, Path] = {}
+    pending = [module_name(path) for path in paths]
+    while pending:
+        name = pending.pop()
+        if name not in collected:
+            collected[name] = modules()[name]
+            pending += modules_imported(collected[name])
+    return sorted(collected.values())
 
 
-def test_it_looks_at_the_whole_product() -> None:
+def test_every_part_of_the_product_is_checked() -> None:
     for folder in (*PURE_FOLDERS, "bridge/io", "calls/management/commands", "sandbox/twilio", "sandbox/vapi"):
-        assert len(below(folder)) > 2, folder
+        assert len(modules_below(folder)) > 2, folder
     assert {"bridge.call.session", "bridge.io.vapi_socket", "calls.models"} <= modules().keys()
 
 
-@pytest.mark.parametrize("path", everything_under(below(*PURE_FOLDERS)), ids=named)
-def test_a_pure_module_and_all_it_imports_know_no_socket_no_clock_and_no_chance(path: Path) -> None:
-    assert {name for name in imports(path) if within(name, NOT_PURE)} == set()
-    assert path in below("bridge")
+@pytest.mark.parametrize("path", with_dependencies(modules_below(*PURE_FOLDERS)), ids=relative_path)
+def test_a_pure_module_and_its_dependencies_import_no_impure_module(path: Path) -> None:
+    assert {name for name in imports(path) if is_within(name, IMPURE_MODULES)} == set()
+    assert path in modules_below("bridge")
 
 
-def test_the_bridge_knows_nothing_above_it() -> None:
-    above = {
-        f"{named(path)} imports {name}"
+def test_the_bridge_imports_no_package_above_it() -> None:
+    violations = {
+        f"{relative_path(path)} imports {name}"
         for path in (ROOT / "bridge").rglob("*.py")
         for name in imports(path)
-        if within(name, {"calls"})
-        or (within(name, {"voiceai", "bench", "sandbox"}) and "tests" not in path.parts)
+        if is_within(name, {"calls"})
+        or (is_within(name, {"voiceai", "bench", "sandbox"}) and "tests" not in path.parts)
     }
-    assert above == set()
+    assert violations == set()
 
 
-def test_only_the_consumer_knows_channels() -> None:
-    """The rest of the bridge runs in any event loop."""
-    found = {named(path) for path in below("bridge") for name in imports(path) if within(name, {"channels"})}
-    assert found == {"bridge/io/consumer.py"}
+def test_only_the_consumer_imports_channels() -> None:
+    """The rest of the bridge does not depend on Channels."""
+    importers = {
+        relative_path(path)
+        for path in modules_below("bridge")
+        for name in imports(path)
+        if is_within(name, {"channels"})
+    }
+    assert importers == {"bridge/io/consumer.py"}
 
 
-@pytest.mark.parametrize("path", below("bridge"), ids=named)
-def test_the_media_path_touches_no_database_no_layer_and_no_thread(path: Path) -> None:
-    assert {name for name in imports(path) if within(name, WAITS_FOR_ROWS)} == set()
-    assert identifiers(path) & HOPS == set()
+@pytest.mark.parametrize("path", modules_below("bridge"), ids=relative_path)
+def test_the_bridge_uses_no_database_no_channel_layer_and_no_thread(path: Path) -> None:
+    assert {name for name in imports(path) if is_within(name, DATABASE_AND_LAYER_MODULES)} == set()
+    assert identifiers(path) & THREAD_AND_LAYER_CALLS == set()
 
 
-def test_calls_knows_only_the_top_level_of_the_bridge() -> None:
-    found = {
-        f"{named(path)} imports {name}"
-        for path in below("calls")
+def test_calls_imports_only_the_top_level_of_the_bridge() -> None:
+    violations = {
+        f"{relative_path(path)} imports {name}"
+        for path in modules_below("calls")
         for name in modules_imported(path)
-        if within(name, {"bridge"}) and name.count(".") > 1
+        if is_within(name, {"bridge"}) and name.count(".") > 1
     }
-    assert found == set()
+    assert violations == set()
 
 
-def test_the_sandbox_is_for_what_places_simulated_calls() -> None:
-    found = {
-        f"{named(path)} imports {name}"
-        for path in below("bridge", "calls", "voiceai")
+def test_only_commands_and_the_demo_import_the_sandbox() -> None:
+    violations = {
+        f"{relative_path(path)} imports {name}"
+        for path in modules_below("bridge", "calls", "voiceai")
         for name in imports(path)
-        if within(name, {"sandbox"}) and not {"management", "demo"} & set(path.parts)
+        if is_within(name, {"sandbox"}) and not {"management", "demo"} & set(path.parts)
     }
-    assert found == set()
+    assert violations == set()
 
 
-def test_the_sandbox_shares_no_code_with_the_product() -> None:
-    """A simulator that shared the bridge's code would agree with its mistakes."""
-    found = {
-        f"{named(path)} imports {name}"
-        for path in below("sandbox")
+def test_the_sandbox_imports_nothing_of_the_product() -> None:
+    """A simulator that shared code with the bridge would not reveal the bridge's mistakes."""
+    violations = {
+        f"{relative_path(path)} imports {name}"
+        for path in modules_below("sandbox")
         for name in imports(path)
-        if within(name, {"bridge", "calls", "voiceai"})
+        if is_within(name, {"bridge", "calls", "voiceai"})
     }
-    assert found == set()
+    assert violations == set()
 
 
 def test_there_is_no_import_cycle() -> None:
@@ -211,12 +216,12 @@ def test_there_is_no_import_cycle() -> None:
     assert cycle == []
 
 
-@pytest.mark.parametrize("path", list(modules().values()), ids=named)
-def test_a_module_can_be_read_in_one_sitting(path: Path) -> None:
+@pytest.mark.parametrize("path", list(modules().values()), ids=relative_path)
+def test_a_module_has_at_most_the_allowed_number_of_lines(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= MAX_LINES
 
 
-def test_a_package_can_be_seen_at_a_glance() -> None:
+def test_a_package_has_at_most_the_allowed_number_of_modules() -> None:
     sizes: Counter[Path] = Counter(path.parent.relative_to(ROOT) for path in modules().values())
     too_large = {
         str(package): size

@@ -1,4 +1,4 @@
-"""The bridge's settings: what follows from them, and what they keep to themselves."""
+"""Properties of `BridgeConfig`, and its `repr` without secrets."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from bridge.config import BridgeConfig
         ("http://127.0.0.1:8000", "ws://127.0.0.1:8000/media-stream"),
     ],
 )
-def test_the_stream_is_as_secure_as_the_public_url(public_url: str, stream_url: str) -> None:
+def test_the_stream_url_has_the_scheme_of_the_public_url(public_url: str, stream_url: str) -> None:
     assert BridgeConfig(public_url=public_url).stream_url == stream_url
 
 
-def test_a_socket_url_chooses_the_socket_dialect() -> None:
+def test_a_socket_url_selects_the_socket_dialect() -> None:
     assert BridgeConfig().dialect == "call"
     assert BridgeConfig(vapi_socket_url="ws://127.0.0.1:9/agent").dialect == "socket"
 
 
-def test_no_secret_is_in_its_repr() -> None:
+def test_the_repr_contains_no_secret() -> None:
     config = BridgeConfig(
         twilio_auth_tokens=("canary-1",),
         ticket_secret="canary-2",

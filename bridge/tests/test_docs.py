@@ -1,8 +1,8 @@
-"""Whether the documents name what exists: paths, functions, commands, targets and settings.
+"""Paths, functions, commands, make targets and settings that the documents mention must exist.
 
 A document names a function of a module as `` `name` in `path/to/module.py` ``, or several of them as
-`` `one`, `Two.three` in `path/to/module.py` ``. Each name must be defined there; a dotted one is an attribute
-of a class.
+`` `one`, `Two.three` in `path/to/module.py` ``. Each name must be defined in that module; a dotted name is an
+attribute of a class.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PAIR = re.compile(rf"({_NAME}(?:(?:,| and|, and)\s+{_NAME})*)\s+in\s+`([\w./]+\
 _PATH = re.compile(r"`((?:[\w.-]+/)+(?:[\w-]+\.[a-z]+)?)`")
 _FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 
-# Made when the project runs.
+# Folders that exist only after the project has run.
 GENERATED = ("var/",)
 
 
@@ -33,7 +33,7 @@ def text_of(document: str) -> str:
 
 
 def pairs_in(document: str) -> list[tuple[str, str]]:
-    """Every (name, path) that the document states."""
+    """Every pair of a name and the module path that the document gives for it."""
     return [
         (name.strip("`"), path)
         for names, path in _PAIR.findall(text_of(document))
@@ -66,7 +66,7 @@ def defined_in(path: Path) -> frozenset[str]:
     return frozenset(names)
 
 
-def test_it_recognises_the_names_in_a_sentence() -> None:
+def test_names_and_their_path_are_found_in_a_sentence() -> None:
     sentence = "Then `write` and\n`Spool.append` in `calls/ingest/spool.py`, and `other`."
     (names, path) = _PAIR.findall(sentence)[0]
     assert re.findall(_NAME, names) == ["`write`", "`Spool.append`"]
@@ -74,14 +74,14 @@ def test_it_recognises_the_names_in_a_sentence() -> None:
 
 
 @pytest.mark.parametrize("document", CODE_DOCUMENTS)
-def test_every_path_exists(document: str) -> None:
+def test_every_path_in_a_document_exists(document: str) -> None:
     paths = _PATH.findall(text_of(document))
     assert paths
     missing = [path for path in paths if not path.startswith(GENERATED) and not (ROOT / path).exists()]
     assert missing == []
 
 
-def test_every_function_is_defined_where_a_document_says() -> None:
+def test_every_name_in_a_document_is_defined_in_its_module() -> None:
     pairs = [(document, *pair) for document in CODE_DOCUMENTS for pair in pairs_in(document)]
     assert len(pairs) > 60
     wrong = [
@@ -93,20 +93,20 @@ def test_every_function_is_defined_where_a_document_says() -> None:
 
 
 @pytest.mark.parametrize("document", [*CODE_DOCUMENTS, "CHANGELOG.md", ".env.example"])
-def test_every_command_and_target_exists(document: str) -> None:
+def test_every_command_and_make_target_in_a_document_exists(document: str) -> None:
     text = (ROOT / document).read_text()
     makefile = (ROOT / "Makefile").read_text()
     commands = {path.stem for path in ROOT.glob(f"{MANAGEMENT_COMMANDS}/*.py")}
     commands |= {"check", "createsuperuser", "makemigrations", "migrate", "runserver"}
     assert set(re.findall(r"manage\.py\s+([a-z_]+)", text)) <= commands
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
-    named = {target for line in re.findall(r"`make ([a-z -]+)", text) for target in line.split()}
-    assert named <= targets
+    named_targets = {target for line in re.findall(r"`make ([a-z -]+)", text) for target in line.split()}
+    assert named_targets <= targets
     modules = re.findall(r"python -m (bench[\w.]*)", text)
     assert [name for name in modules if not (ROOT / f"{name.replace('.', '/')}.py").exists()] == []
 
 
-def test_readme_explains_every_setting_of_the_example() -> None:
+def test_the_readme_explains_every_setting_of_env_example() -> None:
     names = re.findall(r"^([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
     explained = set(re.findall(r"`([A-Z_]+)`", (ROOT / "README.md").read_text()))
     assert names

@@ -1,4 +1,4 @@
-"""How recent calls ended: this process's own memory first, then the cache that all share."""
+"""End reasons of recent calls: the process's own memory first, then the shared cache."""
 
 from __future__ import annotations
 
@@ -11,106 +11,108 @@ from bridge import end_reason_cache
 from bridge.end_reason_cache import MAX_STORED, EndReasonCache
 
 
-class Cache:
-    """The two commands of Redis that are used, with dials."""
+class FakeSharedCache:
+    """The two Redis commands that are used; it can be broken or frozen."""
 
     def __init__(self) -> None:
-        self.held: dict[str, str] = {}
+        self.values: dict[str, str] = {}
         self.broken = False
         self.frozen = False
 
     async def get(self, name: str) -> Any:
-        await self._trouble()
-        value = self.held.get(name)
+        await self._fail_if_faulty()
+        value = self.values.get(name)
         return value.encode() if value is not None else None
 
     async def set(self, name: str, value: str, *, ex: int, nx: bool = False) -> Any:
-        await self._trouble()
-        if nx and name in self.held:
+        await self._fail_if_faulty()
+        if nx and name in self.values:
             return None
-        self.held[name] = value
+        self.values[name] = value
         return True
 
-    async def _trouble(self) -> None:
+    async def _fail_if_faulty(self) -> None:
         if self.broken:
             raise ConnectionError("cache is down")
         if self.frozen:
             await asyncio.Event().wait()
 
 
-async def test_a_process_knows_its_own_ends() -> None:
-    end_reasons = EndReasonCache()
-    end_reasons.store("CA1", "assistant-failed")
-    assert await end_reasons.find("CA1") == "assistant-failed"
-    assert await end_reasons.find("CA2") is None
+async def test_a_stored_end_reason_is_found() -> None:
+    cache = EndReasonCache()
+    cache.store("CA1", "assistant-failed")
+    assert await cache.find("CA1") == "assistant-failed"
+    assert await cache.find("CA2") is None
 
 
-async def test_the_first_word_stands() -> None:
-    end_reasons = EndReasonCache()
-    end_reasons.store("CA1", "assistant-failed")
-    end_reasons.store("CA1", "caller-hung-up")
-    end_reasons.store("CA1", "ticket-refused")
-    assert await end_reasons.find("CA1") == "assistant-failed"
+async def test_the_first_end_reason_stands() -> None:
+    cache = EndReasonCache()
+    cache.store("CA1", "assistant-failed")
+    cache.store("CA1", "caller-hung-up")
+    cache.store("CA1", "ticket-refused")
+    assert await cache.find("CA1") == "assistant-failed"
 
 
-async def test_a_stream_that_was_turned_away_says_nothing_about_the_call() -> None:
-    end_reasons = EndReasonCache()
-    end_reasons.store("CA1", "ticket-refused")
-    end_reasons.store("CA1", "caller-hung-up")
-    assert await end_reasons.find("CA1") == "caller-hung-up"
+async def test_a_refused_ticket_is_replaced_by_a_later_end_reason() -> None:
+    cache = EndReasonCache()
+    cache.store("CA1", "ticket-refused")
+    cache.store("CA1", "caller-hung-up")
+    assert await cache.find("CA1") == "caller-hung-up"
 
 
-async def test_memory_is_bounded_and_forgets_the_oldest() -> None:
-    end_reasons = EndReasonCache()
+async def test_a_full_cache_drops_the_oldest_end_reason() -> None:
+    cache = EndReasonCache()
     for n in range(MAX_STORED + 1):
-        end_reasons.store(f"CA{n}", "caller-hung-up")
-    assert await end_reasons.find("CA0") is None
-    assert await end_reasons.find("CA1") == "caller-hung-up"
+        cache.store(f"CA{n}", "caller-hung-up")
+    assert await cache.find("CA0") is None
+    assert await cache.find("CA1") == "caller-hung-up"
 
 
-async def test_any_worker_may_be_asked() -> None:
-    cache = Cache()
-    carrying, asked = EndReasonCache(cache), EndReasonCache(cache)
-    await carrying.publish("CA1", "assistant-failed")
-    await carrying.publish("CA1", "caller-hung-up")
-    assert await asked.find("CA1") == "assistant-failed"
+async def test_a_published_end_reason_is_found_by_every_worker() -> None:
+    shared = FakeSharedCache()
+    call_worker, other_worker = EndReasonCache(shared), EndReasonCache(shared)
+    await call_worker.publish("CA1", "assistant-failed")
+    await call_worker.publish("CA1", "caller-hung-up")
+    assert await other_worker.find("CA1") == "assistant-failed"
 
 
-async def test_the_worker_that_carried_the_call_knows_better_than_one_that_refused_a_stream() -> None:
-    cache = Cache()
-    carrying, asked = EndReasonCache(cache), EndReasonCache(cache)
-    asked.store("CA1", "ticket-refused")
-    assert await asked.find("CA1") == "ticket-refused"
-    await carrying.publish("CA1", "assistant-failed")
-    assert await asked.find("CA1") == "assistant-failed"
+async def test_a_published_end_reason_replaces_a_local_refused_ticket() -> None:
+    shared = FakeSharedCache()
+    call_worker, other_worker = EndReasonCache(shared), EndReasonCache(shared)
+    other_worker.store("CA1", "ticket-refused")
+    assert await other_worker.find("CA1") == "ticket-refused"
+    await call_worker.publish("CA1", "assistant-failed")
+    assert await other_worker.find("CA1") == "assistant-failed"
 
 
-async def test_its_own_memory_needs_no_cache() -> None:
-    cache = Cache()
-    end_reasons = EndReasonCache(cache)
-    end_reasons.store("CA1", "caller-hung-up")
-    cache.broken = True
-    assert await end_reasons.find("CA1") == "caller-hung-up"
+async def test_a_local_end_reason_is_found_without_the_shared_cache() -> None:
+    shared = FakeSharedCache()
+    cache = EndReasonCache(shared)
+    cache.store("CA1", "caller-hung-up")
+    shared.broken = True
+    assert await cache.find("CA1") == "caller-hung-up"
 
 
-async def test_without_a_cache_there_is_nobody_to_tell() -> None:
+async def test_publish_does_nothing_without_a_shared_cache() -> None:
     await EndReasonCache().publish("CA1", "caller-hung-up")
 
 
-async def test_a_ticket_is_spent_once_among_all_workers() -> None:
-    cache = Cache()
-    assert await EndReasonCache(cache).use_ticket("t1", 120)
-    assert not await EndReasonCache(cache).use_ticket("t1", 120)
+async def test_a_ticket_is_used_once_for_all_workers() -> None:
+    shared = FakeSharedCache()
+    assert await EndReasonCache(shared).use_ticket("t1", 120)
+    assert not await EndReasonCache(shared).use_ticket("t1", 120)
     assert await EndReasonCache().use_ticket("t1", 120)
 
 
-@pytest.mark.parametrize("trouble", ["broken", "frozen"])
-async def test_a_cache_in_trouble_holds_nobody_up(monkeypatch: pytest.MonkeyPatch, trouble: str) -> None:
+@pytest.mark.parametrize("fault", ["broken", "frozen"])
+async def test_a_broken_or_frozen_shared_cache_delays_nothing(
+    monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
     monkeypatch.setattr(end_reason_cache, "SHARED_SECONDS", 0.01)
-    cache = Cache()
-    setattr(cache, trouble, True)
-    end_reasons = EndReasonCache(cache)
+    shared = FakeSharedCache()
+    setattr(shared, fault, True)
+    cache = EndReasonCache(shared)
     async with asyncio.timeout(2):
-        assert await end_reasons.use_ticket("t1", 120)
-        assert await end_reasons.find("CA1") is None
-        await end_reasons.publish("CA1", "caller-hung-up")
+        assert await cache.use_ticket("t1", 120)
+        assert await cache.find("CA1") is None
+        await cache.publish("CA1", "caller-hung-up")

@@ -1,4 +1,4 @@
-"""How calls end: every reason has its author, and closes the socket with a code that Daphne allows."""
+"""End reasons: each names who ended the call, and close codes are ones that Daphne allows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def test_every_reason_names_who_ended_the_call() -> None:
     assert set(end_reasons.ENDED_BY.values()) == {"caller", "assistant", "network", "us", "staff"}
 
 
-def test_close_codes_are_ones_that_an_app_may_use() -> None:
+def test_close_codes_are_allowed_for_an_application() -> None:
     assert all(
         3000 <= code <= 4999 for code in [*end_reasons.CLOSE_CODES.values(), end_reasons.CLOSE_OVERSIZE]
     )

@@ -1,4 +1,4 @@
-"""Entries to spool lines and back; a damaged line is refused, a later version's is understood."""
+"""Journal entries and their spool lines: round trip, damaged lines, lines of other versions."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ ENTRIES: list[Entry] = [
 ]
 
 
-def line_of(facts: object) -> bytes:
-    body = json.dumps(facts).encode()
+def line_of(values: object) -> bytes:
+    body = json.dumps(values).encode()
     return b"%08x %s\n" % (crc32(body), body)
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: type(entry).__name__)
-def test_every_entry_survives_its_line(entry: Entry) -> None:
+def test_every_entry_is_read_back_from_its_line(entry: Entry) -> None:
     assert from_line(to_line(entry)) == entry
 
 
@@ -55,19 +55,19 @@ def test_an_entry_is_one_line(entry: Entry) -> None:
     assert to_line(entry).count(b"\n") == 1
 
 
-def test_a_lone_surrogate_survives_the_disk() -> None:
+def test_a_lone_surrogate_is_read_back() -> None:
     entry = UtteranceSpoken("CA1", 0, "caller", "a\ud800b\x00")
     assert from_line(to_line(entry)) == entry
 
 
-def test_a_torn_line_is_refused() -> None:
+def test_a_torn_line_is_rejected() -> None:
     line = to_line(ENTRIES[0])
     for length in range(len(line)):
         with pytest.raises(MalformedLine):
             from_line(line[:length])
 
 
-def test_a_flipped_bit_is_refused() -> None:
+def test_a_line_with_a_flipped_bit_is_rejected() -> None:
     line = to_line(ENTRIES[1])
     for at in range(len(line) - 1):
         with pytest.raises(MalformedLine):
@@ -75,20 +75,20 @@ def test_a_flipped_bit_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "facts",
+    "values",
     [[], 5, {}, {"kind_": "Weather"}, {"kind_": ["StreamStarted"]}, {"kind_": "StreamStarted"},
      {"kind_": "AssistantReported", "call_sid": "", "at": 1, "kind": "x", "turn_latencies": 5}],
 )  # fmt: skip
-def test_a_line_that_holds_no_entry_is_refused(facts: object) -> None:
+def test_a_valid_line_without_an_entry_is_rejected(values: object) -> None:
     with pytest.raises(MalformedLine):
-        from_line(line_of(facts))
+        from_line(line_of(values))
 
 
-def test_fields_of_a_later_version_are_left_out() -> None:
-    facts = {"kind_": "StreamStarted", "call_sid": "CA1", "at": 2.0, "stream_sid": "MZ1", "mood": "good"}
-    assert from_line(line_of(facts)) == StreamStarted("CA1", 2.0, "MZ1")
+def test_fields_of_a_later_version_are_ignored() -> None:
+    values = {"kind_": "StreamStarted", "call_sid": "CA1", "at": 2.0, "stream_sid": "MZ1", "mood": "good"}
+    assert from_line(line_of(values)) == StreamStarted("CA1", 2.0, "MZ1")
 
 
-def test_an_entry_that_an_earlier_version_wrote_under_another_name_is_read() -> None:
-    facts = {"kind_": "Happened", "call_sid": "CA1", "index": 3, "kind": "dtmf", "at_ms": 2000}
-    assert from_line(line_of(facts)) == TimelineEvent("CA1", 3, "dtmf", 2000)
+def test_an_entry_with_the_class_name_of_an_earlier_version_is_read() -> None:
+    values = {"kind_": "Happened", "call_sid": "CA1", "index": 3, "kind": "dtmf", "at_ms": 2000}
+    assert from_line(line_of(values)) == TimelineEvent("CA1", 3, "dtmf", 2000)

@@ -1,4 +1,4 @@
-"""Opening hours: read strictly, told in sentences, and decided by the clock on the wall."""
+"""Opening hours: parsing, error messages, and whether they include a moment."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def at(hour: int, minute: int = 0) -> int:
 
 
 def is_open(text: str, moment: str, zone: ZoneInfo = BERLIN) -> bool:
-    """`moment` is an ISO time, with its offset where the zone alone does not tell."""
-    then = datetime.fromisoformat(moment)
-    then = then if then.tzinfo else then.replace(tzinfo=zone)
-    return OpeningHours(parse_hours(text), zone).is_open(then.timestamp())
+    """`moment` is an ISO time; without an offset it is local time in `zone`."""
+    local_or_aware = datetime.fromisoformat(moment)
+    aware = local_or_aware if local_or_aware.tzinfo else local_or_aware.replace(tzinfo=zone)
+    return OpeningHours(parse_hours(text), zone).is_open(aware.timestamp())
 
 
 @pytest.mark.parametrize(
@@ -44,12 +44,12 @@ def is_open(text: str, moment: str, zone: ZoneInfo = BERLIN) -> bool:
         ("Mon 08:00-09:00, Mon 08:00-09:00", [(MON + at(8), MON + at(9))]),
     ],
 )  # fmt: skip
-def test_hours_are_spans_of_a_week(text: str, spans: list[tuple[int, int]]) -> None:
+def test_opening_hours_are_parsed_into_spans_of_the_week(text: str, spans: list[tuple[int, int]]) -> None:
     assert parse_hours(text) == tuple(spans)
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("", "No opening hours were given."),
         (" , ;", "No opening hours were given."),
@@ -74,20 +74,20 @@ def test_hours_are_spans_of_a_week(text: str, spans: list[tuple[int, int]]) -> N
         (",".join(f"{n // 60}:{n % 60:02}-24:00" for n in range(MAX_SPANS // 7 + 1)), "There are more than"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_is_refused_in_a_sentence(text: str, says: str) -> None:
-    with pytest.raises(BadHours) as refusal:
+def test_invalid_opening_hours_are_rejected_with_a_message(text: str, message: str) -> None:
+    with pytest.raises(BadHours) as error:
         parse_hours(text)
-    assert str(refusal.value).startswith(says)
-    assert str(refusal.value).endswith(".")
+    assert str(error.value).startswith(message)
+    assert str(error.value).endswith(".")
 
 
 @pytest.mark.parametrize(
     ("text", "moment", "expected"),
     [
-        ("Mon-Fri 08:00-18:00", "2026-11-23T08:00:00", True),  # a Monday; the first minute is in
+        ("Mon-Fri 08:00-18:00", "2026-11-23T08:00:00", True),  # a Monday; the start is included
         ("Mon-Fri 08:00-18:00", "2026-11-23T07:59:59", False),
         ("Mon-Fri 08:00-18:00", "2026-11-23T17:59:59", True),
-        ("Mon-Fri 08:00-18:00", "2026-11-23T18:00:00", False),  # the last one is out
+        ("Mon-Fri 08:00-18:00", "2026-11-23T18:00:00", False),  # the end is excluded
         ("Mon-Fri 08:00-18:00", "2026-11-28T10:00:00", False),
         ("Mon 22:00-06:00", "2026-11-24T05:59:59", True),
         ("Mon 22:00-06:00", "2026-11-23T05:00:00", False),
@@ -97,14 +97,12 @@ def test_what_cannot_be_read_is_refused_in_a_sentence(text: str, says: str) -> N
         ("Sun 20:00-24:00", "2026-11-30T00:00:00", False),
     ],
 )
-def test_it_is_open_from_the_first_minute_until_before_the_last(
-    text: str, moment: str, expected: bool
-) -> None:
+def test_it_is_open_from_the_start_until_before_the_end(text: str, moment: str, expected: bool) -> None:
     assert is_open(text, moment) is expected
 
 
 @pytest.mark.parametrize(("zone", "expected"), [(BERLIN, True), (NEW_YORK, False), (ZoneInfo("UTC"), True)])
-def test_the_same_moment_is_another_hour_elsewhere(zone: ZoneInfo, expected: bool) -> None:
+def test_opening_hours_use_their_time_zone(zone: ZoneInfo, expected: bool) -> None:
     assert is_open("Mon-Fri 08:00-18:00", "2026-11-24T09:00:00+00:00", zone) is expected
 
 
@@ -117,11 +115,11 @@ def test_the_same_moment_is_another_hour_elsewhere(zone: ZoneInfo, expected: boo
         ("2026-10-26T06:30:00+00:00", False),
     ],
 )
-def test_hours_move_with_the_clocks(moment: str, expected: bool) -> None:
+def test_opening_hours_follow_daylight_saving_time(moment: str, expected: bool) -> None:
     assert is_open("Mon-Fri 08:00-18:00", moment) is expected
 
 
-def test_the_night_without_its_hour_and_the_night_that_has_it_twice() -> None:
+def test_a_skipped_hour_is_never_open_and_a_repeated_hour_is_open_twice() -> None:
     # 29 March 2026: 01:59:59 is followed by 03:00:00.
     assert is_open("Sun 02:00-03:00", "2026-03-29T00:59:59+00:00") is False
     assert is_open("Sun 02:00-03:00", "2026-03-29T01:00:00+00:00") is False
@@ -131,6 +129,6 @@ def test_the_night_without_its_hour_and_the_night_that_has_it_twice() -> None:
         assert is_open("Sun 02:00-03:00", twice) is True
 
 
-def test_hours_are_compared_by_what_they_say() -> None:
-    read = [OpeningHours(parse_hours(text), UTC) for text in ("Mon 08:00-09:00", "monday 8:00 - 9:00")]
-    assert read[0] == read[1]
+def test_opening_hours_with_the_same_spans_are_equal() -> None:
+    parsed = [OpeningHours(parse_hours(text), UTC) for text in ("Mon 08:00-09:00", "monday 8:00 - 9:00")]
+    assert parsed[0] == parsed[1]

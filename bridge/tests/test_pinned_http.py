@@ -14,7 +14,7 @@ from bridge.pinned_http import post_json
 MESSAGE = {"type": "end-call"}
 
 
-class Server:
+class RecordingServer:
     """Records the requests that it answers."""
 
     def __init__(self) -> None:
@@ -28,8 +28,8 @@ class Server:
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    server = Server()
+async def server() -> AsyncIterator[RecordingServer]:
+    server = RecordingServer()
     app = web.Application()
     app.router.add_post("/{path:.*}", server.handle)
     runner = web.AppRunner(app)
@@ -41,30 +41,30 @@ async def server() -> AsyncIterator[Server]:
     await runner.cleanup()
 
 
-async def test_it_posts_json_to_a_loopback_host_that_is_listed(server: Server) -> None:
+async def test_it_posts_json_to_a_loopback_host_that_is_listed(server: RecordingServer) -> None:
     url = f"http://127.0.0.1:{server.port}/control"
     assert await post_json(url, MESSAGE, AllowedHosts(["127.0.0.1"]), user_agent="test") == 200
     assert server.requests == [(f"127.0.0.1:{server.port}", "/control", MESSAGE)]
 
 
 async def test_it_connects_to_the_checked_address_and_keeps_the_host_name(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    server: RecordingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked_up: list[str] = []
+    resolved: list[str] = []
 
     async def public_address(host: str, port: int) -> str:
-        looked_up.append(host)
+        resolved.append(host)
         return "127.0.0.1"
 
     monkeypatch.setattr(allowed_hosts, "public_address", public_address)
     monkeypatch.setattr(AllowedHosts, "check", lambda self, url, schemes: True)
     url = f"http://api.vapi.ai:{server.port}/control"
     assert await post_json(url, MESSAGE, AllowedHosts(["api.vapi.ai"]), user_agent="test") == 200
-    assert looked_up == ["api.vapi.ai"]
+    assert resolved == ["api.vapi.ai"]
     assert server.requests == [(f"api.vapi.ai:{server.port}", "/control", MESSAGE)]
 
 
-async def test_it_does_not_follow_a_redirect(server: Server) -> None:
+async def test_it_does_not_follow_a_redirect(server: RecordingServer) -> None:
     server.status = 307
     url = f"http://127.0.0.1:{server.port}/control"
     assert await post_json(url, MESSAGE, AllowedHosts(["127.0.0.1"]), user_agent="test") == 307

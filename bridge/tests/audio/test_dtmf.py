@@ -1,4 +1,4 @@
-"""Keys as sound: what a receiver at the other end would hear in them."""
+"""DTMF tones: the frequencies that a receiver would detect."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ KEY_BYTES = 8 * (dtmf.TONE_MS + dtmf.PAUSE_MS)
 
 
 def power(ulaw: bytes, hertz: int) -> float:
-    """How much of one frequency there is, by Goertzel's sum."""
+    """The power of one frequency, by the sum of the Goertzel algorithm."""
     samples = decode(ulaw).astype(np.float64)
-    turns = np.exp(-2j * np.pi * hertz * np.arange(len(samples)) / 8000)
-    return float(abs((samples * turns).sum()) / len(samples))
+    rotation = np.exp(-2j * np.pi * hertz * np.arange(len(samples)) / 8000)
+    return float(abs((samples * rotation).sum()) / len(samples))
 
 
 @pytest.mark.parametrize(("key", "pair"), KEYS.items())
-def test_each_key_is_its_two_frequencies_and_nothing_else(key: str, pair: tuple[int, int]) -> None:
-    heard = {hertz: power(dtmf.tones(key)[: 8 * dtmf.TONE_MS], hertz) for hertz in FREQUENCIES}
-    loud = sorted(heard, key=heard.__getitem__)[-2:]
-    assert set(loud) == set(pair)
-    assert min(heard[hertz] for hertz in pair) > 10 * max(heard[h] for h in FREQUENCIES if h not in pair)
+def test_each_key_has_exactly_its_two_frequencies(key: str, pair: tuple[int, int]) -> None:
+    powers = {hertz: power(dtmf.tones(key)[: 8 * dtmf.TONE_MS], hertz) for hertz in FREQUENCIES}
+    loudest = sorted(powers, key=powers.__getitem__)[-2:]
+    assert set(loudest) == set(pair)
+    assert min(powers[hertz] for hertz in pair) > 10 * max(powers[h] for h in FREQUENCIES if h not in pair)
 
 
-def test_keys_are_apart_and_a_w_waits() -> None:
+def test_keys_are_separated_by_pauses_and_w_is_a_wait() -> None:
     assert dtmf.tones("1w2") == dtmf.tones("1") + b"\xff" * 8 * dtmf.WAIT_MS + dtmf.tones("2")
     assert dtmf.tones("1")[8 * dtmf.TONE_MS :] == b"\xff" * 8 * dtmf.PAUSE_MS
     assert len(dtmf.tones("1")) == KEY_BYTES
 
 
-def test_two_waves_together_do_not_clip() -> None:
+def test_the_sum_of_two_tones_does_not_clip() -> None:
     assert all(abs(decode(dtmf.tones(key))).max() < 32124 for key in "159D")
 
 
-def test_what_is_no_key_has_no_sound() -> None:
+def test_an_invalid_key_raises() -> None:
     with pytest.raises(KeyError):
         dtmf.tones("x")

@@ -1,4 +1,4 @@
-"""G.711 is compared byte by byte: all codes, all samples."""
+"""G.711 mu-law, compared with `audioop` byte by byte: all codes, all samples."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_it_encodes_every_sample_as_the_reference_does() -> None:
     ("code", "sample"),
     [(0x00, -32124), (0x80, 32124), (0xFF, 0), (0x7F, 0), (0x0F, -16764), (0x8F, 16764), (0xD5, 716)],
 )
-def test_it_decodes_what_the_protocol_gives_as_examples(code: int, sample: int) -> None:
+def test_it_decodes_the_example_codes(code: int, sample: int) -> None:
     assert g711.decode(bytes([code])).tolist() == [sample]
 
 
@@ -37,22 +37,22 @@ def test_it_decodes_what_the_protocol_gives_as_examples(code: int, sample: int) 
     ("sample", "code"),
     [(0, 0xFF), (8, 0xFE), (100, 0xF2), (1000, 0xCE), (-1000, 0x4E), (32767, 0x80), (-32768, 0x00)],
 )
-def test_it_encodes_what_the_protocol_gives_as_examples(sample: int, code: int) -> None:
+def test_it_encodes_the_example_samples(sample: int, code: int) -> None:
     assert g711.encode(np.array([sample], np.int16)) == bytes([code])
 
 
-def test_it_gives_every_code_back_but_minus_zero() -> None:
-    again = g711.encode(g711.decode(ALL_CODES))
-    assert again == ALL_CODES.replace(b"\x7f", b"\xff")
+def test_every_code_but_minus_zero_survives_decoding_and_encoding() -> None:
+    encoded = g711.encode(g711.decode(ALL_CODES))
+    assert encoded == ALL_CODES.replace(b"\x7f", b"\xff")
 
 
-def test_it_encodes_samples_that_do_not_lie_side_by_side() -> None:
+def test_it_encodes_samples_that_are_not_contiguous() -> None:
     assert g711.encode(ALL_SAMPLES[::3]) == g711.encode(ALL_SAMPLES[::3].copy())
 
 
-def test_it_knows_silence() -> None:
+def test_it_encodes_zero_as_silence() -> None:
     assert g711.encode(np.zeros(3, np.int16)) == bytes([g711.SILENCE]) * 3
 
 
-def test_it_makes_nothing_of_nothing() -> None:
+def test_empty_input_gives_empty_output() -> None:
     assert g711.encode(g711.decode(b"")) == b""

@@ -1,12 +1,12 @@
-"""One real message per file, both wires; `sent/` holds what we send."""
+"""Sample messages of both wire protocols, one real message per file. `sent/` has those that we send."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-_HERE = Path(__file__).parent
+_FOLDER = Path(__file__).parent
 
 
 def sample(name: str) -> str:
-    """The text of one message, by its path without the suffix: `twilio/media`."""
-    return (_HERE / f"{name}.json").read_text(encoding="utf-8").strip()
+    """The text of a sample message, by its path without the suffix, such as `twilio/media`."""
+    return (_FOLDER / f"{name}.json").read_text(encoding="utf-8").strip()

@@ -1,4 +1,4 @@
-"""Twilio's wire: every documented message as it comes, and everything that is none."""
+"""Twilio's messages: parsing of every documented message, rejection of malformed ones, and what we send."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from bridge.wire import MalformedMessage, twilio
 STREAM = "MZ00000000000000000000000000000001"
 CALL = "CA00000000000000000000000000000001"
 ACCOUNT = "AC00000000000000000000000000000001"
-# A small alphabet holds all that JSON makes something of.
+# A small alphabet with all characters that have a meaning in JSON.
 TEXT = st.text('ab{}[]":,\\0 é\n\ud800')
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
 SAMPLES = ("connected", "start", "media", "dtmf", "mark", "stop")
 
 
-def changed(name: str, /, **changes: Any) -> str:
-    """A sample with keys of its inner object, or of its envelope, replaced; None removes one."""
+def modified(name: str, /, **changes: Any) -> str:
+    """A sample with changed fields of its inner object or its envelope; None removes a field."""
     message = json.loads(sample(f"twilio/{name}"))
     inner = message.get(name, {})
     for key, value in changes.items():
-        place = message if key in ("streamSid", "sequenceNumber", name) else inner
-        place[key] = value
+        target = message if key in ("streamSid", "sequenceNumber", name) else inner
+        target[key] = value
         if value is None:
-            del place[key]
+            del target[key]
     return json.dumps(message)
 
 
-def why_refused(text: str) -> str:
-    with pytest.raises(MalformedMessage) as refusal:
+def rejected_kind(text: str) -> str:
+    with pytest.raises(MalformedMessage) as error:
         twilio.parse(text)
-    assert str(refusal.value) == refusal.value.kind
-    return refusal.value.kind
+    assert str(error.value) == error.value.kind
+    return error.value.kind
 
 
-def test_it_reads_connected() -> None:
+def test_it_parses_connected() -> None:
     assert twilio.parse(sample("twilio/connected")) == twilio.Connected("Call", "1.0.0")
 
 
-def test_it_reads_start_with_the_parameters_of_our_twiml() -> None:
+def test_it_parses_start_with_its_custom_parameters() -> None:
     assert twilio.parse(sample("twilio/start")) == twilio.Start(
         stream_sid=STREAM,
         call_sid=CALL,
@@ -56,36 +56,36 @@ def test_it_reads_start_with_the_parameters_of_our_twiml() -> None:
     )
 
 
-def test_it_reads_media_whose_numbers_are_strings() -> None:
+def test_it_parses_media_with_numbers_as_strings() -> None:
     assert twilio.parse(sample("twilio/media")) == twilio.Media(
         STREAM, b"\xff\xfe\xfe\xfe\xff", chunk=2, timestamp_ms=25, sequence=4
     )
 
 
-def test_it_reads_dtmf_marks_and_stop() -> None:
+def test_it_parses_dtmf_mark_and_stop() -> None:
     assert twilio.parse(sample("twilio/dtmf")) == twilio.Dtmf(STREAM, "5", 60)
     assert twilio.parse(sample("twilio/mark")) == twilio.Mark(STREAM, "g3-17", 61)
     assert twilio.parse(sample("twilio/stop")) == twilio.Stop(STREAM, CALL, ACCOUNT, 62)
 
 
-def test_it_takes_plain_numbers_and_missing_ones() -> None:
-    message = twilio.parse(changed("media", chunk=7, timestamp=None, sequenceNumber=None))
+def test_numbers_may_be_json_numbers_or_missing() -> None:
+    message = twilio.parse(modified("media", chunk=7, timestamp=None, sequenceNumber=None))
     assert message == twilio.Media(STREAM, b"\xff\xfe\xfe\xfe\xff", chunk=7)
 
 
-def test_it_ignores_fields_it_does_not_know() -> None:
-    assert twilio.parse(changed("media", weather="fine")) == twilio.parse(sample("twilio/media"))
+def test_unknown_fields_are_ignored() -> None:
+    assert twilio.parse(modified("media", weather="fine")) == twilio.parse(sample("twilio/media"))
 
 
-def test_a_start_may_lack_all_that_has_a_default() -> None:
-    bare = changed("start", customParameters=None, mediaFormat=None, tracks=None, accountSid=None)
+def test_optional_fields_of_start_have_defaults() -> None:
+    bare = modified("start", customParameters=None, mediaFormat=None, tracks=None, accountSid=None)
     message = twilio.parse(bare)
     assert isinstance(message, twilio.Start)
     assert (message.encoding, message.sample_rate, message.channels) == ("audio/x-mulaw", 8000, 1)
     assert (message.custom_parameters, message.tracks, message.account_sid) == ({}, ("inbound",), "")
 
 
-def test_a_start_may_name_its_stream_outside_only() -> None:
+def test_a_start_may_have_its_stream_sid_in_the_envelope_only() -> None:
     message = json.loads(sample("twilio/start"))
     del message["start"]["streamSid"]
     assert twilio.parse(json.dumps(message)) == twilio.parse(sample("twilio/start"))
@@ -118,43 +118,43 @@ def test_a_frame_may_have_any_length(payload_bytes: int) -> None:
         ('{"event":"media","media":[]}', "no-media"),
         ('{"event":"mark","streamSid":"MZ1"}', "no-mark"),
         ('{"event":"stop","streamSid":"MZ1","stop":"CA1"}', "no-stop"),
-        (changed("media", payload=None), "bad-payload"),
-        (changed("media", payload=12), "bad-payload"),
-        (changed("media", payload=""), "empty-payload"),
-        (changed("media", payload="//7+/v8"), "bad-base64"),
-        (changed("media", payload="no base64!"), "bad-base64"),
-        (changed("media", payload="é"), "bad-base64"),
-        (changed("media", payload="\ud800"), "bad-base64"),
-        (changed("media", track="outbound"), "wrong-track"),
-        (changed("media", track=["inbound"]), "wrong-track"),
-        (changed("media", chunk="two"), "bad-chunk"),
-        (changed("media", chunk=True), "bad-chunk"),
-        (changed("media", chunk=2.5), "bad-chunk"),
-        (changed("media", chunk=10**40), "bad-chunk"),
-        (changed("media", streamSid=None), "bad-streamSid"),
-        (changed("media", streamSid=""), "bad-streamSid"),
-        (changed("media", streamSid="M" * 256), "bad-streamSid"),
-        (changed("media", streamSid=5), "bad-streamSid"),
-        (changed("start", callSid=None), "bad-callSid"),
-        (changed("start", customParameters=["ticket"]), "bad-parameters"),
-        (changed("start", customParameters={str(n): "" for n in range(101)}), "bad-parameters"),
-        (changed("start", mediaFormat="mulaw"), "bad-start"),
-        (changed("start", tracks="inbound"), "bad-start"),
-        (changed("dtmf", digit="55"), "bad-digit"),
-        (changed("dtmf", digit="E"), "bad-digit"),
-        (changed("dtmf", digit=5), "bad-digit"),
-        (changed("mark", name=""), "bad-name"),
+        (modified("media", payload=None), "bad-payload"),
+        (modified("media", payload=12), "bad-payload"),
+        (modified("media", payload=""), "empty-payload"),
+        (modified("media", payload="//7+/v8"), "bad-base64"),
+        (modified("media", payload="no base64!"), "bad-base64"),
+        (modified("media", payload="é"), "bad-base64"),
+        (modified("media", payload="\ud800"), "bad-base64"),
+        (modified("media", track="outbound"), "wrong-track"),
+        (modified("media", track=["inbound"]), "wrong-track"),
+        (modified("media", chunk="two"), "bad-chunk"),
+        (modified("media", chunk=True), "bad-chunk"),
+        (modified("media", chunk=2.5), "bad-chunk"),
+        (modified("media", chunk=10**40), "bad-chunk"),
+        (modified("media", streamSid=None), "bad-streamSid"),
+        (modified("media", streamSid=""), "bad-streamSid"),
+        (modified("media", streamSid="M" * 256), "bad-streamSid"),
+        (modified("media", streamSid=5), "bad-streamSid"),
+        (modified("start", callSid=None), "bad-callSid"),
+        (modified("start", customParameters=["ticket"]), "bad-parameters"),
+        (modified("start", customParameters={str(n): "" for n in range(101)}), "bad-parameters"),
+        (modified("start", mediaFormat="mulaw"), "bad-start"),
+        (modified("start", tracks="inbound"), "bad-start"),
+        (modified("dtmf", digit="55"), "bad-digit"),
+        (modified("dtmf", digit="E"), "bad-digit"),
+        (modified("dtmf", digit=5), "bad-digit"),
+        (modified("mark", name=""), "bad-name"),
     ],
 )
-def test_it_refuses_what_is_no_message_with_a_fixed_word(text: str, kind: str) -> None:
-    assert why_refused(text) == kind
+def test_it_rejects_a_malformed_message_with_a_fixed_word(text: str, kind: str) -> None:
+    assert rejected_kind(text) == kind
 
 
 @settings(max_examples=50)
 @given(
     TEXT | st.recursive(PLAIN, lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner)).map(json.dumps)
 )
-def test_nothing_but_a_refusal_leaves_the_parser(text: str) -> None:
+def test_arbitrary_text_raises_malformed_message_only(text: str) -> None:
     with pytest.raises(MalformedMessage):
         twilio.parse(text)
 
@@ -166,7 +166,7 @@ def test_nothing_but_a_refusal_leaves_the_parser(text: str) -> None:
                      "callSid", "accountSid", "customParameters", "mediaFormat", "tracks", "track", "inner"]),
     PLAIN | st.lists(TEXT) | st.dictionaries(TEXT, TEXT),
 )  # fmt: skip
-def test_a_message_with_one_strange_field_is_read_or_refused(name: str, key: str, value: Any) -> None:
+def test_a_message_with_one_invalid_field_is_parsed_or_rejected(name: str, key: str, value: Any) -> None:
     message = json.loads(sample(f"twilio/{name}"))
     inner = message.get(name, {})
     if key == "inner":
@@ -176,10 +176,10 @@ def test_a_message_with_one_strange_field_is_read_or_refused(name: str, key: str
     else:
         inner[key] = value
     try:
-        read = twilio.parse(json.dumps(message))
+        parsed = twilio.parse(json.dumps(message))
     except MalformedMessage:
         return
-    assert isinstance(read, twilio.Message)
+    assert isinstance(parsed, twilio.Message)
 
 
 @pytest.mark.parametrize(
@@ -191,26 +191,26 @@ def test_a_message_with_one_strange_field_is_read_or_refused(name: str, key: str
     ],
 )
 def test_it_sends_exactly_the_documented_fields(written: str, name: str) -> None:
-    """Twilio warns once per stream about a wrong one, then plays nothing, silently."""
+    """For an unknown field Twilio warns once per stream, then plays nothing."""
     assert json.loads(written) == json.loads(sample(f"twilio/sent/{name}"))
 
 
-def test_a_strange_stream_sid_cannot_break_out_of_its_quotes() -> None:
-    strange = 'MZ","event":"stop\\'
-    for text in (twilio.Writer(strange).clear(), twilio.Writer(strange).media(b"\xff")):
-        assert json.loads(text)["streamSid"] == strange
+def test_a_stream_sid_is_escaped_in_messages() -> None:
+    stream_sid = 'MZ","event":"stop\\'
+    for text in (twilio.Writer(stream_sid).clear(), twilio.Writer(stream_sid).media(b"\xff")):
+        assert json.loads(text)["streamSid"] == stream_sid
 
 
 @pytest.mark.parametrize("payload", ["//7+/v8=", "AAAA", "/w==", "A", "=", ""])
-def test_the_plain_form_is_read_as_any_other(payload: str) -> None:
+def test_the_fast_path_for_media_gives_the_same_result_as_json(payload: str) -> None:
     media = {"track": "inbound", "chunk": "2", "timestamp": "25", "payload": payload}
     plain = {"event": "media", "sequenceNumber": "4", "streamSid": "MZ1", "media": media}
-    turned = dict(reversed(plain.items()))
+    reordered = dict(reversed(plain.items()))
 
-    def read(message: Mapping[str, object], **style: Any) -> object:
+    def parse(message: Mapping[str, object], **style: Any) -> object:
         try:
             return twilio.parse(json.dumps(message, **style))
         except MalformedMessage as problem:
             return problem.kind
 
-    assert read(plain) == read(plain, separators=(",", ":")) == read(turned) == read(plain, indent=1)
+    assert parse(plain) == parse(plain, separators=(",", ":")) == parse(reordered) == parse(plain, indent=1)

@@ -1,4 +1,4 @@
-"""Vapi's wire, both dialects: events in, control messages and the call request out."""
+"""Vapi's messages in both dialects: events, control messages, request and response of `POST /call`."""
 
 from __future__ import annotations
 
@@ -42,36 +42,40 @@ SECRET_URL = "wss://api.vapi.ai/0198c5d1-7777-7000-8000-000000000001/transport"
         ("audio", vapi.Audio(b"\xff\xfe\xfe\xfe\xff")),
     ],
 )
-def test_it_reads_every_documented_event(name: str, event: vapi.Event) -> None:
+def test_it_parses_every_documented_event(name: str, event: vapi.Event) -> None:
     assert vapi.parse(sample(f"vapi/{name}")) == event
 
 
-ASKED = {"id": "t1", "type": "function", "function": {"name": "send_dtmf", "arguments": {"digits": "42#"}}}
+TOOL_CALL = {
+    "id": "t1",
+    "type": "function",
+    "function": {"name": "send_dtmf", "arguments": {"digits": "42#"}},
+}
 
 
 @pytest.mark.parametrize(
     ("message", "calls"),
     [
-        ({"toolCallList": [ASKED]}, [("t1", "send_dtmf", {"digits": "42#"})]),
-        ({"toolCalls": [ASKED | {"function": {"name": "send_dtmf", "arguments": '{"digits": "42#"}'}}]},
+        ({"toolCallList": [TOOL_CALL]}, [("t1", "send_dtmf", {"digits": "42#"})]),
+        ({"toolCalls": [TOOL_CALL | {"function": {"name": "send_dtmf", "arguments": '{"digits": "42#"}'}}]},
          [("t1", "send_dtmf", {"digits": "42#"})]),
-        ({"toolWithToolCallList": [{"toolCall": ASKED}, 3]}, [("t1", "send_dtmf", {"digits": "42#"})]),
+        ({"toolWithToolCallList": [{"toolCall": TOOL_CALL}, 3]}, [("t1", "send_dtmf", {"digits": "42#"})]),
         ({"toolCallList": [{"id": 7, "name": "book", "arguments": "[1"}, None]}, [("", "book", {})]),
         ({"toolCallList": [{"function": "?", "arguments": [1]}]}, [("", "", {})]),
         ({"toolCallList": {}}, []),
-        ({"toolCallList": [ASKED] * 500}, [("t1", "send_dtmf", {"digits": "42#"})] * 100),
+        ({"toolCallList": [TOOL_CALL] * 500}, [("t1", "send_dtmf", {"digits": "42#"})] * 100),
     ],
 )  # fmt: skip
-def test_it_reads_the_tools_called_wherever_they_stand(message: Any, calls: list[Any]) -> None:
+def test_it_parses_tool_calls_in_every_form_that_vapi_sends(message: Any, calls: list[Any]) -> None:
     event = vapi.parse(json.dumps({"type": "tool-calls"} | message))
-    assert event == vapi.ToolCalls(tuple(ToolCall(*each) for each in calls))
+    assert event == vapi.ToolCalls(tuple(ToolCall(*call) for call in calls))
 
 
-def test_an_event_it_never_heard_of_is_noted_by_a_bounded_name() -> None:
+def test_an_unknown_event_is_ignored_with_a_bounded_name() -> None:
     assert vapi.parse(json.dumps({"type": "x" * 500})) == vapi.IgnoredEvent("x" * 64, known=False)
 
 
-def test_words_are_bounded() -> None:
+def test_a_transcript_is_cut_to_its_maximum_length() -> None:
     text = json.dumps(
         {"type": "transcript", "role": "bot", "transcriptType": "final", "transcript": "a" * 50_000}
     )
@@ -80,18 +84,18 @@ def test_words_are_bounded() -> None:
     assert len(event.text) == 16_000
 
 
-def test_an_empty_transcript_is_no_mistake() -> None:
+def test_an_empty_transcript_is_accepted() -> None:
     event = vapi.parse('{"type":"transcript","role":"customer","transcriptType":"final","transcript":""}')
     assert event == vapi.Transcript("caller", True, "")
 
 
-def test_a_turn_that_is_no_number_is_left_out() -> None:
+def test_an_invalid_turn_number_is_left_out() -> None:
     assert vapi.parse(
         '{"type":"speech-update","role":"user","status":"started","turn":true}'
     ) == vapi.SpeechUpdate("caller", True)
 
 
-def test_a_type_beside_a_message_wins() -> None:
+def test_a_type_takes_precedence_over_a_wrapped_message() -> None:
     assert vapi.parse('{"type":"hang","message":{"type":"user-interrupted"}}') == vapi.Hang()
 
 
@@ -118,10 +122,10 @@ def test_a_type_beside_a_message_wins() -> None:
         ('{"type":"transcript","role":"user"}', "bad-transcript"),
     ],
 )
-def test_it_refuses_what_is_no_event_with_a_fixed_word(text: str, kind: str) -> None:
-    with pytest.raises(MalformedMessage) as refusal:
+def test_it_rejects_a_malformed_event_with_a_fixed_word(text: str, kind: str) -> None:
+    with pytest.raises(MalformedMessage) as error:
         vapi.parse(text)
-    assert refusal.value.kind == kind
+    assert error.value.kind == kind
 
 
 @settings(max_examples=60)
@@ -136,7 +140,7 @@ def test_it_refuses_what_is_no_event_with_a_fixed_word(text: str, kind: str) -> 
         st.none() | st.booleans() | st.integers() | st.floats() | TEXT | st.lists(TEXT),
     ),
 )
-def test_any_fields_are_read_or_refused(kind: str, fields: dict[str, Any]) -> None:
+def test_any_fields_are_parsed_or_rejected(kind: str, fields: dict[str, Any]) -> None:
     try:
         event = vapi.parse(json.dumps({"type": kind, **fields}))
     except MalformedMessage:
@@ -162,7 +166,7 @@ def test_any_fields_are_read_or_refused(kind: str, fields: dict[str, Any]) -> No
         ("assistant-not-found", True),
     ],
 )
-def test_it_tells_failures_from_endings(reason: str, failure: bool) -> None:
+def test_failures_are_recognised_by_the_ended_reason(reason: str, failure: bool) -> None:
     assert vapi.is_failure(reason) is failure
 
 
@@ -176,7 +180,7 @@ def test_it_tells_failures_from_endings(reason: str, failure: bool) -> None:
         (vapi.audio_text(b"\xff\xfe\xfe\xfe\xff"), "audio"),
     ],
 )
-def test_it_sends_what_is_documented(written: str, name: str) -> None:
+def test_it_sends_the_documented_messages(written: str, name: str) -> None:
     assert json.loads(written) == json.loads(sample(f"vapi/sent/{name}"))
 
 
@@ -195,27 +199,30 @@ REQUEST = vapi.CallRequest(
 )
 
 
-def test_the_call_request_is_the_documented_one() -> None:
+def test_the_call_request_has_the_documented_body() -> None:
     body = REQUEST.body()
     assert body == {**json.loads(sample("vapi/sent/call_request")), "name": f"twilio-{CALL}"[:40]}
     assert len(body["name"]) <= 40
 
 
-def test_mulaw_is_asked_for_at_8_khz() -> None:
+def test_mulaw_is_requested_at_8_khz() -> None:
     transport = replace(REQUEST, audio_format="mulaw").body()["transport"]
     assert transport["audioFormat"] == {"format": "mulaw", "container": "raw", "sampleRate": 8000}
 
 
-def test_without_a_secret_vapi_is_given_no_address_of_ours() -> None:
+def test_without_a_secret_no_server_url_is_sent() -> None:
     assert "server" not in replace(REQUEST, server_secret="").body()["assistantOverrides"]
 
 
-@pytest.mark.parametrize(("asked", "sent"), [(1, 10), (1800, 1800), (90_000, 43_200)])
-def test_the_longest_call_stays_in_vapis_range(asked: int, sent: int) -> None:
-    assert replace(REQUEST, max_call_seconds=asked).body()["assistantOverrides"]["maxDurationSeconds"] == sent
+@pytest.mark.parametrize(("configured", "sent"), [(1, 10), (1800, 1800), (90_000, 43_200)])
+def test_the_maximum_duration_is_limited_to_vapis_range(configured: int, sent: int) -> None:
+    assert (
+        replace(REQUEST, max_call_seconds=configured).body()["assistantOverrides"]["maxDurationSeconds"]
+        == sent
+    )
 
 
-def test_a_numbers_overrides_are_added_to_what_ours_only_begin() -> None:
+def test_objects_in_a_numbers_overrides_are_merged_with_ours() -> None:
     overrides = {
         "variableValues": {"shop": "Main Street"},
         "startSpeakingPlan": {"smartEndpointingPlan": {"provider": "livekit"}},
@@ -228,7 +235,7 @@ def test_a_numbers_overrides_are_added_to_what_ours_only_begin() -> None:
     assert sent["artifactPlan"] is None
 
 
-def test_a_numbers_overrides_win_but_for_what_the_bridge_lives_on() -> None:
+def test_a_numbers_overrides_cannot_replace_what_the_bridge_needs() -> None:
     overrides = {"firstMessage": "Hi", "backgroundSound": "office", "clientMessages": [], "metadata": {}}
     sent = replace(REQUEST, overrides=overrides).body()["assistantOverrides"]
     assert (sent["firstMessage"], sent["backgroundSound"]) == ("Hi", "office")
@@ -236,18 +243,18 @@ def test_a_numbers_overrides_win_but_for_what_the_bridge_lives_on() -> None:
     assert sent["metadata"] == {"callSid": CALL, "route": "default"}
 
 
-def test_it_reads_where_the_created_call_is_to_be_reached() -> None:
+def test_it_parses_the_urls_of_a_created_call() -> None:
     assert vapi.parse_call_created(sample("vapi/call_created").encode()) == vapi.CallCreated(
         "0198c5d1-7777-7000-8000-000000000001", SECRET_URL, "https://control.vapi.ai/0198c5d1/control"
     )
 
 
-def test_an_echoed_format_is_believed() -> None:
+def test_it_parses_the_audio_format_in_the_response() -> None:
     body = {"transport": {"websocketCallUrl": "wss://x", "audioFormat": {"format": "mulaw"}}}
     assert vapi.parse_call_created(json.dumps(body).encode()).audio_format == "mulaw"
 
 
-def test_the_secret_urls_are_not_in_its_repr() -> None:
+def test_the_repr_of_a_created_call_does_not_contain_its_urls() -> None:
     created = vapi.parse_call_created(sample("vapi/call_created").encode())
     assert "wss://" not in repr(created)
     assert "https://" not in repr(created)
@@ -266,23 +273,23 @@ def test_the_secret_urls_are_not_in_its_repr() -> None:
         (b'{"transport":[],"monitor":"x"}', "no-websocketCallUrl"),
     ],
 )
-def test_an_answer_that_names_no_socket_is_refused(body: bytes, kind: str) -> None:
-    with pytest.raises(MalformedMessage) as refusal:
+def test_a_response_without_a_socket_url_is_rejected(body: bytes, kind: str) -> None:
+    with pytest.raises(MalformedMessage) as error:
         vapi.parse_call_created(body)
-    assert refusal.value.kind == kind
+    assert error.value.kind == kind
 
 
-def test_a_call_without_a_free_slot_is_refused_and_can_still_be_ended() -> None:
+def test_a_call_blocked_by_the_concurrency_limit_is_refused_and_can_be_ended() -> None:
     body = json.loads(sample("vapi/call_created"))
     body["subscriptionLimits"]["concurrencyBlocked"] = True
-    with pytest.raises(vapi.CallRefused) as refusal:
+    with pytest.raises(vapi.CallRefused) as error:
         vapi.parse_call_created(json.dumps(body).encode())
-    assert refusal.value.kind == "concurrency-blocked"
-    assert refusal.value.created.control_url == "https://control.vapi.ai/0198c5d1/control"
+    assert error.value.kind == "concurrency-blocked"
+    assert error.value.created.control_url == "https://control.vapi.ai/0198c5d1/control"
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         (b'{"message":"Invalid Key.","statusCode":401}', "Invalid Key."),
         (b'{"message":["name too long","no assistant"]}', "name too long; no assistant"),
@@ -292,5 +299,5 @@ def test_a_call_without_a_free_slot_is_refused_and_can_still_be_ended() -> None:
         (b"\xff" * 1000, "�" * 300),
     ],
 )
-def test_it_finds_what_a_refusing_vapi_says(body: bytes, said: str) -> None:
-    assert vapi.error_message(body) == said
+def test_it_finds_the_message_in_an_error_response(body: bytes, message: str) -> None:
+    assert vapi.error_message(body) == message
