@@ -1,7 +1,7 @@
-"""The REST APIs of Twilio and Vapi for tests of what is asked of them: canned answers, real HTTP.
+"""The REST APIs of Twilio and Vapi with canned responses over real HTTP.
 
-The sandbox has stand-ins that behave; this one says what it is told to, one answer after the other, also
-what no stand-in would: half an answer, a wrong status, nothing for a while.
+The simulators of the sandbox behave as the vendors do. This server returns what a test sets, one response
+after the other, including what no simulator would return: a truncated body, a wrong status, no response.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BASIC = "Basic " + base64.b64encode(f"{ACCOUNT}:{TOKEN}".encode()).decode()
 
 
 class CannedRestApi(ThreadingHTTPServer):
-    """Both on one port. Of several answers each is given once, and the last one for good."""
+    """Both APIs on one port. Each of several responses is used once, the last one from then on."""
 
     daemon_threads = True
 
@@ -29,7 +29,7 @@ class CannedRestApi(ThreadingHTTPServer):
         self.twilio: dict[str, list[Any]] = {}  # by CallSid: a body, or a status
         self.vapi: dict[str, list[Any]] = {}  # by Vapi's id
         self.asked: Counter[str] = Counter()  # by path
-        self.told: list[tuple[str, Any]] = []  # what was posted to a control URL
+        self.control_messages: list[tuple[str, Any]] = []  # what was posted to a control URL
         self.token, self.key = TOKEN, KEY
         self._lock = threading.Lock()
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
@@ -39,7 +39,7 @@ class CannedRestApi(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def settings(self, **changes: Any) -> dict[str, Any]:
-        """Of a product that talks to it."""
+        """Django settings that direct both clients here."""
         return {
             "TWILIO_ACCOUNT_SID": ACCOUNT, "TWILIO_AUTH_TOKENS": [TOKEN], "TWILIO_BASE_URL": self.url,
             "VAPI_BASE_URL": self.url, "VAPI_API_KEY": KEY, "VAPI_SOCKET_URL": "",
@@ -61,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: CannedRestApi
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nobody reads it."""
+        """Keeps the test output clean."""
 
     def do_GET(self) -> None:
         api, path = self.server, self.path
@@ -82,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.server.told.append((self.path, json.loads(body)))
+        self.server.control_messages.append((self.path, json.loads(body)))
         self._answer({"success": True})
 
     def _answer(self, answer: Any) -> None:

@@ -1,4 +1,4 @@
-"""Management commands as somebody types them, in a process of their own or, much sooner, in this one."""
+"""Run management commands in a process of their own, or in this one, which is much faster."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Printed:
     err: str
 
     def says(self, words: str) -> bool:
-        """Whether these words were printed, wherever and however the lines were broken."""
+        """Whether this text was printed, to either stream and however its lines were wrapped."""
         return words in " ".join(f"{self.out} {self.err}".split())
 
 
 async def manage(server: LiveServer, *arguments: str, **variables: str) -> Printed:
-    """Run `manage.py` with the server's settings, and others in their place."""
+    """Run `manage.py` with the server's environment, changed by `variables`."""
     done = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "manage.py", *arguments],

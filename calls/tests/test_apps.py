@@ -1,4 +1,4 @@
-"""What the application does once for each process."""
+"""What the app does once in each process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.conf import settings
 
 @pytest.mark.slow
 def test_no_pool_thread_is_left_when_a_command_ends() -> None:
-    """Asked behind the last handler, by one that was registered before ours."""
+    """Checked by an exit handler that runs after ours, because it was registered before it."""
     url = os.environ.get("TEST_POSTGRES_URL", "")
     if not url:
         pytest.skip("TEST_POSTGRES_URL is not set: no PostgreSQL to pool connections to")

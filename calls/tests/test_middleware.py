@@ -1,4 +1,4 @@
-"""The door in front of all other middleware, with Django's real ASGI handler."""
+"""The webhook bypass, with Django's real ASGI handler."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ release = threading.Event()
 
 
 def blocked(request: HttpRequest) -> HttpResponse:
-    """A page behind a query that hangs."""
+    """A page whose query hangs."""
     entered.set()
     release.wait(30)
     return HttpResponse("late")
@@ -89,7 +89,7 @@ async def test_a_call_is_answered_while_a_page_hangs() -> None:
 
 @override_settings(DEBUG=False, ALLOWED_HOSTS=["voice.example.com"])
 @pytest.mark.parametrize("path", ["/twilio/voice", "/twilio/voice/"])
-async def test_a_signed_webhook_may_carry_any_host(path: str) -> None:
+async def test_a_signed_webhook_may_have_any_host_header(path: str) -> None:
     status, headers, content = await answer_to(path, FORM, host="10.0.0.7:8000")
     assert status == 200
     assert b"<Connect" in content
@@ -97,22 +97,22 @@ async def test_a_signed_webhook_may_carry_any_host(path: str) -> None:
 
 
 @override_settings(DEBUG=False, ALLOWED_HOSTS=["voice.example.com"])
-async def test_a_page_may_not() -> None:
+async def test_a_page_needs_an_allowed_host_header() -> None:
     status, _, _ = await answer_to("/admin/login/", host="10.0.0.7:8000")
     assert status == 400
 
 
 @override_settings(DEBUG=False, ALLOWED_HOSTS=["voice.example.com"])
-async def test_a_probe_may_come_by_address() -> None:
+async def test_a_health_probe_may_use_the_ip_address() -> None:
     assert (await answer_to("/healthz", host="10.0.0.7:8000"))[0] == 200
     assert (await answer_to("/readyz", host="10.0.0.7:8000"))[0] == 200
 
 
-async def test_what_is_not_there_is_not_found() -> None:
+async def test_an_unknown_webhook_path_is_a_404() -> None:
     assert (await answer_to("/twilio/nothing"))[0] == 404
 
 
-async def test_static_files_come_without_collecting_them() -> None:
+async def test_static_files_are_served_without_collectstatic() -> None:
     status, headers, content = await answer_to("/static/calls/calls.css")
     assert status == 200
     assert headers[b"Content-Type"].startswith(b"text/css")

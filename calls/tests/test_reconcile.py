@@ -1,4 +1,4 @@
-"""What never came is asked for over real HTTP, once where it is there, again where it is not."""
+"""Syncing calls with Twilio and Vapi over real HTTP: what is missing is requested until it is available."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class SyncTests(TestCase):
         return make_call(**(ENDED | changes))
 
     def billed(self, **changes: Any) -> Call:
-        """A call that lacks nothing of Twilio's."""
+        """A call of which Twilio can tell nothing new."""
         return self.call(duration_seconds=61, twilio_price=Decimal("-0.017"), **changes)
 
     def sync(self, **changes: Any) -> SyncResult:
@@ -77,7 +77,7 @@ class SyncTests(TestCase):
 
 
 class TwilioTests(SyncTests):
-    def test_a_price_is_asked_for_until_it_is_there_and_then_no_more(self) -> None:
+    def test_a_price_is_requested_until_it_is_available(self) -> None:
         call = self.call()
         self.vendors.twilio[call.call_sid] = [NO_PRICE, NO_PRICE, BILL]
         result = self.sync()
@@ -96,7 +96,7 @@ class TwilioTests(SyncTests):
             ("call-looked-up", {"status": "completed", "duration": 61, "price": "-0.01700"}),
         )
 
-    def test_a_call_that_is_over_at_twilio_is_over_here(self) -> None:
+    def test_a_call_that_is_over_at_twilio_is_closed_here(self) -> None:
         lost = self.call(status="ringing", end_reason="", ended_by="", ended_at=None)
         self.vendors.twilio[lost.call_sid] = [
             BILL | {"end_time": "Wed, 18 Nov 2026 11:05:00 +0000", "answered_by": "human"}
@@ -108,14 +108,14 @@ class TwilioTests(SyncTests):
             ("completed", datetime(2026, 11, 18, 11, 5, tzinfo=UTC), "human"),
         )
 
-    def test_an_end_does_not_come_before_the_beginning(self) -> None:
+    def test_an_end_is_not_before_the_start(self) -> None:
         lost = self.call(status="ringing", end_reason="", ended_by="", ended_at=None)
         self.vendors.twilio[lost.call_sid] = [BILL | {"end_time": "Wed, 18 Nov 2026 10:59:58 +0000"}]
         self.sync()
         lost.refresh_from_db()
         self.assertEqual((lost.started_at, lost.ended_at), (NOW - HOUR, NOW - HOUR))
 
-    def test_a_call_that_nobody_answered_has_no_bill_to_wait_for(self) -> None:
+    def test_an_unanswered_call_needs_no_price(self) -> None:
         for status in ("busy", "no-answer", "canceled", "failed"):
             call = self.call(status="queued", end_reason="", ended_by="", ended_at=None)
             self.vendors.twilio[call.call_sid] = [{"status": status, "duration": None, "price": None}]
@@ -123,21 +123,21 @@ class TwilioTests(SyncTests):
         self.assertEqual(self.sync().calls, 0)
         self.assertFalse(any(call.bills_to_come() for call in Call.objects.all()))
 
-    def test_a_call_that_goes_on_is_left_alone(self) -> None:
+    def test_a_call_in_progress_is_not_requested(self) -> None:
         carried = {"status": "in-progress", "end_reason": "", "ended_by": "", "ended_at": None}
         self.call(**carried, lease_until=NOW + timedelta(seconds=10))
-        self.call(**carried, lease_until=NOW - timedelta(seconds=30))  # the reaper's, in a moment
+        self.call(**carried, lease_until=NOW - timedelta(seconds=30))  # housekeeping ends it in a moment
         self.call(**carried, started_at=NOW - timedelta(seconds=30))
-        self.call(started_at=NOW - MINUTE, ended_at=NOW - timedelta(seconds=50))  # callbacks are on their way
+        self.call(started_at=NOW - MINUTE, ended_at=NOW - timedelta(seconds=50))  # callbacks may be under way
         self.assertEqual((self.sync().calls, self.asked()), (0, 0))
 
-    def test_a_caller_who_was_handed_over_is_still_on_the_line(self) -> None:
+    def test_a_transferred_call_stays_open_until_it_is_over_at_twilio(self) -> None:
         call = self.call(status="in-progress", end_reason="transferred", ended_by="staff")
         self.vendors.twilio[call.call_sid] = [NO_PRICE | {"status": "in-progress", "duration": None}, BILL]
         self.assertEqual(dict(self.sync().still_open), {"calls": 1})
         self.assertEqual(dict(self.sync().filled), {"ends": 1, "lengths": 1, "prices": 1})
 
-    def test_a_stream_whose_end_nobody_told_is_billed_by_the_call(self) -> None:
+    def test_a_stream_without_a_reported_end_is_priced_by_the_call(self) -> None:
         call = self.billed(status="failed", end_reason="worker-lost", stream_sid="MZ1")
         self.vendors.twilio[call.call_sid] = [BILL]
         self.assertEqual(dict(self.sync().filled), {"stream prices": 1})
@@ -154,7 +154,7 @@ class TwilioTests(SyncTests):
         call.refresh_from_db()
         self.assertEqual((call.twilio_price, call.duration_seconds), (None, 61))
 
-    def test_a_callback_that_comes_behind_changes_nothing(self) -> None:
+    def test_a_late_callback_changes_nothing(self) -> None:
         call = self.call()
         self.vendors.twilio[call.call_sid] = [BILL]
         self.sync()
@@ -165,15 +165,15 @@ class TwilioTests(SyncTests):
         call.refresh_from_db()
         self.assertEqual((call.twilio_price, call.duration_seconds), (Decimal("-0.01700"), 61))
 
-    def test_the_real_twilio_is_not_asked_about_simulated_calls(self) -> None:
+    def test_simulated_calls_are_not_requested_from_twilios_api(self) -> None:
         self.call(simulated=True)
         with override_settings(TWILIO_BASE_URL=twilio_client.TWILIO_API):
             self.assertEqual(find_missing(NOW), [])
-        self.assertEqual(len(find_missing(NOW)), 1)  # a stand-in knows it
+        self.assertEqual(len(find_missing(NOW)), 1)  # the simulator knows it
 
 
 class VapiTests(SyncTests):
-    def test_a_report_that_never_came_is_merged_as_if_it_had(self) -> None:
+    def test_a_missing_report_is_fetched_and_merged(self) -> None:
         call = self.billed(vapi_call_id="v1")
         make_turn(call)
         self.vendors.vapi["v1"] = [REPORT]
@@ -187,7 +187,7 @@ class VapiTests(SyncTests):
         self.assertEqual([event.kind for event in call.events.all()], ["end-of-call-report"])
         self.assertEqual((self.sync().calls, self.asked()), (0, 1))
 
-    def test_a_report_without_a_cost_is_asked_for_again(self) -> None:
+    def test_a_report_without_a_cost_is_requested_again(self) -> None:
         call = self.billed(vapi_call_id="v1")
         self.vendors.vapi["v1"] = [{**REPORT, "cost": None, "costBreakdown": None}] * 2 + [REPORT]
         results = [self.sync() for _ in range(4)]
@@ -198,25 +198,25 @@ class VapiTests(SyncTests):
         call.refresh_from_db()
         self.assertEqual(call.vapi_cost, Decimal("0.19"))
 
-    def test_an_assistant_that_still_runs_is_told_to_end(self) -> None:
+    def test_an_assistant_that_still_runs_is_ended(self) -> None:
         call = self.billed(vapi_call_id="v1")
         self.vendors.vapi["v1"] = [{"status": "in-progress"}, REPORT]
         self.assertEqual(dict(self.sync().filled), {"ends at Vapi": 1})
-        self.assertEqual(self.vendors.told, [("/v1/control", {"type": "end-call"})])
+        self.assertEqual(self.vendors.control_messages, [("/v1/control", {"type": "end-call"})])
         self.assertEqual(dict(self.sync().filled), {"reports": 1})
         call.refresh_from_db()
         self.assertEqual(call.vapi_cost, Decimal("0.19"))
 
-    def test_an_assistant_is_left_alone_while_the_call_goes_on_at_twilio(self) -> None:
+    def test_an_assistant_is_not_ended_while_the_call_is_in_progress(self) -> None:
         call = self.call(status="in-progress", end_reason="", ended_by="", ended_at=None, vapi_call_id="v1")
         self.vendors.twilio[call.call_sid] = [{"status": "in-progress"}, BILL]
         self.vendors.vapi["v1"] = [{"status": "in-progress"}]
         self.sync()
-        self.assertEqual(self.vendors.told, [])
+        self.assertEqual(self.vendors.control_messages, [])
         self.sync()
-        self.assertEqual(self.vendors.told, [("/v1/control", {"type": "end-call"})])
+        self.assertEqual(self.vendors.control_messages, [("/v1/control", {"type": "end-call"})])
 
-    def test_a_control_address_elsewhere_is_not_followed(self) -> None:
+    def test_a_control_url_on_another_host_is_not_followed(self) -> None:
         self.billed(vapi_call_id="v1")
         self.vendors.vapi["v1"] = [
             {"status": "in-progress", "monitor": {"controlUrl": "https://evil.example.com/x"}}
@@ -225,7 +225,7 @@ class VapiTests(SyncTests):
             (reason,) = self.sync().failed
         self.assertIn("VAPI_ALLOWED_HOSTS", reason)
 
-    def test_what_is_no_call_is_no_report(self) -> None:
+    def test_a_response_that_is_not_a_call_is_a_failure(self) -> None:
         self.billed(vapi_call_id="v1")
         for answer in (b"<html>", b"[]", {"status": 7}):
             self.vendors.vapi["v1"] = [answer]
@@ -235,7 +235,7 @@ class VapiTests(SyncTests):
 
 
 class BackoffTests(SyncTests):
-    def test_it_asks_again_where_the_far_end_is_busy(self) -> None:
+    def test_it_retries_while_a_vendor_is_busy(self) -> None:
         call = self.call(vapi_call_id="v1")
         self.vendors.twilio[call.call_sid] = [429, 503, BILL]
         self.vendors.vapi["v1"] = [502, 429, REPORT]
@@ -244,7 +244,7 @@ class BackoffTests(SyncTests):
         self.assertEqual((result.failed.total(), result.unavailable), (0, {}))
         self.assertEqual(self.asked(), 6)
 
-    def test_it_gives_up_in_time_and_says_why(self) -> None:
+    def test_it_gives_up_after_the_last_retry(self) -> None:
         call = self.call()
         self.vendors.twilio[call.call_sid] = [503]
         result = self.sync()
@@ -253,13 +253,13 @@ class BackoffTests(SyncTests):
         self.assertIn("failed with status 503", reason)
         self.assertGreater(self.asked(), 1)
 
-    def test_a_call_that_nobody_knows_is_told_once(self) -> None:
+    def test_an_unknown_call_is_a_failure_without_retries(self) -> None:
         self.call(vapi_call_id="v1")
         result = self.sync()
         self.assertEqual(dict(result.failed), {"Twilio: call not found": 1, "Vapi: call not found": 1})
         self.assertEqual((self.asked(), result.unavailable), (2, {}))
 
-    def test_a_wrong_key_ends_the_questions_to_that_far_end_alone(self) -> None:
+    def test_rejected_credentials_stop_requests_to_that_vendor_only(self) -> None:
         self.vendors.token = "another"
         for n in range(30):
             self.call(vapi_call_id=f"v{n}")
@@ -270,7 +270,7 @@ class BackoffTests(SyncTests):
         self.assertEqual(dict(result.filled), {"reports": 30})
         self.assertLessEqual(self.asked(), 30 + reconcile.CONCURRENT_REQUESTS)
 
-    def test_a_far_end_that_is_away_is_asked_no_more(self) -> None:
+    def test_an_unreachable_vendor_is_given_up(self) -> None:
         for _ in range(30):
             self.call()
         with override_settings(TWILIO_BASE_URL="http://127.0.0.1:1"):
@@ -279,12 +279,12 @@ class BackoffTests(SyncTests):
         self.assertLessEqual(result.failed.total(), reconcile.CONCURRENT_REQUESTS)
 
     @override_settings(TWILIO_AUTH_TOKENS=[], VAPI_API_KEY="")
-    def test_without_keys_nobody_is_asked(self) -> None:
+    def test_without_credentials_no_request_is_sent(self) -> None:
         self.call(vapi_call_id="v1")
         self.assertEqual(self.sync().unavailable.keys(), {"Twilio", "Vapi"})
         self.assertEqual(self.asked(), 0)
 
-    def test_a_run_is_bounded_in_days_calls_and_time_and_begins_with_the_newest(self) -> None:
+    def test_a_run_is_bounded_and_begins_with_the_newest_calls(self) -> None:
         old = self.call(started_at=NOW - timedelta(days=4))
         calls = [self.call(started_at=NOW - n * HOUR) for n in (1, 2, 3)]
         for call in (old, *calls):
@@ -319,7 +319,7 @@ class CommandTests(SyncTests):
         began = datetime.now(UTC) - HOUR
         return make_call(started_at=began, ended_at=began + MINUTE, **changes)
 
-    def test_it_says_in_one_line_what_came_of_it(self) -> None:
+    def test_it_prints_a_summary_line(self) -> None:
         call = self.recent()
         self.vendors.twilio[call.call_sid] = [BILL]
         out, err, code = self.run_command()
@@ -331,7 +331,7 @@ class CommandTests(SyncTests):
         self.assertEqual((err, code), ("", 0))
         self.assertRegex(self.run_command()[0], r"^0 incomplete calls; [\d.]+ s\n$")
 
-    def test_it_says_it_as_json(self) -> None:
+    def test_it_prints_json(self) -> None:
         call = self.recent()
         self.vendors.twilio[call.call_sid] = [NO_PRICE]
         facts = json.loads(self.run_command("--json")[0])
@@ -342,7 +342,7 @@ class CommandTests(SyncTests):
              "failed": {}, "refused": {}, "not_asked": 0},
         )  # fmt: skip
 
-    def test_it_fails_where_a_key_is_wrong(self) -> None:
+    def test_it_fails_when_credentials_are_rejected(self) -> None:
         self.recent()
         self.vendors.token = "another"
         out, err, code = self.run_command()
@@ -350,13 +350,13 @@ class CommandTests(SyncTests):
         self.assertIn("Twilio rejected our credentials", err)
         self.assertNotIn("another", out + err)
 
-    def test_its_bounds_are_bounded(self) -> None:
+    def test_it_rejects_options_out_of_bounds(self) -> None:
         for wrong in ("--days=0", "--limit=0", "--seconds=99999", "--after=-1", "--every=-1"):
             with pytest.raises(CommandError):
                 call_command("sync_calls", wrong)
 
 
-def test_a_tally_names_what_there_was_no_time_for() -> None:
+def test_a_summary_counts_skipped_calls() -> None:
     result = SyncResult(calls=2, skipped=1)
     result.requests["Twilio"] += 1
     assert result.summary().endswith("; skipped (out of time) 1")
@@ -375,10 +375,10 @@ ROW = (
 
 
 @pytest.mark.slow
-async def test_a_call_of_which_nobody_told_us_anything_is_whole_in_the_end(
+async def test_a_call_without_callbacks_and_report_becomes_complete(
     database: Database, tmp_path: Path
 ) -> None:
-    """Against the sandbox: a real server, no callback of Twilio's, no report of Vapi's, the price late."""
+    """Against the simulators: no status callback, no report, and a late price."""
     faults = VapiFaults(delay_ms=(200, 300), no_reports=True)
     async with (
         VapiSimulator(faults=faults, listen="energy") as assistant,
@@ -414,7 +414,7 @@ async def test_a_call_of_which_nobody_told_us_anything_is_whole_in_the_end(
 
 
 @pytest.mark.slow
-async def test_it_stays_and_asks_again_until_it_is_told_to_end(database: Database, tmp_path: Path) -> None:
+async def test_with_every_it_repeats_until_sigterm(database: Database, tmp_path: Path) -> None:
     async with TwilioRestSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as api:
         server = await asyncio.to_thread(
             live_server, "http://127.0.0.1:1", database.url, tmp_path / "journal", REDIS_URL="",

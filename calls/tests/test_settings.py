@@ -1,4 +1,4 @@
-"""Settings are read once, so each case reads the file anew, with an environment of its own."""
+"""The settings module, executed anew for each environment, and the system checks."""
 
 from __future__ import annotations
 
@@ -78,19 +78,19 @@ def test_it_runs_without_any_variable() -> None:
     ("value", "heard"),
     [("", "You are speaking with an AI assistant."), ("A machine.", "A machine."), ("Off", ""), ("off", "")],
 )
-def test_callers_are_told_of_the_ai_unless_it_is_off(value: str, heard: str) -> None:
+def test_the_disclosure_has_a_default_and_can_be_off(value: str, heard: str) -> None:
     found = read(AI_DISCLOSURE=value)
     assert found["AI_DISCLOSURE"] == heard
     assert found["AI_DISCLOSURE_LINE"] == "You are speaking with an AI assistant."
 
 
 @pytest.mark.parametrize("value", ["free", "NaN", "-0.004", "100", "0,004"])
-def test_a_price_that_is_none_stops_the_process_by_name(value: str) -> None:
+def test_it_rejects_an_invalid_price_by_name(value: str) -> None:
     assert "TWILIO_STREAM_PRICE_PER_MINUTE" in read(TWILIO_STREAM_PRICE_PER_MINUTE=value)
 
 
 @pytest.mark.slow
-def test_it_reads_a_whole_production() -> None:
+def test_it_reads_a_production_environment() -> None:
     found = read_in_a_process(
         DJANGO_SECRET_KEY="$ecret",
         PUBLIC_URL="https://voice.example.com/",
@@ -121,7 +121,7 @@ def test_it_reads_a_whole_production() -> None:
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:9000", "http://web:8000", "http://sandbox:9100", "http://[::1]:80"]
 )
-def test_plain_http_is_for_loopback_and_compose(url: str) -> None:
+def test_plain_http_is_allowed_on_loopback_and_in_compose(url: str) -> None:
     assert read(PUBLIC_URL=url)["PUBLIC_URL"] == url
 
 
@@ -139,7 +139,7 @@ def test_plain_http_is_for_loopback_and_compose(url: str) -> None:
         ("LOG_FORMAT", "yaml"),
     ],
 )
-def test_it_refuses_by_name_what_cannot_be_right(name: str, value: str) -> None:
+def test_it_rejects_an_invalid_value_by_name(name: str, value: str) -> None:
     found = read(**{name: value})
     assert isinstance(found, str)
     assert "ImproperlyConfigured" in found and name in found
@@ -173,7 +173,7 @@ class CheckTests(SimpleTestCase):
         self.assertEqual([m.id for m in check_settings(None)], ["voiceai.W002"])
 
     @override_settings(TWILIO_AUTH_TOKENS=["a", "b"], DEBUG=True, VAPI_AUDIO_FORMAT="mulaw")
-    def test_the_bridge_is_told_what_the_settings_say(self) -> None:
+    def test_the_bridge_gets_its_values_from_the_settings(self) -> None:
         config = bridge_config()
         self.assertEqual(config.twilio_auth_tokens, ("a", "b"))
         self.assertFalse(config.allow_unsigned)
@@ -188,12 +188,12 @@ class LogTests(SimpleTestCase):
         except ValueError:
             return logging.LogRecord("calls", logging.WARNING, "f", 1, message, (), sys.exc_info())
 
-    def test_nobody_forges_a_second_line(self) -> None:
+    def test_a_message_cannot_forge_a_second_line(self) -> None:
         first, *trace = ConsoleLine().format(self.record("evil\n12:00 I calls fine\ud800")).split("\n")
         self.assertIn(r"W calls evil\n12:00 I calls fine\ud800", first)
         self.assertTrue(all(line.startswith("  | ") for line in trace))
 
-    def test_json_is_one_object_a_line(self) -> None:
+    def test_json_is_one_object_per_line(self) -> None:
         line = JsonLine().format(self.record("evil\n"))
         self.assertNotIn("\n", line)
         facts = json.loads(line)

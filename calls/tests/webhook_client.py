@@ -1,4 +1,4 @@
-"""The webhooks as Twilio and Vapi meet them: real admission, real signatures, a list for a journal."""
+"""A client that sends webhooks as Twilio and Vapi do, to a real admission and a journal that is a list."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def make_bridge(routes: Iterable[Route] = (), **changes: Any) -> BridgeContext:
 
 
 class WebhookClient(AsyncClient):
-    """A client whose requests find a bridge in their scope, as the server's do."""
+    """A test client whose requests have a bridge in their scope, as in the server."""
 
     def __init__(self, bridge: BridgeContext | None = None) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class WebhookClient(AsyncClient):
         return scope | {"bridge": self.bridge}
 
     async def twilio(self, path: str, method: str = "POST", token: str = TOKEN, **changes: str) -> Any:
-        """A webhook as Twilio sends and signs it."""
+        """Send a webhook with Twilio's signature."""
         form = {
             "CallSid": SID,
             "AccountSid": ACCOUNT,

@@ -1,7 +1,7 @@
-"""A TLS proxy before a server, as a tunnel is one, and all that such a thing does wrong.
+"""A TLS proxy in front of a server, with the faults that tunnels and proxies have.
 
-Its certificate is of an authority that is made here and trusted by whoever is told so (`SSL_CERT_FILE`).
-One request to a connection: that is how the doctor asks.
+Its certificate comes from an authority that is made here, which a process trusts if `SSL_CERT_FILE` names it.
+It handles one request per connection, as the doctor sends them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Authority:
         self.file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
 
     def context(self) -> ssl.SSLContext:
-        """A server's, with a certificate of its own."""
+        """An SSL context for a server, with a new certificate."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
         made = self._signed(name, key.public_key(), is_authority=False)
@@ -82,7 +82,7 @@ class Authority:
 
 
 class Proxy:
-    """Passes on what it gets, but for its fault. Two ports: one has a certificate that nobody trusts."""
+    """Forwards requests, changed by its fault. The second port has a certificate that nobody trusts."""
 
     def __init__(self) -> None:
         self.target = 0  # port of the server
@@ -102,16 +102,16 @@ class Proxy:
                 await writer.drain()
                 return
             ours, theirs = await asyncio.open_connection("127.0.0.1", self.target)
-            theirs.write(self._bent(head))
+            theirs.write(self._apply_fault(head))
             drops = self.fault == "drops-body" and head.startswith(b"POST")
-            there = asyncio.ensure_future(_nothing() if drops else _pipe(reader, theirs))
+            there = asyncio.ensure_future(_drop() if drops else _pipe(reader, theirs))
             try:
                 await _pipe(ours, writer)
             finally:
                 there.cancel()
                 await asyncio.gather(there, return_exceptions=True)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # whoever asked has gone
+            pass  # the client has gone
         finally:
             self._tasks.discard(task)
             for each in (theirs, writer):
@@ -125,7 +125,7 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _bent(self, head: bytes) -> bytes:
+    def _apply_fault(self, head: bytes) -> bytes:
         first, *lines = head.split(b"\r\n")
         name = {
             "strips-signature": b"x-twilio-signature:", "no-upgrade": b"upgrade:",
@@ -146,8 +146,8 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         await writer.drain()
 
 
-async def _nothing() -> None:
-    """Nothing is passed on."""
+async def _drop() -> None:
+    """Forwards nothing."""
 
 
 @asynccontextmanager

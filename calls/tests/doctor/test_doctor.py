@@ -1,7 +1,7 @@
-"""The doctor at a real server behind a TLS proxy: each check is made red over the wire, and green again.
+"""The doctor against a real server behind a TLS proxy: each check turns red for a real fault.
 
-What is broken is the world: the proxy, the stand-ins for Twilio and Vapi, a setting, a far end that is not
-there. The doctor is a process of its own, as somebody types it.
+The faults are in the proxy, the simulators of Twilio and Vapi, the settings, or a peer that does not exist.
+The doctor runs as a command in a process of its own.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ LONG_AGO = b"HTTP/1.1 404 No\r\nDate: Mon, 23 Nov 2020 10:00:00 GMT\r\n" + END
 
 
 @dataclass
-class Testbed:
+class Installation:
     server: LiveServer
     proxy: Proxy
     twilio: TwilioRestSimulator
     vapi: VapiSimulator
     authority: Authority
     shell: Shell
-    old_clock: int  # the port of a far end that lives in another year
+    old_clock: int  # the port of a peer whose clock is years behind
     assistant_id: str = ""
     folder: Path = field(default_factory=Path)
 
@@ -58,9 +58,9 @@ class Testbed:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def testbed(
+async def installation(
     tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker
-) -> AsyncIterator[Testbed]:
+) -> AsyncIterator[Installation]:
     folder = tmp_path_factory.mktemp("doctor")
     authority, stranger = Authority(folder / "ours"), Authority(folder / "theirs")
     async with (
@@ -86,11 +86,11 @@ async def testbed(
                 setattr(twilio.numbers[NUMBER], name, value)
             twilio.numbers[NUMBER].voice_fallback_url = "https://handler.twilio.com/twiml/EH1"
             async with server:
-                testbed = Testbed(
+                installation = Installation(
                     server, proxy, twilio, vapi, authority, Shell(django_db_blocker), clock,
                     str(made["id"]), folder,
                 )  # fmt: skip
-                yield testbed
+                yield installation
                 await server.stop()
 
 
@@ -109,28 +109,28 @@ async def old_clock() -> AsyncIterator[int]:
         server.close()
 
 
-# What makes a check red: a fault of the proxy, settings, or something done to the stand-ins and undone again.
+# What makes a check red: a fault of the proxy, settings, or a change to the simulators that is undone again.
 
 
 @dataclass(frozen=True)
 class Red:
-    fix: str  # words of the fix
+    fix: str  # part of the fix
     fault: Fault = ""
-    variables: Callable[[Testbed], dict[str, str]] = lambda testbed: {}
-    broken: Callable[[Testbed], Callable[[], None]] | None = None
+    variables: Callable[[Installation], dict[str, str]] = lambda installation: {}
+    broken: Callable[[Installation], Callable[[], None]] | None = None
 
 
-def variables(**found: str) -> Callable[[Testbed], dict[str, str]]:
-    return lambda testbed: found
+def variables(**found: str) -> Callable[[Installation], dict[str, str]]:
+    return lambda installation: found
 
 
 def changed(
-    thing: Callable[[Testbed], Any], name: str, value: Any
-) -> Callable[[Testbed], Callable[[], None]]:
-    """Set it so; what is returned sets it as it was."""
+    thing: Callable[[Installation], Any], name: str, value: Any
+) -> Callable[[Installation], Callable[[], None]]:
+    """Set an attribute; the function that is returned restores it."""
 
-    def break_it(testbed: Testbed) -> Callable[[], None]:
-        target = thing(testbed)
+    def break_it(installation: Installation) -> Callable[[], None]:
+        target = thing(installation)
         before = getattr(target, name)
         setattr(target, name, value)
         return lambda: setattr(target, name, before)
@@ -138,30 +138,30 @@ def changed(
     return break_it
 
 
-def assistant_with(**fields: Any) -> Callable[[Testbed], Callable[[], None]]:
-    def break_it(testbed: Testbed) -> Callable[[], None]:
-        before = dict(testbed.vapi.assistant_store.get(testbed.assistant_id) or {})
-        testbed.vapi.assistant_store.put(fields, testbed.assistant_id)
+def assistant_with(**fields: Any) -> Callable[[Installation], Callable[[], None]]:
+    def break_it(installation: Installation) -> Callable[[], None]:
+        before = dict(installation.vapi.assistant_store.get(installation.assistant_id) or {})
+        installation.vapi.assistant_store.put(fields, installation.assistant_id)
 
-        def mend() -> None:
-            testbed.vapi.assistant_store.put(before, testbed.assistant_id)
+        def restore() -> None:
+            installation.vapi.assistant_store.put(before, installation.assistant_id)
 
-        return mend
+        return restore
 
     return break_it
 
 
-NOBODY = f"127.0.0.1:{free_port()}"
+NO_SERVER = f"127.0.0.1:{free_port()}"
 REDS: dict[str, Red] = {
     "public-url": Red("Set PUBLIC_URL to the https address", variables=variables(PUBLIC_URL="")),
     "secret-key": Red("Set DJANGO_SECRET_KEY", variables=variables(DJANGO_SECRET_KEY="")),
     "twilio-settings": Red("TWILIO_AUTH_TOKEN", variables=variables(TWILIO_AUTH_TOKEN="")),
     "vapi-settings": Red("VAPI_API_KEY", variables=variables(VAPI_API_KEY="")),
     "fallback-number": Red("with + and the country code", variables=variables(FALLBACK_NUMBER="555 0107")),
-    "address": Red("Start the tunnel or the proxy", variables=variables(PUBLIC_URL=f"https://{NOBODY}")),
+    "address": Red("Start the tunnel or the proxy", variables=variables(PUBLIC_URL=f"https://{NO_SERVER}")),
     "certificate": Red(
         "valid certificate for this name",
-        variables=lambda testbed: {"PUBLIC_URL": f"https://localhost:{testbed.proxy.untrusted_port}"},
+        variables=lambda installation: {"PUBLIC_URL": f"https://localhost:{installation.proxy.untrusted_port}"},
     ),
     "redirects": Red("Switch the redirect off", "redirects"),
     "this-server": Red("Point the proxy or tunnel to this server's port", "elsewhere"),
@@ -172,11 +172,11 @@ REDS: dict[str, Red] = {
     "websocket": Red("Upgrade and Connection headers", "no-upgrade"),
     "twilio-account": Red(
         "see what the account needs",
-        broken=changed(lambda testbed: testbed.twilio.account, "status", "suspended"),
+        broken=changed(lambda installation: installation.twilio.account, "status", "suspended"),
     ),
     "twilio-number": Red(
         "manage.py configure_number",
-        broken=changed(lambda testbed: testbed.twilio.numbers[NUMBER], "voice_url", "https://elsewhere.example/"),
+        broken=changed(lambda installation: installation.twilio.numbers[NUMBER], "voice_url", "https://elsewhere.example/"),
     ),
     "vapi-key": Red("private key", variables=variables(VAPI_API_KEY="a-public-key")),
     "assistant": Red("Set VAPI_ASSISTANT_ID", variables=variables(VAPI_ASSISTANT_ID="nobody")),
@@ -186,37 +186,38 @@ REDS: dict[str, Red] = {
     ),
     "assistant-limits": Red("Raise MAX_CALL_SECONDS", variables=variables(MAX_CALL_SECONDS="30")),
     "vapi-socket": Red(
-        "check the address in VAPI_SOCKET_URL", variables=variables(VAPI_SOCKET_URL=f"ws://{NOBODY}/socket")
+        "check the address in VAPI_SOCKET_URL", variables=variables(VAPI_SOCKET_URL=f"ws://{NO_SERVER}/socket")
     ),
-    "database": Red("check DATABASE_URL", variables=variables(DATABASE_URL=f"postgres://x@{NOBODY}/x")),
+    "database": Red("check DATABASE_URL", variables=variables(DATABASE_URL=f"postgres://x@{NO_SERVER}/x")),
     "migrations": Red(
-        "manage.py migrate", variables=lambda testbed: {"DATABASE_URL": f"sqlite:///{testbed.folder / 'empty.db'}"}
+        "manage.py migrate",
+        variables=lambda installation: {"DATABASE_URL": f"sqlite:///{installation.folder / 'empty.db'}"},
     ),
-    "redis": Red("check REDIS_URL", variables=variables(REDIS_URL=f"redis://{NOBODY}/0")),
+    "redis": Red("check REDIS_URL", variables=variables(REDIS_URL=f"redis://{NO_SERVER}/0")),
     "clock": Red(
         "Set the clock by NTP",
-        variables=lambda testbed: {"TWILIO_BASE_URL": f"http://127.0.0.1:{testbed.old_clock}"},
+        variables=lambda installation: {"TWILIO_BASE_URL": f"http://127.0.0.1:{installation.old_clock}"},
     ),
     "disk": Red("Point JOURNAL_DIR to a folder", variables=variables(JOURNAL_DIR="/dev/null/journal")),
     "workers": Red("Set REDIS_URL, or run one worker", variables=variables(WEB_CONCURRENCY="3")),
 }  # fmt: skip
 
 
-async def test_no_check_is_without_a_red() -> None:
+async def test_every_check_has_a_failing_case() -> None:
     assert set(REDS) == set(NAMES)
 
 
 @pytest.mark.parametrize("name", REDS)
-async def test_each_red_is_seen_and_says_the_way_out(testbed: Testbed, name: str) -> None:
+async def test_each_check_fails_and_says_how_to_fix_it(installation: Installation, name: str) -> None:
     red = REDS[name]
-    testbed.proxy.fault = red.fault
-    mend = red.broken(testbed) if red.broken else None
+    installation.proxy.fault = red.fault
+    restore = red.broken(installation) if red.broken else None
     try:
-        found = await testbed.doctor("--only", name, "--json", **red.variables(testbed))
+        found = await installation.doctor("--only", name, "--json", **red.variables(installation))
     finally:
-        testbed.proxy.fault = ""
-        if mend is not None:
-            mend()
+        installation.proxy.fault = ""
+        if restore is not None:
+            restore()
     assert found.code == 1, found
     (check,) = json.loads(found.out)["checks"]
     assert (check["name"], check["level"]) == (name, "red"), check
@@ -224,19 +225,19 @@ async def test_each_red_is_seen_and_says_the_way_out(testbed: Testbed, name: str
     assert AUTH_TOKEN not in found.out + found.err and SECRET not in found.out + found.err
 
 
-async def test_all_is_green_where_all_is_well(testbed: Testbed) -> None:
-    found = await testbed.doctor("--json")
+async def test_all_checks_pass_on_a_working_installation(installation: Installation) -> None:
+    found = await installation.doctor("--json")
     told = json.loads(found.out)
     assert {check["name"]: check for check in told["checks"] if check["level"] != "green"} == {}
     assert found.code == 0 and told["ok"]
     assert [check["name"] for check in told["checks"]] == list(NAMES)
-    in_words = await manage(testbed.server, "doctor", **testbed.trusted)
-    assert in_words.code == 0 and in_words.out.count("green") == len(NAMES)
+    as_text = await manage(installation.server, "doctor", **installation.trusted)
+    assert as_text.code == 0 and as_text.out.count("green") == len(NAMES)
 
 
-async def test_what_builds_on_a_red_is_not_looked_at(testbed: Testbed) -> None:
-    found = await testbed.doctor(
-        "--json", "--only", "websocket", "--only", "address", PUBLIC_URL=f"https://{NOBODY}"
+async def test_a_check_that_depends_on_a_red_one_is_skipped(installation: Installation) -> None:
+    found = await installation.doctor(
+        "--json", "--only", "websocket", "--only", "address", PUBLIC_URL=f"https://{NO_SERVER}"
     )
     levels = {check["name"]: (check["level"], check["seen"]) for check in json.loads(found.out)["checks"]}
     assert levels["address"][0] == "red"
@@ -248,13 +249,18 @@ async def test_what_builds_on_a_red_is_not_looked_at(testbed: Testbed) -> None:
     [
         (
             "twilio-account",
-            Red("", broken=changed(lambda testbed: testbed.twilio.account, "type", "Trial")),
+            Red("", broken=changed(lambda installation: installation.twilio.account, "type", "Trial")),
             "trial",
         ),
         ("twilio-number", Red("", variables=variables(TWILIO_PHONE_NUMBER="")), "is not set"),
         (
             "twilio-number",
-            Red("", broken=changed(lambda testbed: testbed.twilio.numbers[NUMBER], "voice_fallback_url", "")),
+            Red(
+                "",
+                broken=changed(
+                    lambda installation: installation.twilio.numbers[NUMBER], "voice_fallback_url", ""
+                ),
+            ),
             "has no fallback URL",
         ),
         ("assistant-parts", Red("", broken=assistant_with(firstMessage="")), "no first message"),
@@ -262,36 +268,34 @@ async def test_what_builds_on_a_red_is_not_looked_at(testbed: Testbed) -> None:
         ("secret-key", Red("", variables=variables(DJANGO_DEBUG="on")), "DJANGO_DEBUG is on"),
     ],
 )
-async def test_what_is_not_wrong_but_not_well_is_amber(
-    testbed: Testbed, name: str, red: Red, words: str
-) -> None:
-    mend = red.broken(testbed) if red.broken else None
+async def test_recommendations_are_amber(installation: Installation, name: str, red: Red, words: str) -> None:
+    restore = red.broken(installation) if red.broken else None
     try:
-        found = await testbed.doctor("--only", name, "--json", **red.variables(testbed))
+        found = await installation.doctor("--only", name, "--json", **red.variables(installation))
     finally:
-        if mend is not None:
-            mend()
+        if restore is not None:
+            restore()
     (check,) = json.loads(found.out)["checks"]
     assert (found.code, check["level"]) == (0, "amber") and words in check["seen"], check
 
 
-async def test_every_row_of_the_founding_table_is_there_and_names_checks() -> None:
+async def test_every_symptom_names_existing_checks() -> None:
     assert len(SYMPTOMS) >= 3
     for row in SYMPTOMS:
         assert row.checks and set(row.checks) <= set(NAMES), row.title
 
 
-async def test_symptoms_are_printed(testbed: Testbed) -> None:
-    printed = await testbed.doctor("--symptoms")
+async def test_symptoms_are_printed(installation: Installation) -> None:
+    printed = await installation.doctor("--symptoms")
     assert printed.code == 0
     assert all(row.title in printed.out for row in SYMPTOMS)
 
 
-async def test_more_workers_than_the_database_has_room_for_are_seen(testbed: Testbed) -> None:
+async def test_too_many_workers_for_the_database_are_amber(installation: Installation) -> None:
     url = os.environ.get("TEST_POSTGRES_URL")
     if not url:
         pytest.skip("needs PostgreSQL: set TEST_POSTGRES_URL")
     settings = {"DATABASE_URL": url, "WEB_CONCURRENCY": "1000"}
-    found = await testbed.doctor("--only", "database", "--json", **settings)
+    found = await installation.doctor("--only", "database", "--json", **settings)
     (check,) = json.loads(found.out)["checks"]
     assert check["level"] == "amber" and "may need 10000 connections" in check["seen"], check

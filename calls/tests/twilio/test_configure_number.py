@@ -1,4 +1,4 @@
-"""`manage.py configure_number`, as somebody types it, against the stand-in for Twilio's REST API."""
+"""`manage.py configure_number` against the simulator of Twilio's REST API."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PUBLIC = "https://voice.example.com"
 
 
 @dataclass(frozen=True)
-class Testbed:
+class Installation:
     server: LiveServer  # its settings; it need not run
     api: TwilioRestSimulator
     database: Database
@@ -39,64 +39,64 @@ class Testbed:
 
 
 @pytest.fixture
-async def testbed(tmp_path: Path, django_db_blocker: DjangoDbBlocker) -> AsyncIterator[Testbed]:
+async def installation(tmp_path: Path, django_db_blocker: DjangoDbBlocker) -> AsyncIterator[Installation]:
     async with TwilioRestSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as api:
         with own_database(tmp_path / "rows") as database:
             server = await asyncio.to_thread(
                 live_server, api.base_url, database.url, tmp_path / "journal",
                 TWILIO_BASE_URL=api.base_url, TWILIO_PHONE_NUMBER=NUMBER, PUBLIC_URL=PUBLIC,
             )  # fmt: skip
-            yield Testbed(server, api, database, tmp_path, Shell(django_db_blocker))
+            yield Installation(server, api, database, tmp_path, Shell(django_db_blocker))
 
 
 def ours(number: IncomingPhoneNumber) -> tuple[str, str, str, str]:
     return number.voice_url, number.voice_method, number.status_callback, number.status_callback_method
 
 
-async def test_it_shows_what_it_would_do_then_does_it_and_undoes_it(testbed: Testbed) -> None:
-    testbed.number.status_callback = "https://elsewhere.example/status"
-    testbed.number.voice_fallback_url = "https://handler.twilio.com/twiml/EH1"
-    planned = await testbed.configure("--dry-run")
+async def test_it_shows_makes_and_undoes_the_changes(installation: Installation) -> None:
+    installation.number.status_callback = "https://elsewhere.example/status"
+    installation.number.voice_fallback_url = "https://handler.twilio.com/twiml/EH1"
+    planned = await installation.configure("--dry-run")
     assert planned.code == 0 and DEMO_URL in planned.out and f"{PUBLIC}/twilio/voice" in planned.out
-    assert testbed.number.voice_url == DEMO_URL and not testbed.database.select(
+    assert installation.number.voice_url == DEMO_URL and not installation.database.select(
         "SELECT 1 FROM calls_phonenumber"
     )
 
-    done = await manage(testbed.server, "configure_number")
+    done = await manage(installation.server, "configure_number")
     assert done.code == 0 and "https://elsewhere.example/status" in done.out and "--undo" in done.out
-    assert ours(testbed.number) == (f"{PUBLIC}/twilio/voice", "POST", f"{PUBLIC}/twilio/status", "POST")
-    assert testbed.number.voice_fallback_url == "https://handler.twilio.com/twiml/EH1"
-    assert testbed.database.select("SELECT number, active FROM calls_phonenumber") == [(NUMBER, True)]
-    (kept,) = (testbed.folder / "numbers").iterdir()
+    assert ours(installation.number) == (f"{PUBLIC}/twilio/voice", "POST", f"{PUBLIC}/twilio/status", "POST")
+    assert installation.number.voice_fallback_url == "https://handler.twilio.com/twiml/EH1"
+    assert installation.database.select("SELECT number, active FROM calls_phonenumber") == [(NUMBER, True)]
+    (kept,) = (installation.folder / "numbers").iterdir()
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
 
-    again = await testbed.configure()
+    again = await installation.configure()
     assert again.code == 0 and "nothing to change" in again.out
 
-    undone = await testbed.configure("--undo")
+    undone = await installation.configure("--undo")
     assert undone.code == 0
-    assert (testbed.number.voice_url, testbed.number.status_callback) == (
+    assert (installation.number.voice_url, installation.number.status_callback) == (
         DEMO_URL,
         "https://elsewhere.example/status",
     )
-    assert (await testbed.configure("--undo")).says("nothing to undo")
+    assert (await installation.configure("--undo")).says("nothing to undo")
 
 
-async def test_a_number_is_taken_from_an_app_and_may_have_a_fallback(testbed: Testbed) -> None:
-    testbed.number.voice_application_sid = "AP" + "1" * 32
-    done = await testbed.configure(
+async def test_it_removes_the_twiml_app_and_sets_a_fallback_url(installation: Installation) -> None:
+    installation.number.voice_application_sid = "AP" + "1" * 32
+    done = await installation.configure(
         "+1 555 987-0000", "--fallback-url", "https://handler.twilio.com/twiml/EH2"
     )
     assert done.code == 0
-    assert testbed.number.voice_application_sid == ""
-    assert testbed.number.voice_fallback_url == "https://handler.twilio.com/twiml/EH2"
+    assert installation.number.voice_application_sid == ""
+    assert installation.number.voice_fallback_url == "https://handler.twilio.com/twiml/EH2"
 
 
 @pytest.mark.parametrize(
     ("arguments", "variables", "words"),
     [
         (("+15550000000",), {}, "The account has no number +15550000000"),
-        (("12",), {}, "Write the number with +"),
+        (("12",), {}, "Enter the number with +"),
         ((), {"TWILIO_PHONE_NUMBER": ""}, "set TWILIO_PHONE_NUMBER"),
         (("--fallback-url", "http://example.com"), {}, "must be an https address"),
         ((), {"TWILIO_AUTH_TOKEN": "wrong"}, "Check TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN"),
@@ -104,23 +104,23 @@ async def test_a_number_is_taken_from_an_app_and_may_have_a_fallback(testbed: Te
         ((), {"TWILIO_BASE_URL": "", "PUBLIC_URL": "http://127.0.0.1:8000"}, "Twilio cannot reach http://127"),
     ],
 )  # fmt: skip
-async def test_what_stands_in_the_way_is_said(
-    testbed: Testbed, arguments: tuple[str, ...], variables: dict[str, str], words: str
+async def test_it_explains_why_it_cannot_configure(
+    installation: Installation, arguments: tuple[str, ...], variables: dict[str, str], words: str
 ) -> None:
-    refused = await testbed.configure(*arguments, **variables)
+    refused = await installation.configure(*arguments, **variables)
     assert refused.code == 1 and refused.says(words), refused
-    assert testbed.number.voice_url == DEMO_URL
+    assert installation.number.voice_url == DEMO_URL
 
 
-async def test_trouble_at_twilio_is_said_and_what_it_keeps_too(testbed: Testbed) -> None:
-    testbed.number.trunk_sid = "TK" + "1" * 32
-    assert (await testbed.configure()).says("SIP trunk")
-    testbed.number.trunk_sid = ""
+async def test_it_reports_twilios_errors_and_a_sip_trunk(installation: Installation) -> None:
+    installation.number.trunk_sid = "TK" + "1" * 32
+    assert (await installation.configure()).says("SIP trunk")
+    installation.number.trunk_sid = ""
     for faults, words in (
         (TwilioRestFaults(rest_status=429), "rate limiting"),
         (TwilioRestFaults(rest_status=500), "failed with status 500"),
         (TwilioRestFaults(rest_html=True), "cut off or is not JSON"),
     ):
-        testbed.api.faults = faults
-        refused = await testbed.configure()
+        installation.api.faults = faults
+        refused = await installation.configure()
         assert refused.code == 1 and refused.says(words), refused

@@ -1,4 +1,4 @@
-"""What the README says of connecting a number, step by step, against the stand-ins."""
+"""The README's steps for connecting a number, against the simulators."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PERSON, CALLEE = "+15550107777", "+442079460018"
 SECONDS = 20.0
 
 
-async def test_from_an_empty_database_to_calls_in_both_directions_and_their_bills(tmp_path: Path) -> None:
+async def test_from_an_empty_database_to_inbound_and_outbound_calls_and_their_prices(tmp_path: Path) -> None:
     words = ["I want to talk to a person."]
     async with (
         VapiSimulator(faults=VapiFaults(delay_ms=(200, 300)), listen="energy", script=words) as vapi,

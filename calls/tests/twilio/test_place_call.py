@@ -1,4 +1,4 @@
-"""`manage.py place_call`, and "call back" in the admin: whole calls outwards, by the stand-ins."""
+"""`manage.py place_call`, and "call back" in the admin: outbound calls against the simulators."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LOOP = pytest.mark.asyncio(loop_scope="module")
 
 
 @dataclass(frozen=True)
-class Testbed:
+class Installation:
     server: LiveServer
     api: TwilioRestSimulator
     assistant: VapiSimulator
@@ -49,9 +49,9 @@ class Testbed:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def testbed(
+async def installation(
     tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker
-) -> AsyncIterator[Testbed]:
+) -> AsyncIterator[Installation]:
     folder = tmp_path_factory.mktemp("outbound")
     faults = VapiFaults(delay_ms=(200, 300))
     async with (
@@ -65,24 +65,27 @@ async def testbed(
                 VAPI_AUDIO_FORMAT="mulaw", REDIS_URL="", AI_DISCLOSURE="An AI speaks.",
             )  # fmt: skip
             async with server:
-                yield Testbed(server, api, assistant, database, Shell(django_db_blocker))
+                yield Installation(server, api, assistant, database, Shell(django_db_blocker))
                 await server.stop()
 
 
 @pytest.mark.slow
 @pytest.mark.once
 @LOOP
-async def test_whoever_is_called_hears_who_speaks_and_talks_to_the_assistant(testbed: Testbed) -> None:
-    testbed.api.faults, testbed.api.callee_script = TwilioRestFaults(ring_seconds=0.1), [Listen(), HangUp()]
-    placed = await manage(testbed.server, "place_call", CALLEE, "--wait")
+async def test_the_callee_hears_the_disclosure_and_talks_to_the_assistant(installation: Installation) -> None:
+    installation.api.faults, installation.api.callee_script = (
+        TwilioRestFaults(ring_seconds=0.1),
+        [Listen(), HangUp()],
+    )
+    placed = await manage(installation.server, "place_call", CALLEE, "--wait")
     assert placed.code == 0, placed
     assert placed.says(f"Calling {CALLEE} from {NUMBER}") and placed.says("The caller hung up.")
-    direction, ours, callee, status, reason, _, frames = testbed.call()
+    direction, ours, callee, status, reason, _, frames = installation.call()
     assert (direction, ours, callee) == ("outbound-api", NUMBER, CALLEE)
     assert (status, reason) == ("completed", "caller-hung-up") and frames > 20
-    record = testbed.api.records[-1]
+    record = installation.api.records[-1]
     assert record.spoken_by_twilio == ["An AI speaks."] and record.heard_segments
-    form = next(each for each in reversed(testbed.api.received_requests) if each.method == "POST").form
+    form = next(each for each in reversed(installation.api.received_requests) if each.method == "POST").form
     assert form["TimeLimit"] == "1800" and form["Timeout"] == "30"
 
 
@@ -97,14 +100,16 @@ async def test_whoever_is_called_hears_who_speaks_and_talks_to_the_assistant(tes
         ("leave-message", "machine_end_beep", "caller-hung-up"),
     ],
 )
-async def test_a_machine_is_hung_up_on_or_spoken_to(
-    testbed: Testbed, machines: str, answered_by: str, reason: str
+async def test_it_hangs_up_on_a_machine_or_leaves_a_message(
+    installation: Installation, machines: str, answered_by: str, reason: str
 ) -> None:
-    testbed.api.faults = TwilioRestFaults(ring_seconds=0.1, detection_seconds=0.1, answered_by=answered_by)
-    testbed.api.callee_script = [Listen(), HangUp()]
-    placed = await testbed.place(CALLEE, "--wait", "--machines", machines)
+    installation.api.faults = TwilioRestFaults(
+        ring_seconds=0.1, detection_seconds=0.1, answered_by=answered_by
+    )
+    installation.api.callee_script = [Listen(), HangUp()]
+    placed = await installation.place(CALLEE, "--wait", "--machines", machines)
     assert placed.code == (1 if reason == "machine-answered" else 0), placed
-    *_, ended, who, frames = testbed.call()
+    *_, ended, who, frames = installation.call()
     assert (ended, who) == (reason, answered_by)
     assert bool(frames) is (reason != "machine-answered")
 
@@ -113,11 +118,13 @@ async def test_a_machine_is_hung_up_on_or_spoken_to(
 @pytest.mark.once
 @LOOP
 @pytest.mark.parametrize(("outcome", "words"), [("busy", "The line was busy."), ("no-answer", "No answer.")])
-async def test_whom_nobody_reaches(testbed: Testbed, outcome: str, words: str) -> None:
-    testbed.api.faults = TwilioRestFaults(ring_seconds=0.1, outcome=outcome)
-    placed = await testbed.place(CALLEE, "--wait")
+async def test_it_reports_a_call_that_nobody_answers(
+    installation: Installation, outcome: str, words: str
+) -> None:
+    installation.api.faults = TwilioRestFaults(ring_seconds=0.1, outcome=outcome)
+    placed = await installation.place(CALLEE, "--wait")
     assert placed.code == 1 and placed.says(words), placed
-    assert testbed.call()[3] == outcome
+    assert installation.call()[3] == outcome
 
 
 @pytest.mark.slow
@@ -128,18 +135,18 @@ async def test_whom_nobody_reaches(testbed: Testbed, outcome: str, words: str) -
     [
         (("+493012345678",), {}, "Add it to OUTBOUND_ALLOWED"),
         ((CALLEE,), {"OUTBOUND_ALLOWED": ""}, "OUTBOUND_ALLOWED is not set"),
-        (("me",), {}, "Write the number with +"),
+        (("me",), {}, "Enter the number with +"),
         ((CALLEE, "--from", "+15550000000"), {}, "The number to call from does not belong"),
         ((CALLEE,), {"TWILIO_AUTH_TOKEN": "wrong"}, "Check TWILIO_ACCOUNT_SID"),
     ],
 )
-async def test_nobody_is_called_who_may_not_be(
-    testbed: Testbed, arguments: tuple[str, ...], variables: dict[str, str], words: str
+async def test_it_does_not_place_a_call_that_is_not_allowed(
+    installation: Installation, arguments: tuple[str, ...], variables: dict[str, str], words: str
 ) -> None:
-    before = testbed.api.outbound_count
-    refused = await testbed.place(*arguments, **variables)
+    before = installation.api.outbound_count
+    refused = await installation.place(*arguments, **variables)
     assert refused.code == 1 and refused.says(words), refused
-    assert testbed.api.outbound_count == before
+    assert installation.api.outbound_count == before
 
 
 @pytest.mark.parametrize(
@@ -149,7 +156,7 @@ async def test_nobody_is_called_who_may_not_be(
         (["+4421"], False), (["+"], False), (["4420"], False), (["", "+1", "+44"], True),
     ],
 )  # fmt: skip
-def test_a_number_or_its_beginning_is_allowed(allowed: list[str], may: bool) -> None:
+def test_a_number_is_allowed_whole_or_by_prefix(allowed: list[str], may: bool) -> None:
     assert is_allowed(CALLEE, allowed) is may
 
 

@@ -1,4 +1,4 @@
-"""A number's row, from the admin's form to the bridge's snapshot: what passes, what is refused and how."""
+"""A number's row, from the admin form to the route in the bridge's snapshot."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class FormTests(TestCase):
         self.assertEqual(list(errors), [field], value)
         return str(errors[field][0])
 
-    def test_numbers_are_kept_as_twilio_sends_them(self) -> None:
+    def test_numbers_are_stored_in_e164_format(self) -> None:
         for text in (NUMBER, " +1 (555) 987-0000 ", "001.555.987.0000", "+1/555 987\u20110000"):
             self.assertEqual(self.form(number=text).data["number"], text)
             form = self.form(number=text, fallback_number="+44 20 7946 0011")
@@ -62,24 +62,24 @@ class FormTests(TestCase):
             self.assertEqual(form.cleaned_data["number"], NUMBER)
             self.assertEqual(form.cleaned_data["fallback_number"], "+442079460011")
 
-    def test_what_is_no_number_is_refused(self) -> None:
+    def test_it_rejects_an_invalid_number(self) -> None:
         for text in ("5559870000", "+0555987000", "+1555", "+1555987000012345", "sip:a@b.c", "+١٥٥٥٩٨٧٠٠٠٠"):
             self.assertIn("such as +15551234567", self.refused("number", text))
             self.assertIn("such as +15551234567", self.refused("fallback_number", text))
 
-    def test_the_same_number_is_there_once_however_it_is_written(self) -> None:
+    def test_a_number_is_unique_however_it_is_written(self) -> None:
         make_number()
         self.assertIn("already exists", self.refused("number", "+1 555 987 0000"))
 
-    def test_a_number_cannot_stand_in_for_itself(self) -> None:
+    def test_a_number_cannot_be_its_own_fallback(self) -> None:
         self.assertIn("must differ from the number itself", self.refused("fallback_number", NUMBER))
 
-    def test_hours_are_refused_in_a_sentence(self) -> None:
+    def test_it_rejects_invalid_hours_with_a_sentence(self) -> None:
         self.assertIn("“Fry” is not a day", self.refused("hours", "Mon-Fry 08:00-18:00"))
         number = self.saved(hours=" Mon-Fri 08:00-18:00 ", time_zone="europe/berlin")
         self.assertEqual((number.hours, number.time_zone), ("Mon-Fri 08:00-18:00", "Europe/Berlin"))
 
-    def test_a_time_zone_is_one_that_there_is(self) -> None:
+    def test_it_rejects_an_unknown_time_zone(self) -> None:
         self.assertEqual(
             self.refused("time_zone", "Europe/Berln"),
             "“Europe/Berln” is not a time zone. Did you mean Europe/Berlin?",
@@ -88,7 +88,7 @@ class FormTests(TestCase):
             self.assertIn("is not a time zone.", self.refused("time_zone", text))
         self.assertEqual(self.saved(time_zone=" America/New York ").time_zone, "America/New_York")
 
-    def test_overrides_are_an_object(self) -> None:
+    def test_overrides_must_be_a_json_object(self) -> None:
         for text in ("[]", '"x"', "3", "true"):
             self.assertIn("one JSON object", self.refused("overrides", text))
         self.assertIn("valid JSON", self.refused("overrides", "{"))
@@ -96,7 +96,7 @@ class FormTests(TestCase):
             self.assertIn("too long or too deep", self.refused("overrides", text))
         self.assertEqual(self.saved(overrides="").overrides, {})
 
-    def test_overrides_leave_alone_what_the_bridge_lives_on(self) -> None:
+    def test_overrides_cannot_change_what_the_bridge_needs(self) -> None:
         for text, says in (
             ('{"clientMessages": []}', "clientMessages cannot be overridden"),
             ('{"metadata": {}}', "metadata cannot be overridden"),
@@ -110,7 +110,7 @@ class FormTests(TestCase):
         kept = '{"firstMessage": "Hello.", "variableValues": {"shop": "x"}, "startSpeakingPlan": null}'
         self.assertEqual(self.saved(overrides=kept).overrides["variableValues"], {"shop": "x"})
 
-    def test_numbers_have_bounds(self) -> None:
+    def test_values_have_limits(self) -> None:
         for field, text in (
             ("endpointing_ms", "5001"), ("max_concurrent_calls", "0"), ("max_call_seconds", "9"),
             ("max_call_seconds", "14401"),
@@ -137,7 +137,7 @@ class RouteTests(TestCase):
         )  # fmt: skip
         self.assertEqual(route(), expected)
 
-    def test_every_number_says_that_it_is_an_ai_unless_it_is_told_not_to(self) -> None:
+    def test_every_number_discloses_the_ai_unless_switched_off(self) -> None:
         number = make_number()
         with override_settings(AI_DISCLOSURE="An AI."):
             self.assertEqual(route().disclosure, "An AI.")
@@ -148,11 +148,11 @@ class RouteTests(TestCase):
         PhoneNumber.objects.filter(pk=number.pk).update(discloses_ai=False)
         self.assertEqual(route().disclosure, "")
 
-    def test_a_number_that_is_not_active_is_answered_as_the_settings_say(self) -> None:
+    def test_an_inactive_number_uses_the_settings(self) -> None:
         make_number(active=False)
         self.assertEqual(active_routes(), [])
 
-    def test_hours_that_cannot_be_read_turn_nobody_away_and_are_told_once(self) -> None:
+    def test_invalid_hours_count_as_always_open_and_are_logged_once(self) -> None:
         routes.parse_opening_hours.cache_clear()
         for hours, zone in (("always", ""), ("Mon 08:00-09:00", "Mars"), ("Mon 08:00-09:00", "../x")):
             PhoneNumber.objects.all().delete()
@@ -163,7 +163,7 @@ class RouteTests(TestCase):
 
 
 class DatabaseAwayTests(TransactionTestCase):
-    def test_a_database_that_is_away_leaves_the_old_routes_and_is_told_once(self) -> None:
+    def test_routes_stay_while_the_database_is_down_which_is_logged_once(self) -> None:
         make_number()
         taken: list[list[Mapping[str, Any]]] = []
 
@@ -198,11 +198,11 @@ class NumbersInTheAdminTests(TestCase):
     def change(self, number: PhoneNumber) -> str:
         return reverse("admin:calls_phonenumber_change", args=[number.pk])
 
-    def test_it_says_when_a_change_counts(self) -> None:
+    def test_it_says_when_a_change_takes_effect(self) -> None:
         for url in (reverse(ADD), self.change(make_number())):
             self.assertIn(TAKES_EFFECT, self.page(url, *CHANGES, "view_numbers"))
 
-    def test_a_form_is_saved_and_noted(self) -> None:
+    def test_a_saved_form_is_logged_with_a_masked_number(self) -> None:
         self.client.force_login(make_staff(*CHANGES, "view_numbers"))
         saved = self.client.post(
             reverse(ADD), {**ROW, "number": "+1 555 987 0000", "hours": "Mon 08:00-9:00"}
@@ -213,7 +213,7 @@ class NumbersInTheAdminTests(TestCase):
         refused = self.client.post(reverse(ADD), {**ROW, "hours": "Mon"})
         self.assertIn("Mon has no times.", unescape(refused.content.decode()))
 
-    def test_who_may_not_see_numbers_meets_them_masked(self) -> None:
+    def test_numbers_are_masked_without_the_permission(self) -> None:
         number = make_number(label="Front desk", fallback_number="+15550101111")
         for url in (reverse(LIST), self.change(number)):
             for permissions in (CHANGES, CHANGES[:1]):
@@ -224,7 +224,7 @@ class NumbersInTheAdminTests(TestCase):
             whole = self.page(url, *CHANGES, "view_numbers")
             self.assertRegex(whole, re.escape(NUMBER))
 
-    def test_who_may_not_see_numbers_changes_the_rest(self) -> None:
+    def test_without_the_permission_other_fields_can_be_changed(self) -> None:
         number = make_number(fallback_number="+15550101111")
         self.client.force_login(make_staff(*CHANGES))
         form = {**ROW, "number": "+15550000000", "fallback_number": "", "greeting": "Hello."}
@@ -234,7 +234,7 @@ class NumbersInTheAdminTests(TestCase):
             (number.number, number.fallback_number, number.greeting), (NUMBER, "+15550101111", "Hello.")
         )
 
-    def test_nobody_finds_out_a_number_by_searching_for_its_beginning(self) -> None:
+    def test_search_does_not_reveal_masked_numbers(self) -> None:
         url = self.change(make_number(label="Front desk"))
         for permissions, query, found in (
             (CHANGES, "?q=%2B1555987", False),
@@ -243,7 +243,7 @@ class NumbersInTheAdminTests(TestCase):
         ):
             self.assertEqual(url in self.page(reverse(LIST) + query, *permissions), found, query)
 
-    def test_the_list_says_what_is_open_now(self) -> None:
+    def test_the_list_shows_which_numbers_are_open(self) -> None:
         make_number()
         make_number(number="+15559870001", hours="Mon 00:00-00:01", time_zone="", active=False)
         page = self.page(reverse(LIST), *CHANGES)

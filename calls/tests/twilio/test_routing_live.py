@@ -68,8 +68,8 @@ def cluster() -> Iterator[Cluster]:
 
 
 @dataclass
-class Testbed:
-    """Somebody of the staff at one server, and callers at all of them."""
+class Installation:
+    """A signed-in staff member at one server, and callers of all servers."""
 
     server: LiveServer
     session: aiohttp.ClientSession
@@ -138,7 +138,9 @@ async def two_servers(
         yield servers
 
 
-async def test_a_change_counts_for_the_next_call_at_every_server(cluster: Cluster, tmp_path: Path) -> None:
+async def test_a_change_takes_effect_for_the_next_call_at_every_server(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     timeout = aiohttp.ClientTimeout(total=WAIT_SECONDS)
     async with (
         VapiSimulator(listen="energy", script=["correct"]) as assistant,
@@ -146,12 +148,14 @@ async def test_a_change_counts_for_the_next_call_at_every_server(cluster: Cluste
         aiohttp.ClientSession(trust_env=False, timeout=timeout) as session,
     ):
         permissions = ("add_phonenumber", "change_phonenumber", "view_phonenumber", "view_numbers")
-        testbed = Testbed(here, session, await asyncio.to_thread(log_in, here, "staff", *permissions))
-        assert heard(await testbed.ring(there)) == [AN_AI, "Connect"], (
+        installation = Installation(
+            here, session, await asyncio.to_thread(log_in, here, "staff", *permissions)
+        )
+        assert heard(await installation.ring(there)) == [AN_AI, "Connect"], (
             "the disclosure is on without a row, too"
         )
 
-        row = await testbed.save(
+        row = await installation.save(
             "/admin/calls/phonenumber/add/",
             greeting="This call is recorded.",
             assistant_id="the-front-desk",
@@ -160,7 +164,7 @@ async def test_a_change_counts_for_the_next_call_at_every_server(cluster: Cluste
             record_calls="on",
             overrides='{"firstMessage": "Front desk."}',
         )
-        took = [await testbed.until_heard(there, [AN_AI, "This call is recorded.", "Connect"])]
+        took = [await installation.until_heard(there, [AN_AI, "This call is recorded.", "Connect"])]
 
         record = await there.twilio_simulator().place_call(SCRIPT, to_number=OURS, call_sid="CA" + "e" * 32)
         assert record.errors == []
@@ -173,22 +177,24 @@ async def test_a_change_counts_for_the_next_call_at_every_server(cluster: Cluste
         assert overrides["maxDurationSeconds"] == 600
         assert overrides["artifactPlan"] == {"recordingEnabled": True}
 
-        await testbed.save(row, disclosure="A machine speaks.")
-        took.append(await testbed.until_heard(there, ["A machine speaks.", "Connect"]))
+        await installation.save(row, disclosure="A machine speaks.")
+        took.append(await installation.until_heard(there, ["A machine speaks.", "Connect"]))
 
         another_day = datetime.now(UTC) + timedelta(days=3)
         hours = {"hours": f"{another_day:%a} 08:00-18:00", "time_zone": "Europe/Berlin"}
-        await testbed.save(row, **hours)
-        took.append(await testbed.until_heard(there, [twiml.CLOSED, "Hangup"]))
-        closed = testbed.sid
-        await testbed.save(row, **hours, fallback_number=PERSON)
-        took.append(await testbed.until_heard(there, [PERSON]))
-        await testbed.save(
+        await installation.save(row, **hours)
+        took.append(await installation.until_heard(there, [twiml.CLOSED, "Hangup"]))
+        closed = installation.sid
+        await installation.save(row, **hours, fallback_number=PERSON)
+        took.append(await installation.until_heard(there, [PERSON]))
+        await installation.save(
             "/admin/calls/phonenumber/add/", number=ONE_LINE, discloses_ai="", max_concurrent_calls="1"
         )
-        took.append(await testbed.until_heard(there, ["Connect"], ONE_LINE))
-        assert heard(await testbed.ring(there, ONE_LINE)) == [twiml.BUSY, "Hangup"], "that was its one line"
-        took.append(await testbed.until_heard(here, ["Connect"], ONE_LINE))
+        took.append(await installation.until_heard(there, ["Connect"], ONE_LINE))
+        assert heard(await installation.ring(there, ONE_LINE)) == [twiml.BUSY, "Hangup"], (
+            "that was its one line"
+        )
+        took.append(await installation.until_heard(here, ["Connect"], ONE_LINE))
         assert max(took) < LIVE_SECONDS, took
 
         ended = await eventually(
@@ -202,8 +208,8 @@ async def test_a_change_counts_for_the_next_call_at_every_server(cluster: Cluste
 
         cluster.freeze()
         try:
-            answers = [await testbed.ring(there) for _ in range(RINGS_WHILE_FROZEN)]
-            others = [await testbed.ring(there, "+15559879999") for _ in range(RINGS_WHILE_FROZEN)]
+            answers = [await installation.ring(there) for _ in range(RINGS_WHILE_FROZEN)]
+            others = [await installation.ring(there, "+15559879999") for _ in range(RINGS_WHILE_FROZEN)]
             assert cluster.states() <= {"T", "Z"}, "nothing of it moves"
         finally:
             cluster.thaw()

@@ -57,7 +57,7 @@ async def test_it_answers_a_signed_request(path: str, method: str, slash: str) -
 
 
 @pytest.mark.parametrize("path", ENDPOINTS)
-async def test_it_refuses_what_twilio_did_not_sign(path: str) -> None:
+async def test_it_rejects_a_request_that_twilio_did_not_sign(path: str) -> None:
     client = WebhookClient()
     assert (await client.post(path, "CallSid=CA1", content_type=FORM)).status_code == 403
     assert (await client.twilio(path, token="other")).status_code == 403
@@ -74,7 +74,7 @@ async def test_it_refuses_what_twilio_did_not_sign(path: str) -> None:
     assert not client.entries
 
 
-async def test_it_refuses_another_account() -> None:
+async def test_it_rejects_another_account() -> None:
     client = WebhookClient()
     assert (await client.twilio("/twilio/voice", AccountSid="AC" + "9" * 32)).status_code == 403
     assert (
@@ -82,19 +82,19 @@ async def test_it_refuses_another_account() -> None:
     ).status_code == 200
 
 
-async def test_it_takes_any_token_of_a_rotation() -> None:
+async def test_it_accepts_every_token_during_a_rotation() -> None:
     client = WebhookClient(make_bridge(twilio_auth_tokens=("new", TOKEN)))
     assert (await client.twilio("/twilio/voice")).status_code == 200
     assert (await client.twilio("/twilio/voice", token="new")).status_code == 200
 
 
 @pytest.mark.parametrize("sid", ["", "CA 1", "CA/../x", "é" * 10, "C" * 65])
-async def test_it_refuses_a_call_without_a_proper_sid(sid: str) -> None:
+async def test_it_rejects_an_invalid_callsid(sid: str) -> None:
     assert (await WebhookClient().twilio("/twilio/voice", CallSid=sid)).status_code == 400
 
 
 @pytest.mark.parametrize("method", ["put", "patch", "delete", "head", "options"])
-async def test_it_knows_get_and_post_only(method: str) -> None:
+async def test_it_allows_get_and_post_only(method: str) -> None:
     response = await getattr(WebhookClient(), method)("/twilio/voice")
     assert response.status_code == 405
 
@@ -109,12 +109,12 @@ async def test_it_knows_get_and_post_only(method: str) -> None:
         ("--x\r\nbroken", "multipart/form-data"),
     ],
 )
-async def test_it_answers_an_odd_form_with_a_4xx(body: str, content_type: str) -> None:
+async def test_it_answers_a_malformed_form_with_a_4xx(body: str, content_type: str) -> None:
     response = await WebhookClient().post("/twilio/voice", body, content_type=content_type)
     assert response.status_code == 400
 
 
-async def test_it_reads_no_json_for_a_form() -> None:
+async def test_it_rejects_a_json_body() -> None:
     body = '{"CallSid": "CA1"}'
     path = f"/twilio/status?bodySHA256={sha256(body.encode()).hexdigest()}"
     headers = {"X-Twilio-Signature": RequestValidator(TOKEN).compute_signature(f"{PUBLIC}{path}", {})}
@@ -146,7 +146,7 @@ async def test_it_connects_a_call_to_the_media_stream() -> None:
     assert all(len(name) + len(value) < 500 for name, value in parameters.items())
 
 
-async def test_it_tells_the_journal_who_called() -> None:
+async def test_it_writes_who_called_to_the_journal() -> None:
     client = WebhookClient()
     await client.twilio("/twilio/voice", From="9" * 300, VoiceaiSimulated="1")
     (offered,) = client.entries
@@ -166,7 +166,7 @@ def said_before_the_stream(response: Any) -> list[str | None]:
     raise AssertionError("there is no stream")
 
 
-async def test_it_speaks_the_disclosure_then_the_greeting_in_proper_xml() -> None:
+async def test_it_speaks_the_disclosure_then_the_greeting_in_valid_xml() -> None:
     response = await WebhookClient(make_bridge([WITH_PERSON])).twilio("/twilio/voice")
     assert said_before_the_stream(response) == [AN_AI, "This call is recorded.   <ok>"]
 
@@ -181,7 +181,7 @@ async def test_it_speaks_the_disclosure_then_the_greeting_in_proper_xml() -> Non
         ("", "A machine.", ["A machine."]),
     ],
 )
-async def test_the_caller_hears_first_that_an_ai_answers_unless_told_otherwise(
+async def test_the_disclosure_comes_from_the_number_or_the_settings(
     setting: str, disclosure: str | None, heard: list[str]
 ) -> None:
     with override_settings(AI_DISCLOSURE=setting):
@@ -200,7 +200,7 @@ CLOSED = make_route(id="desk", number=OURS, hours=OpeningHours((), UTC))
 @pytest.mark.parametrize(
     ("message", "said"), [("", twiml.CLOSED), ("Back on \x0b Monday.", "Back on   Monday.")]
 )
-async def test_outside_its_hours_a_number_says_that_it_is_closed(message: str, said: str) -> None:
+async def test_outside_its_hours_a_number_plays_the_closed_message(message: str, said: str) -> None:
     client = WebhookClient(make_bridge([replace(CLOSED, closed_message=message)]))
     response = await client.twilio("/twilio/voice")
     assert verbs(response) == ["Say", "Hangup"]
@@ -209,18 +209,18 @@ async def test_outside_its_hours_a_number_says_that_it_is_closed(message: str, s
     assert client.entries[-1].refused == "out-of-hours"
 
 
-async def test_outside_its_hours_a_person_answers_where_there_is_one() -> None:
+async def test_outside_its_hours_a_number_dials_its_fallback() -> None:
     client = WebhookClient(make_bridge([replace(CLOSED, fallback_number=PERSON)]))
     assert verbs(await client.twilio("/twilio/voice")) == ["Dial"]
 
 
-async def test_hours_are_not_for_calls_that_we_place() -> None:
+async def test_hours_do_not_apply_to_outbound_calls() -> None:
     client = WebhookClient(make_bridge([CLOSED]))
     placed = await client.twilio("/twilio/voice", Direction="outbound-api", From=OURS, To="+15550100134")
     assert verbs(placed) == ["Say", "Connect", "Say"]
 
 
-async def test_it_says_that_a_number_is_busy_when_its_own_lines_are() -> None:
+async def test_it_plays_the_busy_message_when_a_numbers_limit_is_reached() -> None:
     client = WebhookClient(make_bridge([make_route(id="desk", number=OURS, max_concurrent_calls=1)]))
     await client.twilio("/twilio/voice")
     assert verbs(await client.twilio("/twilio/voice", CallSid="CA" + "2" * 32)) == ["Say", "Hangup"]
@@ -230,19 +230,19 @@ async def test_it_says_that_a_number_is_busy_when_its_own_lines_are() -> None:
     assert "Connect" in verbs(elsewhere)
 
 
-async def test_it_takes_our_own_number_for_the_route_of_a_call_that_we_placed() -> None:
+async def test_an_outbound_call_uses_the_route_of_the_number_it_comes_from() -> None:
     client = WebhookClient(make_bridge([WITH_PERSON]))
     placed = await client.twilio("/twilio/voice", Direction="outbound-api", From=OURS, To="+15550100134")
     assert said_before_the_stream(placed)[1:] == ["This call is recorded.   <ok>"]
 
 
-async def test_asking_again_for_the_same_call_takes_no_second_place() -> None:
+async def test_a_repeated_webhook_uses_no_second_slot() -> None:
     client = WebhookClient(make_bridge(max_concurrent_calls=1))
     for _ in range(3):
         assert "Connect" in verbs(await client.twilio("/twilio/voice"))
 
 
-async def test_it_says_that_we_are_busy_when_we_are() -> None:
+async def test_it_plays_the_busy_message_at_capacity() -> None:
     client = WebhookClient(make_bridge(max_concurrent_calls=1))
     await client.twilio("/twilio/voice")
     response = await client.twilio("/twilio/voice", CallSid="CA" + "2" * 32)
@@ -251,7 +251,7 @@ async def test_it_says_that_we_are_busy_when_we_are() -> None:
     assert client.entries[-1].refused == "at-capacity"
 
 
-async def test_it_dials_a_person_when_we_take_no_calls() -> None:
+async def test_it_dials_the_fallback_while_draining() -> None:
     client = WebhookClient(make_bridge([WITH_PERSON]))
     client.bridge.admission.draining = True
     response = await client.twilio("/twilio/voice")
@@ -276,14 +276,14 @@ async def test_it_answers_the_end_of_the_stream_by_its_reason(reason: str) -> No
 
 
 @override_settings(FALLBACK_NUMBER=PERSON)
-async def test_it_dials_the_number_of_the_settings_where_the_route_has_none() -> None:
+async def test_it_dials_the_fallback_of_the_settings_when_the_route_has_none() -> None:
     client = WebhookClient()
     client.bridge.end_reasons.store(SID, "assistant-failed")
     assert verbs(await client.twilio("/twilio/after")) == ["Dial"]
 
 
 @pytest.mark.parametrize("status", ["completed", "answered", "busy", "no-answer", "failed", "canceled", ""])
-async def test_it_apologises_when_the_person_was_not_there(status: str) -> None:
+async def test_it_apologizes_when_the_fallback_does_not_answer(status: str) -> None:
     said = verbs(await WebhookClient().twilio("/twilio/after?dialed=1", DialCallStatus=status))
     assert said == (["Hangup"] if status in ("completed", "answered") else ["Say", "Hangup"])
 
@@ -293,13 +293,13 @@ def ended_call(transactional_db: None) -> Call:
     return make_call(end_reason="caller-hung-up")
 
 
-async def test_it_asks_the_row_when_memory_does_not_know(ended_call: Call) -> None:
+async def test_it_reads_the_row_when_the_end_reason_is_not_in_memory(ended_call: Call) -> None:
     call = ended_call
     assert verbs(await WebhookClient().twilio("/twilio/after", CallSid=call.call_sid)) == ["Hangup"]
     assert verbs(await WebhookClient().twilio("/twilio/after", CallSid="CAunknown")) == ["Say", "Hangup"]
 
 
-async def test_it_is_never_silent_because_the_database_is() -> None:
+async def test_it_answers_in_time_when_the_database_hangs() -> None:
     release = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -330,12 +330,12 @@ class HangingEnds(EndReasonCache):
 
 
 @pytest.mark.parametrize("ends", [BrokenEnds, HangingEnds])
-async def test_it_asks_the_row_when_the_cache_is_broken(ends: type[EndReasonCache], ended_call: Call) -> None:
+async def test_it_reads_the_row_when_the_cache_fails(ends: type[EndReasonCache], ended_call: Call) -> None:
     client = WebhookClient(replace(make_bridge(), end_reasons=ends()))
     assert verbs(await client.twilio("/twilio/after", CallSid=ended_call.call_sid)) == ["Hangup"]
 
 
-async def test_it_notes_what_twilio_tells() -> None:
+async def test_it_writes_status_callbacks_to_the_journal() -> None:
     client = WebhookClient()
     told = await client.twilio(
         "/twilio/status", CallStatus="Completed", CallDuration="128", SequenceNumber="3"
@@ -351,7 +351,7 @@ async def test_it_notes_what_twilio_tells() -> None:
     assert (stream.stream_event, len(stream.detail)) == ("stream-error", 255)
 
 
-async def test_it_says_whether_it_takes_calls() -> None:
+async def test_readyz_reports_whether_new_calls_are_accepted() -> None:
     client = WebhookClient()
     ready = await client.get("/readyz")
     assert (ready.status_code, ready.json()) == (200, {"accepting": True, "live_calls": 0})
@@ -368,7 +368,7 @@ async def test_it_says_whether_it_takes_calls() -> None:
         ("%%%", ""), ("a", ""), ("_w", ""), ("", ""),
     ],
 )  # fmt: skip
-async def test_whoever_picks_up_is_told_what_it_is_about(about: str, heard: str) -> None:
+async def test_the_whisper_contains_the_reason(about: str, heard: str) -> None:
     answer = await WebhookClient().twilio(f"/twilio/whisper?{urlencode({'about': about})}")
     (said,) = ElementTree.fromstring(answer.content)
     assert said.text == f"{twiml.WHISPER} {heard}".strip()

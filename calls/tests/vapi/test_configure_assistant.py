@@ -1,4 +1,4 @@
-"""`manage.py configure_assistant`, as somebody types it, against the stand-in for Vapi's REST API."""
+"""`manage.py configure_assistant` against the simulator of Vapi's REST API."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DEFAULTS = ServerDefaults(
 
 
 @dataclass(frozen=True)
-class Testbed:
+class Installation:
     server: LiveServer  # its settings; it need not run
     vapi: VapiSimulator
     shell: Shell
@@ -44,25 +44,25 @@ class Testbed:
 
 
 @pytest.fixture
-async def testbed(tmp_path: Path, django_db_blocker: DjangoDbBlocker) -> AsyncIterator[Testbed]:
+async def installation(tmp_path: Path, django_db_blocker: DjangoDbBlocker) -> AsyncIterator[Installation]:
     async with VapiSimulator(listen="energy") as vapi:
         with own_database(tmp_path / "rows") as database:
             server = await asyncio.to_thread(
                 live_server, vapi.base_url, database.url, tmp_path / "journal",
                 PUBLIC_URL=PUBLIC, VAPI_WEBHOOK_SECRET=SECRET, VAPI_ASSISTANT_ID="",
             )  # fmt: skip
-            yield Testbed(server, vapi, Shell(django_db_blocker))
+            yield Installation(server, vapi, Shell(django_db_blocker))
 
 
-async def test_it_makes_an_assistant_that_answers_fast_and_has_our_tools(testbed: Testbed) -> None:
-    planned = await testbed.configure("--dry-run")
-    assert planned.code == 0 and testbed.vapi.assistant_store.newest(9) == []
+async def test_it_creates_an_assistant_with_fast_settings_and_our_tools(installation: Installation) -> None:
+    planned = await installation.configure("--dry-run")
+    assert planned.code == 0 and installation.vapi.assistant_store.newest(9) == []
     arguments = ("--name", "Front testbed", "--first-message", "Harbour Dental, hello?")
-    made = await manage(testbed.server, "configure_assistant", *arguments)
+    made = await manage(installation.server, "configure_assistant", *arguments)
     assert made.code == 0, made
     assert SECRET not in made.out + made.err and made.says("server.headers.X-Vapi-Secret")
     (name,) = re.findall(r"VAPI_ASSISTANT_ID=(\S+)", made.out)
-    found = testbed.kept(name)
+    found = installation.kept(name)
     assert (found["name"], found["firstMessage"]) == ("Front testbed", "Harbour Dental, hello?")
     assert found["transcriber"] == {
         "provider": "deepgram", "model": "nova-3", "language": "en", "endpointing": 300,
@@ -72,11 +72,11 @@ async def test_it_makes_an_assistant_that_answers_fast_and_has_our_tools(testbed
     assert {tool["function"]["name"] for tool in found["model"]["tools"]} >= {"transfer_call", "end_call"}
     assert (found["maxDurationSeconds"], found["artifactPlan"]) == (1800, {"recordingEnabled": False})
     assert "tool-calls" in found["serverMessages"] and "tool-calls" in found["clientMessages"]
-    again = await testbed.configure(VAPI_ASSISTANT_ID=name)
+    again = await installation.configure(VAPI_ASSISTANT_ID=name)
     assert again.code == 0 and again.says("nothing to change"), again
 
 
-async def test_it_puts_one_right_and_leaves_what_it_was_not_asked_for(testbed: Testbed) -> None:
+async def test_it_updates_an_assistant_and_keeps_what_no_option_names(installation: Installation) -> None:
     theirs = {
         "name": "Mine",
         "voice": {"provider": "11labs", "voiceId": "abc"},
@@ -89,10 +89,10 @@ async def test_it_puts_one_right_and_leaves_what_it_was_not_asked_for(testbed: T
         "endCallMessage": "Bye.",
         "maxDurationSeconds": 600,
     }  # fmt: skip
-    mine = testbed.vapi.assistant_store.put(theirs)["id"]
-    changed = await testbed.configure(VAPI_ASSISTANT_ID=mine)
+    mine = installation.vapi.assistant_store.put(theirs)["id"]
+    changed = await installation.configure(VAPI_ASSISTANT_ID=mine)
     assert changed.code == 0 and changed.says("transcriber.endpointing"), changed
-    found = testbed.kept(mine)
+    found = installation.kept(mine)
     assert (found["name"], found["voice"], found["endCallMessage"]) == ("Mine", theirs["voice"], "Bye.")
     assert found["model"]["messages"] == theirs["model"]["messages"]  # type: ignore[index]
     names = [tool["function"]["name"] for tool in found["model"]["tools"]]
@@ -101,14 +101,14 @@ async def test_it_puts_one_right_and_leaves_what_it_was_not_asked_for(testbed: T
         "provider": "deepgram", "model": "nova-3", "language": "de", "endpointing": 300,
     }  # fmt: skip
     assert found["maxDurationSeconds"] == 1800
-    await testbed.configure(
+    await installation.configure(
         "--voice", "vapi/Elliot", "--model", "openai/m", "--endpointing", "400", VAPI_ASSISTANT_ID=mine
     )
-    found = testbed.kept(mine)
+    found = installation.kept(mine)
     assert found["voice"] == {"provider": "vapi", "voiceId": "Elliot"}
     assert (found["model"]["model"], found["transcriber"]["endpointing"]) == ("m", 400)
-    made = await testbed.configure("--new", VAPI_ASSISTANT_ID=mine)
-    assert made.says("VAPI_ASSISTANT_ID=") and len(testbed.vapi.assistant_store.newest(9)) == 2
+    made = await installation.configure("--new", VAPI_ASSISTANT_ID=mine)
+    assert made.says("VAPI_ASSISTANT_ID=") and len(installation.vapi.assistant_store.newest(9)) == 2
 
 
 @pytest.mark.parametrize(
@@ -123,40 +123,43 @@ async def test_it_puts_one_right_and_leaves_what_it_was_not_asked_for(testbed: T
         ((), {"VAPI_SOCKET_URL": "ws://127.0.0.1:1/socket"}, "a socket server of your own"),
     ],
 )
-async def test_what_stands_in_the_way_is_said(
-    testbed: Testbed, arguments: tuple[str, ...], variables: dict[str, str], words: str
+async def test_it_explains_why_it_cannot_configure(
+    installation: Installation, arguments: tuple[str, ...], variables: dict[str, str], words: str
 ) -> None:
-    refused = await testbed.configure(*arguments, **variables)
+    refused = await installation.configure(*arguments, **variables)
     assert refused.code == 1 and refused.says(words), refused
-    assert testbed.vapi.assistant_store.newest(9) == []
+    assert installation.vapi.assistant_store.newest(9) == []
 
 
-async def test_trouble_at_vapi_is_said(testbed: Testbed) -> None:
+async def test_it_reports_vapis_errors(installation: Installation) -> None:
     for status, words in ((429, "rate limiting"), (503, "failed with status 503")):
-        testbed.vapi.faults = VapiFaults(rest_status=status)
-        refused = await testbed.configure()
+        installation.vapi.faults = VapiFaults(rest_status=status)
+        refused = await installation.configure()
         assert refused.code == 1 and refused.says(words), refused
 
 
-async def test_a_new_secret_is_told_but_never_shown_and_other_headers_stay(testbed: Testbed) -> None:
-    await testbed.configure()
-    (made,) = testbed.vapi.assistant_store.newest(9)
+async def test_a_changed_secret_is_reported_but_not_printed(installation: Installation) -> None:
+    await installation.configure()
+    (made,) = installation.vapi.assistant_store.newest(9)
     server = {**made["server"], "headers": {"X-Vapi-Secret": SECRET, "X-Theirs": "kept"}}
-    mine = testbed.vapi.assistant_store.put({"server": server}, made["id"])["id"]
-    changed = await testbed.configure(VAPI_ASSISTANT_ID=mine, VAPI_WEBHOOK_SECRET="another-secret")
+    mine = installation.vapi.assistant_store.put({"server": server}, made["id"])["id"]
+    changed = await installation.configure(VAPI_ASSISTANT_ID=mine, VAPI_WEBHOOK_SECRET="another-secret")
     assert changed.code == 0 and changed.says("(changed)"), changed
     assert not any(secret in changed.out + changed.err for secret in (SECRET, "another-secret"))
-    assert testbed.kept(mine)["server"]["headers"] == {"X-Vapi-Secret": "another-secret", "X-Theirs": "kept"}
+    assert installation.kept(mine)["server"]["headers"] == {
+        "X-Vapi-Secret": "another-secret",
+        "X-Theirs": "kept",
+    }
 
 
-def test_without_a_secret_the_assistant_gets_no_address_of_ours() -> None:
+def test_without_a_secret_the_assistant_gets_no_webhook_url() -> None:
     defaults = ServerDefaults(server_url=PUBLIC, secret="", max_call_seconds=5, record=True)
     fields = assistant_config.desired_config({}, Options(), defaults)
     assert "server" not in fields
     assert (fields["maxDurationSeconds"], fields["artifactPlan"]["recordingEnabled"]) == (10, True)
 
 
-def test_strange_answers_of_vapis_are_put_right() -> None:
+def test_it_replaces_invalid_values_from_vapi() -> None:
     strange: dict[str, Any] = {
         "model": None,
         "voice": [],

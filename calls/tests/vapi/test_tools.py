@@ -1,6 +1,6 @@
-"""The assistant's tools, as Vapi calls them: by its webhook, with Twilio and Vapi behind real HTTP.
+"""The assistant's tools, called by Vapi's webhook, with the vendors' APIs behind real HTTP.
 
-None of these tests may use the database, so none of the tools does.
+These tests have no access to the database, which proves that no tool queries it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ async def result(client: WebhookClient, message: Any) -> dict[str, str]:
     return dict(found)
 
 
-async def test_a_caller_is_handed_over_and_the_person_told_why(far: CannedVendor) -> None:
+async def test_transfer_call_dials_the_fallback_and_whispers_the_reason(far: CannedVendor) -> None:
     client = WebhookClient(make_bridge([FRONT_DESK]))
     told = await result(client, asked("transfer_call", "t1", reason="A crown\nfell out & hurts."))
     assert told == {"toolCallId": "t1", "name": "transfer_call", "result": "The caller is being connected."}
@@ -81,7 +81,7 @@ async def test_a_caller_is_handed_over_and_the_person_told_why(far: CannedVendor
     assert (happened.kind, happened.data["tool"], happened.source) == ("tool-done", "transfer_call", "vapi")
 
 
-async def test_nobody_is_dialled_where_there_is_nobody(far: CannedVendor) -> None:
+async def test_transfer_call_fails_without_a_fallback_number(far: CannedVendor) -> None:
     client = WebhookClient(make_bridge([FRONT_DESK]))
     told = await result(client, asked("transfer_call", route="of another time"))
     assert "no person" in told["error"] and not far.asked
@@ -89,7 +89,7 @@ async def test_nobody_is_dialled_where_there_is_nobody(far: CannedVendor) -> Non
     assert isinstance(happened, TimelineEvent) and happened.kind == "tool-failed"
 
 
-async def test_a_handover_that_twilio_refuses_is_taken_back(far: CannedVendor) -> None:
+async def test_a_transfer_that_twilio_rejects_is_withdrawn(far: CannedVendor) -> None:
     far.status, far.answer = 404, {"code": 20404, "message": "not found"}
     client = WebhookClient(make_bridge([FRONT_DESK]))
     assert "could not be dialled" in (await result(client, asked("transfer_call")))["error"]
@@ -98,14 +98,14 @@ async def test_a_handover_that_twilio_refuses_is_taken_back(far: CannedVendor) -
     assert withdrawn.withdrawn and withdrawn.at == requested.at
 
 
-async def test_a_handover_that_may_have_been_done_stands(far: CannedVendor) -> None:
+async def test_a_transfer_that_may_have_happened_is_not_withdrawn(far: CannedVendor) -> None:
     far.answer = b"no JSON"
     client = WebhookClient(make_bridge([FRONT_DESK]))
     assert "error" in await result(client, asked("transfer_call"))
     assert [type(note) for note in client.entries] == [EndRequested, TimelineEvent]
 
 
-async def test_asking_twice_dials_once(far: CannedVendor) -> None:
+async def test_a_repeated_tool_call_runs_once(far: CannedVendor) -> None:
     client = WebhookClient(make_bridge([FRONT_DESK]))
     message = asked("transfer_call", number="asked twice")
     first, second = await asyncio.gather(result(client, message), result(client, message))
@@ -120,7 +120,7 @@ async def test_asking_twice_dials_once(far: CannedVendor) -> None:
         ({"goodbye": "Bye!"}, {"type": "say", "content": "Bye!", "endCallAfterSpoken": True}),
     ],
 )
-async def test_the_call_is_ended_by_the_assistants_own_side(
+async def test_end_call_ends_the_call_at_vapi(
     far: CannedVendor, arguments: dict[str, Any], sent: dict[str, Any]
 ) -> None:
     client = WebhookClient()
@@ -130,19 +130,19 @@ async def test_the_call_is_ended_by_the_assistants_own_side(
     assert VAPI_ID in far.asked[0][1]
 
 
-async def test_a_call_that_vapi_cannot_end_is_told_to_the_model(far: CannedVendor) -> None:
+async def test_end_call_reports_a_failure_to_the_model(far: CannedVendor) -> None:
     far.status = 404
     assert "could not be ended" in (await result(WebhookClient(), asked("end_call")))["error"]
 
 
-async def test_keys_are_checked_here_and_played_by_whoever_holds_the_line() -> None:
+async def test_send_dtmf_checks_the_keys() -> None:
     client = WebhookClient()
     assert "are being pressed" in (await result(client, asked("send_dtmf", digits="1w42#")))["result"]
     assert "Not pressed" in (await result(client, asked("send_dtmf", digits="call me")))["error"]
     assert "Not pressed" in (await result(client, asked("send_dtmf", digits={"a": 1})))["error"]
 
 
-async def test_a_tool_that_breaks_or_hangs_is_an_error_for_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_tool_that_fails_or_hangs_returns_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     async def breaks(use: tools.ToolUse) -> str:
         raise ZeroDivisionError
 
@@ -156,13 +156,13 @@ async def test_a_tool_that_breaks_or_hangs_is_an_error_for_the_model(monkeypatch
         assert said in (await result(WebhookClient(), asked(name)))["error"]
 
 
-async def test_a_call_that_is_no_telephone_call_has_no_tools() -> None:
+async def test_tools_need_a_telephone_call() -> None:
     message = {"type": "tool-calls", "toolCallList": [{"id": "t", "function": {"name": "end_call"}}]}
     assert "not a call on the telephone" in (await result(WebhookClient(), message))["error"]
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tools, "MAX_REMEMBERED", 50)
+def test_the_number_of_stored_results_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tools, "MAX_RESULTS", 50)
 
     async def many() -> None:
         client = WebhookClient()
@@ -174,7 +174,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(tools._results) <= tools.MAX_RESULTS
 
 
-def test_the_declarations_are_what_a_model_is_told() -> None:
+def test_the_declarations_list_all_tools() -> None:
     found = {each["function"]["name"]: each["function"] for each in tools.declarations()}
     assert set(found) == {"transfer_call", "end_call", "send_dtmf"}
     assert found["send_dtmf"]["parameters"]["required"] == ["digits"]

@@ -82,42 +82,42 @@ SHUT: dict[str, Headers] = {
 
 
 @pytest.mark.parametrize("proof", OPEN)
-async def test_it_opens_to_every_proof_of_the_secret(proof: str) -> None:
+async def test_it_accepts_every_proof_of_the_secret(proof: str) -> None:
     assert (await send(WebhookClient(), BODY, **OPEN[proof]())).status_code == 200
 
 
 @pytest.mark.parametrize("proof", SHUT)
-async def test_it_stays_shut_to_everything_else(proof: str) -> None:
+async def test_it_rejects_everything_else(proof: str) -> None:
     client = WebhookClient()
     assert (await send(client, BODY, **SHUT[proof]())).status_code == 401
     assert not client.entries
 
 
-async def test_it_agrees_with_the_scheme_as_documented() -> None:
+async def test_the_hmac_matches_the_documented_scheme() -> None:
     digest = signed(BODY, "1700000000")["X-Signature"]
     assert digest == "a1758beabad8c89bca930251a8f61bfa4b447482318e293976b66e1878edc6d3"
 
 
 @pytest.mark.parametrize("proof", OPEN | SHUT)
-async def test_without_a_secret_it_refuses_everything(proof: str) -> None:
+async def test_without_a_secret_it_rejects_everything(proof: str) -> None:
     client = WebhookClient(make_bridge(vapi_webhook_secret=""))
     assert (await send(client, BODY, **(OPEN | SHUT)[proof]())).status_code == 401
     assert (await send(client, BODY, **signed(BODY, now(), b""))).status_code == 401
 
 
-async def test_a_secret_may_hold_any_letter() -> None:
+async def test_a_secret_may_contain_any_character() -> None:
     client = WebhookClient(make_bridge(vapi_webhook_secret="schlüssel"))
     header = "schlüssel".encode().decode("latin-1")
     assert (await send(client, BODY, **{"X-Vapi-Secret": header})).status_code == 200
 
 
 @pytest.mark.parametrize("method", ["get", "put", "delete"])
-async def test_it_is_posted_to(method: str) -> None:
+async def test_it_allows_post_only(method: str) -> None:
     assert (await getattr(WebhookClient(), method)("/vapi/events")).status_code == 405
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[" * 100_000, b"[]", b"3", b'{"message": 3}', b"\xff"])
-async def test_it_refuses_what_is_no_message(body: bytes) -> None:
+async def test_it_rejects_a_body_that_is_not_a_message(body: bytes) -> None:
     assert (await send(WebhookClient(), body)).status_code == 400
 
 
@@ -131,7 +131,7 @@ async def test_it_reads_a_report_larger_than_djangos_own_limit() -> None:
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
-async def test_it_notes_the_report_of_a_call(wrapped: bool) -> None:
+async def test_it_writes_a_report_to_the_journal(wrapped: bool) -> None:
     client = WebhookClient()
     answer = await send(client, {"message": REPORT} if wrapped else REPORT, "/vapi/events/")
     assert answer.status_code == 200
@@ -144,14 +144,14 @@ async def test_it_notes_the_report_of_a_call(wrapped: bool) -> None:
     assert report.turn_latencies == ({"modelLatency": 420, "voiceLatency": 180, "turnLatency": 1200}, {}, {})
 
 
-async def test_it_finds_the_call_in_the_query_first() -> None:
+async def test_it_reads_the_callsid_from_the_query_first() -> None:
     client = WebhookClient()
     await send(client, REPORT, "/vapi/events?callSid=CAquery")
     await send(client, REPORT, "/vapi/events?callSid=../odd")
     assert [note.call_sid for note in client.entries] == ["CAquery", SID]
 
 
-async def test_it_notes_a_status() -> None:
+async def test_it_writes_a_status_update_to_the_journal() -> None:
     client = WebhookClient()
     update = {"type": "status-update", "status": "ended", "endedReason": "x" * 999, "call": {"id": "0198"}}
     await send(client, update)
@@ -161,7 +161,7 @@ async def test_it_notes_a_status() -> None:
     assert len(report.ended_reason) == 255
 
 
-async def test_it_drops_a_report_of_no_call() -> None:
+async def test_it_drops_a_report_without_a_call() -> None:
     client = WebhookClient()
     assert (await send(client, {"type": "status-update", "status": "ended"})).status_code == 200
     assert not client.entries
@@ -170,7 +170,7 @@ async def test_it_drops_a_report_of_no_call() -> None:
 @pytest.mark.parametrize(
     "odd", [{"cost": float("nan")}, {"cost": True}, {"cost": -1}, {"cost": "1"}, {"cost": 1e300}]
 )
-async def test_it_leaves_an_odd_cost_out(odd: dict[str, Any]) -> None:
+async def test_it_ignores_an_invalid_cost(odd: dict[str, Any]) -> None:
     client = WebhookClient()
     assert (await send(client, REPORT | odd)).status_code == 200
     (report,) = client.entries
@@ -178,7 +178,7 @@ async def test_it_leaves_an_odd_cost_out(odd: dict[str, Any]) -> None:
     assert report.cost is None
 
 
-async def test_it_bounds_what_it_keeps() -> None:
+async def test_it_bounds_what_it_stores() -> None:
     client = WebhookClient()
     many = {"performanceMetrics": {"turnLatencies": [{"modelLatency": 1}] * 5000}}
     await send(
@@ -190,7 +190,7 @@ async def test_it_bounds_what_it_keeps() -> None:
     assert len(report.summary) == 10_000
 
 
-async def test_it_answers_a_tool_call_that_nobody_serves() -> None:
+async def test_it_answers_a_call_of_an_unknown_tool() -> None:
     calls = [{"id": "t1", "function": {"name": "book"}}, {"id": "t2", "name": "pay"}, 3]
     answer = await send(WebhookClient(), {"message": {"type": "tool-calls", "toolCallList": calls}})
     assert answer.json()["results"][:2] == [
@@ -203,7 +203,7 @@ async def test_it_answers_a_tool_call_that_nobody_serves() -> None:
 
 
 @pytest.mark.parametrize("kind", ["transcript", "speech-update", "hang", "", None, 7, "a new one"])
-async def test_it_takes_any_other_message_without_a_word(kind: Any) -> None:
+async def test_it_ignores_every_other_message(kind: Any) -> None:
     client = WebhookClient()
     assert (await send(client, {"message": {"type": kind}})).status_code == 200
     assert not client.entries
