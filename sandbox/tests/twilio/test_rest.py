@@ -19,7 +19,7 @@ from twilio.http.http_client import TwilioHttpClient
 from twilio.rest import Client
 
 from sandbox.faults import TwilioFaults, TwilioRestFaults
-from sandbox.tests.twilio.test_carrier import PUBLIC, FakeServer, fake_server
+from sandbox.tests.twilio.test_simulator import PUBLIC, FakeServer, fake_server
 from sandbox.twilio.call_registry import (
     REGISTRY_PATH,
     CallDetails,
