@@ -74,7 +74,7 @@ def _select_calls(since: datetime | None, until: datetime | None, *, include_sim
     return calls.order_by("started_at", "id")
 
 
-def _write(file: TextIO, calls: CallQuerySet, file_format: str, bar: progress.Bar) -> int:
+def _write(file: TextIO, calls: CallQuerySet, file_format: str, bar: progress.ProgressBar) -> int:
     """Write all calls and return their number."""
     if file_format == "jsonl":
         calls = calls.prefetch_related("utterances", "turns")
