@@ -6,8 +6,8 @@ of calls in a bounded time. Run it every few minutes; the next run asks for what
 
 Responses become rows in the same way as webhooks do (journal entries, `merge.py`), so it is safe to ask
 twice, or while a callback is under way. It also ends calls that nothing else ends: a call that is open here
-and over at Twilio gets its status, and an assistant that still runs at Vapi, billed by the minute, after
-the caller has left is told to end.
+and over at Twilio gets its status, and an assistant that still runs at Vapi after the call, billed by the
+minute, is told to end.
 """
 
 from __future__ import annotations

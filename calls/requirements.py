@@ -40,7 +40,7 @@ class Requirement:
     blocks_start: bool = False  # with debug off, a server does not start and `check --deploy` fails
     check_id: str = ""  # of Django's system check; empty: not a system check
     check_applies: Callable[[], bool] = _always  # further condition for the system check alone
-    doctor_check: str = ""  # the doctor's check that reports it; empty: none does
+    doctor_check: str = ""  # the check of the doctor that reports it; empty: not reported there
     is_on_dashboard: bool = False
 
     @property

@@ -41,7 +41,7 @@ def server_error(vendor: str, status: int) -> str:
 
 
 async def read_bounded(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
-    """The body of a response. A larger one is cut off somewhere behind `max_bytes`, and so is no JSON."""
+    """The body of a response. Reading stops after `max_bytes`, so a larger body is not valid JSON."""
     body = b""
     while len(body) <= max_bytes and (chunk := await response.content.read(max_bytes)):
         body += chunk

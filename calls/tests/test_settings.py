@@ -15,6 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import SimpleTestCase, override_settings
 
 from calls.apps import check_deployment, check_settings
+from calls.requirements import refuse_to_start
 from calls.tests.commands import settings_of
 from voiceai.bridge_settings import bridge_config
 from voiceai.logs import ConsoleLine, JsonLine
@@ -152,8 +153,16 @@ class CheckTests(SimpleTestCase):
         self.assertEqual([message.id for message in found], ["voiceai.E001", "voiceai.E002"])
         self.assertTrue(all(message.hint for message in found))
 
+    @override_settings(DEBUG=False, SECRET_KEY_IS_SET=False, TWILIO_AUTH_TOKENS=[])
+    def test_a_server_without_secrets_refuses_to_start(self) -> None:
+        with self.assertRaisesMessage(
+            ImproperlyConfigured, "DJANGO_SECRET_KEY and TWILIO_AUTH_TOKEN must be"
+        ):
+            refuse_to_start()
+
     @override_settings(DEBUG=True, SECRET_KEY_IS_SET=False, TWILIO_AUTH_TOKENS=[])
     def test_debug_needs_no_secrets(self) -> None:
+        refuse_to_start()
         self.assertEqual(check_deployment(None), [])
         self.assertTrue(bridge_config().allow_unsigned)
 
