@@ -1,7 +1,7 @@
 """The doctor: checks whether calls can come in, and says how to fix what is wrong.
 
-Each area has a module of checks. No check changes anything. All checks run concurrently, each with a deadline; a
-check that depends on a red one is skipped.
+Each area has a module of checks. No check changes anything. All checks run concurrently, each with a
+deadline; a check that depends on a red one is skipped.
 """
 
 from __future__ import annotations
