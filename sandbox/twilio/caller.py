@@ -90,8 +90,8 @@ class CallerAudio:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self._blocks = 0
-        self._noise: Pcm = np.zeros(0, dtype=np.int16)
+        self._block_count = 0
+        self._noise = self._next_noise_block()  # now, because the first block also loads numpy's FFT
         self._queue: deque[tuple[Clip, CallerUtterance, asyncio.Event]] = deque()
         self._position = 0  # in samples of the first queued clip
 
@@ -126,10 +126,14 @@ class CallerAudio:
 
     def _next_noise(self) -> Pcm:
         if not len(self._noise):
-            self._noise = audio.line_noise(self._seed * 100_003 + self._blocks, NOISE_BLOCK_SAMPLES)
-            self._blocks += 1
+            self._noise = self._next_noise_block()
         frame, self._noise = self._noise[:FRAME_SAMPLES], self._noise[FRAME_SAMPLES:]
         return frame
+
+    def _next_noise_block(self) -> Pcm:
+        block = audio.line_noise(self._seed * 100_003 + self._block_count, NOISE_BLOCK_SAMPLES)
+        self._block_count += 1
+        return block
 
 
 class CallerStream(Protocol):
