@@ -55,14 +55,14 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a valid ticket says about the call."""
+    """The route and the caller of a call whose ticket is valid."""
 
     route: Route
     caller: str
 
 
 class Admission:
-    """Admission in one server process."""
+    """Checks signatures and tickets, and counts places, in one server process."""
 
     def __init__(
         self,
@@ -70,17 +70,17 @@ class Admission:
         *,
         end_reason_cache: EndReasonCache | None = None,
         clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.config = config
         self._cache = end_reason_cache or EndReasonCache()
         self.draining = False
-        self._clock, self._wall = clock, wall
+        self._clock, self._wall_clock = clock, wall_clock
         self._validators = [RequestValidator(token) for token in config.twilio_auth_tokens]
         self._routes: dict[str, Route] = {}
         self._numbers: dict[str, Route] = {}
         self._default = Route.resolve(config, {})
-        # Places: live streams, and tickets that may still become one.
+        # Places are taken by live streams, and by tickets that are not used yet.
         self._live: dict[str, str] = {}  # CallSid -> route id
         self._reserved: OrderedDict[str, tuple[float, str]] = OrderedDict()  # CallSid -> expiry, route id
         self._used: OrderedDict[str, float] = OrderedDict()  # ticket id -> when it can be forgotten
@@ -163,7 +163,7 @@ class Admission:
         Opening hours apply to inbound calls only.
         """
         route = self.route_for(our_number)
-        if inbound and route.hours is not None and not route.hours.is_open(self._wall()):
+        if inbound and route.hours is not None and not route.hours.is_open(self._wall_clock()):
             return Offer(route_id=route.id, refused=end_reasons.OUT_OF_HOURS)
         if self.draining:
             return Offer(route_id=route.id, refused=end_reasons.DRAINING)
@@ -171,31 +171,31 @@ class Admission:
         if self._free_places_of(route) <= 0 and call_sid not in self._live:
             return Offer(route_id=route.id, refused=end_reasons.AT_CAPACITY)
         self._reserved[call_sid] = (self._clock() + TICKET_SECONDS, route.id)
-        facts = {
+        payload = {
             "id": secrets.token_urlsafe(12), "call": call_sid, "account": account_sid,
-            "until": int(self._wall()) + TICKET_SECONDS, "caller": caller[:40],
+            "until": int(self._wall_clock()) + TICKET_SECONDS, "caller": caller[:40],
         }  # fmt: skip
-        body = base64.urlsafe_b64encode(json.dumps(facts, separators=(",", ":")).encode())
+        body = base64.urlsafe_b64encode(json.dumps(payload, separators=(",", ":")).encode())
         return Offer(f"{body.decode()}.{self._sign(body)}", route.id)
 
     async def claim(self, ticket: str, route_id: str, call_sid: str, account_sid: str) -> Claim:
         """Use a ticket and take a place. Raises `TicketError`, which never affects a live call."""
-        facts = self._read(ticket)
-        if facts["call"] != call_sid:
+        payload = self._verify_ticket(ticket)
+        if payload["call"] != call_sid:
             raise TicketError("other-call")
-        if facts["account"] != account_sid:
+        if payload["account"] != account_sid:
             raise TicketError("other-account")
         if self.config.twilio_account_sid and account_sid != self.config.twilio_account_sid:
             raise TicketError("foreign-account")
         if call_sid in self._live:
             raise TicketError("second-stream")
-        ticket_id = str(facts["id"])
+        ticket_id = str(payload["id"])
         now = self._clock()
         while self._used and next(iter(self._used.values())) <= now:
             self._used.popitem(last=False)
         if ticket_id in self._used or len(self._used) >= MAX_USED_TICKETS:
             raise TicketError("spent")
-        # Before the shared cache is asked: no other stream of this process can use the ticket meanwhile.
+        # Before the shared cache is queried: no other stream of this process can use the ticket meanwhile.
         self._used[ticket_id] = now + 2 * TICKET_SECONDS
         self._live[call_sid] = route_id
         self._reserved.pop(call_sid, None)
@@ -207,27 +207,28 @@ class Admission:
                 self._live.pop(call_sid, None)
         if not is_first:
             raise TicketError("spent-elsewhere")
-        return Claim(self.route(route_id), str(facts.get("caller", "")))
+        return Claim(self.route(route_id), str(payload.get("caller", "")))
 
     def release(self, call_sid: str) -> None:
-        """The call's stream has ended: free its place."""
+        """Free the place of a call whose stream has ended."""
         self._live.pop(call_sid, None)
 
     def _sign(self, body: bytes) -> str:
         digest = hmac.new(self.config.ticket_secret.encode(), b"ticket:" + body, sha256).digest()
         return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
-    def _read(self, ticket: str) -> dict[str, Any]:
+    def _verify_ticket(self, ticket: str) -> dict[str, Any]:
+        """The payload of a ticket with a valid signature that has not expired. Raises `TicketError`."""
         if not ticket:
             raise TicketError("missing")
         body, _, signature = ticket.partition(".")
         try:
             is_genuine = hmac.compare_digest(self._sign(body.encode("ascii")).encode(), signature.encode())
-            facts = json.loads(base64.urlsafe_b64decode(body)) if is_genuine else None
+            payload = json.loads(base64.urlsafe_b64decode(body)) if is_genuine else None
         except ValueError:
-            facts = None
-        if not isinstance(facts, dict):
+            payload = None
+        if not isinstance(payload, dict):
             raise TicketError("forged")
-        if facts["until"] <= self._wall():
+        if payload["until"] <= self._wall_clock():
             raise TicketError("expired")
-        return facts
+        return payload

@@ -1,7 +1,7 @@
-"""Which URLs from Vapi's answers may be followed (protection against server-side request forgery).
+"""Which URLs in Vapi's responses may be requested (protection against server-side request forgery, SSRF).
 
-`websocketCallUrl` and `controlUrl` come from outside: whoever could choose them freely could make this server
-connect anywhere. Each must match VAPI_ALLOWED_HOSTS, and a listed name must resolve to public addresses:
+`websocketCallUrl` and `controlUrl` come from outside: whoever controlled them could make this server connect
+anywhere. Each must match VAPI_ALLOWED_HOSTS, and a listed name must resolve to public addresses:
 
 - a bare host (`api.vapi.ai`, `*.vapi.ai`): wss or https, on 443, at a public address;
 - a loopback name (`127.0.0.1`, `localhost`): ws or http too, on any port;
@@ -22,7 +22,7 @@ _PORTS = {**_SECURE_PORTS, "ws": 80, "http": 80}
 
 
 class ForbiddenUrl(Exception):
-    """The URL may not be followed. The message does not contain the URL: it may be a secret."""
+    """The URL may not be requested. The message does not contain the URL: it may be a secret."""
 
 
 class AllowedHosts:
@@ -34,12 +34,12 @@ class AllowedHosts:
         self._hosts = {entry for entry in listed if "://" not in entry}
 
     def check(self, url: str, schemes: frozenset[str]) -> bool:
-        """Whether the address of `url` must be public. Raises `ForbiddenUrl` when it may not be followed."""
+        """Whether the address of `url` must be public. Raises `ForbiddenUrl` when it may not be requested."""
         try:
             parts = urlsplit(url)
             origin = _origin(parts)
         except ValueError:
-            raise ForbiddenUrl("unreadable URL") from None
+            raise ForbiddenUrl("not a valid URL") from None
         scheme, host, port = origin
         if scheme not in schemes or not host or "@" in parts.netloc or not url.isascii():
             raise ForbiddenUrl(f"scheme or form not allowed ({scheme[:8]!r})")
@@ -78,10 +78,10 @@ async def public_address(host: str, port: int) -> str:
     """
     loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError:  # an empty or endless label
+        results = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError:  # an empty label, or one that is too long
         raise ForbiddenUrl("host is not a valid name") from None
-    addresses = [str(entry[4][0]) for entry in found]
+    addresses = [str(result[4][0]) for result in results]
     if not addresses or not all(ipaddress.ip_address(address).is_global for address in addresses):
         raise ForbiddenUrl("host resolves to an address that is not public")
     return addresses[0]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-# The messages that Vapi sends. Sent with every call: otherwise the assistant's own lists would apply.
-# On the websocket ...
+# The messages that Vapi is to send. They are part of every `POST /call`: otherwise the assistant's own lists
+# would apply. On the websocket ...
 CLIENT_MESSAGES = (
     "status-update", "transcript", "speech-update", "user-interrupted", "hang", "assistant.started",
     "tool-calls",
@@ -20,7 +20,7 @@ SERVER_MESSAGES = ("status-update", "end-of-call-report", "hang", "tool-calls")
 
 
 class AudioFormat(StrEnum):
-    """How audio crosses the assistant leg. The caller leg is always mu-law at 8 kHz."""
+    """The audio format of the assistant leg. The caller leg is always mu-law at 8 kHz."""
 
     PCM_16K = "pcm_s16le"
     MULAW = "mulaw"

@@ -1,4 +1,4 @@
-"""The context of one server process, which every view and consumer finds in `scope["bridge"]`."""
+"""The shared objects of one server process, which views and consumers read from `scope["bridge"]`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class BridgeContext:
 
 
 def context_of(scope: Mapping[str, Any]) -> BridgeContext:
+    """The context in an ASGI scope."""
     context = scope["bridge"]
     assert isinstance(context, BridgeContext)
     return context

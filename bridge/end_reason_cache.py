@@ -1,10 +1,10 @@
 """End reasons of recent calls, and tickets that were used: in this process, and in the shared cache.
 
-When we close the media socket Twilio requests `/twilio/after`, and any worker may receive that request. It
-looks in its own memory first, then in the cache that all workers share (Redis), if one is configured. Used
-tickets are stored in the same place, so that no second worker accepts them.
+When we close the media socket, Twilio requests `/twilio/after`, and any worker may receive that request. The
+worker reads its own memory first, then the cache that all workers share (Redis), if one is configured. Used
+tickets are stored in the same cache, so that no second worker accepts them.
 
-The shared cache has a deadline of 200 ms: when it is slow or down, the call goes on without it.
+The shared cache has a deadline of 200 ms: when it is slow or down, the call continues without it.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class EndReasonCache:
         self._shared = shared
 
     def store(self, call_sid: str, reason: str) -> None:
-        """Store in this process, at once. The first reason stands.
+        """Store in this process, without waiting. The first reason of a call is kept.
 
-        A refused ticket is replaced by a later reason: another stream may carry the call, and its end is the
-        call's end.
+        Only `ticket-refused` is replaced by a later reason: another stream may carry the call, and the end of
+        that stream is the end of the call.
         """
         if self._local.get(call_sid, TICKET_REFUSED) == TICKET_REFUSED:
             self._local[call_sid] = reason
@@ -50,33 +50,33 @@ class EndReasonCache:
             self._local.popitem(last=False)
 
     async def publish(self, call_sid: str, reason: str) -> None:
-        """Store for all workers. Call it before the socket is closed, because Twilio asks right after."""
+        """Store for all workers, before the socket is closed: Twilio then requests the reason at once."""
         if self._shared is not None:
-            await self._ask(self._shared.set(f"voiceai:end:{call_sid}", reason, ex=KEEP_SECONDS, nx=True))
+            await self._call(self._shared.set(f"voiceai:end:{call_sid}", reason, ex=KEEP_SECONDS, nx=True))
 
     async def find(self, call_sid: str) -> str | None:
-        """The end reason of a recent call, None when neither memory nor the shared cache has it."""
+        """The end reason of a recent call; None when neither this process nor the shared cache has it."""
         local = self._local.get(call_sid)
         if self._shared is None or local not in (None, TICKET_REFUSED):
             return local
-        shared = await self._ask(self._shared.get(f"voiceai:end:{call_sid}"))
+        shared = await self._call(self._shared.get(f"voiceai:end:{call_sid}"))
         return (shared.decode() if isinstance(shared, bytes) else shared) or local
 
     async def use_ticket(self, ticket_id: str, seconds: int) -> bool:
-        """Mark a ticket as used for all workers. False when another worker has used it.
+        """Mark a ticket as used for all workers. Returns False when another worker has used it.
 
-        True when the shared cache does not answer: the ticket is still bound to its call, expires soon, and
-        is accepted once in each process.
+        Returns True when the shared cache does not answer: the ticket is still bound to its call, expires
+        soon, and is accepted once in each process.
         """
         if self._shared is None:
             return True
         key = f"voiceai:ticket:{ticket_id}"
-        return await self._ask(self._shared.set(key, "1", ex=seconds, nx=True), default=True) is not None
+        return await self._call(self._shared.set(key, "1", ex=seconds, nx=True), default=True) is not None
 
-    async def _ask(self, command: Any, default: Any = None) -> Any:
+    async def _call(self, command: Any, default: Any = None) -> Any:
         try:
             async with asyncio.timeout(SHARED_SECONDS):
                 return await command
-        except Exception as error:  # whatever the client raises: the call must go on
+        except Exception as error:  # of any kind: the call must continue
             log.warning("shared cache did not answer: %s", type(error).__name__)
             return default

@@ -1,7 +1,7 @@
 """End reasons of calls, and who ended the call. The side that ends a call first sets the reason.
 
 Reasons are plain strings in rows, so that the list can grow without a migration. `calls/end_reasons.py` has
-their sentences and what the caller hears afterwards. Pure.
+their descriptions and what the caller hears afterwards. Pure.
 """
 
 from __future__ import annotations
@@ -46,6 +46,6 @@ ENDED_BY = MappingProxyType({
     TRANSFERRED: "staff",
 })  # fmt: skip
 
-# Close codes for Twilio's socket; anything else is 1000.
+# Close codes for Twilio's socket, by end reason; all others close with 1000.
 CLOSE_CODES = MappingProxyType({TICKET_REFUSED: 4003, NO_START: 4008})
-CLOSE_OVERSIZE = 4009
+CLOSE_OVERSIZE = 4009  # for a message over 64 KiB

@@ -1,11 +1,11 @@
 """Journal entries: everything that the bridge reports about a call.
 
-An entry is a small frozen record. The bridge and the webhooks write entries as things happen; the
-implementation of `Journal` turns them into rows later, on another thread. Every entry has the CallSid and,
-where a call has many entries of a kind, an index. Writing an entry twice is therefore harmless, and a later
-entry with the same index replaces the earlier one.
+An entry is a small frozen record. The bridge and the webhooks write entries at once; the implementation of
+`Journal` turns them into rows later, on another thread. Every entry has the CallSid and, where a call has
+many entries of a kind, an index. Writing an entry twice is therefore harmless, and a later entry with the
+same index replaces the earlier one.
 
-Spools of older versions are read by newer ones: a class or field keeps its name, or `_KINDS` gets an alias,
+Newer versions must read the spools of older ones: a class or field keeps its name, or `_KINDS` gets an alias,
 and a new field has a default.
 
 Pure: entries to lines and back, no files, no clock, no database. A line is a CRC-32 in hex, a space, JSON and
@@ -158,7 +158,7 @@ class CarrierReported:
 class AssistantReported:
     """A server message from Vapi. If `call_sid` is empty, `vapi_call_id` identifies the call.
 
-    `kept` are further parts of the report, as Vapi sent them; the parser limits their size.
+    `kept` has further fields of the report, as Vapi sent them; the parser limits their size.
     """
 
     call_sid: str
@@ -189,9 +189,9 @@ class EndRequested:
 
 @dataclass(frozen=True, slots=True)
 class LiveNote:
-    """The current state of a live call, for pages that watch it. It never becomes a row and is not spooled:
-    the latest note wins, and any note may be lost. `floor_since` is wall-clock time; `partial` are words of
-    the speaker that are not final."""
+    """The current state of a live call, for pages that show it. It never becomes a row and is not spooled:
+    the latest note replaces all before it, and any note may be lost. `floor_since` is wall-clock time;
+    `partial` is the partial transcript of `speaker`."""
 
     call_sid: str
     at_ms: int
@@ -230,6 +230,8 @@ _KINDS["Happened"] = TimelineEvent
 
 
 class Journal(Protocol):
+    """Where the bridge and the webhooks write their entries."""
+
     def write(self, entry: Entry, /) -> None:
         """Record an entry. Never waits, never raises."""
 

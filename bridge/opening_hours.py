@@ -1,9 +1,9 @@
 """Opening hours of a number, such as `Mon-Fri 08:00-18:00, Sat 09:00-12:00`: parser and check.
 
-Times are local wall-clock times. When the clocks change, an hour is missing or occurs twice; the opening
-hours stay the same. Items are separated by commas. Days without times take the times of the next item, times
-without days the days of the item before: `Mon, Thu 08:00-12:00, 14:00-18:00` is four spans. `22:00-06:00`
-ends on the next morning.
+Times are local wall-clock times. When daylight saving time starts or ends, an hour is missing or occurs
+twice; the opening hours stay the same. Items are separated by commas. Days without times take the times of
+the next item, times without days the days of the item before: `Mon, Thu 08:00-12:00, 14:00-18:00` is four
+spans. `22:00-06:00` ends on the next morning.
 
 Pure: the time and the zone are arguments.
 """
@@ -30,7 +30,7 @@ Span = tuple[int, int]  # minutes since Monday's midnight, the second not includ
 
 
 class BadHours(ValueError):
-    """The text is not valid; the message is a sentence for the person who wrote it."""
+    """The text is not valid. The message is a sentence that can be displayed to the user who wrote it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def _days(text: str) -> list[int]:
     begin = _day(first)
     if not last:
         return [begin]
-    return [(begin + later) % 7 for later in range((_day(last) - begin) % 7 + 1)]
+    return [(begin + offset) % 7 for offset in range((_day(last) - begin) % 7 + 1)]
 
 
 def _day(name: str) -> int:
@@ -112,7 +112,7 @@ def _minute(text: str) -> int:
 
 
 def _spans(days: list[int], begin: int, end: int) -> list[Span]:
-    """One span for each day; what exceeds Sunday's midnight belongs to Monday."""
+    """One span for each day; the part after Sunday's midnight becomes a span on Monday."""
     spans: list[Span] = []
     for day in days:
         first, last = day * DAY + begin, day * DAY + end + (DAY if end < begin else 0)

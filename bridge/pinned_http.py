@@ -1,8 +1,8 @@
-"""HTTP to the URLs that Vapi hands us: the address that was checked is the address that is connected to.
+"""HTTP requests to URLs from Vapi, made to the address that was checked.
 
-A control URL comes from outside. `AllowedHosts` decides whether it may be followed; a host name that must be
-public is resolved here once, and the connection goes to that address. A second look-up by the HTTP client
-could answer with another address (DNS rebinding). Redirects and proxies from the environment are off.
+A control URL comes from outside. `AllowedHosts` decides whether it may be requested. A host name that must
+have a public address is resolved here once, and the connection is made to that address: a second look-up by
+the HTTP client could return another one (DNS rebinding). Redirects and proxies from the environment are off.
 """
 
 from __future__ import annotations

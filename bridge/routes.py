@@ -1,7 +1,7 @@
-"""How calls to each of our numbers are answered.
+"""Routes: how calls to each of our phone numbers are answered.
 
-A row of a number may leave a value blank; `Route.resolve` fills it in from the settings, once, so that nobody
-who reads a route has to know where a value comes from.
+A number's row may leave a value blank. `Route.resolve` replaces it with the default from the settings, so
+that all values of a route are final.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bridge.opening_hours import OpeningHours
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One number, with every default filled in."""
+    """The settings of one phone number, with all defaults applied."""
 
     id: str = "default"
     number: str = ""
@@ -26,15 +26,15 @@ class Route:
     greeting: str = ""  # spoken by Twilio before the assistant is connected
     fallback_number: str = ""  # dialled when the assistant fails; empty: callers hear an apology
     max_call_seconds: int = 1800
-    record: bool = False  # by Vapi
-    disclosure: str = ""  # says that an AI answers; empty: callers are not told
+    record: bool = False  # Vapi records the call
+    disclosure: str = ""  # spoken notice that an AI answers; empty: none
     hours: OpeningHours | None = None  # None: always open
     closed_message: str = ""
     max_concurrent_calls: int | None = None  # in one server process; None: no limit of its own
 
     @classmethod
     def resolve(cls, config: BridgeConfig, values: Mapping[str, Any]) -> Self:
-        """A number's values, by field name; those that are None or missing come from the settings."""
+        """A route from a number's values, by field name. Values that are None or missing are defaults."""
         given = {name: value for name, value in values.items() if value is not None}
         return cls(**{**_defaults(config), **given})
 

@@ -1,4 +1,4 @@
-"""Tool calls of the assistant's model, parsed from Vapi's messages: websocket and webhooks use the same form.
+"""Tool calls of the assistant's model, parsed from Vapi's messages. Websocket and webhooks use the same form.
 
 Pure.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 MAX_TOOL_CALLS = 100  # in one message
-SEND_DTMF: Final = "send_dtmf"  # the one tool that the bridge runs itself: it has the caller's stream
+SEND_DTMF: Final = "send_dtmf"  # the only tool that the bridge runs itself, because it has the media stream
 MAX_KEYS = 32
 
 _KEYS = re.compile(f"[0-9A-D*#w]{{1,{MAX_KEYS}}}")

@@ -24,7 +24,7 @@ _KEYS = "123A456B789C*0#D"
 
 
 def tones(keys: str) -> bytes:
-    """Mu-law audio of keys such as `1w42#`: 0-9, A-D, *, #, and w for a pause. KeyError for any other."""
+    """Mu-law audio of keys such as `1w42#`: 0-9, A-D, *, #, and w for a pause. Raises `KeyError`."""
     return b"".join(_SOUNDS[key] for key in keys)
 
 
@@ -38,6 +38,6 @@ def _sound(row: int, column: int) -> bytes:
     return encode((_AMPLITUDE * waves).astype(np.int16)) + _silence(PAUSE_MS)
 
 
-_SOUNDS: Final = {key: _sound(*divmod(place, 4)) for place, key in enumerate(_KEYS)} | {
+_SOUNDS: Final = {key: _sound(*divmod(index, 4)) for index, key in enumerate(_KEYS)} | {
     "w": _silence(WAIT_MS)
 }

@@ -7,17 +7,17 @@ The detector divides its input into windows of 20 ms. A window is loud when its 
 and the line's noise floor by 9 dB. Then:
 
 - **A click is not speech.** Speech begins when 60 ms of 120 ms were loud. From then on each loud window moves
-  its end, until there were 100 ms of quiet: then the end stays where it is, unless speech resumes by the same
-  rule. A click after the last word therefore does not move T0.
-- **Noise is not speech.** The floor falls at once and rises once a second, to the level of that second's
-  quiet parts, no higher than -43 dBFS: a sustained tone above -34 dBFS stays loud. Only sound that has lasted
+  the end of speech, until 100 ms were quiet: then the end stays, unless speech resumes by the same rule. A
+  click after the last word therefore does not move T0.
+- **Noise is not speech.** The noise floor falls at once and rises once a second, to the level of that
+  second's quiet parts, up to -43 dBFS: a sustained tone above -34 dBFS stays loud. Only sound that has lasted
   11 s without a pause may raise it further.
 - **Hum and offset do not count.** The mains frequency, 50 or 60 Hz, is removed from each window.
-- **T0 has the hangover subtracted.** `EndOfSpeech` comes `hangover_ms` later, but its time is the
+- **T0 has the hangover subtracted.** `EndOfSpeech` is reported `hangover_ms` later, but its time is the
   arrival of the last loud window.
 
-Durations are counted in audio, so that frames that arrive in a burst after a stall are judged as they were
-spoken; all reported times are arrival times. Levels are dB below a full-scale square wave.
+Durations are measured in audio, so that a burst of frames after a stall gives the same result as frames on
+time. All reported times are arrival times. Levels are dB relative to a full-scale square wave.
 
 Pure: numpy only; times are arguments, monotonic seconds.
 """
@@ -90,7 +90,7 @@ def level(ulaw: bytes) -> float:
 
 
 def is_audible(ulaw: bytes) -> bool:
-    """Whether any 10 ms of it are audible. The beginning of speech after silence counts."""
+    """Whether any window of 10 ms is audible, so that speech after silence in one chunk counts."""
     samples = _samples(ulaw)
     energy = samples.dot(samples)
     if energy <= _AUDIBLE_ENERGY:
@@ -101,7 +101,7 @@ def is_audible(ulaw: bytes) -> bool:
 
 
 def first_audible(ulaw: bytes) -> int | None:
-    """Offset in bytes of the first 10 ms that are audible. A shorter rest counts as if silence followed."""
+    """Offset in bytes of the first audible window of 10 ms. A shorter last window is padded with silence."""
     samples = _samples(ulaw)
     if samples.dot(samples) <= _AUDIBLE_ENERGY:
         return None  # the usual case for silence: less energy in total than one loud window
@@ -114,7 +114,7 @@ class _NoiseFloor:
     """The line's noise floor, from the quietest moments of the recent past, and the limit above it.
 
     The floor falls at once. Once a second it may rise, to the quietest moment of that second, if a fifth of
-    the second was about as quiet: so is noise between words. Fluent speech is that quiet only for a moment,
+    the second was about as quiet, as noise between words is. Fluent speech is that quiet only for a moment,
     and must not raise the limit above its own soft ending.
     """
 
@@ -123,8 +123,8 @@ class _NoiseFloor:
         # Zero at first: speech may begin with the first frame.
         self._floor = 0.0
         self._block: list[float] = []  # the windows of this second
-        self._quietest = math.inf  # moment of this second
-        self._blocks = deque([0.0] * _BLOCKS, maxlen=_BLOCKS)  # and of the seconds before
+        self._quietest = math.inf  # power of this second's quietest moment
+        self._blocks = deque([0.0] * _BLOCKS, maxlen=_BLOCKS)  # the same of the seconds before
 
     def feed(self, power: float) -> None:
         block = self._block
@@ -133,25 +133,25 @@ class _NoiseFloor:
         self._quietest = quietest = min(moment, self._quietest)
         block.append(power)
         if len(block) == _BLOCK:
-            steady = sum(seen <= 2 * quietest for seen in block) >= _BLOCK // 5
-            self._floor = quietest if steady else min(quietest, self._floor)
+            is_steady = sum(window_power <= 2 * quietest for window_power in block) >= _BLOCK // 5
+            self._floor = quietest if is_steady else min(quietest, self._floor)
             self._blocks.append(quietest)
             self._block, self._quietest = [], math.inf
-        short = min(quietest, self._floor, _FLOOR_CEILING)
-        long = min(quietest, min(self._blocks), _LONG_FLOOR_CEILING)
-        self.limit = max(_SPEECH_POWER, max(short, long) * _ABOVE_FLOOR)
+        short_floor = min(quietest, self._floor, _FLOOR_CEILING)
+        long_floor = min(quietest, min(self._blocks), _LONG_FLOOR_CEILING)
+        self.limit = max(_SPEECH_POWER, max(short_floor, long_floor) * _ABOVE_FLOOR)
 
 
 @dataclass(frozen=True, slots=True)
 class Onset:
-    """The caller began to speak: arrival of the first loud window. Known 40 to 100 ms later."""
+    """The caller began to speak. `at`: arrival of the first loud window; reported 40 to 100 ms later."""
 
     at: float
 
 
 @dataclass(frozen=True, slots=True)
 class EndOfSpeech:
-    """The caller stopped: arrival of the last loud window, T0. Known `hangover_ms` later."""
+    """The caller stopped. `at`: arrival of the last loud window, T0; reported `hangover_ms` later."""
 
     at: float
 
@@ -166,23 +166,23 @@ class SpeechDetector:
         self.loud_ms = 0.0  # loud audio in it
         self._hangover_ms = hangover_ms
         self._floor = _NoiseFloor()
-        self._rest = b""  # of a frame, less than a window
+        self._rest = b""  # the end of the latest frame, shorter than a window
         self._fed_at = -math.inf  # arrival of the latest frame
         self._index = 0  # of the latest window
         self._last_loud = -math.inf  # index of the segment's last loud window
-        # Recent loud windows outside of a segment: index and arrival.
+        # Recent loud windows outside a segment: index and arrival.
         self._unconfirmed: list[tuple[int, float]] = []
 
     def feed(self, ulaw: bytes, now: float) -> Onset | EndOfSpeech | None:
-        """A frame arrived, of any length. Returns what it changed; of several changes, the last."""
+        """Feed a frame of any length. Returns the last change that it causes, if any."""
         audio = self._rest + ulaw if self._rest else ulaw
         whole = len(audio) - len(audio) % _WINDOW
         changed: Onset | EndOfSpeech | None = None
         for start in range(0, whole, _WINDOW):
             window = audio[start : start + _WINDOW]
-            # Audio behind the window, in a long frame, was spoken after it.
-            behind = len(audio) - start - _WINDOW
-            at = max(self._fed_at, now - behind / g711.SAMPLE_RATE) if behind else now
+            # In a long frame, audio after this window was spoken later.
+            bytes_after = len(audio) - start - _WINDOW
+            at = max(self._fed_at, now - bytes_after / g711.SAMPLE_RATE) if bytes_after else now
             changed = self._window(window, at) or changed
         self._rest = audio[whole:]
         self._fed_at = now
@@ -204,7 +204,8 @@ class SpeechDetector:
             self._extend(1, at)
             return None
         oldest = self._index - _ONSET_WITHIN + 1
-        self._unconfirmed = [seen for seen in self._unconfirmed if seen[0] >= oldest] + [(self._index, at)]
+        recent = [window for window in self._unconfirmed if window[0] >= oldest]
+        self._unconfirmed = [*recent, (self._index, at)]
         if len(self._unconfirmed) < _ONSET_LOUD:
             return None
         confirmed, self._unconfirmed = self._unconfirmed, []
@@ -212,16 +213,16 @@ class SpeechDetector:
             self._extend(len(confirmed), at)
             return None
         self.speaking, self.loud_ms = True, 0.0
-        self.onset_at = began = confirmed[0][1]
+        self.onset_at = onset_at = confirmed[0][1]
         self._extend(len(confirmed), at)
-        return Onset(began)
+        return Onset(onset_at)
 
     def _extend(self, windows: int, at: float) -> None:
         self.loud_ms += windows * _WINDOW_MS
         self.last_loud_at, self._last_loud = at, self._index
 
     def _end(self, at: float) -> EndOfSpeech | None:
-        """The hangover ends by the audio that was received or, when frames are missing, by the clock."""
+        """The hangover ends by the length of received audio or, when frames are missing, by the clock."""
         if not self.speaking or self.last_loud_at is None:
             return None
         quiet_ms = max((self._index - self._last_loud) * _WINDOW_MS, (at - self.last_loud_at) * 1000)

@@ -9,7 +9,7 @@ Guarantees:
 - **Chunking does not change the result.** Filter state carries over, so a stream in chunks gives exactly the
   samples that the stream in one piece gives. Floating-point sums usually depend on their order, and numpy's
   order on the shape of its input. Here they do not: taps are whole multiples of 2^-20 and samples are whole
-  numbers, so every product and partial sum is a whole number below 2^38, which float64 holds exactly.
+  numbers, so every product and partial sum is a whole number below 2^38, which float64 represents exactly.
 - **No buffering.** n samples become 2n at once; downwards, a stream of n samples becomes ceil(n / 2). The
   only delay is the filter's, `DELAY` samples at 16 kHz, 1.7 ms.
 - **Frequency response.** 300 to 3400 Hz pass flat; images and aliases are 60 dB down. A constant input gives

@@ -29,7 +29,7 @@ class Transcoder(Protocol):
 
 
 class PassThrough:
-    """For an assistant that uses mu-law at 8 kHz, too: nothing to convert."""
+    """For an assistant that uses mu-law at 8 kHz: no conversion."""
 
     def to_assistant(self, ulaw: bytes) -> bytes:
         return ulaw
@@ -60,8 +60,8 @@ class Pcm16k:
         return g711.encode(self._down.feed(pcm_16k))
 
     def interrupted(self) -> None:
-        # Its second byte was dropped with the rest of the answer. Joined to the first byte of the next answer
-        # it would shift all samples by a byte: noise until the next odd chunk.
+        # The sample's second byte was dropped with the rest of the answer. Joined to the first byte of the
+        # next answer, the first one would shift all samples by a byte: noise until the next odd chunk.
         self._half_sample = b""
 
 

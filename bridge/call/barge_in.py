@@ -1,8 +1,8 @@
-"""Barge-in detection: whether the caller is interrupting the assistant.
+"""Barge-in detection: whether the caller interrupts the assistant.
 
-Vapi reports it (`user-interrupted`), but not always. Two more signs count:
+Vapi reports a barge-in with `user-interrupted`, but not always. There are two more signs:
 
-- inferred: the caller started while audio was playing, and within a second the assistant stopped.
+- inferred: the caller started while audio was playing, and the assistant stopped within a second.
 - caller-loud, for assistants that send no events: 200 ms of loud caller audio over unplayed assistant audio.
 
 Signs within one second of each other are one barge-in. Pure: times are arguments, monotonic seconds.
@@ -19,10 +19,10 @@ IGNORE_AUDIO_SECONDS = 0.15
 
 
 class BargeIn:
-    """The signs of a barge-in, from the floor and from what is still playing."""
+    """Detects the signs of a barge-in, from the turns and the playout."""
 
     def __init__(self, turns: Turns, playout: Playout) -> None:
-        # Assistant audio that arrives before this was on its way when the assistant was told to stop.
+        # Assistant audio that arrives before this was sent before the assistant received `cancel`.
         self.ignore_audio_until = float("-inf")
         self._turns = turns
         self._playout = playout
@@ -42,9 +42,9 @@ class BargeIn:
         return self._playout.is_playing(now)
 
     def is_overlap(self, now: float) -> bool:
-        """After a caller frame: whether the caller has been loud for long enough over unplayed audio.
+        """After a caller frame: whether the caller has been loud for 200 ms over unplayed audio.
 
-        Starts over once it was true, or when nothing plays any more.
+        The count restarts after it was true, and when nothing plays any more.
         """
         caller = self._turns.caller
         if not caller.speaking or not self._playout.is_playing(now):
@@ -61,7 +61,7 @@ class BargeIn:
         return True
 
     def is_first(self, now: float) -> bool:
-        """For each sign seen: whether it begins a barge-in, or is another sign of the one before."""
+        """To be called for each sign: False when it is another sign of the same barge-in."""
         if now - self._latest_at < SAME_BARGE_IN_SECONDS:
             return False
         self._latest_at = now

@@ -1,7 +1,7 @@
 """Events that a call session handles, and actions that it returns.
 
-Messages of the two wire protocols are events, too; the others are here. All are frozen. Times are passed
-beside them. Pure.
+The parsed messages of the two wire protocols are events, too. All are frozen and carry no monotonic time: it
+is passed to `CallSession.handle` beside the event. Pure.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ class SendToAssistant:
 
 
 @dataclass(frozen=True, slots=True)
-class TellAssistant:
-    """Send a control message."""
+class SendControl:
+    """Send a control message to the assistant."""
 
     message: vapi.Control
 
@@ -198,7 +198,7 @@ class HangUpAssistant:
 Action: TypeAlias = (
     DialAssistant
     | SendToAssistant
-    | TellAssistant
+    | SendControl
     | SendToCaller
     | PlaceMark
     | ClearPlayout

@@ -14,7 +14,7 @@ class HoldBuffer:
     """Caller frames that wait for the assistant."""
 
     def __init__(self, limit_ms: int) -> None:
-        self.frames = 0  # all that were ever held, for the journal
+        self.frames = 0  # number of frames held in total, for the journal
         self._limit_bytes = limit_ms * BYTES_PER_MS
         self._held: deque[bytes] = deque()
         self._held_bytes = 0
@@ -27,7 +27,7 @@ class HoldBuffer:
         return self._held_bytes / BYTES_PER_MS
 
     def add(self, ulaw: bytes) -> int:
-        """Hold one more frame. Returns how many older frames were dropped for it."""
+        """Hold a frame. Returns how many of the oldest frames were dropped because the buffer was full."""
         self._held.append(ulaw)
         self._held_bytes += len(ulaw)
         self.frames += 1
@@ -38,7 +38,7 @@ class HoldBuffer:
         return dropped
 
     def release(self) -> list[bytes]:
-        """All frames, oldest first; then the buffer is empty."""
+        """Remove and return all frames, oldest first."""
         frames = list(self._held)
         self._held.clear()
         self._held_bytes = 0

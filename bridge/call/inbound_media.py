@@ -1,8 +1,8 @@
 """How caller audio arrives: jitter, late and missing frames, and messages that are malformed.
 
 Twilio sends a frame every 20 ms and numbers them. Jitter is the deviation of the gap between two frames from
-20 ms; a gap in the numbers is loss. Both are counted, and the call goes on. A peer whose messages are mostly
-malformed is not Twilio.
+20 ms; a gap in the numbers is loss. Both are counted, and the call continues. A peer that sends many
+malformed messages is not Twilio: the session then ends the call.
 
 Pure: times are arguments, monotonic seconds.
 """
@@ -43,10 +43,10 @@ class InboundMedia:
     @property
     def jitter_p95_ms(self) -> int | None:
         """95th percentile of the deviation from 20 ms; None before the first frame."""
-        left = 0.95 * sum(self._jitter)
+        remaining = 0.95 * sum(self._jitter)
         for ms, frames in enumerate(self._jitter):
-            left -= frames
-            if frames and left <= 0:
+            remaining -= frames
+            if frames and remaining <= 0:
                 return ms
         return None
 

@@ -1,7 +1,7 @@
-"""Keys that the caller presses, grouped as a person would read them out: "42#", not "4", "2", "#".
+"""Keys that the caller presses, collected into groups: "42#" instead of "4", "2", "#".
 
-A group is complete at `#` or after a pause. Groups completed before the assistant answers wait here. A flood
-of keys is dropped and counted.
+A group is complete at `#` or after a pause. Groups completed before the assistant answers are held here. Keys
+beyond the limits are dropped and counted.
 
 Pure: times are arguments, monotonic seconds.
 """
@@ -23,11 +23,11 @@ class Keypad:
         self._group = ""
         self._held: list[str] = []  # groups completed before the assistant answered
         self._accepted = 0
-        self._second_began = float("-inf")  # start of the second in which keys are counted
+        self._second_began = float("-inf")  # start of the current second, for the limit per second
         self._in_second = 0
 
     def press(self, digit: str, now: float) -> str | None:
-        """Add a key. Returns the group that it completes."""
+        """Add a key. Returns the group if the key completes it."""
         if now - self._second_began >= 1.0:
             self._second_began, self._in_second = now, 0
         if self._in_second >= MAX_PER_SECOND or self._accepted >= MAX_PER_CALL:
@@ -40,7 +40,7 @@ class Keypad:
         return self.take() if digit == "#" or len(self._group) >= MAX_GROUP else None
 
     def take(self) -> str | None:
-        """The current group, which ends here; None when no key was pressed."""
+        """Complete the current group and return it; None when no key was pressed."""
         group, self._group, self.due_at = self._group, "", None
         return group or None
 
@@ -49,7 +49,7 @@ class Keypad:
         self._held.append(group)
 
     def release(self) -> list[str]:
-        """The groups that were held, oldest first; then none is."""
+        """Remove and return the held groups, oldest first."""
         groups, self._held = self._held, []
         return groups
 

@@ -1,11 +1,11 @@
-"""What is true now but never a row: who has the floor, and the words that are not final yet.
+"""Live state of a call: the floor and the partial transcript. It is published, never stored as a row.
 
-The floor changes when our detector hears the caller begin or end, and when audible assistant audio begins to
-play or has played out; a pause of `PAUSE_SECONDS` changes nothing. When both speak the floor is the caller's,
-because the assistant should yield.
+The floor changes when our detector detects the caller's onset or end of speech, and when audible assistant
+audio begins to play or has been played; a pause of up to `PAUSE_SECONDS` changes nothing. When both speak the
+caller has the floor, because the assistant should yield.
 
-Live notes are limited to four a second and call. A note that comes too early is delayed, and then tells what
-is true by that time, so that notes never queue up and the last one is never lost.
+Live notes are limited to four a second and call. A note that comes too early is delayed, and then has the
+state of that time. Notes therefore never queue up, and the last state is never lost.
 
 Pure: times are arguments, monotonic seconds.
 """
@@ -17,21 +17,21 @@ from typing import Literal, TypeAlias
 Floor: TypeAlias = Literal["", "caller", "assistant"]
 
 MIN_INTERVAL_SECONDS = 0.25
-PAUSE_SECONDS = 0.2  # an assistant that pauses no longer than this has not finished
-MAX_PARTIAL = 300  # characters; of longer partial words the end is kept, which is the newest
+PAUSE_SECONDS = 0.2  # after a longer pause the assistant has finished
+MAX_PARTIAL = 300  # characters; of a longer partial the end is kept, because it is the newest
 
 
 class LiveState:
-    """The floor and the partial words of one call."""
+    """The floor and the partial transcript of one call."""
 
     def __init__(self, now: float) -> None:
-        # Compared with the detectors on every frame, so that only changes cost anything.
+        # Compared with the detectors on every frame, so that only changes do any work.
         self.caller_speaks = False
         self.assistant_speaks = False
-        self.assistant_until = now  # when the audible audio sent so far will have played out
+        self.assistant_until = now  # when the audible audio sent so far will have been played
         self.floor: Floor = ""
         self.floor_since = now
-        self.speaker: Floor = ""  # whose words `partial` are
+        self.speaker: Floor = ""  # the speaker of `partial`
         self.partial = ""
         self._published_at = float("-inf")
 
@@ -43,7 +43,7 @@ class LiveState:
         self.assistant_speaks = speaks
         self._update_floor(now)
 
-    def assistant_done_at(self) -> float:
+    def assistant_ends_at(self) -> float:
         """When the assistant will lose the floor, if no more audio arrives."""
         return self.assistant_until + PAUSE_SECONDS
 
@@ -52,8 +52,8 @@ class LiveState:
         self.assistant_until = min(self.assistant_until, now)
         self.set_assistant(False, now)
 
-    def set_words(self, speaker: Floor, text: str, *, final: bool) -> None:
-        """Partial words replace the partial words before them; a speaker's final words end them."""
+    def set_transcript(self, speaker: Floor, text: str, *, final: bool) -> None:
+        """A partial replaces the one before it; a final of the same speaker removes it."""
         if not final:
             self.speaker, self.partial = speaker, text.strip()[-MAX_PARTIAL:]
         elif speaker == self.speaker:
@@ -66,7 +66,7 @@ class LiveState:
         self._update_floor(now)
 
     def throttle(self, now: float) -> float | None:
-        """None when a note may be written now, which then counts as written; else when to try again."""
+        """None when a note may be written now, which is then counted as written; else when to try again."""
         allowed_at = self._published_at + MIN_INTERVAL_SECONDS
         if now < allowed_at:
             return allowed_at

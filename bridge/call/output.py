@@ -1,4 +1,4 @@
-"""What the session answers an event with: actions in order, journal entries among them. Pure."""
+"""Output of the session: the actions for one event, in order, including journal entries. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bridge.journal import Entry
 
 
 class CallOutput:
-    """The actions of one call. Whoever handles a part of an event adds to them."""
+    """Collects the actions for the current event, from the session and its parts."""
 
     def __init__(self, report: CallReport) -> None:
         self.report = report
@@ -18,7 +18,7 @@ class CallOutput:
         self._actions: list[Action] = []
 
     def begin(self) -> list[Action]:
-        """A new event: the list that its actions will be added to."""
+        """Start a new event. Returns the list to which its actions will be added."""
         self._actions = []
         return self._actions
 
@@ -29,7 +29,7 @@ class CallOutput:
         self._actions.append(WriteEntry(entry))
 
     def record(self, kind: str, now: float, **data: Any) -> None:
-        """Add an event to the call's timeline. A flood of events is cut off and counted (`report.py`)."""
+        """Add an event to the call's timeline. Events beyond a limit are counted only (`report.py`)."""
         entry = self.report.timeline_event(kind, now, data)
         if entry is not None:
             self.write(entry)

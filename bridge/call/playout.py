@@ -1,10 +1,10 @@
 """Playout: how much of the audio sent to Twilio the caller has not heard yet.
 
-Audio may reach Twilio faster than it is played: a burst can wait there for seconds. Two measures tell how
-much: arithmetic over what was sent (8 bytes a millisecond, played in real time), and marks, which Twilio
-returns when everything before them was played. `clear` empties Twilio's buffer and returns all pending marks
-at once, so each mark carries the generation it was placed in. An echo from an older generation proves
-nothing.
+Audio may reach Twilio faster than it is played: a burst can wait there for seconds. Two measures are used:
+the bytes sent (8 bytes a millisecond, played in real time), and marks, which Twilio returns when everything
+before them was played. `clear` empties Twilio's buffer and makes it return all pending marks at once, so each
+mark carries the generation in which it was placed. A returned mark of an older generation says nothing about
+playback.
 
 Pure: times are arguments, monotonic seconds.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 BYTES_PER_SECOND = 8000
 MAX_PENDING_MARKS = 256
-# A mark that is this late means that the caller leg is slow. It is counted and forgotten.
+# A mark that is later than this means that the caller leg is slow. It is counted and no longer awaited.
 OVERDUE_SECONDS = 1.0
 
 
@@ -45,16 +45,16 @@ class Playout:
         return begins_at
 
     def unplayed(self, now: float) -> float:
-        """Seconds of audio that the caller has not heard yet, by arithmetic."""
+        """Seconds of audio that the caller has not heard yet, by the bytes sent."""
         return max(0.0, self.ends_at - now)
 
     def is_playing(self, now: float) -> bool:
-        """Whether the caller still hears the assistant, by arithmetic or by a mark not yet returned."""
+        """Whether the caller still hears the assistant, by the bytes sent or by a mark not yet returned."""
         self._forget_overdue(now)
         return self.ends_at > now or bool(self._pending)
 
     def place_mark(self, now: float, turn: int | None = None) -> str:
-        """Returns the name of a mark to send now, after all audio sent so far."""
+        """Add a mark behind all audio sent so far. Returns the name to send."""
         self._serial += 1
         name = f"g{self.generation}-{self._serial}"
         self._pending[name] = PendingMark(max(now, self.ends_at), turn)
@@ -63,7 +63,7 @@ class Playout:
             self.overdue += 1
         return name
 
-    def echoed(self, name: str, now: float) -> PendingMark | None:
+    def mark_returned(self, name: str, now: float) -> PendingMark | None:
         """A mark was returned. None when it is unknown, or from a generation that was cleared."""
         mark = self._pending.pop(name, None)
         if mark is not None and now > mark.expected_at + OVERDUE_SECONDS:
@@ -71,7 +71,7 @@ class Playout:
         return mark
 
     def clear(self, now: float) -> None:
-        """Drop all queued audio. Marks placed before this prove nothing."""
+        """Drop all queued audio, and all pending marks with it."""
         self.generation += 1
         self.ends_at = min(self.ends_at, now)
         self._pending.clear()

@@ -1,7 +1,7 @@
 """Builds the journal entries of one call, and keeps its counters.
 
-The session passes what happened and when, in monotonic seconds. The report knows the call's ids and when its
-stream started, numbers the entries of a kind, and returns the entry. The counters go into the last entry.
+Each method takes what happened and when, in monotonic seconds, and returns the entry. The report knows the
+call's ids and when its stream started, and numbers the entries of a kind. The last entry has the counters.
 
 A peer cannot make the journal or the counters grow without bound: timeline events beyond MAX_EVENTS are
 dropped and counted, counter names beyond MAX_COUNTERS are counted together as `other`.
@@ -52,7 +52,7 @@ class CallReport:
         self._event_count = 0
 
     def __str__(self) -> str:
-        """The call as log lines name it."""
+        """The masked CallSid, for log lines."""
         return f"{self.call_sid[:4]}..{self.call_sid[-2:]}" if self.call_sid else "no call yet"
 
     def ms(self, at: float) -> int:
@@ -60,7 +60,7 @@ class CallReport:
         return round((at - self._started_at) * 1000)
 
     def count(self, name: str) -> None:
-        """Count under a name that comes from a peer: the number of names is bounded."""
+        """Increment a counter whose name comes from a peer: the number of names is bounded."""
         if name in self.counters or len(self.counters) < MAX_COUNTERS:
             self.counters[name] += 1
         else:
@@ -101,7 +101,7 @@ class CallReport:
         )
 
     def turn(self, turn: Turn) -> TurnTaken:
-        """A turn, as far as it is known. A later entry with the same number replaces it."""
+        """A turn with all times known so far. A later entry with the same number replaces it."""
         t1, t2 = turn.first_audio, turn.sent
         return TurnTaken(
             call_sid=self.call_sid,

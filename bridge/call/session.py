@@ -2,18 +2,18 @@
 
     session.handle(vapi.UserInterrupted(), now=12.48)   # -> [ClearPlayout(), ...]
 
-Theory of operation. The session receives every message of both legs and the passing of its deadlines, and
-returns what is to be done. It owns no socket, task or clock: the runner performs the actions in order,
-without awaiting. All audio is mu-law at 8 kHz. Deadlines are data: `deadline` is the earliest time at which
-the session wants `DeadlinePassed`; it may turn out to be early.
+Theory of operation. The session receives every message of both legs, and `DeadlinePassed` at its deadlines.
+It returns actions. It owns no socket, task or clock: the runner performs the actions in order, without
+awaiting. All audio is mu-law at 8 kHz. Deadlines are data: `deadline` is the time of the next one. It may be
+too early, never too late.
 
-The session decides what follows for the call: its state, its legs, its end. Who speaks and how fast the
-answers come is measured by `turn_taking`; the journal entries are built by `report`.
+The session decides about the call: its state, its legs and its end. `turn_taking` measures who speaks and how
+fast the assistant answers; `report` builds the journal entries.
 
-Rules. States change in one place, by one table (`states`). Whoever ends the call first names the reason. A
-malformed message is counted, and the call goes on. Everything that can grow is bounded, everything that is
-dropped is counted. Pure: no asyncio, no framework; times are monotonic seconds, entries have milliseconds
-since the stream's start.
+Rules. States change in one place, by one table (`states`). The first event that ends the call sets the end
+reason. A malformed message is counted, and the call continues. Everything that can grow is bounded, and
+everything that is dropped is counted. Pure: no asyncio, no framework; times are monotonic seconds, entries
+have milliseconds since the stream's start.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ from bridge.call.events import (
     Leg,
     OversizeMessage,
     PlaceMark,
+    SendControl,
     SendToAssistant,
     StreamAccepted,
-    TellAssistant,
     TicketRefused,
 )
 from bridge.call.hold_buffer import HoldBuffer
@@ -62,13 +62,13 @@ log = logging.getLogger(__name__)
 
 START_SECONDS = 5.0
 MEDIA_SECONDS = 8.0
-GOODBYE_SECONDS = 2.0  # beyond what is left to play
+LAST_AUDIO_SECONDS = 2.0  # after the assistant's remaining audio should have been played
 
-# Deadlines; those of turn_taking are beside them.
-START, MEDIA, LIMIT, GOODBYE, KEYPAD = "start", "media", "limit", "goodbye", "keypad"
+# Names of deadlines; `turn_taking` has further ones.
+START, MEDIA, LIMIT, LAST_AUDIO, KEYPAD = "start", "media", "limit", "last-audio", "keypad"
 
-# How Vapi is left: with `end-call`, unless it has ended already or its socket broke.
-_LEAVING: Final[dict[str, Literal["close", "control"]]] = {
+# How the call is ended at Vapi: with `end-call`, unless Vapi has ended it already or its socket broke.
+_HANG_UP_BY_REASON: Final[dict[str, Literal["close", "control"]]] = {
     end_reasons.ASSISTANT_ENDED: "close",
     end_reasons.ASSISTANT_FAILED: "control",
 }
@@ -91,7 +91,7 @@ class CallSession:
     def __init__(
         self, now: float, *, hold_buffer_ms: int = 7000, local_barge_in: bool = False, worker: str = ""
     ) -> None:
-        """`local_barge_in`: our own detector decides, for assistants that send no interruption events."""
+        """`local_barge_in`: our speech detector decides; for assistants that send no interruption events."""
         self.state = State.WAITING
         self.end_reason = ""
         self._report = CallReport(now, worker)
@@ -104,7 +104,7 @@ class CallSession:
         self._hold = HoldBuffer(hold_buffer_ms)
         self._keypad = Keypad()
         self._tools = AssistantTools(self._output, self._turn_taking.playout)
-        self._goodbye_mark = ""  # placed after the assistant's last words
+        self._last_audio_mark = ""  # in ENDING: placed after the assistant's remaining audio
 
     def __str__(self) -> str:
         return str(self._report)
@@ -119,7 +119,7 @@ class CallSession:
 
     @property
     def deadline(self) -> float:
-        """When the session wants `DeadlinePassed`."""
+        """When to feed `DeadlinePassed`, in monotonic seconds."""
         return self._deadlines.earliest
 
     @property
@@ -127,7 +127,7 @@ class CallSession:
         return self.state is State.ENDED
 
     def handle(self, event: Event, now: float) -> list[Action]:
-        """The actions that follow from `event`, in order. Events after the end have none."""
+        """Handle one event. Returns the actions to perform, in order; none after the end of the call."""
         actions = self._output.begin()
         if self.state is State.ENDED:
             return actions
@@ -227,8 +227,8 @@ class CallSession:
 
     def _on_assistant_unreachable(self, event: AssistantUnreachable, now: float) -> None:
         log.warning("%s ! assistant unreachable: %s", self, event.detail)
-        facts = {"detail": event.detail, "status": event.status, "vapi_call_id": event.vapi_call_id}
-        self._output.record("assistant-unreachable", now, **facts)
+        data = {"detail": event.detail, "status": event.status, "vapi_call_id": event.vapi_call_id}
+        self._output.record("assistant-unreachable", now, **data)
         self._end(end_reasons.ASSISTANT_UNREACHABLE, now)
 
     # Caller leg
@@ -259,9 +259,9 @@ class CallSession:
     def _on_mark(self, event: twilio.Mark, now: float) -> None:
         if not self._is_our_stream(event.stream_sid, now):
             return
-        if not self._turn_taking.mark_echoed(event.name, now):
+        if not self._turn_taking.mark_returned(event.name, now):
             self.counters["marks_cleared"] += 1
-        elif event.name == self._goodbye_mark:
+        elif event.name == self._last_audio_mark:
             self._end(self.end_reason, now)
 
     def _on_dtmf(self, event: twilio.Dtmf, now: float) -> None:
@@ -287,7 +287,7 @@ class CallSession:
             self._keypad.hold(group)
 
     def _send_keys(self, group: str) -> None:
-        self._output.do(TellAssistant(vapi.AddMessage(f"The caller pressed {group} on the keypad.")))
+        self._output.do(SendControl(vapi.AddMessage(f"The caller pressed {group} on the keypad.")))
 
     # Assistant leg
 
@@ -323,7 +323,7 @@ class CallSession:
                 if vapi.is_failure(reason):
                     self._end(end_reasons.ASSISTANT_FAILED, now)
                 else:
-                    self._say_goodbye(now)
+                    self._end_after_last_audio(now)
             case vapi.StatusUpdate(status):
                 self._output.record("assistant-status", now, status=status[:64])
             case vapi.Hang():
@@ -342,41 +342,41 @@ class CallSession:
     def _on_assistant_closed(self, code: int, now: float) -> None:
         self._report.vapi_close_code = code
         if self.state is State.ENDING:
-            return  # `ended` arrived first and has decided
+            return  # `ended` arrived before and has set the end reason
         if code in _NORMAL_CLOSE:
-            self._say_goodbye(now)
+            self._end_after_last_audio(now)
         else:
             self._output.record("assistant-lost", now, code=code)
             self._end(end_reasons.ASSISTANT_FAILED, now)
 
     # End of the call
 
-    def _say_goodbye(self, now: float) -> None:
-        """The assistant has ended: the call ends when its last words have been played."""
+    def _end_after_last_audio(self, now: float) -> None:
+        """The assistant has ended the call: hang up when its remaining audio has been played."""
         self.end_reason = end_reasons.ASSISTANT_ENDED
         self._enter(State.ENDING, now)
         playout = self._turn_taking.playout
-        self._goodbye_mark = playout.place_mark(now)
-        self._output.do(PlaceMark(self._goodbye_mark))
-        self._deadlines.set(GOODBYE, now + playout.unplayed(now) + GOODBYE_SECONDS)
+        self._last_audio_mark = playout.place_mark(now)
+        self._output.do(PlaceMark(self._last_audio_mark))
+        self._deadlines.set(LAST_AUDIO, now + playout.unplayed(now) + LAST_AUDIO_SECONDS)
 
     def _end(self, reason: str, now: float, code: int | None = None) -> None:
         has_stream = self.state is not State.WAITING
         self.end_reason = self.end_reason or reason
-        ended_well = self.end_reason in (end_reasons.CALLER_HUNG_UP, end_reasons.ASSISTANT_ENDED)
+        is_normal_end = self.end_reason in (end_reasons.CALLER_HUNG_UP, end_reasons.ASSISTANT_ENDED)
         self._enter(State.ENDED, now)
         self._deadlines.clear()
         if has_stream:
-            if not ended_well:
+            if not is_normal_end:
                 self._turn_taking.playout.clear(now)
                 self._output.do(ClearPlayout())
             self.counters["keys_unsaid"] += self._keypad.unsent_keys
-            self._output.do(HangUpAssistant(_LEAVING.get(self.end_reason, "end-call")))
+            self._output.do(HangUpAssistant(_HANG_UP_BY_REASON.get(self.end_reason, "end-call")))
             self._write_last_entries(now)
         self._output.do(HangUp(code or end_reasons.CLOSE_CODES.get(self.end_reason, 1000)))
 
     def _write_last_entries(self, now: float) -> None:
-        """Turns without an answer, the last counters, and the end itself."""
+        """Write incomplete turns, the last counters, and `StreamEnded`."""
         self._turn_taking.write_incomplete_turns()
         self.counters["keys_dropped"] += self._keypad.dropped
         self.counters["marks_overdue"] += self._turn_taking.playout.overdue
@@ -399,7 +399,7 @@ class CallSession:
     # Deadlines
 
     def _on_deadline(self, now: float) -> None:
-        # Moved here, once it is due, instead of with every frame.
+        # The media deadline is moved here, when a deadline is due, and not with every frame.
         self._deadlines.set(MEDIA, self._inbound.latest_at + MEDIA_SECONDS if self.call_sid else NEVER)
         for name in self._deadlines.due(now):
             if self.state is not State.ENDED:
@@ -413,7 +413,7 @@ class CallSession:
             self._end(end_reasons.STREAM_LOST, now)
         elif name == LIMIT:
             self._end(end_reasons.LIMIT_REACHED, now)
-        elif name == GOODBYE:
+        elif name == LAST_AUDIO:
             self._end(self.end_reason, now)
         elif name == KEYPAD:
             group = self._keypad.take()
@@ -431,8 +431,10 @@ class CallSession:
         if state not in TRANSITIONS[self.state]:
             raise IllegalTransition(f"{self.state.name} to {state.name}")
         self.state = state
-        why = f" ({self.end_reason}, by {end_reasons.ENDED_BY[self.end_reason]})" if self.end_reason else ""
-        log.info("%s = %s after %d ms%s", self, state.name, self._report.ms(now), why)
+        reason = (
+            f" ({self.end_reason}, by {end_reasons.ENDED_BY[self.end_reason]})" if self.end_reason else ""
+        )
+        log.info("%s = %s after %d ms%s", self, state.name, self._report.ms(now), reason)
 
     def _is_our_stream(self, stream_sid: str, now: float) -> bool:
         if stream_sid == self.stream_sid:

@@ -9,7 +9,7 @@ class State(Enum):
     WAITING = "waiting for Twilio's start message"
     CONNECTING = "connecting to the assistant"
     LIVE = "both legs connected"
-    ENDING = "playing the assistant's last words"
+    ENDING = "playing the assistant's remaining audio"
     ENDED = "ended"
 
 
@@ -23,4 +23,4 @@ TRANSITIONS = {
 
 
 class IllegalTransition(Exception):
-    """A transition that the table forbids: a bug of ours. The state is unchanged."""
+    """A transition that the table does not allow: a bug in our code. The state is unchanged."""

@@ -1,8 +1,8 @@
-"""Who speaks, what the caller has heard, and how long the caller waits for an answer.
+"""Turn-taking: who speaks, what the caller has heard, and how long the caller waits for an answer.
 
-This is what one call's audio and Vapi's events say about the conversation. It feeds the detectors (`turns`,
-`playout`, `barge_in`, `utterances`, `live_state`), writes turns, utterances and live notes, places marks and
-clears the playout when the caller interrupts. It never ends a call: the session does.
+`TurnTaking` passes the audio and Vapi's speech events to the detectors (`turns`, `playout`, `barge_in`,
+`utterances`, `live_state`). It writes turns, utterances and live notes, places marks, and clears the playout
+when the caller interrupts. It never ends a call: the session does.
 
 Pure: times are arguments, monotonic seconds.
 """
@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 
 from bridge.call.barge_in import BargeIn
 from bridge.call.deadlines import Deadlines
-from bridge.call.events import AssistantAudio, ClearPlayout, PlaceMark, SendToCaller, TellAssistant
+from bridge.call.events import AssistantAudio, ClearPlayout, PlaceMark, SendControl, SendToCaller
 from bridge.call.live_state import LiveState
 from bridge.call.output import CallOutput
 from bridge.call.playout import BYTES_PER_SECOND, Playout
@@ -24,14 +24,14 @@ from bridge.wire import vapi
 
 log = logging.getLogger(__name__)
 
-STALL_SECONDS = 12.0  # the assistant must answer, or send anything at all, within this time
+STALL_SECONDS = 12.0  # the assistant must answer, or send any message, within this time
 PAUSE_SECONDS = 0.2  # assistant audio that pauses this long gets a mark after it
 MAX_AHEAD_SECONDS = 30.0  # how far assistant audio may run ahead of real time
 
-# Why the playout was cleared, as the timeline names it.
+# Why the playout was cleared, as written to the timeline.
 BargeInSign: TypeAlias = Literal["user-interrupted", "inferred", "caller-loud"]
 
-# Deadlines
+# Names of deadlines
 STALL, PAUSE, ASSISTANT_DONE, LIVE_NOTE = "stall", "pause", "assistant-done", "live-note"
 
 
@@ -39,11 +39,11 @@ class TurnTaking:
     """The floor of one call, and the measurements that depend on it."""
 
     def __init__(self, now: float, output: CallOutput, deadlines: Deadlines, *, local_barge_in: bool) -> None:
-        """`local_barge_in`: our own detector decides, for assistants that send no interruption events."""
+        """`local_barge_in`: our speech detector decides; for assistants that send no interruption events."""
         self.turns = Turns()
         self.playout = Playout()
         self.live = LiveState(now)
-        self.assistant_active_at = now  # when the assistant last sent anything
+        self.assistant_active_at = now  # when the assistant's last message or audio arrived
         self._barge_in = BargeIn(self.turns, self.playout)
         self._utterances = Utterances()
         self._output = output
@@ -63,12 +63,12 @@ class TurnTaking:
             self.live.set_caller(self.turns.caller.speaking, now)
             self.publish_live(now)
         if self._local_barge_in and self._barge_in.is_overlap(now):
-            self._output.do(TellAssistant(vapi.Cancel()))
+            self._output.do(SendControl(vapi.Cancel()))
             self.clear_playout("caller-loud", now)
 
-    def mark_echoed(self, name: str, now: float) -> bool:
-        """Twilio returned a mark. False when it proves nothing: unknown, or cleared since it was placed."""
-        mark = self.playout.echoed(name, now)
+    def mark_returned(self, name: str, now: float) -> bool:
+        """Twilio returned a mark. False when it is unknown, or was placed before the last clear."""
+        mark = self.playout.mark_returned(name, now)
         if mark is None:
             return False
         turn = self.turns.latest
@@ -80,7 +80,7 @@ class TurnTaking:
     # Assistant
 
     def accepts_audio(self, now: float) -> bool:
-        """Whether assistant audio is wanted now: not right after a barge-in, nor far ahead of real time."""
+        """Whether to accept assistant audio: not right after a barge-in, nor far ahead of real time."""
         if now < self._barge_in.ignore_audio_until:
             return False
         return self.playout.unplayed(now) <= MAX_AHEAD_SECONDS
@@ -93,7 +93,7 @@ class TurnTaking:
             turn = self.turns.assistant_audible(now, len(event.ulaw) / BYTES_PER_SECOND)
             number = turn.number if turn is not None else None
             if self.turns.assistant_speech_at != speech:
-                # The first audible audio of an answer: a mark just before it tells when the caller hears it.
+                # A mark just before the first audible audio: Twilio returns it when that audio is heard.
                 self._output.do(PlaceMark(self.playout.place_mark(now, number)))
                 report = True
                 self._utterances.assistant_plays(self.playout.queue(0, now), answer=turn is not None)
@@ -102,7 +102,7 @@ class TurnTaking:
             self.live.assistant_until = self.playout.ends_at
             if not self.live.assistant_speaks:
                 self.live.set_assistant(True, now)
-                self._deadlines.set(ASSISTANT_DONE, self.live.assistant_done_at())
+                self._deadlines.set(ASSISTANT_DONE, self.live.assistant_ends_at())
                 self.publish_live(now)
         self._deadlines.set(PAUSE, now + PAUSE_SECONDS)
         self._output.do(SendToCaller(event.ulaw, report, number))
@@ -132,8 +132,8 @@ class TurnTaking:
                     self.clear_playout("inferred", now)
 
     def transcript(self, speaker: vapi.Speaker, text: str, *, final: bool, now: float) -> None:
-        """Words from Vapi: final ones become an utterance, partial ones a live note."""
-        self.live.set_words(speaker, text, final=final)
+        """Vapi sent a transcript: a final one becomes an utterance, a partial one a live note."""
+        self.live.set_transcript(speaker, text, final=final)
         if final and text.strip():
             self._write_utterance(speaker, text, now)
         self.publish_live(now)
@@ -170,14 +170,14 @@ class TurnTaking:
     # Deadlines
 
     def deadline_passed(self, name: str, now: float) -> None:
-        """One of PAUSE, ASSISTANT_DONE and LIVE_NOTE is due."""
+        """The deadline PAUSE, ASSISTANT_DONE or LIVE_NOTE has passed."""
         if name == PAUSE:
             if self.playout.is_playing(now):
                 self._output.do(PlaceMark(self.playout.place_mark(now)))
         elif name == ASSISTANT_DONE:
-            done_at = self.live.assistant_done_at()
-            if now < done_at:
-                self._deadlines.set(ASSISTANT_DONE, done_at)
+            ends_at = self.live.assistant_ends_at()
+            if now < ends_at:
+                self._deadlines.set(ASSISTANT_DONE, ends_at)
             elif self.live.assistant_speaks:
                 self.live.set_assistant(False, now)
                 self.publish_live(now)
@@ -185,7 +185,7 @@ class TurnTaking:
             self.publish_live(now)
 
     def is_stalled(self, now: float) -> bool:
-        """Whether an answer is overdue. If it is due but not overdue yet, sets STALL again."""
+        """Whether the assistant's answer is overdue. If one is awaited but not overdue, sets STALL again."""
         turn = self.turns.unanswered
         if turn is None:
             return False
@@ -198,7 +198,7 @@ class TurnTaking:
     # Live notes and the end
 
     def publish_live(self, now: float) -> None:
-        """Write a live note for those who watch the call: now, or when the one before it is old enough."""
+        """Write a live note now or, if the previous one is too recent, at the LIVE_NOTE deadline."""
         retry_at = self.live.throttle(now)
         if retry_at is None:
             self._output.write(self._report.live(self.live, self.turns.latest, now))
@@ -206,12 +206,12 @@ class TurnTaking:
             self._deadlines.set(LIVE_NOTE, retry_at)
 
     def write_incomplete_turns(self) -> None:
-        """At the end of the call: turns that were never answered, sent or heard are written as they are."""
+        """At the end of the call: write turns that were not answered, sent or heard, with nulls."""
         for turn in (self.turns.latest, self.turns.open):
             if turn is not None and (turn.sent is None or turn.heard is None):
                 self._output.write(self._report.turn(turn))
 
     def write_last_live_note(self, now: float) -> None:
-        """At the end of the call: nobody speaks any more."""
+        """At the end of the call: write a live note in which nobody speaks."""
         self.live.clear(now)
         self._output.write(self._report.live(self.live, self.turns.latest, now))

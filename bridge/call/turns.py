@@ -1,16 +1,16 @@
 """Turns and their response latency: the caller speaks, the assistant answers.
 
-Latency is measured on the audio that crosses the bridge. Vapi's events are no measure: its "user stopped"
-arrives most of a second late.
+Latency is measured on the audio that passes through the bridge. Vapi's events cannot be used: its "user
+stopped" arrives most of a second late.
 
 - T0, end of the caller's speech: arrival of the last loud frame, by our own detector.
 - T1, the answer: first audible assistant audio after T0. It counts only when the assistant had been silent
-  before it, or was cleared since the caller began to speak. Audio that merely continues is a back-channel
-  ("mm-hm") and answers nothing.
+  before it, or was cleared since the caller's onset. Audio that merely continues while the caller says
+  "mm-hm" (a back-channel) is no answer.
 
-A turn opens when the detector is sure that the caller has finished, or with the answer, whichever comes
-first: a quick answer arrives within the detector's hangover. Speech that resumes before the answer belongs
-to the same turn and moves its T0.
+A turn opens when the detector's hangover has passed, or with the answer, whichever comes first: a quick
+answer arrives within the hangover. Speech that resumes before the answer belongs to the same turn and moves
+its T0.
 
 Pure: times are arguments, monotonic seconds.
 """
@@ -25,7 +25,7 @@ from bridge.audio.energy import EndOfSpeech, SpeechDetector
 ANSWER_SILENCE_SECONDS = 0.200
 # After a clear, late chunks of the old answer arrive about 50 ms apart; a longer gap begins a new answer.
 LATE_CHUNK_GAP_SECONDS = 0.080
-# A caller whose last loud frame is more recent than this is still speaking: no assistant answers that fast.
+# A caller whose last loud frame is more recent than this still speaks: no assistant answers that fast.
 STILL_SPEAKING_SECONDS = 0.060
 
 
@@ -86,8 +86,8 @@ class Turns:
 
     @property
     def unanswered(self) -> Turn | None:
-        """The open turn, if the assistant has not spoken since. An assistant that talked over the caller
-        and then stopped is waiting for the caller, and owes no answer."""
+        """The open turn, if the assistant has not spoken since. An assistant that spoke over the caller and
+        then stopped is waiting for the caller: no answer is due."""
         turn = self.open
         if turn is None or self._is_cleared() or self._last_audible <= turn.end_of_speech:
             return turn

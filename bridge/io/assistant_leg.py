@@ -10,11 +10,11 @@ from bridge.io.vapi_link import LinkEvent, VapiLink
 from bridge.wire import vapi
 
 MAX_QUEUED_BYTES = 8000 * 10  # ten seconds of speech; beyond it the oldest audio is dropped
-SETTLE_SECONDS = 1.0  # for what is queued to be sent, before the leg is closed
+SETTLE_SECONDS = 1.0  # for sending what is queued, before a leg is closed
 
 
 class AssistantLeg:
-    """What goes to the assistant is queued and sent in order by `run`, so that nobody waits for Vapi."""
+    """The link and the outbox of one call. Messages are queued, so that the runner never waits for Vapi."""
 
     def __init__(self, link: VapiLink) -> None:
         self.link = link
@@ -24,7 +24,7 @@ class AssistantLeg:
         self._sender: asyncio.Task[None] | None = None
 
     def start(self, create_task: Callable[[], asyncio.Task[None]]) -> None:
-        """Start the task that sends; `create_task` makes it of `run_outbox`."""
+        """Start the sending task; `create_task` creates it from `run_outbox`."""
         self._sender = create_task()
 
     def put(self, message: bytes | vapi.Control) -> int:
@@ -40,11 +40,11 @@ class AssistantLeg:
         await self.link.listen(on_event)
 
     def close_outbox(self) -> None:
-        """Take no more messages; what is queued is still sent."""
+        """Accept no more messages; what is queued is still sent."""
         self._outbox.close()
 
     async def hang_up(self, how: str) -> None:
-        """Send what is queued, then leave (see `VapiLink.hang_up`)."""
+        """Send what is queued, then end the call at Vapi (see `VapiLink.hang_up`)."""
         if self._sender is not None:
             await asyncio.wait({self._sender}, timeout=SETTLE_SECONDS)
         await self.link.hang_up(how)

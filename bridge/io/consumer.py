@@ -1,8 +1,8 @@
 """`/media-stream`: the consumer of Twilio's websocket, one for each call.
 
-It is a Channels consumer for the sake of routing and `as_asgi`, with a receive loop of its own. Channels'
-`dispatch` hops to the process's one database thread before every message and waits for the channel layer: one
-slow query would stall all calls, and a dead Redis would end them. Nothing here touches a database, a cache,
+It is a Channels consumer because of routing and `as_asgi`, but has its own receive loop. Channels' `dispatch`
+runs code in the process's one database thread before every message, and waits for the channel layer: one slow
+query would stall all calls, and a Redis that is down would end them. Nothing here uses a database, a cache,
 the channel layer or a thread.
 
 Daphne has no back-pressure, skips `disconnect()` on SIGTERM, and allows an application to close only with
@@ -44,8 +44,8 @@ class MediaStreamConsumer(AsyncConsumer):
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         context = context_of(scope)
-        opening = await receive()
-        if opening["type"] != "websocket.connect":
+        first_message = await receive()
+        if first_message["type"] != "websocket.connect":
             return
         headers = {name.lower(): value for name, value in scope["headers"]}
         signature = headers.get(b"x-twilio-signature", b"").decode("latin-1")
@@ -69,7 +69,7 @@ class MediaStreamConsumer(AsyncConsumer):
             await asyncio.shield(asyncio.ensure_future(runner.finish()))
 
     async def _receive(self, runner: CallRunner, receive: Receive) -> None:
-        """Feed the runner until Twilio has closed, or until two seconds after we closed."""
+        """Feed the runner until Twilio has closed the socket, or until two seconds after we closed it."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(None) as limit:
@@ -82,7 +82,7 @@ class MediaStreamConsumer(AsyncConsumer):
                         runner.feed(event)
                 runner.feed(CallerLegClosed(message.get("code", 1006)))
         except TimeoutError:
-            log.debug("%s ! the peer did not answer our close", runner.session)
+            log.debug("%s ! the peer did not close its side in time", runner.session)
         finally:
             runner.on_closed = None
 
@@ -99,5 +99,5 @@ class MediaStreamConsumer(AsyncConsumer):
             return OversizeMessage()
         try:
             return twilio.parse(text)
-        except MalformedMessage as problem:
-            return BadMessage("caller", problem.kind)
+        except MalformedMessage as error:
+            return BadMessage("caller", error.kind)

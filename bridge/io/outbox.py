@@ -28,11 +28,11 @@ class OutboxStuck(Exception):
 
 
 class _StartedSend:
-    """A coroutine whose first step ran outside of any task; awaiting it runs the remaining steps."""
+    """A send coroutine whose first step has run, outside of any task. Awaiting it runs the other steps."""
 
     def __init__(self, steps: Generator[Any, Any, None], first_result: object) -> None:
         self._steps = steps
-        self._first_result = first_result  # what the first step waits for, or the error it raised
+        self._first_result = first_result  # the future that the first step awaits, or the error it raised
 
     def __await__(self) -> Generator[Any, Any, None]:
         if isinstance(self._first_result, Exception):
@@ -55,10 +55,10 @@ class Outbox(Generic[Item]):
         max_bytes: int,
         is_open: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`audio_bytes` is the size of an item's audio, 0 for control messages.
+        """`audio_bytes` returns the size of an item's audio, 0 for control messages.
 
-        `is_open` says that the leg is neither opening nor closing. Otherwise a send may create timers for the
-        task that it runs in, which must then be ours.
+        `is_open` returns whether the leg is neither opening nor closing. While it is not open, a send may
+        create timers that belong to the current task, so it must run in the outbox's own task.
         """
         self._send = send
         self._is_open = is_open
@@ -67,7 +67,7 @@ class Outbox(Generic[Item]):
         self._items: deque[Item] = deque()
         self._queued_bytes = 0
         self._wake: asyncio.Future[None] | None = None
-        self._started: _StartedSend | None = None  # a send that has to wait
+        self._started: _StartedSend | None = None  # a send that did not complete at once
         self._sending_since = float("inf")  # by the loop's clock; infinite while nothing is being sent
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -92,9 +92,9 @@ class Outbox(Generic[Item]):
         self._wake_up()
         return dropped
 
-    def _start(self, sending: Coroutine[Any, Any, None]) -> None:
-        """Usually the send completes here. Otherwise `run` completes it, or raises its error."""
-        steps = sending.__await__()
+    def _start(self, send: Coroutine[Any, Any, None]) -> None:
+        """Run the first step of a send, which usually completes it. Otherwise `run` completes it."""
+        steps = send.__await__()
         try:
             self._started = _StartedSend(steps, next(steps))
         except StopIteration:
@@ -104,7 +104,7 @@ class Outbox(Generic[Item]):
         self._wake_up()
 
     def clear_audio(self) -> int:
-        """Drop all audio that has not been sent. Returns how many items that were."""
+        """Drop all audio that has not been sent. Returns the number of dropped items."""
         control = [item for item in self._items if not self._audio_bytes(item)]
         dropped = len(self._items) - len(control)
         self._items, self._queued_bytes = deque(control), 0

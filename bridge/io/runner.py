@@ -1,7 +1,7 @@
-"""The tasks of one call: events are passed to the session, and its actions are performed without awaiting.
+"""Runs one call: passes events to its session, and performs the session's actions without awaiting.
 
-Each leg has an outbox with a task of its own, so that no peer can hold up the other. Dialling, reading from
-the assistant and hanging up are tasks too. The session's deadline is one timer. An error in one of our tasks
+Each leg has an outbox with its own task, so that neither peer can block the other. Dialling, reading from the
+assistant and hanging up are tasks, too. The session's deadline is one timer. An error in one of our tasks
 ends the call cleanly, with the traceback in the log.
 """
 
@@ -31,10 +31,10 @@ from bridge.call.events import (
     HangUp,
     HangUpAssistant,
     PlaceMark,
+    SendControl,
     SendToAssistant,
     SendToCaller,
     StreamAccepted,
-    TellAssistant,
     TicketRefused,
     WriteEntry,
 )
@@ -60,7 +60,7 @@ class CallerMessage(NamedTuple):
 
     text: str
     audio_bytes: int = 0
-    report: bool = False  # answer with `AudioSent` once it is handed to Twilio's socket
+    report: bool = False  # feed `AudioSent` once it is handed to Twilio's socket
     turn: int | None = None
 
 
@@ -85,7 +85,7 @@ class CallRunner:
         self._clock = clock
         self._writer = twilio.Writer("")
         self._dial_request: DialRequest | None = None
-        self._claimed = ""  # the CallSid for which we hold a place
+        self._claimed = ""  # the CallSid for which this runner holds a place
         self.session = CallSession(
             clock(),
             hold_buffer_ms=config.hold_buffer_ms,
@@ -104,7 +104,7 @@ class CallRunner:
         self._set_timer()
 
     def feed(self, event: Event) -> None:
-        """Pass an event to the session, and perform what follows."""
+        """Pass an event to the session, and perform the actions that it returns."""
         try:
             actions = self.session.handle(event, self._clock())
         except Exception:
@@ -116,7 +116,7 @@ class CallRunner:
         for action in actions:
             try:
                 self._perform(action)
-            except Exception:  # the remaining actions are performed all the same: one of them hangs up
+            except Exception:  # continue with the remaining actions: one of them may hang up
                 log.exception("%s ! internal error", self.session)
                 self.feed(Aborted())
         if self.session.deadline < self._timer_at:
@@ -129,20 +129,20 @@ class CallRunner:
             return
         parameters = message.custom_parameters
         ticket, route_id = parameters.get("ticket", ""), parameters.get("route", "")
-        admission, wall = self._context.admission, time.time()
+        admission, wall_time = self._context.admission, time.time()
         try:
             claim = await admission.claim(ticket, route_id, message.call_sid, message.account_sid)
-        except TicketError as refusal:
+        except TicketError as error:
             self._context.end_reasons.store(message.call_sid, TICKET_REFUSED)
-            self.feed(TicketRefused(message, wall, str(refusal)))
+            self.feed(TicketRefused(message, wall_time, str(error)))
             return
         self._claimed = message.call_sid
         self._writer = twilio.Writer(message.stream_sid)
         self._dial_request = DialRequest(message.call_sid, claim.caller, claim.route)
-        self.feed(StreamAccepted(message, wall, claim.route.max_call_seconds))
+        self.feed(StreamAccepted(message, wall_time, claim.route.max_call_seconds))
 
     async def finish(self) -> None:
-        """The consumer is leaving, whatever the reason: end the call and every task of it."""
+        """End the call and its tasks. The consumer calls this in every case before it returns."""
         if not self.session.is_over:
             self.feed(Aborted())
         if self._timer is not None:
@@ -155,7 +155,7 @@ class CallRunner:
                 task.cancel()
 
     def _release_place(self) -> None:
-        """Only once: a later stream of the same call holds a place of its own."""
+        """Release the place once only: a later stream of the same call has its own."""
         if self._claimed:
             self._context.admission.release(self._claimed)
             self._claimed = ""
@@ -178,7 +178,7 @@ class CallRunner:
                 if dropped := self._caller_outbox.clear_audio():
                     self.feed(Dropped(dropped, "caller"))
                 self._caller_outbox.put(CallerMessage(self._writer.clear()))
-            case TellAssistant(message):
+            case SendControl(message):
                 self._queue_to_assistant(message)
             case DialAssistant():
                 self._create_task(self._dial())
@@ -197,7 +197,7 @@ class CallRunner:
             self.feed(Dropped(dropped))
 
     async def _hang_up(self, code: int) -> None:
-        """Send the queue, publish the end reason, then close: Twilio requests `/twilio/after` right away."""
+        """Publish the end reason, send the queue, then close: Twilio requests `/twilio/after` right away."""
         session = self.session
         if session.stream_sid:
             self._context.end_reasons.store(session.call_sid, session.end_reason)
@@ -208,7 +208,7 @@ class CallRunner:
         try:
             async with asyncio.timeout(SETTLE_SECONDS):
                 await self._close(code)
-        except Exception as error:  # uvicorn raises when the caller has already left
+        except Exception as error:  # uvicorn raises when the client has disconnected
             log.debug("%s ! closing: %s", session, type(error).__name__)
         if self.on_closed is not None:
             self.on_closed()
@@ -220,8 +220,8 @@ class CallRunner:
         session = self.session
         try:
             link = await self._client.dial(self._dial_request, lambda: not session.is_over)
-        except DialError as failure:
-            self.feed(AssistantUnreachable(str(failure), failure.status, failure.call_id))
+        except DialError as error:
+            self.feed(AssistantUnreachable(str(error), error.status, error.call_id))
             return
         if link is None:
             return
@@ -246,7 +246,7 @@ class CallRunner:
             log.warning("%s ! the assistant leg accepts no more audio", self.session)
             self.feed(AssistantLegClosed(1006))
         except Exception as error:
-            # The reader sees the closed socket, too, and reports its close code to the session.
+            # `listen` ends, too, and `_dial` then feeds the close code to the session.
             log.debug("%s ! sending to the assistant ended: %s", self.session, type(error).__name__)
 
     # Caller leg
@@ -258,7 +258,7 @@ class CallRunner:
             log.warning("%s ! the caller leg accepts no more audio", self.session)
             self.feed(CallerLegClosed(1006))
         except Exception as error:
-            # uvicorn raises when the caller has left; the receive loop learns of it, too.
+            # uvicorn raises when the client has disconnected; the receive loop is notified, too.
             log.debug("%s ! sending to the caller ended: %s", self.session, type(error).__name__)
 
     async def _send_to_caller(self, message: CallerMessage) -> None:
@@ -268,15 +268,16 @@ class CallRunner:
 
     # Tasks and the timer
 
-    def _create_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._guard(work))
+    def _create_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._guard(coroutine))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guard(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Await it; an error ends the call."""
         try:
-            await work
+            await coroutine
         except Exception:
             log.exception("%s ! internal error", self.session)
             self.feed(Aborted())

@@ -1,7 +1,7 @@
-"""Reaching an assistant: `POST /call` and the socket that Vapi's answer names, or one configured socket.
+"""Client that dials an assistant: `POST /call` and the socket in Vapi's response, or one configured socket.
 
-Vapi's socket URL needs no key: the URL is the key, and so is the control URL. Neither is logged or stored,
-and both are followed to allowed hosts only. Redirects, proxies from the environment and compression are off.
+Vapi's socket URL and control URL are secrets: whoever has them needs no key. Neither is logged or stored, and
+both are requested at allowed hosts only. Redirects, proxies from the environment and compression are off.
 Every wait has a deadline.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,22 +36,22 @@ CLOSE_SECONDS = 2.0
 MAX_RESPONSE_BYTES = 1 << 20
 MAX_MESSAGE_BYTES = 1 << 22  # a burst of audio, or the whole history of a long call
 USER_AGENT = "voiceai/0.1 (+media bridge)"  # Vapi answers 403 to requests without a user agent
-_RETRIED = frozenset({429, 502, 503, 504})
+_RETRY_STATUSES = frozenset({429, 502, 503, 504})
 _WS_SCHEMES = frozenset({"ws", "wss"})
 
 
 class DialError(Exception):
-    """The assistant could not be reached. The message may be logged, stored and shown."""
+    """The assistant could not be reached. The message contains no secrets: it may be logged and displayed."""
 
     def __init__(self, detail: str, *, status: int | None = None, call_id: str = "") -> None:
         super().__init__(detail)
-        self.status = status  # Vapi's HTTP status, None without an answer
+        self.status = status  # Vapi's HTTP status, None without a response
         self.call_id = call_id  # Vapi's id of the call, if it created one
 
 
 @dataclass(frozen=True, slots=True)
 class DialRequest:
-    """Which call needs an assistant, and the route that says which one."""
+    """The call that needs an assistant, and the route that selects the assistant."""
 
     call_sid: str
     caller: str
@@ -75,7 +75,7 @@ class VapiClient:
         self._background: set[asyncio.Task[None]] = set()
 
     async def dial(self, request: DialRequest, is_wanted: Callable[[], bool]) -> VapiLink | None:
-        """An open link. None when the call was no longer wanted by the time Vapi answered.
+        """Open a link. Returns None when the call was no longer wanted by the time Vapi responded.
 
         Raises `DialError`. In both cases the call that Vapi may have created is ended, if that is possible.
         """
@@ -85,7 +85,7 @@ class VapiClient:
             created = await self._create_call(request)
         except vapi.CallRefused as refusal:
             await self._end_by_control(refusal.created.control_url)
-            detail = f"Vapi's answer cannot be used: {refusal.kind}"
+            detail = f"Vapi's response cannot be used: {refusal.kind}"
             raise DialError(detail, status=201, call_id=refusal.created.call_id) from None
         if not is_wanted():
             await self._end_by_control(created.control_url)
@@ -105,22 +105,22 @@ class VapiClient:
             AudioFormat(confirmed) if confirmed in set(AudioFormat) else self._config.vapi_audio_format,
             dialect="call",
             call_id=created.call_id,
-            end_by_control=lambda: self._start(self._end_by_control(created.control_url)),
+            end_by_control=lambda: self._run_in_background(self._end_by_control(created.control_url)),
         )
 
     async def _open_configured_socket(self, request: DialRequest) -> VapiLink:
         socket = await self._open_socket(self._config.vapi_socket_url, None)
-        hello = vapi.assistant_request_text(request.route.assistant_id, request.call_sid)
+        first_message = vapi.assistant_request_text(request.route.assistant_id, request.call_sid)
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
-                await socket.send(hello)
+                await socket.send(first_message)
         except (TimeoutError, ConnectionClosed):
             await socket.close()
             raise DialError("the assistant's socket did not accept the first message") from None
         return VapiLink(socket, self._config.vapi_audio_format, dialect="socket")
 
     async def _create_call(self, request: DialRequest) -> vapi.CallCreated:
-        """`POST /call` within 4 s, with one retry in that time where a retry can help."""
+        """`POST /call` within 4 s, with one retry in that time for errors that may pass."""
         config, route = self._config, request.route
         body = vapi.CallRequest(
             assistant_id=route.assistant_id,
@@ -141,8 +141,8 @@ class VapiClient:
                     return await self._post_call(body)
                 except aiohttp.ClientError:
                     pass
-                except DialError as refusal:
-                    if refusal.status not in _RETRIED:
+                except DialError as error:
+                    if error.status not in _RETRY_STATUSES:
                         raise
                 await asyncio.sleep(RETRY_PAUSE_SECONDS)
                 return await self._post_call(body)
@@ -164,16 +164,16 @@ class VapiClient:
                 reason = vapi.error_message(content[:2000])
                 raise DialError(f"Vapi answered {response.status}: {reason}", status=response.status)
             if len(content) > MAX_RESPONSE_BYTES:
-                raise DialError("Vapi's answer is too long", status=response.status)
+                raise DialError("Vapi's response is too long", status=response.status)
         try:
             return vapi.parse_call_created(content)
         except vapi.CallRefused:
             raise
-        except MalformedMessage as problem:
-            raise DialError(f"Vapi's answer is unreadable: {problem.kind}", status=response.status) from None
+        except MalformedMessage as error:
+            raise DialError(f"Vapi's response is not valid: {error.kind}", status=response.status) from None
 
     async def _open_socket(self, url: str, address: str | None) -> VapiSocket:
-        """Open a websocket, at this address if it was resolved before. Raises `DialError`."""
+        """Open a websocket, at `address` if the host was resolved before. Raises `DialError`."""
         options: dict[str, Any] = {} if address is None else {"host": address}
         try:
             socket = await _NoRedirect(
@@ -199,15 +199,15 @@ class VapiClient:
         assert isinstance(socket, VapiSocket)
         return socket
 
-    def _start(self, work: Any) -> asyncio.Task[None]:
-        """Run to its end, even when the caller that waits for it is cancelled."""
-        task: asyncio.Task[None] = asyncio.create_task(work)
+    def _run_in_background(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task that completes even when the task that awaits it is cancelled."""
+        task: asyncio.Task[None] = asyncio.create_task(coroutine)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
 
     async def _end_by_control(self, control_url: str) -> None:
-        """End a call whose socket is of no use. Failures are logged, not raised: nobody could act on them."""
+        """Send `end-call` to the control URL. Failures are logged, not raised: nothing else can be done."""
         if not control_url:
             return
         try:

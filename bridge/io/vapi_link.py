@@ -1,7 +1,7 @@
 """One open websocket to an assistant: audio and control messages out, events in.
 
 Two dialects behind one interface. **call**: Vapi's documented transport, raw binary audio and JSON events.
-**socket**: everything is JSON, audio is base64. Audio is transcoded here: the rest of the bridge knows mu-law
+**socket**: everything is JSON, audio is base64. Audio is transcoded here: the rest of the bridge uses mu-law
 at 8 kHz only. `vapi_client` opens links.
 """
 
@@ -20,7 +20,7 @@ from bridge.config import AudioFormat
 from bridge.io.vapi_socket import VapiSocket
 from bridge.wire import MalformedMessage, vapi
 
-GOODBYE_SECONDS = 1.0
+END_CALL_SECONDS = 1.0
 ANSWER_GAP_SECONDS = 0.15  # audio that pauses this long after an interruption belongs to a new answer
 
 LinkEvent = AssistantAudio | BadMessage | vapi.Event
@@ -72,8 +72,8 @@ class VapiLink:
         def on_message(message: str | bytes) -> None:
             try:
                 event = self._parse(message)
-            except MalformedMessage as problem:
-                event = BadMessage("assistant", problem.kind)
+            except MalformedMessage as error:
+                event = BadMessage("assistant", error.kind)
             if event is not None:
                 on_event(event)
 
@@ -96,7 +96,7 @@ class VapiLink:
     def _audio(self, payload: bytes) -> AssistantAudio | None:
         now = asyncio.get_running_loop().time()
         if self._is_interrupted and now - self._audio_at > ANSWER_GAP_SECONDS:
-            # A new answer starts with a whole sample; late chunks of the old one may have come before it.
+            # A new answer starts with a whole sample; the audio before the gap was the interrupted answer's.
             self._transcoder.interrupted()
             self._is_interrupted = False
         self._audio_at = now
@@ -106,14 +106,14 @@ class VapiLink:
     async def hang_up(self, how: str) -> None:
         """End the call at Vapi and close the socket.
 
-        `end-call` sends that message first; `close` is for an assistant that has ended already; `control`
-        uses the control URL, because the socket is broken. A socket that no longer takes `end-call` is
-        treated as broken, too.
+        `how` is `end-call` to send that message first; `close` for a call that Vapi has ended already;
+        `control` to use the control URL, because the socket is broken. A socket that no longer accepts
+        `end-call` is treated as broken, too.
         """
         is_sent = False
         try:
             if how == "end-call":
-                async with asyncio.timeout(GOODBYE_SECONDS):
+                async with asyncio.timeout(END_CALL_SECONDS):
                     await self.send_control(vapi.EndCall())
                     is_sent = True
                     await self._socket.wait_closed()

@@ -1,10 +1,10 @@
 """Vapi's websocket: a `websockets` connection with a fast path for whole messages.
 
 `websockets` puts each incoming frame into a queue and wakes a task to read it, and wraps each send in a
-context that may wait. At a hundred messages a second and call, that is a third of the leg's cost. Here a
+context that may wait. At a hundred messages a second and call, that is a third of the leg's CPU time. Here a
 complete message that arrives while the reader waits is passed on at once, and a message is written at once
-when the connection is open and the transport has room. Everything else (fragments, messages that arrive
-before `listen`, a slow peer, the close) takes the library's own path, in order.
+when the connection is open and the transport's buffer has space. Everything else (fragments, messages that
+arrive before `listen`, a slow peer, the close) takes the library's own path, in order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
-MAX_BUFFERED_BYTES = 32 * 1024  # in the transport; beyond it a send waits for the peer
+MAX_BUFFERED_BYTES = 32 * 1024  # in the transport; above it a send waits for the peer
 
 Message = str | bytes
 
@@ -53,7 +53,7 @@ class VapiSocket(ClientConnection):
             super().process_event(event)
 
     def write(self, message: Message) -> bool:
-        """Send without waiting. False, and nothing is sent, when that is not possible now."""
+        """Send without waiting. Returns False, and sends nothing, when that is not possible now."""
         if self.state is not State.OPEN or self.transport.get_write_buffer_size() > MAX_BUFFERED_BYTES:
             return False
         if isinstance(message, str):
@@ -65,7 +65,7 @@ class VapiSocket(ClientConnection):
 
 
 def _text(frame: Frame) -> str | None:
-    """None when it is not UTF-8: the library then closes the connection, as the standard asks."""
+    """The frame's text. None when it is not UTF-8: the library then closes with 1007 (RFC 6455, 8.1)."""
     try:
         return bytes(frame.data).decode()
     except UnicodeDecodeError:

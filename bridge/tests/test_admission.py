@@ -43,7 +43,7 @@ def make_admission(
 ) -> Admission:
     config = BridgeConfig(**{"ticket_secret": "s3cret", "twilio_account_sid": ACCOUNT, **settings})
     clock = clock or Clock()
-    return Admission(config, end_reason_cache=end_reasons, clock=clock, wall=clock)
+    return Admission(config, end_reason_cache=end_reasons, clock=clock, wall_clock=clock)
 
 
 # Signatures
@@ -225,8 +225,8 @@ async def test_an_empty_ticket_is_refused_as_missing() -> None:
 async def test_a_modified_ticket_is_refused_as_forged() -> None:
     admission = make_admission()
     body, _, signature = admission.offer(CALL, ACCOUNT, "+1").ticket.partition(".")
-    facts = json.loads(base64.urlsafe_b64decode(body))
-    changed = base64.urlsafe_b64encode(json.dumps({**facts, "call": "CA2"}).encode()).decode()
+    payload = json.loads(base64.urlsafe_b64decode(body))
+    changed = base64.urlsafe_b64encode(json.dumps({**payload, "call": "CA2"}).encode()).decode()
     assert await refusal_of(admission, Offer(f"{changed}.{signature}"), call="CA2") == "forged"
 
 

@@ -90,8 +90,8 @@ _DIGITS = frozenset("0123456789*#ABCD")
 _MAX_PARAMETERS = 100
 
 
-# Fast path for media messages, fifty a second and call. Anything that is written differently (another order,
-# other spaces, an escape, a repeated key) does not match, and is parsed as JSON below.
+# Fast path for media messages, of which each call has fifty a second. A message that is written differently
+# (another order, other spaces, an escape, a repeated key) does not match, and is parsed as JSON below.
 _PLAIN_MEDIA = re.compile(
     r'\{"event": ?"media", ?"sequenceNumber": ?"([0-9]{1,18})", ?"streamSid": ?"(\w{1,255})", ?'
     r'"media": ?\{"track": ?"inbound", ?"chunk": ?"([0-9]{1,18})", ?"timestamp": ?"([0-9]{1,18})", ?'
@@ -229,7 +229,7 @@ def _number(message: dict[str, Any], name: str) -> int | None:
 
 
 class Writer:
-    """Writes the three messages to one stream. Audio is 50 messages a second, so its JSON is a template."""
+    """Formats the three messages that we send to a stream. `media`, sent 50 times a second, is a template."""
 
     def __init__(self, stream_sid: str) -> None:
         quoted = json.dumps(stream_sid)

@@ -1,4 +1,4 @@
-"""Vapi's websocket messages in both dialects, and the request and answer of `POST /call`.
+"""Vapi's websocket messages in both dialects, and the request and response of `POST /call`.
 
 **call** dialect (documented by Vapi): binary frames are raw audio, text frames are flat JSON events.
 **socket** dialect: everything is JSON, audio is base64 in `{"type": "audio", "data": ...}`. In both, an event
@@ -21,7 +21,7 @@ from bridge.config import CLIENT_MESSAGES, SERVER_MESSAGES
 from bridge.tool_calls import ToolCall, tool_calls
 from bridge.wire import MalformedMessage
 
-MAX_TRANSCRIPT = 16_000  # characters; hours of speech
+MAX_TRANSCRIPT = 16_000  # characters: far more than one utterance
 
 Speaker: TypeAlias = Literal["caller", "assistant"]
 
@@ -35,7 +35,7 @@ class Audio:
 
 @dataclass(frozen=True, slots=True)
 class StatusUpdate:
-    """The call's status. `ended` may never arrive: sometimes the closed socket is the only sign."""
+    """The call's status. `ended` may never arrive: sometimes Vapi only closes the socket."""
 
     status: str
     ended_reason: str = ""
@@ -68,12 +68,12 @@ class UserInterrupted:
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """The assistant is delayed by a slow model, voice or tool. It does not mean that the call hangs up."""
+    """The assistant is delayed by a slow model, voice or tool. This is not a hang-up."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCalls:
-    """The model called tools. Their results are the answer to Vapi's webhook, never sent over this socket."""
+    """The model called tools. Results are returned in the response to Vapi's webhook, not here."""
 
     calls: tuple[ToolCall, ...]
 
@@ -172,7 +172,7 @@ def _base64(data: object) -> bytes:
 def is_failure(ended_reason: str) -> bool:
     """Whether Vapi's `endedReason` is a failure, after which the caller hears an apology.
 
-    Vapi has hundreds of reasons, and adds more; those of failures contain one of a few words.
+    Vapi has hundreds of reasons and adds new ones; those of failures contain one of a few words.
     """
     return any(word in ended_reason for word in _FAILURE_WORDS)
 
@@ -189,7 +189,7 @@ _FAILURE_WORDS = (
 
 @dataclass(frozen=True, slots=True)
 class AddMessage:
-    """Tells the assistant something that is not in the audio, and lets it answer."""
+    """Adds a system message to the conversation, to which the assistant responds."""
 
     content: str
 
@@ -201,7 +201,7 @@ class EndCall:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Socket dialect only: stop speaking, the caller interrupts. Vapi itself decides on its own."""
+    """Socket dialect only: stop speaking, because the caller interrupts. Vapi detects this by itself."""
 
 
 Control: TypeAlias = AddMessage | EndCall | Cancel
@@ -226,9 +226,9 @@ def audio_text(payload: bytes) -> str:
 
 
 def assistant_request_text(assistant_id: str, call_sid: str) -> str:
-    """The first message in the socket dialect: which assistant, for which call."""
-    hello = {"type": "assistant-request", "assistantId": assistant_id, "metadata": {"callSid": call_sid}}
-    return json.dumps(hello)
+    """The first message in the socket dialect: it selects the assistant and names the call."""
+    message = {"type": "assistant-request", "assistantId": assistant_id, "metadata": {"callSid": call_sid}}
+    return json.dumps(message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,7 +292,7 @@ class CallRequest:
 
 @dataclass(frozen=True, slots=True)
 class CallCreated:
-    """Vapi's answer to `POST /call`. Both URLs are secrets: they give control over the call."""
+    """Vapi's response to `POST /call`. Both URLs are secrets: they give control over the call."""
 
     call_id: str
     socket_url: str
@@ -304,22 +304,22 @@ class CallCreated:
 
 
 def parse_call_created(body: bytes) -> CallCreated:
-    """Parse the answer to `POST /call`. Raises `CallRefused` when it has no socket URL or Vapi has no free
-    slot, `MalformedMessage` when it cannot be read."""
+    """Parse the response to `POST /call`. Raises `CallRefused` when it has no socket URL or Vapi has no free
+    slot, `MalformedMessage` when it is not a JSON object."""
     try:
-        answer = json.loads(body)
+        response = json.loads(body)
     except (ValueError, RecursionError):
         raise MalformedMessage("bad-json") from None
-    if not isinstance(answer, dict):
+    if not isinstance(response, dict):
         raise MalformedMessage("not-an-object")
     limits, transport, monitor = (
-        value if isinstance(value := answer.get(name), dict) else {}
+        value if isinstance(value := response.get(name), dict) else {}
         for name in ("subscriptionLimits", "transport", "monitor")
     )
     url, control = transport.get("websocketCallUrl"), monitor.get("controlUrl")
     confirmed = transport.get("audioFormat")
     created = CallCreated(
-        call_id=str(answer.get("id") or "")[:64],
+        call_id=str(response.get("id") or "")[:64],
         socket_url=url if isinstance(url, str) else "",
         control_url=control if isinstance(control, str) else "",
         audio_format=str(confirmed.get("format") or "") if isinstance(confirmed, dict) else "",
@@ -340,10 +340,10 @@ class CallRefused(MalformedMessage):
 
 
 def error_message(body: bytes) -> str:
-    """The reason in an error answer: `message`, a string or a list of strings, else the answer's text."""
+    """The reason in an error response: its `message`, a string or a list of strings, else the whole text."""
     try:
-        answer = json.loads(body)
-        message = answer.get("message") if isinstance(answer, dict) else None
+        response = json.loads(body)
+        message = response.get("message") if isinstance(response, dict) else None
     except (ValueError, RecursionError):
         message = None
     if isinstance(message, list):

@@ -15,7 +15,7 @@ def test_it_returns_the_earliest_deadline() -> None:
     deadlines = Deadlines()
     deadlines.set("limit", 1800.0)
     deadlines.set("media", 8.0)
-    deadlines.set("goodbye", 20.0)
+    deadlines.set("last-audio", 20.0)
     assert deadlines.earliest == 8.0
 
 

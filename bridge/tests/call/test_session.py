@@ -24,9 +24,9 @@ from bridge.call.events import (
     HangUpAssistant,
     OversizeMessage,
     PlaceMark,
+    SendControl,
     SendToAssistant,
     SendToCaller,
-    TellAssistant,
     TicketRefused,
     WriteEntry,
 )
@@ -401,7 +401,7 @@ def test_local_barge_in_sends_cancel_and_clears_the_playout() -> None:
     call = live_call(local_barge_in=True)
     call.assistant_speaks(3000)
     call.caller_speaks(300)
-    assert call.actions_of(TellAssistant) == [TellAssistant(vapi.Cancel())]
+    assert call.actions_of(SendControl) == [SendControl(vapi.Cancel())]
     assert len(call.actions_of(ClearPlayout)) == 1
     assert call.session.counters["barge_ins"] == 1
 
@@ -428,7 +428,7 @@ def test_a_short_noise_is_not_a_local_barge_in() -> None:
 def test_a_caller_who_speaks_while_nothing_plays_is_not_a_local_barge_in() -> None:
     call = live_call(local_barge_in=True)
     call.caller_speaks(600)
-    assert not call.actions_of(TellAssistant)
+    assert not call.actions_of(SendControl)
 
 
 def test_only_caller_speech_over_assistant_audio_counts_for_a_local_barge_in() -> None:
@@ -629,15 +629,15 @@ def test_messages_of_another_stream_are_ignored_and_counted() -> None:
 
 
 def test_pressed_keys_are_sent_to_the_assistant() -> None:
-    sent = [action for action in live_call().press_keys("42#") if isinstance(action, TellAssistant)]
-    assert sent == [TellAssistant(vapi.AddMessage("The caller pressed 42# on the keypad."))]
+    sent = [action for action in live_call().press_keys("42#") if isinstance(action, SendControl)]
+    assert sent == [SendControl(vapi.AddMessage("The caller pressed 42# on the keypad."))]
 
 
 def test_pressed_keys_are_sent_after_a_pause() -> None:
     call = live_call()
     call.press_keys("7")
     assert call.advance(1.4) == []
-    assert kinds(call.advance(0.2)) == ["TellAssistant"]
+    assert kinds(call.advance(0.2)) == ["SendControl"]
 
 
 def test_a_pause_after_a_completed_group_sends_nothing() -> None:
@@ -651,9 +651,9 @@ def test_keys_pressed_while_dialling_are_sent_when_the_assistant_answers() -> No
     call = connecting_call()
     call.press_keys("12#")
     call.press_keys("3#")
-    assert not call.actions_of(TellAssistant)
+    assert not call.actions_of(SendControl)
     call.handle(AssistantConnected())
-    assert [action.message for action in call.actions_of(TellAssistant)] == [
+    assert [action.message for action in call.actions_of(SendControl)] == [
         vapi.AddMessage("The caller pressed 12# on the keypad."),
         vapi.AddMessage("The caller pressed 3# on the keypad."),
     ]
@@ -679,7 +679,7 @@ def test_keys_pressed_while_the_call_ends_are_counted() -> None:
 def test_the_number_of_key_groups_is_limited() -> None:
     call = live_call()
     call.press_keys("#" * 25)
-    assert len(call.actions_of(TellAssistant)) == 20
+    assert len(call.actions_of(SendControl)) == 20
 
 
 def test_excess_keys_are_dropped_and_counted() -> None:

@@ -302,7 +302,7 @@ async def test_end_call_is_sent_before_the_socket_is_closed(make_client: MakeCli
 async def test_the_link_closes_a_socket_that_vapi_leaves_open(
     make_client: MakeClient, vapi: FakeVapi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vapi_link, "GOODBYE_SECONDS", 0.05)
+    monkeypatch.setattr(vapi_link, "END_CALL_SECONDS", 0.05)
     vapi.closes_on_end_call = False
     link = await dial(make_client())
     await link.hang_up("end-call")
@@ -327,7 +327,7 @@ async def test_a_broken_socket_is_ended_through_the_control_url(
 async def test_a_blocked_socket_is_ended_through_the_control_url(
     make_client: MakeClient, vapi: FakeVapi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vapi_link, "GOODBYE_SECONDS", 0.05)
+    monkeypatch.setattr(vapi_link, "END_CALL_SECONDS", 0.05)
     link = await dial(make_client())
 
     async def block(message: object) -> None:
