@@ -1,7 +1,7 @@
-"""The assistant's tool calls, as far as they concern the media stream.
+"""Tool calls of the assistant: puts each on the timeline, and plays the tones of `send_dtmf`.
 
-Tools run, and are answered, in `calls/vapi/tools.py`. Here each call is put on the timeline once, and the
-tones of `send_dtmf` are played, because only this process has the caller's stream. Pure.
+The tones are played here because only this process has the media stream. `calls/vapi/tools.py` runs the tools
+and returns their results to Vapi. Pure.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bridge.call.playout import Playout
 from bridge.tool_calls import SEND_DTMF, ToolCall, keys_of
 
 CHUNK_BYTES = 800  # 100 ms of tones in a message
-MAX_REMEMBERED = 100  # tool calls: Vapi may send one twice
+MAX_REMEMBERED = 100  # ids of tool calls, because Vapi may send one twice
 
 
 class AssistantTools:

@@ -1,6 +1,6 @@
 """Live state of a call: the floor and the partial transcript. It is published, never stored as a row.
 
-The floor changes when our detector detects the caller's onset or end of speech, and when audible assistant
+The floor changes when our detector reports the caller's onset or end of speech, and when audible assistant
 audio begins to play or has been played; a pause of up to `PAUSE_SECONDS` changes nothing. When both speak the
 caller has the floor, because the assistant should yield.
 

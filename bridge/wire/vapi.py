@@ -90,7 +90,7 @@ Event: TypeAlias = (
     Audio | StatusUpdate | SpeechUpdate | Transcript | UserInterrupted | Hang | ToolCalls | IgnoredEvent
 )
 
-# Documented events that change nothing for a call: the words arrive as transcripts.
+# Documented events that change nothing for a call; speech arrives as transcripts.
 _IGNORED = frozenset({
     "conversation-update", "model-output", "voice-input", "tool-calls-result",
     "tool.completed", "function-call", "function-call-result", "transfer-update", "assistant.started",

@@ -432,7 +432,7 @@ def test_a_caller_who_speaks_while_nothing_plays_is_not_a_local_barge_in() -> No
 
 
 def test_only_caller_speech_over_assistant_audio_counts_for_a_local_barge_in() -> None:
-    """Here the assistant starts while the caller speaks: what came before that was not over it."""
+    """The assistant starts while the caller is speaking; the caller's speech before that does not count."""
     call = live_call(local_barge_in=True)
     call.caller_speaks(600)
     call.assistant_speaks(3000)
@@ -892,7 +892,7 @@ def test_an_assistant_that_has_answered_is_not_stalled() -> None:
 
 
 def test_an_assistant_that_continued_over_the_caller_is_not_stalled() -> None:
-    """The caller said "mhm" during the question of the assistant, which now waits for an answer."""
+    """The caller said "mhm" during the assistant's question, so the assistant is waiting for the caller."""
     call = live_call()
     for part in [*[LOUD] * 15, *[SILENCE] * 40]:
         call.assistant_speaks(20)
