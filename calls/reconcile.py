@@ -25,8 +25,8 @@ from django.conf import settings
 
 from bridge.journal import CarrierReported, Entry, to_line
 from calls import costs
+from calls.incomplete_calls import GRACE_PERIOD, MissingFacts, find_missing
 from calls.ingest.batch import RowWriter
-from calls.missing_facts import GRACE_PERIOD, MissingFacts, find_missing
 from calls.statuses import OPEN_STATUSES, TERMINAL_STATUSES
 from calls.twilio import client as twilio_client
 from calls.vapi import client as vapi_client

@@ -22,7 +22,6 @@ import logging
 from typing import Final, Literal, TypeAlias, assert_never
 
 from bridge import end_reasons
-from bridge.call.assistant_tools import AssistantTools
 from bridge.call.deadlines import NEVER, Deadlines
 from bridge.call.events import (
     Aborted,
@@ -55,6 +54,7 @@ from bridge.call.keypad import Keypad
 from bridge.call.output import CallOutput
 from bridge.call.report import CallReport
 from bridge.call.states import TRANSITIONS, IllegalTransition, State
+from bridge.call.tool_events import ToolEvents
 from bridge.call.turn_taking import PAUSE, STALL, TurnTaking
 from bridge.wire import twilio, vapi
 
@@ -103,7 +103,7 @@ class CallSession:
         self._inbound = InboundMedia(now, self.counters)
         self._hold = HoldBuffer(hold_buffer_ms)
         self._keypad = Keypad()
-        self._tools = AssistantTools(self._output, self._turn_taking.playout)
+        self._tools = ToolEvents(self._output, self._turn_taking.playout)
         self._last_audio_mark = ""  # in ENDING: placed after the assistant's remaining audio
 
     def __str__(self) -> str:

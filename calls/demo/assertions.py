@@ -16,7 +16,7 @@ from calls.demo.audio_assertions import (
     frames_to_caller,
     transit,
 )
-from calls.demo.checks import SIGNS, Check, CheckFailed, require
+from calls.demo.check_result import SIGNS, Check, CheckFailed, require
 from calls.masking import short_sid
 
 MIN_TURNS = 3

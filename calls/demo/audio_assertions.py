@@ -9,7 +9,7 @@ from itertools import accumulate
 from calls.demo import audio_compare
 from calls.demo.artifacts import CompleteArtifacts
 from calls.demo.audio_compare import Match
-from calls.demo.checks import require
+from calls.demo.check_result import require
 from sandbox.vapi.record import Reply
 
 MAX_CLEAR_DELAY_MS = 20

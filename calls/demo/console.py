@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from calls.demo.artifacts import CallArtifacts, CallRows
-from calls.demo.checks import SIGNS, Check
+from calls.demo.check_result import SIGNS, Check
 from sandbox.vapi.record import VapiCallRecord
 
 SPEAKER_STYLES = {"caller": "cyan", "assistant": "magenta"}

@@ -10,7 +10,7 @@ import numpy as np
 
 from calls.demo.artifacts import CallArtifacts
 from calls.demo.audio_compare import resampler_name
-from calls.demo.checks import Check
+from calls.demo.check_result import Check
 from calls.demo.scenario import Scenario
 from sandbox.speech import audio
 

@@ -19,8 +19,8 @@ from django.test import TestCase, override_settings
 from bridge.journal import CarrierReported, StreamEnded
 from calls import reconcile
 from calls.demo.server_process import ROOT
+from calls.incomplete_calls import find_missing
 from calls.ingest import upsert
-from calls.missing_facts import find_missing
 from calls.models import Call
 from calls.reconcile import Backoff, SyncResult
 from calls.tests.builders import make_call, make_turn

@@ -18,7 +18,7 @@ CHUNK_BYTES = 800  # 100 ms of tones in a message
 MAX_REMEMBERED = 100  # ids of tool calls, because Vapi may send one twice
 
 
-class AssistantTools:
+class ToolEvents:
     """The tool calls of one call."""
 
     def __init__(self, output: CallOutput, playout: Playout) -> None:
