@@ -9,7 +9,6 @@ BIN := $(VENV)/bin
 PYTEST ?= $(BIN)/python -m pytest
 # Most tests wait for real-time calls, so more workers than cores pay. ARGS="-n0" runs all in one process.
 WORKERS ?= 4
-SPREAD := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 MANAGE := $(BIN)/python manage.py
 
@@ -28,10 +27,10 @@ run: $(VENV)/.installed .env ## the server with your .env, on port 8000 (PORT=)
 	$(BIN)/daphne -b 127.0.0.1 -p $(PORT) --websocket-max-message-size 131072 voiceai.asgi:application
 
 test: $(VENV)/.installed-dev ## the tests (ARGS= goes to pytest)
-	$(PYTEST) $(SPREAD) $(ARGS)
+	$(PYTEST) -n $(WORKERS) $(ARGS)
 
 test-fast: $(VENV)/.installed-dev ## the tests that start no process and carry no whole call
-	$(PYTEST) $(SPREAD) -m "not slow and not live" $(ARGS)
+	$(PYTEST) -n $(WORKERS) -m "not slow and not live" $(ARGS)
 
 check: $(VENV)/.installed-dev ## lint, format, types, system checks, migrations
 	$(BIN)/ruff check .
