@@ -8,7 +8,7 @@ from itertools import accumulate
 
 from calls.demo import audio_compare
 from calls.demo.audio_compare import Match
-from calls.demo.case import CLEAR_WITHIN_MS, Case, require
+from calls.demo.case import Case, require
 from sandbox.vapi.record import Reply
 
 TRANSIT_MEDIAN_MS = 20
@@ -82,7 +82,7 @@ def _sent_since_clear(case: Case, reply: Reply) -> list[bytes]:
     if reply.cut_at is None or not case.record.clears:
         return []
     cleared_at = case.record.clears[0][0]
-    return [audio for at, audio in reply.chunks if at >= cleared_at - CLEAR_WITHIN_MS / 1000]
+    return [audio for at, audio in reply.chunks if at >= cleared_at - case.clear_within_ms / 1000]
 
 
 def transit(case: Case) -> str:
@@ -113,5 +113,7 @@ def transit(case: Case) -> str:
         require(len(samples) >= 20, f"too little audio went {way}")
         median, p95 = statistics.median(samples), statistics.quantiles(samples, n=20)[-1]
         told.append(f"{way} median {median:.1f} ms, p95 {p95:.1f} ms")
-        require(median <= TRANSIT_MEDIAN_MS and p95 <= TRANSIT_P95_MS, told[-1])
+        # Two processes hand it on, and each may have to wait for a processor.
+        most = TRANSIT_MEDIAN_MS + 2 * case.lag.median_ms, TRANSIT_P95_MS + 2 * case.lag.p95_ms
+        require(median <= most[0] and p95 <= most[1], told[-1])
     return "; ".join(told)

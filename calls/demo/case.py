@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from calls.demo.evidence import Rows
+from calls.demo.lag import Lag
 from sandbox.twilio.carrier import CallRecord
 from sandbox.vapi.record import AssistantCall
 
@@ -23,6 +24,11 @@ class Case:
     refused: Sequence[str]
     audio_format: str
     disclosure: str
+    lag: Lag = field(default_factory=Lag)
+
+    @property
+    def clear_within_ms(self) -> float:
+        return CLEAR_WITHIN_MS + self.lag.worst_ms
 
 
 def truths_ms(record: CallRecord, call: AssistantCall | None) -> list[float]:

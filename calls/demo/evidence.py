@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from django.db import connections
 
+from calls.demo.lag import Lag
 from calls.models import Call
 from sandbox.twilio.carrier import CallRecord
 from sandbox.vapi.record import AssistantCall
@@ -62,6 +63,7 @@ class Evidence:
     refused: Sequence[str]  # requests of ours that the assistant refused
     audio_format: str
     disclosure: str  # what a caller has to hear first
+    lag: Lag = field(default_factory=Lag)  # of the machine, while the call went on
 
 
 def read_rows(call_sid: str) -> Rows | None:

@@ -18,6 +18,7 @@ from typing import Literal, TypeAlias
 from django.conf import settings
 
 from calls.demo.evidence import Evidence, Rows, read_rows
+from calls.demo.lag import measured
 from calls.demo.server import HOST, Server
 from sandbox.faults import AssistantDials
 from sandbox.speech import audio
@@ -178,7 +179,8 @@ def words_of(script: Sequence[Step]) -> list[str]:
 
 async def play(on: Stage, wishes: Wishes, audience: Audience) -> Evidence:
     """The call, and all that is known of it once its rows are complete."""
-    record = await on.carrier.place_call(wishes.script, on_event=audience.on_carrier)
+    async with measured() as lag:
+        record = await on.carrier.place_call(wishes.script, on_event=audience.on_carrier)
     call = next((call for call in on.assistant.calls if call.call_sid == record.call_sid), None)
     rows = await _complete_rows(record.call_sid, call, on.assistant)
     return Evidence(
@@ -189,6 +191,7 @@ async def play(on: Stage, wishes: Wishes, audience: Audience) -> Evidence:
         refused=[f"{status} {why}" for _, status, why in on.assistant.refused],
         audio_format=wishes.audio_format,
         disclosure=settings.AI_DISCLOSURE_LINE,
+        lag=lag,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,6 +14,7 @@ from bridge.audio.transcode import PassThrough, Pcm16k
 from calls.demo import audio_compare
 from calls.demo.assertions import CHECKS, judge
 from calls.demo.evidence import Evidence, Rows, TurnRow, UtteranceRow
+from calls.demo.lag import Lag, measured
 from calls.tests.demo.test_audio_compare import noise_frames
 from sandbox.speech import audio as sound
 from sandbox.twilio.carrier import CallRecord
@@ -323,6 +326,37 @@ WRONGS = [
 def test_it_names_what_is_wrong_and_nothing_else(wrong: Wrong) -> None:
     assert set(failed(wrong.change(healthy()))) <= {wrong.named, *wrong.also}
     assert wrong.named in failed(wrong.change(healthy()))
+
+
+def test_a_busy_machine_excuses_one_late_turn_and_not_that_all_are() -> None:
+    once = rows_with(turns=turns_of((400, False), (500, True), (400, False)))
+    always = rows_with(turns=turns_of((500, False), (500, True), (500, False)))
+    in_time, late_once = Lag([1.0] * 99), Lag([1.0] * 99 + [80.0])
+    assert failed(replace(once(healthy()), lag=in_time)) == ["latency"]
+    assert failed(replace(once(healthy()), lag=late_once)) == []
+    assert failed(replace(always(healthy()), lag=late_once)) == ["latency"]
+
+
+def test_audio_and_a_clear_may_be_as_late_as_the_machine() -> None:
+    always_late, late_once = Lag([100.0] * 99), Lag([1.0] * 99 + [80.0])
+    for change, name in ((late_frames, "transit"), (late_chunks, "transit"), (late_clear, "barge_in")):
+        assert name not in failed(replace(change(healthy()), lag=always_late))
+    for change in (late_frames, late_chunks):
+        assert "transit" in failed(replace(change(healthy()), lag=late_once))
+    assert "barge_in" not in failed(replace(late_clear(healthy()), lag=late_once))
+
+
+async def test_the_pulse_feels_what_holds_the_loop() -> None:
+    async with measured() as lag:
+        while not lag.pulses_ms:
+            await asyncio.sleep(0.01)
+        until = time.monotonic() + 0.1
+        while time.monotonic() < until:
+            pass
+        count = len(lag.pulses_ms)
+        while len(lag.pulses_ms) == count:
+            await asyncio.sleep(0.01)
+    assert lag.worst_ms > 70
 
 
 def test_what_the_bridge_dropped_after_a_cut_is_not_missed() -> None:
