@@ -55,6 +55,7 @@ def missing(strings: tuple[str, ...], text: str) -> list[str]:
     return [each for each in strings if folded(each) not in text]
 
 
+@pytest.mark.timeout(900)  # eighty pages
 async def test_each_call_shows_its_string_as_text(desk: tuple[Office, dict[str, int]]) -> None:
     room, ids = desk
     async with room.window() as window:
