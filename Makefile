@@ -9,7 +9,6 @@ BIN := $(VENV)/bin
 PYTEST ?= $(BIN)/python -m pytest
 # Most tests wait for calls in real time, so more workers than cores are faster. ARGS="-n0" uses one process.
 WORKERS ?= 4
-SPREAD := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 MANAGE := $(BIN)/python manage.py
 
@@ -28,10 +27,10 @@ run: $(VENV)/.installed .env ## run the server with your .env, on port 8000 (POR
 	$(BIN)/daphne -b 127.0.0.1 -p $(PORT) --websocket-max-message-size 131072 voiceai.asgi:application
 
 test: $(VENV)/.installed-dev ## run the tests (ARGS= is passed to pytest)
-	$(PYTEST) $(SPREAD) $(ARGS)
+	$(PYTEST) -n $(WORKERS) $(ARGS)
 
 test-fast: $(VENV)/.installed-dev ## run the tests that start no process and place no complete call
-	$(PYTEST) $(SPREAD) -m "not slow and not live" $(ARGS)
+	$(PYTEST) -n $(WORKERS) -m "not slow and not live" $(ARGS)
 
 check: $(VENV)/.installed-dev ## run linter, format check, type checker, system checks, migration check
 	$(BIN)/ruff check .

@@ -12,6 +12,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Generator
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,29 +58,39 @@ def pytest_configure() -> None:
             host["address"] = settings.REDIS_URL
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What takes longest comes first, and what shares something stays together on one worker."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first."""
     for item in items:
         if item.path.parent.name == "browser":
             item.add_marker("slow")
             item.add_marker("browser")
             item.add_marker("once")
-        group = _group(item)
-        if group and config.pluginmanager.hasplugin("xdist"):
-            item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: (not _is_slow(item), not _group(item)))
+    items.sort(key=lambda item: (not _is_slow(item), not _stays_together(item.path)))
 
 
 def _is_slow(item: pytest.Item) -> bool:
     return item.get_closest_marker("slow") is not None
 
 
-def _group(item: pytest.Item) -> str:
-    """Tests of a file stay together; those with a server of their own go wherever there is room."""
-    fixtures = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009 - private
-    shares = any(each.scope == "module" for fixture in fixtures for each in fixture)
-    return str(item.path) if shares or not _is_slow(item) else ""
+@cache
+def _stays_together(file: Path) -> bool:
+    """Tests of a file share its fixtures and rows; those with a server each go wherever there is room."""
+    text = file.read_text()
+    return 'scope="module"' in text or "mark.slow" not in text
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    # Groups by a marker (`--dist loadgroup`) do not work with pytest 9.2.
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFileOrTest(LoadScopeScheduling):  # type: ignore[misc]  # no types
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return file if _stays_together(config.rootpath / file) else nodeid
+
+    config.option.loadscopereorder = False  # the order of the collection is meant
+    return ByFileOrTest(config, log)
 
 
 _running: pytest.Item | None = None

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from django.db import connections
 
+from calls.demo.loop_lag import LoopLag
 from calls.models import Call
 from sandbox.twilio.record import TwilioCallRecord
 from sandbox.vapi.record import VapiCallRecord
+
+MAX_CLEAR_DELAY_MS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,11 @@ class CallArtifacts:
     rejected_requests: Sequence[str]  # requests that Vapi rejected
     audio_format: str
     disclosure: str  # what the caller must hear first
+    lag: LoopLag = field(default_factory=LoopLag)  # of the simulators, during the call
+
+    @property
+    def max_clear_delay_ms(self) -> float:
+        return MAX_CLEAR_DELAY_MS + self.lag.max_ms
 
     @property
     def true_latencies_ms(self) -> list[float]:

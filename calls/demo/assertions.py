@@ -6,16 +6,12 @@ with them in numbers: a check that only tests for existence would accept a wrong
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 
 from bridge.end_reasons import ASSISTANT_ENDED
 from calls.demo.artifacts import CallArtifacts, CompleteArtifacts
-from calls.demo.audio_assertions import (
-    MAX_CLEAR_DELAY_MS,
-    frames_to_assistant,
-    frames_to_caller,
-    transit,
-)
+from calls.demo.audio_assertions import frames_to_assistant, frames_to_caller, transit
 from calls.demo.check_result import SIGNS, Check, CheckFailed, require
 from calls.masking import short_sid
 
@@ -38,6 +34,7 @@ def run_checks(artifacts: CallArtifacts) -> list[Check]:
         rejected_requests=artifacts.rejected_requests,
         audio_format=artifacts.audio_format,
         disclosure=artifacts.disclosure,
+        lag=artifacts.lag,
     )
     return [_run(name, check, call) for name, check in CHECKS.items()]
 
@@ -113,8 +110,9 @@ def barge_in(call: CompleteArtifacts) -> str:
     require(len(interrupted_at) == 1, f"{len(interrupted_at)} interruptions were sent, expected 1")
     delay_ms = abs(cleared_at - interrupted_at[0]) * 1000
     require(
-        delay_ms <= MAX_CLEAR_DELAY_MS,
-        f"the clear came {delay_ms:.0f} ms from the interruption, expected at most {MAX_CLEAR_DELAY_MS}",
+        delay_ms <= call.max_clear_delay_ms,
+        f"the clear came {delay_ms:.0f} ms from the interruption, "
+        f"expected at most {call.max_clear_delay_ms:.0f}",
     )
     later_replies = [reply.first_sent_at for reply in vapi.replies if (reply.first_sent_at or 0) > cleared_at]
     until = min((at for at in later_replies if at is not None), default=float("inf"))
@@ -145,9 +143,15 @@ def latency(call: CompleteArtifacts) -> str:
         require(row_ms is not None, f"turn {number} has no latency, {true_ms:.0f} ms was measured")
         errors_ms.append((row_ms or 0) - true_ms)
         require(
-            abs(errors_ms[-1]) <= MAX_LATENCY_ERROR_MS,
+            abs(errors_ms[-1]) <= MAX_LATENCY_ERROR_MS + call.lag.max_ms,
             f"turn {number}: {row_ms} ms in the row, {true_ms:.0f} ms was measured",
         )
+    # The machine may have been busy during one turn, but not during most of them.
+    median_ms = statistics.median(errors_ms or [0])
+    require(
+        abs(median_ms) <= MAX_LATENCY_ERROR_MS + call.lag.median_ms,
+        f"{median_ms:+.0f} ms from the measured latency in most turns",
+    )
     return f"at most {max(map(abs, errors_ms), default=0):.0f} ms from the measured latency"
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from django.conf import settings
 
 from calls.demo.artifacts import CallArtifacts, CallRows, read_rows
+from calls.demo.loop_lag import measure_loop_lag
 from calls.demo.scenario import Scenario, texts_of
 from calls.demo.server_process import HOST, ServerProcess
 from sandbox.twilio.rest.server import NUMBER, TwilioRestSimulator
@@ -116,7 +117,8 @@ async def start_testbed(scenario: Scenario, port: int, observers: Observers) -> 
 
 async def run_call(testbed: Testbed, scenario: Scenario, observers: Observers) -> CallArtifacts:
     """Run the call, and wait until its rows are complete."""
-    record = await testbed.twilio.place_call(scenario.script, on_event=observers.on_twilio_event)
+    async with measure_loop_lag() as lag:
+        record = await testbed.twilio.place_call(scenario.script, on_event=observers.on_twilio_event)
     call = next((call for call in testbed.vapi.calls if call.call_sid == record.call_sid), None)
     rows = await _read_complete_rows(record.call_sid, call, testbed.vapi)
     return CallArtifacts(
@@ -127,6 +129,7 @@ async def run_call(testbed: Testbed, scenario: Scenario, observers: Observers) -
         rejected_requests=[f"{status} {body}" for _, status, body in testbed.vapi.rejected_requests],
         audio_format=scenario.audio_format,
         disclosure=settings.AI_DISCLOSURE_LINE,
+        lag=lag,
     )
 
 

@@ -36,7 +36,7 @@ from sandbox.vapi.server import VapiSimulator
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
-WAIT_MS = 15_000.0
+WAIT_MS = 60_000.0
 MAX_ERRORS = 50
 Role = Literal["viewer", "operator", "admin"]
 

@@ -54,6 +54,7 @@ def missing(strings: tuple[str, ...], text: str) -> list[str]:
     return [each for each in strings if normalize(each) not in text]
 
 
+@pytest.mark.timeout(900)  # eighty pages
 async def test_each_call_page_escapes_its_string(staged: tuple[Site, dict[str, int]]) -> None:
     site, ids = staged
     async with site.window() as window:

@@ -54,7 +54,7 @@ def every_path(ids: dict[str, int]) -> list[str]:
     return [*dashboards, *calls, "/set-up", "/admin/", "/admin/password_change/", *lists, *searched, *rows]
 
 
-@pytest.mark.parametrize("look", VIEWPORTS, ids=[viewport.name for viewport in VIEWPORTS])
+@pytest.mark.parametrize("viewport", VIEWPORTS, ids=[viewport.name for viewport in VIEWPORTS])
 async def test_every_page_opens_without_errors(
     staged: tuple[Site, dict[str, int]], viewport: Viewport
 ) -> None:
@@ -69,7 +69,7 @@ async def test_every_page_opens_without_errors(
         assert wide == {}
 
 
-@pytest.mark.parametrize("look", VIEWPORTS, ids=[viewport.name for viewport in VIEWPORTS])
+@pytest.mark.parametrize("viewport", VIEWPORTS, ids=[viewport.name for viewport in VIEWPORTS])
 async def test_403_and_404_are_pages(staged: tuple[Site, dict[str, int]], viewport: Viewport) -> None:
     site, ids = staged
     async with site.window(viewport, "viewer") as window:
@@ -97,7 +97,7 @@ async def test_login_redirects_to_the_requested_page(
         await expect(page.get_by_text("Thursday afternoon.")).to_be_visible()
 
 
-@pytest.mark.parametrize("look", VIEWPORTS[:2], ids=[viewport.name for viewport in VIEWPORTS[:2]])
+@pytest.mark.parametrize("viewport", VIEWPORTS[:2], ids=[viewport.name for viewport in VIEWPORTS[:2]])
 async def test_every_text_has_enough_contrast(
     staged: tuple[Site, dict[str, int]], viewport: Viewport
 ) -> None:

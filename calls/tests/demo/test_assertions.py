@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,6 +14,7 @@ from bridge.audio.transcode import PassThrough, Pcm16k
 from calls.demo import audio_compare
 from calls.demo.artifacts import CallArtifacts, CallRows, TurnRow, UtteranceRow
 from calls.demo.assertions import CHECKS, run_checks
+from calls.demo.loop_lag import LoopLag, measure_loop_lag
 from calls.tests.demo.test_audio_compare import noise_frames
 from sandbox.speech import audio as sound
 from sandbox.twilio.record import CallerUtterance, ReceivedAudio, SentFrame, TwilioCallRecord
@@ -331,6 +334,37 @@ FAULTS = [
 def test_a_fault_fails_its_check_and_no_other(fault: Fault) -> None:
     assert set(failed(fault.change(healthy_call()))) <= {fault.failed_check, *fault.may_also_fail}
     assert fault.failed_check in failed(fault.change(healthy_call()))
+
+
+def test_a_busy_machine_excuses_one_late_turn_but_not_all_of_them() -> None:
+    one_late = rows_with(turns=turns_of((400, False), (500, True), (400, False)))
+    all_late = rows_with(turns=turns_of((500, False), (500, True), (500, False)))
+    no_lag, one_lag = LoopLag([1.0] * 99), LoopLag([1.0] * 99 + [80.0])
+    assert failed(replace(one_late(healthy_call()), lag=no_lag)) == ["latency"]
+    assert failed(replace(one_late(healthy_call()), lag=one_lag)) == []
+    assert failed(replace(all_late(healthy_call()), lag=one_lag)) == ["latency"]
+
+
+def test_audio_and_a_clear_may_be_as_late_as_the_machine() -> None:
+    constant_lag, one_lag = LoopLag([100.0] * 99), LoopLag([1.0] * 99 + [80.0])
+    for change, name in ((late_frames, "transit"), (late_chunks, "transit"), (late_clear, "barge_in")):
+        assert name not in failed(replace(change(healthy_call()), lag=constant_lag))
+    for change in (late_frames, late_chunks):
+        assert "transit" in failed(replace(change(healthy_call()), lag=one_lag))
+    assert "barge_in" not in failed(replace(late_clear(healthy_call()), lag=one_lag))
+
+
+async def test_the_loop_lag_shows_what_blocks_the_loop() -> None:
+    async with measure_loop_lag() as lag:
+        while not lag.samples_ms:
+            await asyncio.sleep(0.01)
+        until = time.monotonic() + 0.1
+        while time.monotonic() < until:
+            pass
+        count = len(lag.samples_ms)
+        while len(lag.samples_ms) == count:
+            await asyncio.sleep(0.01)
+    assert lag.max_ms > 70
 
 
 def test_audio_that_the_bridge_dropped_after_a_barge_in_is_not_missing() -> None:

@@ -65,10 +65,10 @@ async def test_the_call_and_its_transcript_appear_on_the_live_board(running: Tes
             seen: set[str] = set()
             wanted = {
                 "simulated",
-                "assistant speaking",
+                "Assistant speaking",
                 'id="said-',
-                "caller speaking",
-                "last answer",
+                "Caller speaking",
+                "Response <span",
             }
             html = ""
             try:
