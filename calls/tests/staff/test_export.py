@@ -159,7 +159,7 @@ class ProgressTests(TestCase):
         ):
             (line,) = lines()
         self.assertEqual(line["direction"], "inbound")
-        self.assertRegex(err.getvalue(), r"exporting.*1/1")
+        self.assertRegex(err.getvalue(), r"Exporting calls.*1/1")
 
     def test_without_a_terminal_there_is_no_progress_bar(self) -> None:
         make_call()
