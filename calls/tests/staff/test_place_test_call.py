@@ -83,7 +83,7 @@ async def test_the_call_and_its_transcript_appear_on_the_live_board(running: Tes
                     pass
         async with session.get(f"{url}/") as response:
             page = await response.text()
-    assert "These are simulated calls" in page and "simulated</span>" in page
+    assert "Showing simulated calls" in page and "simulated</span>" in page
 
 
 class LocalUrlTests(SimpleTestCase):
