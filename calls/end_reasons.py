@@ -71,7 +71,7 @@ END_REASONS: dict[str, EndReason] = {
         EndReason(
             ASSISTANT_FAILED,
             "The assistant failed in the middle of the call.",
-            "See Vapi's reason below. If it happens again, contact Vapi with the id of the Vapi call.",
+            "See Vapi's reason on the call's page. If it happens again, contact Vapi with its call id.",
             FollowUp.FALLBACK_OR_APOLOGY,
             is_failure=True,
         ),
@@ -91,7 +91,7 @@ END_REASONS: dict[str, EndReason] = {
         ),
         EndReason(
             STREAM_LOST,
-            "The media stream's connection was lost.",
+            "The audio connection was lost.",
             "Nothing to do for a single call. If it happens to several calls at once, check the proxies and "
             "the network between Twilio and the server.",
             FollowUp.FALLBACK_OR_APOLOGY,

@@ -120,11 +120,11 @@ class Call(models.Model):
             ),
         ]
         permissions = [
-            ("view_numbers", "Can see whole phone numbers"),
+            ("view_numbers", "Can view full phone numbers"),
             ("export_call", "Can export calls"),
-            ("act_on_call", "Can hang up, speak into and transfer live calls"),
+            ("act_on_call", "Can hang up, speak in and transfer live calls"),
             ("place_test_call", "Can place a test call"),
-            ("place_call", "Can have the assistant call somebody"),
+            ("place_call", "Can place outbound calls"),
         ]
 
     def __str__(self) -> str:
@@ -345,13 +345,15 @@ class PhoneNumber(models.Model):
 
     number = models.CharField(max_length=64, unique=True)
     label = models.CharField(max_length=128, blank=True)
-    assistant_id = models.CharField(max_length=64, blank=True, help_text="Blank: the one of the settings.")
+    assistant_id = models.CharField(
+        max_length=64, blank=True, help_text="Vapi's id of the assistant. Blank: default."
+    )
     overrides = models.JSONField(default=dict, blank=True, help_text="Sent to Vapi as assistantOverrides.")
     endpointing_ms = models.PositiveIntegerField(null=True, blank=True)
     discloses_ai = models.BooleanField(
-        "says that it is an AI", default=True, help_text="The first thing that a caller hears."
+        "AI disclosure", default=True, help_text="Spoken to callers before anything else."
     )
-    disclosure = models.TextField(blank=True, help_text="In other words than those of the settings.")
+    disclosure = models.TextField(blank=True, help_text="The words of the disclosure. Blank: default.")
     greeting = models.TextField(
         blank=True, help_text="Spoken before the assistant is connected, such as a consent text."
     )
@@ -360,11 +362,15 @@ class PhoneNumber(models.Model):
         help_text="When the assistant answers, such as Mon-Fri 08:00-18:00, Sat 09:00-12:00. Blank: always.",
     )
     time_zone = models.CharField(
-        max_length=64, blank=True, help_text="Of the hours, such as Europe/Berlin. Blank: UTC."
+        max_length=64,
+        blank=True,
+        help_text="Time zone of the opening hours, such as Europe/Berlin. Blank: UTC.",
     )
-    closed_message = models.TextField(blank=True, help_text="Spoken outside the hours, where no person is.")
+    closed_message = models.TextField(
+        blank=True, help_text="Spoken outside the opening hours if there is no fallback number."
+    )
     fallback_number = models.CharField(
-        max_length=64, blank=True, help_text="A person's number, dialled when the assistant fails."
+        max_length=64, blank=True, help_text="Dialed when the assistant fails."
     )
     record_calls = models.BooleanField(default=False)
     max_concurrent_calls = models.PositiveIntegerField(null=True, blank=True)

@@ -62,7 +62,7 @@ def on_live_call(action: Action) -> Callable[..., HttpResponse]:
         if not Viewer.for_user(request.user).can_act:
             raise PermissionDenied(
                 "Actions on live calls require the permission "
-                "“Can hang up, speak into and transfer live calls”."
+                "“Can hang up, speak in and transfer live calls”."
             )
         call = get_object_or_404(Call, pk=call_id)
         try:
