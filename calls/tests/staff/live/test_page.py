@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -37,6 +38,7 @@ pytestmark = [
 
 SID = "CA" + "d" * 32
 WORDS = [f"these are words number {number}" for number in range(1, 50)]
+ANY_WORDS = re.compile(r"these are words number \d+")  # a row shows the last two utterances only
 SCRIPT: list[Step] = [step for _ in range(20) for step in (Say("correct"), Listen(timeout=8), Pause(300))]
 FALLBACK = "+15550107777"
 TIMEOUT_MS = WAIT_SECONDS * 1000
@@ -124,7 +126,7 @@ async def test_staff_follow_a_call_send_a_message_and_hang_up(desk: Desk) -> Non
         row = page.locator(".live-row")
         await expect(row).to_be_visible(timeout=TIMEOUT_MS)
         await expect(page.locator("#live-lines")).to_contain_text("1 of 50", timeout=TIMEOUT_MS)
-        await expect(row.locator(".live-words")).to_contain_text(WORDS[0], timeout=TIMEOUT_MS)
+        await expect(row.locator(".live-words")).to_contain_text(ANY_WORDS, timeout=TIMEOUT_MS)
         call = await desk.assistant.call_for(SID, WAIT_SECONDS)
 
         # An open menu and typed text survive updates of the transcript.
@@ -179,7 +181,7 @@ async def test_a_page_without_a_socket_polls_and_reconnects(desk: Desk) -> None:
         await expect(page.locator(".live-row")).to_be_visible(timeout=TIMEOUT_MS)
         desk.socket_is_down = False
         await desk.state("Live")
-        await expect(page.locator(".live-words")).to_contain_text(WORDS[0], timeout=TIMEOUT_MS)
+        await expect(page.locator(".live-words")).to_contain_text(ANY_WORDS, timeout=TIMEOUT_MS)
 
         # The call's page updates the same way.
         await page.locator(".live-row a").first.click()
@@ -195,7 +197,7 @@ async def test_a_call_that_ends_stays_while_its_menu_is_open(desk: Desk) -> None
     await page.goto(desk.server.url)
     async with desk.call():
         row = page.locator(".live-row")
-        await expect(row.locator(".live-words")).to_contain_text(WORDS[0], timeout=TIMEOUT_MS)
+        await expect(row.locator(".live-words")).to_contain_text(ANY_WORDS, timeout=TIMEOUT_MS)
         await row.locator("summary").first.click()
         await page.get_by_label("Message for the assistant to say").fill("Are you still")
     await expect(row.locator(".live-floor")).to_have_text("Call ended", timeout=TIMEOUT_MS)

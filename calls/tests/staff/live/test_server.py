@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from calls.demo.loop_lag import measure_loop_lag
 from calls.staff.live import consumer
 from calls.tests.live_server import Database, LiveServer, eventually, live_server, own_database
 from calls.tests.staff.live.watching import WAIT_SECONDS, FreezableProxy, log_in, open_socket
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.slow
 
 SID = "CA" + "e" * 32
 WORDS = [f"these are words number {number}" for number in range(1, 50)]
+ANY_WORDS = "these are words number"  # a row shows the last two utterances only
 SCRIPT: list[Step] = [step for _ in range(12) for step in (Say("correct"), Listen(timeout=8), Pause(300))]
 REDIS = os.environ.get("TEST_REDIS_URL", "")
 FROZEN_SECONDS = 6.0
@@ -73,10 +75,13 @@ async def test_staff_with_permission_follow_a_live_call(database: Database, tmp_
                 call = await assistant.call_for(SID, WAIT_SECONDS)
                 for _ in range(3):
                     known = len(call.transcripts)
-                    await assistant.until(lambda known=known: len(call.transcripts) > known, WAIT_SECONDS)  # type: ignore[misc]
-                    said_at, _, words = call.transcripts[-1]
-                    shown = await page.until(lambda html, words=words: words in html)  # type: ignore[misc]
-                    assert shown.at - said_at < MAX_DELAY_SECONDS + consumer.MIN_INTERVAL_SECONDS
+                    async with measure_loop_lag() as lag:
+                        await assistant.until(lambda known=known: len(call.transcripts) > known, WAIT_SECONDS)  # type: ignore[misc]
+                        said_at, _, words = call.transcripts[-1]
+                        shown = await page.until(lambda html, words=words: words in html)  # type: ignore[misc]
+                    # Writer, publisher, consumer and this test may each wait for a processor.
+                    max_delay = MAX_DELAY_SECONDS + consumer.MIN_INTERVAL_SECONDS + 4 * lag.max_ms / 1000
+                    assert shown.at - said_at < max_delay
                 answered = await page.until(lambda html: re.search(r"Response .*\d\.\d\d s", html))
                 number = re.search(r'id="live-(\d+)"', answered.html)
                 assert number is not None
@@ -102,7 +107,7 @@ async def test_a_frozen_redis_loses_no_row_and_no_frame(database: Database, tmp_
         try:
             call = await assistant.call_for(SID, WAIT_SECONDS)
             async with open_socket(server, staff) as page:
-                await page.until(lambda html: WORDS[0] in html)
+                await page.until(lambda html: ANY_WORDS in html)
                 tap.freeze()
                 frozen_until = time.monotonic() + FROZEN_SECONDS
                 code = asyncio.create_task(page.wait_for_close())
@@ -113,7 +118,7 @@ async def test_a_frozen_redis_loses_no_row_and_no_frame(database: Database, tmp_
                     rows = await eventually(
                         lambda: database.utterances(SID),
                         lambda rows, sent=sent: len(rows) >= len(sent),  # type: ignore[misc]
-                        2.0,
+                        WAIT_SECONDS,  # Redis stays frozen as long
                     )
                     assert rows[: len(sent)] == sent
                 assert await code == consumer.CLOSE_TRY_LATER, "the page must poll"
@@ -121,9 +126,8 @@ async def test_a_frozen_redis_loses_no_row_and_no_frame(database: Database, tmp_
             async with open_socket(server, staff) as page:
                 await page.until(lambda html: 'class="live-row"' in html)
                 known = len(call.transcripts)
-                await assistant.until(lambda: len(call.transcripts) > known, WAIT_SECONDS)
-                words = call.transcripts[-1][2]
-                await page.until(lambda html: words in html)
+                # The next update may come after further words, and show those instead.
+                await page.until(lambda html: any(words in html for *_, words in call.transcripts[known:]))
         finally:
             calling.cancel()
         ((dropped, end_reason),) = await eventually(
