@@ -1,10 +1,11 @@
-"""What holds for every test: what CI may not skip, what starts processes, and what workers must not share.
+"""Rules for all tests: which may be skipped, which count as slow, and what parallel workers do not share.
 
-A test skips where its PostgreSQL, Redis or speech extra is absent, which is right on a laptop. CI has
-them all, so there a skip means that something silently went untested, and counts as a failure.
+A test is skipped where PostgreSQL, Redis or the speech extra that it needs is missing. In CI
+(`VOICEAI_CI=1`) all of them are present, so a skip counts as a failure there.
 
-A test that starts a process must be marked `slow`: `make test-fast` leaves these out. Tests of a real
-browser are marked by their folder.
+`make test-fast` runs the tests without the markers `slow` and `database`. A test that starts a process must
+be marked `slow`, otherwise it fails. Tests of the browser are marked by their folder, tests that use the
+database by their class or their `django_db` marker.
 """
 
 from __future__ import annotations
@@ -21,22 +22,22 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 STRICT = os.environ.get("VOICEAI_CI") == "1"
-# Each xdist worker has a database of Redis of its own: clearing the cache empties the whole database.
+# Each worker has its own Redis databases, because clearing the cache empties a whole database.
 REDIS_VARIABLES = ("REDIS_URL", "TEST_REDIS_URL")
-REDIS_APART = 2  # as many as there are variables
+REDIS_DATABASES = len(REDIS_VARIABLES)  # of one worker
 
-# Tests start many processes; each would compile the product anew.
+# Tests start many processes: without bytecode files each would compile the product again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 
-# How long an example takes tells how busy the machine is, and nothing about what is tested.
+# The duration of an example depends on how busy the machine is, so it is no criterion.
 hypothesis_settings.register_profile("any-speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("any-speed")
 
 
 def _worker() -> int | None:
-    """The number of this xdist worker; None where there are none."""
+    """The number of this xdist worker; None without workers."""
     name = os.environ.get("PYTEST_XDIST_WORKER", "")
     return int(name.removeprefix("gw")) if name else None
 
@@ -48,7 +49,7 @@ def pytest_configure() -> None:
     for name in REDIS_VARIABLES:
         url, slash, number = os.environ.get(name, "").rpartition("/")
         if slash and number.isdecimal():
-            os.environ[name] = f"{url}/{int(number) + REDIS_APART * worker}"
+            os.environ[name] = f"{url}/{int(number) + REDIS_DATABASES * worker}"
     from django.conf import settings
 
     if settings.REDIS_URL:
@@ -59,13 +60,22 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest comes first."""
+    """Add the markers that follow from a test's place or class, and run the slowest tests first."""
     for item in items:
+        if _uses_database(item):
+            item.add_marker("database")
         if item.path.parent.name == "browser":
             item.add_marker("slow")
             item.add_marker("browser")
             item.add_marker("once")
     items.sort(key=lambda item: (not _is_slow(item), not _stays_together(item.path)))
+
+
+def _uses_database(item: pytest.Item) -> bool:
+    from django.test import TransactionTestCase
+
+    in_class = isinstance(item, pytest.Function) and item.cls and issubclass(item.cls, TransactionTestCase)
+    return bool(in_class) or item.get_closest_marker("django_db") is not None
 
 
 def _is_slow(item: pytest.Item) -> bool:
@@ -74,14 +84,14 @@ def _is_slow(item: pytest.Item) -> bool:
 
 @cache
 def _stays_together(file: Path) -> bool:
-    """Tests of a file share its fixtures and rows; those with a server each go wherever there is room."""
+    """Whether the tests of a file must run on one worker, because they share fixtures of the module."""
     text = file.read_text()
     return 'scope="module"' in text or "mark.slow" not in text
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    # Groups by a marker (`--dist loadgroup`) do not work with pytest 9.2.
+    # `--dist loadgroup` does not keep groups together with pytest 9.2.
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFileOrTest(LoadScopeScheduling):  # type: ignore[misc]  # no types
@@ -89,7 +99,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             file = nodeid.partition("::")[0]
             return file if _stays_together(config.rootpath / file) else nodeid
 
-    config.option.loadscopereorder = False  # the order of the collection is meant
+    config.option.loadscopereorder = False  # keep the order of the collection
     return ByFileOrTest(config, log)
 
 
@@ -106,12 +116,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         _running = None
 
 
-def _look_for_processes(event: str, arguments: tuple[Any, ...]) -> None:
+def _on_audit_event(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "subprocess.Popen" and _running is not None and not _is_slow(_running):
         raise RuntimeError(f"{_running.nodeid} starts {arguments[0]}: mark it `slow`.")
 
 
-sys.addaudithook(_look_for_processes)
+sys.addaudithook(_on_audit_event)
 
 
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:

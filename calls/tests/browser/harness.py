@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -29,12 +27,10 @@ from playwright.async_api import (
     async_playwright,
 )
 
+from calls.tests.chromium import launch_chromium
 from calls.tests.live_server import Database, LiveServer, live_server, own_database
 from sandbox.faults import VapiFaults
 from sandbox.vapi.server import VapiSimulator
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
 WAIT_MS = 60_000.0
 MAX_ERRORS = 50
@@ -186,9 +182,8 @@ class Site:
 
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
-    arguments = ["--no-sandbox"] if os.getuid() == 0 else []
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        browser = await launch_chromium(playwright)
         try:
             yield browser
         finally:

@@ -15,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from calls.demo.server_process import ROOT
-from calls.tests.browser.harness import CHROMIUM, VIEWPORTS, Site, Viewport, running_site
+from calls.tests.browser.harness import VIEWPORTS, Site, Viewport, running_site
+from calls.tests.chromium import CHROMIUM
 from calls.tests.live_server import eventually
 from sandbox.faults import VapiFaults
 from sandbox.twilio.caller import CutIn, HangUp, Listen, Press, Say, Step, WaitForHangup
@@ -46,7 +47,7 @@ LIVE: Sequence[tuple[str, Sequence[Step]]] = (
 
 async def main() -> int:
     if CHROMIUM is None:
-        print("Chromium is not installed; on Debian: apt install chromium", file=sys.stderr)
+        print("Chromium is not installed; on Debian: apt install chromium-headless-shell", file=sys.stderr)
         return 1
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -13,7 +13,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
 
-from calls.tests.browser.harness import Site, needs_chromium, running_site
+from calls.tests.browser.harness import Site, running_site
+from calls.tests.chromium import needs_chromium
 
 pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 

@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from calls.tests.browser.harness import Site, Window, needs_chromium, running_site
+from calls.tests.browser.harness import Site, Window, running_site
 from calls.tests.browser.injection import STRINGS, TAG
+from calls.tests.chromium import needs_chromium
 
 pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 

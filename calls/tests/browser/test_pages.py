@@ -15,10 +15,10 @@ from calls.tests.browser.harness import (
     Site,
     Viewport,
     Window,
-    needs_chromium,
     running_site,
 )
 from calls.tests.browser.staging import PASSWORD
+from calls.tests.chromium import needs_chromium
 
 pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 

@@ -15,7 +15,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
 
-from calls.tests.browser.harness import Site, needs_chromium, running_site
+from calls.tests.browser.harness import Site, running_site
+from calls.tests.chromium import needs_chromium
 from calls.tests.live_server import eventually
 from sandbox.twilio.caller import CutIn, HangUp, Listen, Press, Say
 

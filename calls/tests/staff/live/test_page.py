@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import ConsoleMessage, Page, WebSocketRoute, async_playwright, expect
 
+from calls.tests.chromium import launch_chromium, needs_chromium
 from calls.tests.live_server import (
     ACCOUNT_SID,
     AUTH_TOKEN,
@@ -28,9 +28,8 @@ from sandbox.twilio.caller import Listen, Pause, Say, Step
 from sandbox.twilio.rest.server import TwilioRestSimulator
 from sandbox.vapi.server import VapiSimulator
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
+    needs_chromium,
     pytest.mark.slow,
     pytest.mark.browser,
     pytest.mark.once,
@@ -104,7 +103,7 @@ async def desk(database: Database, twilio: TwilioRestSimulator, tmp_path: Path) 
         )  # fmt: skip
         async with server, async_playwright() as playwright:
             key = await asyncio.to_thread(log_in, server, "staff", "view_call", "act_on_call")
-            browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+            browser = await launch_chromium(playwright)
             context = await browser.new_context()
             await context.add_cookies([{"name": "sessionid", "value": key, "url": server.url}])
             page = await context.new_page()
