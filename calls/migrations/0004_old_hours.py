@@ -1,4 +1,4 @@
-"""Calls from before there were sums by hour have no hours yet: they are marked, for the rounds to sum up."""
+"""Mark the hours of all earlier calls, so that their hourly aggregates are computed."""
 
 from datetime import UTC
 

@@ -4,7 +4,7 @@ from django.db import migrations, models
 
 
 def mark_hours(apps, schema_editor):
-    """Sums from before this version know nothing of the price of streams: the rounds make them again."""
+    """Hourly aggregates of earlier versions lack the price of streams: mark them, so that they are computed again."""
     apps.get_model("calls", "CallHour").objects.update(dirty=True)
 
 

@@ -69,7 +69,7 @@ class Shell:
         return await self.run({**server.environment, **variables}, *arguments)
 
     async def run(self, environment: Mapping[str, str], *arguments: str) -> Printed:
-        # A thread of its own has connections of its own; the loop goes on, for the far ends that live in it.
+        # A separate thread has separate connections; the loop goes on, for the simulators that run in it.
         with ThreadPoolExecutor(max_workers=1) as pool:
             return await asyncio.get_running_loop().run_in_executor(pool, self._run, environment, arguments)
 

@@ -36,7 +36,7 @@ from sandbox.twilio.simulator import TwilioSimulator
 
 ACCOUNT_SID = "AC" + "7" * 32
 AUTH_TOKEN = "the-token-of-a-test"
-VAPI_KEY = "sandbox-key"  # the stand-in's own
+VAPI_KEY = "sandbox-key"  # accepted by the simulator only
 COMMAND_SECONDS = 120
 CLUSTER_SECONDS = 30
 LOOK_SECONDS = 0.05

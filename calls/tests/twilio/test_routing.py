@@ -170,15 +170,15 @@ class DatabaseAwayTests(TransactionTestCase):
         def take(found: Iterable[Mapping[str, Any]]) -> None:
             taken.append(list(found))
 
-        rounds = Housekeeping(list, take, started_at=0.0)
-        rounds.refresh_routes()
+        housekeeping = Housekeeping(list, take, started_at=0.0)
+        housekeeping.refresh_routes()
         away = connection.execute_wrapper(refuse)
         with self.assertLogs("calls.ingest.housekeeping", "INFO") as logs:
             with away:
                 for _ in range(3):
-                    rounds.refresh_routes()
+                    housekeeping.refresh_routes()
             self.assertEqual(len(taken), 1)
-            rounds.refresh_routes()
+            housekeeping.refresh_routes()
         self.assertEqual(len(taken), 2)
         self.assertEqual([record.levelname for record in logs.records], ["WARNING", "INFO"], logs.output)
         self.assertIn("OperationalError", logs.output[0])
