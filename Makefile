@@ -29,8 +29,8 @@ run: $(VENV)/.installed .env ## run the server with your .env, on port 8000 (POR
 test: $(VENV)/.installed-dev ## run the tests (ARGS= is passed to pytest)
 	$(PYTEST) -n $(WORKERS) $(ARGS)
 
-test-fast: $(VENV)/.installed-dev ## run the tests that use no database and start no process
-	$(PYTEST) -n 2 -m "not slow and not database and not live" $(ARGS)
+test-fast: $(VENV)/.installed-dev ## run the tests of the product that use no database and start no process
+	$(PYTEST) -n 2 -m "not slow and not database and not live" bridge calls voiceai $(ARGS)
 
 check: $(VENV)/.installed-dev ## run linter, format check, type checker, system checks, migration check
 	$(BIN)/ruff check .

@@ -3,9 +3,9 @@
 A test is skipped where PostgreSQL, Redis or the speech extra that it needs is missing. In CI
 (`VOICEAI_CI=1`) all of them are present, so a skip counts as a failure there.
 
-`make test-fast` runs the tests without the markers `slow` and `database`. A test that starts a process must
-be marked `slow`, otherwise it fails. Tests of the browser are marked by their folder, tests that use the
-database by their class or their `django_db` marker.
+`make test-fast` runs the product's tests without the markers `slow` and `database`. A test that starts a
+process must be marked `slow`, otherwise it fails. Tests of the browser are marked by their folder, tests
+that use the database by their class or their `django_db` marker.
 """
 
 from __future__ import annotations
