@@ -241,7 +241,7 @@ def _drop(name: str) -> None:
 
 
 def postgres_programs() -> Path | None:
-    """Where the newest PostgreSQL of this machine has its programs."""
+    """The folder of the programs of the newest PostgreSQL on this machine."""
     found = Path("/usr/lib/postgresql").glob("*/bin/initdb")
     newest = max(found, key=lambda path: float(path.parts[-3]), default=None)
     if newest is None and (on_path := shutil.which("initdb")):
@@ -250,7 +250,7 @@ def postgres_programs() -> Path | None:
 
 
 class Cluster:
-    """A PostgreSQL of our own, in a folder that goes with it: all of it can be frozen."""
+    """A separate PostgreSQL in a temporary folder. All its processes can be frozen."""
 
     def __init__(self, programs: Path) -> None:
         self._programs = programs
@@ -264,7 +264,7 @@ class Cluster:
         return Database(f"postgres://voiceai@{HOST}:{self._port}/postgres")
 
     def __enter__(self) -> Self:
-        # Not below pytest's folder, which is closed to all but us, and PostgreSQL refuses to be root.
+        # Not below pytest's folder: other users cannot read it, and PostgreSQL does not run as root.
         self._folder = Path(tempfile.mkdtemp(prefix="cluster-"))
         try:
             if os.getuid() == 0:

@@ -26,18 +26,10 @@ from bridge.journal import (
     UtteranceSpoken,
 )
 from bridge.tests.call.scenario import CALL, LOUD, SILENCE
-from bridge.tests.io.peers import ChangeNotifier, FakeVapi, ServerUnderTest, TwilioStream
+from bridge.tests.io.peers import FakeVapi, ServerUnderTest, TwilioStream
 from bridge.tests.samples import sample
 
 MakeServer = Callable[..., ServerUnderTest]
-
-
-@pytest.fixture
-async def vapi() -> AsyncIterator[FakeVapi]:
-    peer = FakeVapi(ChangeNotifier())
-    await peer.start()
-    yield peer
-    await peer.stop()
 
 
 @pytest.fixture

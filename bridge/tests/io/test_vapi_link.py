@@ -18,7 +18,7 @@ from bridge.io.vapi_link import VapiLink
 from bridge.io.vapi_socket import VapiSocket
 from bridge.routes import Route
 from bridge.tests.call.scenario import CALL, LOUD
-from bridge.tests.io.peers import ChangeNotifier, FakeVapi
+from bridge.tests.io.peers import FakeVapi
 from bridge.wire.vapi import CallCreated
 
 REQUEST = DialRequest(CALL, "+15551230000", Route(assistant_id="assistant-1"))
@@ -28,14 +28,6 @@ MakeClient = Callable[..., VapiClient]
 @pytest.fixture(autouse=True)
 def no_retry_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vapi_client, "RETRY_PAUSE_SECONDS", 0.0)
-
-
-@pytest.fixture
-async def vapi() -> AsyncIterator[FakeVapi]:
-    peer = FakeVapi(ChangeNotifier())
-    await peer.start()
-    yield peer
-    await peer.stop()
 
 
 @pytest.fixture

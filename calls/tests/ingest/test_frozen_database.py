@@ -6,9 +6,7 @@ Its processes are suspended, not stopped: connections stay open and queries do n
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,7 +21,6 @@ from calls.tests.live_server import (
     LiveServer,
     eventually,
     live_server,
-    postgres_programs,
 )
 from sandbox.faults import VapiFaults
 from sandbox.twilio.caller import Listen, Say, Step
@@ -31,15 +28,7 @@ from sandbox.twilio.webhook_client import UrlResolver, WebhookClient, WebhookRes
 from sandbox.vapi.record import VapiCallRecord
 from sandbox.vapi.server import VapiSimulator
 
-PROGRAMS = postgres_programs()
-POSTGRES = os.environ.get("TEST_POSTGRES_URL") or os.environ.get("DATABASE_URL", "").startswith("postgres")
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.once,
-    pytest.mark.skipif(PROGRAMS is None, reason="PostgreSQL's programs are not installed"),
-    pytest.mark.skipif(not POSTGRES, reason="needs PostgreSQL: set TEST_POSTGRES_URL or DATABASE_URL"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.once]
 
 FROZEN_SECONDS = 10.0
 RING_SECONDS = 2.0
@@ -50,13 +39,6 @@ MAX_IN_FLIGHT_BYTES = 3 * 160  # not delivered when the caller hung up
 SAYS = ("correct", "book_table", "opening_hours", "correct")
 SCRIPT: list[Step] = [step for name in SAYS for step in (Say(name), Listen(timeout=8))]
 SID = "CA" + "f" * 32
-
-
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    assert PROGRAMS is not None
-    with Cluster(PROGRAMS) as cluster:
-        yield cluster
 
 
 async def ring(server: LiveServer, webhooks: WebhookClient, number: int) -> WebhookResponse:

@@ -7,10 +7,9 @@ database stands still, and the other answers as fast as ever: no webhook asks it
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,7 +26,6 @@ from calls.tests.live_server import (
     LiveServer,
     eventually,
     live_server,
-    postgres_programs,
 )
 from calls.tests.staff.live.watching import log_in
 from calls.twilio import twiml
@@ -35,15 +33,7 @@ from sandbox.twilio.caller import Listen, Say, Step
 from sandbox.twilio.webhook_client import UrlResolver, WebhookClient, WebhookResponse
 from sandbox.vapi.server import VapiSimulator
 
-PROGRAMS = postgres_programs()
-POSTGRES = os.environ.get("TEST_POSTGRES_URL") or os.environ.get("DATABASE_URL", "").startswith("postgres")
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.once,
-    pytest.mark.skipif(PROGRAMS is None, reason="PostgreSQL's programs are not installed"),
-    pytest.mark.skipif(not POSTGRES, reason="needs PostgreSQL: set TEST_POSTGRES_URL or DATABASE_URL"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.once]
 
 OURS, ONE_LINE, PERSON = "+15559870000", "+15559870001", "+15550101111"
 AN_AI = "You are speaking with an AI assistant."
@@ -58,13 +48,6 @@ ROW = {
     "closed_message": "", "fallback_number": "", "max_concurrent_calls": "", "max_call_seconds": "",
 }  # fmt: skip
 _TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
-
-
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    assert PROGRAMS is not None
-    with Cluster(PROGRAMS) as cluster:
-        yield cluster
 
 
 @dataclass
