@@ -38,24 +38,24 @@ BUSY_MS = 20.0  # a calm p99 longer than a frame means that the machine is too b
 
 State = Literal["calm", "frozen", "thawed"]
 Way = Literal["to the assistant", "to the caller"]
-Latencies = dict[tuple[State, Way], list[list[float]]]  # milliseconds, a list for each round
+Latencies = dict[tuple[State, Way], list[list[float]]]  # milliseconds, a list for each repeat
 WAYS: tuple[Way, ...] = ("to the assistant", "to the caller")
 
 
 class FreezeCycle:
     """Freezes and thaws the database in turn, and collects the latencies of each state."""
 
-    def __init__(self, cluster: Cluster, assistant: Assistant, rounds: int) -> None:
+    def __init__(self, cluster: Cluster, assistant: Assistant, repeats: int) -> None:
         self.latencies: Latencies = defaultdict(list)
         self._sent: dict[int, int] = {}  # frames of each direction, by id(), when the calls were about to end
         self._cluster = cluster
         self._assistant = assistant
-        self._rounds = rounds
+        self._repeats = repeats
         self._task: asyncio.Task[None] | None = None
 
     @property
     def seconds(self) -> float:
-        return self._rounds * (2 * PERIOD_SECONDS + AFTER_THAW_SECONDS) + 1.0
+        return self._repeats * (2 * PERIOD_SECONDS + AFTER_THAW_SECONDS) + 1.0
 
     def on_window(self, state: str) -> None:
         """Start the cycle when all calls are up; count the frames sent when they are about to end."""
@@ -78,7 +78,7 @@ class FreezeCycle:
         await self._task
 
     async def _run(self) -> None:
-        for _ in range(self._rounds):
+        for _ in range(self._repeats):
             self._collect(None)
             await asyncio.sleep(PERIOD_SECONDS)
             self._collect("calm")
@@ -116,7 +116,7 @@ async def send_callbacks(server: LiveServer) -> None:
             await asyncio.sleep(CALLBACK_PAUSE_SECONDS)
 
 
-async def measure(cluster: Cluster, calls: int, rounds: int, audio_format: str) -> tuple[FreezeCycle, Load]:
+async def measure(cluster: Cluster, calls: int, repeats: int, audio_format: str) -> tuple[FreezeCycle, Load]:
     with tempfile.TemporaryDirectory() as folder:
         async with Assistant(mulaw=audio_format == "mulaw") as assistant:
             server = live_server(
@@ -128,7 +128,7 @@ async def measure(cluster: Cluster, calls: int, rounds: int, audio_format: str) 
                 if (os.cpu_count() or 1) > 1:
                     for task in Path(f"/proc/{server.pid}/task").iterdir():
                         os.sched_setaffinity(int(task.name), {0})
-                cycle = FreezeCycle(cluster, assistant, rounds)
+                cycle = FreezeCycle(cluster, assistant, repeats)
                 callbacks = asyncio.create_task(send_callbacks(server))
                 try:
                     load = await run(
@@ -144,8 +144,8 @@ async def measure(cluster: Cluster, calls: int, rounds: int, audio_format: str) 
 
 
 def report(cycle: FreezeCycle, load: Load) -> bool:
-    rounds = len(cycle.latencies["frozen", "to the caller"])
-    title = f"{load.calls} calls, added one-way audio latency in ms, medians of {rounds} rounds"
+    repeats = len(cycle.latencies["frozen", "to the caller"])
+    title = f"{load.calls} calls, added one-way audio latency in ms, medians of {repeats} repeats"
     table = Table(title=title)
     headings = ("", "frames", "calm p50", "calm p99", "frozen p50", "frozen p99", "difference", "thawed p99")
     for heading in headings:
@@ -179,7 +179,7 @@ def report(cycle: FreezeCycle, load: Load) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--format", choices=("pcm_s16le", "mulaw"), default="pcm_s16le")
     options = parser.parse_args()
     programs = postgres_programs()
@@ -190,7 +190,7 @@ def main() -> int:
         # Only now: the cluster, started before, must be free to use both cores.
         if (os.cpu_count() or 1) > 1:
             os.sched_setaffinity(0, {1})
-        cycle, load = asyncio.run(measure(cluster, options.calls, options.rounds, options.format))
+        cycle, load = asyncio.run(measure(cluster, options.calls, options.repeats, options.format))
     return 0 if report(cycle, load) else 1
 
 
