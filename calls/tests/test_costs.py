@@ -81,14 +81,14 @@ class BilledTests(TestCase):
     """All bills that have arrived are in the rows."""
 
     def setUp(self) -> None:
-        self.far = CannedRestApi()
-        self.addCleanup(self.far.stop)
-        self.enterContext(override_settings(**self.far.settings()))
+        self.vendor = CannedRestApi()
+        self.addCleanup(self.vendor.stop)
+        self.enterContext(override_settings(**self.vendor.settings()))
         for billed in BILLED:
             self.assertEqual(upsert.apply_entries([*journal_entries(billed)]), [])
             if billed.vapi_id:
                 self.assertEqual(upsert.apply_entries(report_entries(billed)), [])
-            self.far.twilio[billed.sid] = list(billed.twilio)
+            self.vendor.twilio[billed.sid] = list(billed.twilio)
         reconcile.sync(now=NOW)
         self.first = {call.call_sid: call for call in Call.objects.all()}
         hourly.roll_up_all(fixtures.UNTIL)  # later changes must mark these hours dirty

@@ -162,12 +162,13 @@ def test_a_number_is_allowed_whole_or_by_prefix(allowed: list[str], may: bool) -
 
 class CallBackTests(TestCase):
     def setUp(self) -> None:
-        self.far = CannedVendor()
-        self.addCleanup(self.far.stop)
-        self.far.answer = {"sid": "CA" + "9" * 32, "status": "queued"}
+        self.vendor = CannedVendor()
+        self.addCleanup(self.vendor.stop)
+        self.vendor.answer = {"sid": "CA" + "9" * 32, "status": "queued"}
         self.enterContext(
             override_settings(
-                TWILIO_ACCOUNT_SID=ACCOUNT_SID, TWILIO_AUTH_TOKENS=[AUTH_TOKEN], TWILIO_BASE_URL=self.far.url,
+                TWILIO_ACCOUNT_SID=ACCOUNT_SID, TWILIO_AUTH_TOKENS=[AUTH_TOKEN],
+                TWILIO_BASE_URL=self.vendor.url,
                 OUTBOUND_ALLOWED=["+1555"],
             )
         )  # fmt: skip
@@ -193,10 +194,10 @@ class CallBackTests(TestCase):
     def test_it_needs_the_permission_and_one_call(self) -> None:
         self.call_back("change_call")
         self.assertIn("exactly one call", self.call_back("place_call", calls=2))
-        self.assertFalse(self.far.asked)
+        self.assertFalse(self.vendor.asked)
 
     def test_a_number_that_is_not_allowed_is_not_called(self) -> None:
         with override_settings(OUTBOUND_ALLOWED=["+44"]):
             self.assertIn("Add it to OUTBOUND_ALLOWED", self.call_back("place_call"))
-        self.assertFalse(self.far.asked)
+        self.assertFalse(self.vendor.asked)
         self.assertFalse(AuditEntry.objects.filter(action="call-back").exists())

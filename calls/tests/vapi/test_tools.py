@@ -29,16 +29,16 @@ VAPI_ID = "0198c5d1-7777-7000-8000-000000000001"
 
 
 @pytest.fixture
-def far() -> Iterator[CannedVendor]:
-    far = CannedVendor()
-    yield far
-    far.stop()
+def vendor() -> Iterator[CannedVendor]:
+    vendor = CannedVendor()
+    yield vendor
+    vendor.stop()
 
 
 @pytest.fixture(autouse=True)
-def outside(far: CannedVendor, settings: Settings) -> None:
+def outside(vendor: CannedVendor, settings: Settings) -> None:
     settings.TWILIO_ACCOUNT_SID, settings.TWILIO_AUTH_TOKENS = ACCOUNT, ["a-token"]
-    settings.TWILIO_BASE_URL = settings.VAPI_BASE_URL = far.url
+    settings.TWILIO_BASE_URL = settings.VAPI_BASE_URL = vendor.url
     settings.PUBLIC_URL, settings.VAPI_API_KEY, settings.VAPI_SOCKET_URL = PUBLIC, "a-key", ""
     settings.VAPI_ALLOWED_HOSTS, settings.FALLBACK_NUMBER = ["127.0.0.1"], ""
 
@@ -62,11 +62,11 @@ async def result(client: WebhookClient, message: Any) -> dict[str, str]:
     return dict(found)
 
 
-async def test_transfer_call_dials_the_fallback_and_whispers_the_reason(far: CannedVendor) -> None:
+async def test_transfer_call_dials_the_fallback_and_whispers_the_reason(vendor: CannedVendor) -> None:
     client = WebhookClient(make_bridge([FRONT_DESK]))
     told = await result(client, asked("transfer_call", "t1", reason="A crown\nfell out & hurts."))
     assert told == {"toolCallId": "t1", "name": "transfer_call", "result": "The caller is being connected."}
-    ((method, path, _, body),) = far.asked
+    ((method, path, _, body),) = vendor.asked
     assert (method, path) == ("POST", f"/2010-04-01/Accounts/{ACCOUNT}/Calls/{SID}.json")
     (dial,) = ElementTree.fromstring(parse_qs(body.decode())["Twiml"][0])
     assert dial.get("action") == f"{PUBLIC}/twilio/after?dialed=1"
@@ -81,16 +81,16 @@ async def test_transfer_call_dials_the_fallback_and_whispers_the_reason(far: Can
     assert (happened.kind, happened.data["tool"], happened.source) == ("tool-done", "transfer_call", "vapi")
 
 
-async def test_transfer_call_fails_without_a_fallback_number(far: CannedVendor) -> None:
+async def test_transfer_call_fails_without_a_fallback_number(vendor: CannedVendor) -> None:
     client = WebhookClient(make_bridge([FRONT_DESK]))
     told = await result(client, asked("transfer_call", route="of another time"))
-    assert "no person" in told["error"] and not far.asked
+    assert "no person" in told["error"] and not vendor.asked
     (happened,) = client.entries
     assert isinstance(happened, TimelineEvent) and happened.kind == "tool-failed"
 
 
-async def test_a_transfer_that_twilio_rejects_is_withdrawn(far: CannedVendor) -> None:
-    far.status, far.answer = 404, {"code": 20404, "message": "not found"}
+async def test_a_transfer_that_twilio_rejects_is_withdrawn(vendor: CannedVendor) -> None:
+    vendor.status, vendor.answer = 404, {"code": 20404, "message": "not found"}
     client = WebhookClient(make_bridge([FRONT_DESK]))
     assert "could not be dialled" in (await result(client, asked("transfer_call")))["error"]
     requested, withdrawn, _ = client.entries
@@ -98,19 +98,19 @@ async def test_a_transfer_that_twilio_rejects_is_withdrawn(far: CannedVendor) ->
     assert withdrawn.withdrawn and withdrawn.at == requested.at
 
 
-async def test_a_transfer_that_may_have_happened_is_not_withdrawn(far: CannedVendor) -> None:
-    far.answer = b"no JSON"
+async def test_a_transfer_that_may_have_happened_is_not_withdrawn(vendor: CannedVendor) -> None:
+    vendor.answer = b"no JSON"
     client = WebhookClient(make_bridge([FRONT_DESK]))
     assert "error" in await result(client, asked("transfer_call"))
     assert [type(note) for note in client.entries] == [EndRequested, TimelineEvent]
 
 
-async def test_a_repeated_tool_call_runs_once(far: CannedVendor) -> None:
+async def test_a_repeated_tool_call_runs_once(vendor: CannedVendor) -> None:
     client = WebhookClient(make_bridge([FRONT_DESK]))
     message = asked("transfer_call", number="asked twice")
     first, second = await asyncio.gather(result(client, message), result(client, message))
     assert first == second == await result(client, message)
-    assert len(far.asked) == 1
+    assert len(vendor.asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -121,17 +121,17 @@ async def test_a_repeated_tool_call_runs_once(far: CannedVendor) -> None:
     ],
 )
 async def test_end_call_ends_the_call_at_vapi(
-    far: CannedVendor, arguments: dict[str, Any], sent: dict[str, Any]
+    vendor: CannedVendor, arguments: dict[str, Any], sent: dict[str, Any]
 ) -> None:
     client = WebhookClient()
     assert (await result(client, asked("end_call", **arguments)))["result"] == "The call is ending."
-    (_, _, _, body) = far.asked[-1]
+    (_, _, _, body) = vendor.asked[-1]
     assert json.loads(body) == sent
-    assert VAPI_ID in far.asked[0][1]
+    assert VAPI_ID in vendor.asked[0][1]
 
 
-async def test_end_call_reports_a_failure_to_the_model(far: CannedVendor) -> None:
-    far.status = 404
+async def test_end_call_reports_a_failure_to_the_model(vendor: CannedVendor) -> None:
+    vendor.status = 404
     assert "could not be ended" in (await result(WebhookClient(), asked("end_call")))["error"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -76,34 +77,35 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
-        far = self.server
+        vendor = self.server
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        far.asked.append((self.command, self.path, dict(self.headers), body))
-        far.hold.wait(30)
-        status = far.control_status if "/control" in self.path else far.status
-        answer = far.answer
+        vendor.asked.append((self.command, self.path, dict(self.headers), body))
+        vendor.hold.wait(30)
+        status = vendor.control_status if "/control" in self.path else vendor.status
+        answer = vendor.answer
         if answer is None:
-            answer = {"sid": "CA1", "status": "completed", "monitor": {"controlUrl": far.control_url}}
+            answer = {"sid": "CA1", "status": "completed", "monitor": {"controlUrl": vendor.control_url}}
         raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Location", f"{far.url}/elsewhere")
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
+        with suppress(ConnectionError):  # a client that timed out is gone
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Location", f"{vendor.url}/elsewhere")
+            self.send_header("Content-Length", str(len(raw)))
+            self.end_headers()
+            self.wfile.write(raw)
 
 
 class ActionTests(TestCase):
-    far: CannedVendor
+    vendor: CannedVendor
 
     def setUp(self) -> None:
-        self.far = CannedVendor()
-        self.addCleanup(self.far.stop)
+        self.vendor = CannedVendor()
+        self.addCleanup(self.vendor.stop)
         self.enterContext(
             override_settings(
                 TWILIO_ACCOUNT_SID=ACCOUNT, TWILIO_AUTH_TOKENS=[TOKEN, "the-next"],
-                TWILIO_BASE_URL=self.far.url, PUBLIC_URL="https://voice.example.com",
-                VAPI_BASE_URL=self.far.url, VAPI_API_KEY=KEY, VAPI_SOCKET_URL="",
+                TWILIO_BASE_URL=self.vendor.url, PUBLIC_URL="https://voice.example.com",
+                VAPI_BASE_URL=self.vendor.url, VAPI_API_KEY=KEY, VAPI_SOCKET_URL="",
                 VAPI_ALLOWED_HOSTS=["127.0.0.1"], FALLBACK_NUMBER="",
             )
         )  # fmt: skip
@@ -126,14 +128,14 @@ class ActionTests(TestCase):
 
     def form(self) -> dict[str, str]:
         """Form fields of the last request to Twilio."""
-        (_, _, _, body) = self.far.asked[-1]
+        (_, _, _, body) = self.vendor.asked[-1]
         return {name: values[0] for name, values in parse_qs(body.decode()).items()}
 
 
 class HangUpTests(ActionTests):
     def test_it_asks_twilio_to_complete_the_call(self) -> None:
         self.assertIn("Call ended.", self.act("hang-up"))
-        ((method, path, headers, _),) = self.far.asked
+        ((method, path, headers, _),) = self.vendor.asked
         self.assertEqual(
             (method, path),
             ("POST", f"/2010-04-01/Accounts/{ACCOUNT}/Calls/{self.call.call_sid}.json"),
@@ -164,8 +166,8 @@ class HangUpTests(ActionTests):
             (400, 21218, "Twilio rejected the request (21218)"),
         ):
             with self.subTest(code=code, status=status):
-                self.far.status = status
-                self.far.answer = {"code": code, "message": f"{ACCOUNT} is bad", "status": status}
+                self.vendor.status = status
+                self.vendor.answer = {"code": code, "message": f"{ACCOUNT} is bad", "status": status}
                 with self.assertLogs("calls.twilio.client", "WARNING") as said:
                     answer = self.act("hang-up", 502)
                 self.assertIn(words, answer)
@@ -178,27 +180,27 @@ class HangUpTests(ActionTests):
         self.assertEqual(self.requested(), ("", False))
 
     def test_a_timeout_may_have_ended_the_call(self) -> None:
-        self.far.hold.clear()
+        self.vendor.hold.clear()
         with mock.patch.object(twilio_client, "REQUEST_SECONDS", 0.2):
             self.assertIn("may have been carried out", self.act("hang-up", 502))
         self.assertEqual(self.requested(), ("hung-up-by-staff", True))
 
     def test_an_invalid_response_may_have_ended_the_call(self) -> None:
-        self.far.answer = b"<html>"
+        self.vendor.answer = b"<html>"
         with self.assertLogs("calls.twilio.client"):
             self.assertIn("is not JSON", self.act("hang-up", 502))
         self.assertEqual(self.requested(), ("hung-up-by-staff", True))
 
     def test_a_redirect_is_not_followed(self) -> None:
-        self.far.status = 307
+        self.vendor.status = 307
         with self.assertLogs("calls.twilio.client"):
             self.act("hang-up", 502)
-        self.assertEqual(len(self.far.asked), 1)
+        self.assertEqual(len(self.vendor.asked), 1)
 
     def test_without_credentials_no_request_is_sent(self) -> None:
         with override_settings(TWILIO_AUTH_TOKENS=[]):
             self.assertIn("TWILIO_AUTH_TOKEN", self.act("hang-up", 502))
-        self.assertEqual((self.far.asked, self.requested()), ([], ("", False)))
+        self.assertEqual((self.vendor.asked, self.requested()), ([], ("", False)))
 
     def test_it_rejects_actions_on_an_ended_call(self) -> None:
         for changes in ({"status": "completed"}, {"end_reason": "assistant-failed"}):
@@ -206,7 +208,7 @@ class HangUpTests(ActionTests):
             for action in ("hang-up", "say", "transfer"):
                 self.assertIn("already ended", self.act(action, 409, words="Hello."))
             self.assertEqual((self.requested(), self.audited()), (("", False), []))
-        self.assertEqual(self.far.asked, [])
+        self.assertEqual(self.vendor.asked, [])
 
     def test_it_rejects_a_call_that_ends_during_the_request(self) -> None:
         def end(*_: object) -> None:
@@ -214,10 +216,10 @@ class HangUpTests(ActionTests):
 
         with mock.patch("calls.staff.live.actions.audit.record", side_effect=end):
             self.assertIn("already ended", self.act("hang-up", 409))
-        self.assertEqual((self.far.asked, self.requested()), ([], ("", False)))
+        self.assertEqual((self.vendor.asked, self.requested()), ([], ("", False)))
 
     def test_a_failure_reverts_its_own_request_only(self) -> None:
-        self.far.status, self.far.answer = 500, {"code": 20500, "status": 500, "message": "no"}
+        self.vendor.status, self.vendor.answer = 500, {"code": 20500, "status": 500, "message": "no"}
 
         def transferred_meanwhile(*given: Any) -> Any:
             Call.objects.update(end_requested="transferred")
@@ -268,7 +270,7 @@ class TransferTests(ActionTests):
 
     def test_without_a_fallback_number_no_request_is_sent(self) -> None:
         self.assertIn("FALLBACK_NUMBER", self.act("transfer", 502))
-        self.assertEqual((self.far.asked, self.requested(), self.audited()), ([], ("", False), []))
+        self.assertEqual((self.vendor.asked, self.requested(), self.audited()), ([], ("", False), []))
 
 
 class SayTests(ActionTests):
@@ -278,7 +280,7 @@ class SayTests(ActionTests):
     def test_it_looks_up_the_control_url_and_posts_the_message(self) -> None:
         self.call = make_live_call(vapi_call_id="vapi/1")
         self.assertIn("Message sent to the assistant.", self.say())
-        (look, control) = self.far.asked
+        (look, control) = self.vendor.asked
         self.assertEqual(look[:2], ("GET", "/call/vapi%2F1"))
         self.assertEqual(look[2]["Authorization"], f"Bearer {KEY}")
         self.assertEqual(control[:2], ("POST", "/vapi-1/control?secret=s"))
@@ -297,35 +299,35 @@ class SayTests(ActionTests):
             for name in ("status", "control_status"):
                 with (
                     self.subTest(name=name, status=status),
-                    mock.patch.object(self.far, name, status),
+                    mock.patch.object(self.vendor, name, status),
                     self.assertLogs("calls.vapi.client", "WARNING"),
                 ):
                     self.assertIn(words, self.say(502))
 
     def test_it_rejects_a_control_url_on_another_host(self) -> None:
         for url in ("http://evil.example/control", "file:///etc/passwd", "https://10.0.0.1/control"):
-            self.far.control_url = url
+            self.vendor.control_url = url
             with self.assertLogs("calls.vapi.client", "WARNING") as said:
                 answer = self.say(502)
             self.assertIn("VAPI_ALLOWED_HOSTS", answer)
             self.assertNotIn("evil", answer + "".join(said.output))
-        self.assertEqual({path for _, path, _, _ in self.far.asked}, {"/call/vapi-1"})
+        self.assertEqual({path for _, path, _, _ in self.vendor.asked}, {"/call/vapi-1"})
 
     def test_a_redirect_is_not_followed(self) -> None:
-        self.far.control_status = 307
+        self.vendor.control_status = 307
         with self.assertLogs("calls.vapi.client", "WARNING"):
             self.say(502)
-        self.assertNotIn("/elsewhere", [path for _, path, _, _ in self.far.asked])
+        self.assertNotIn("/elsewhere", [path for _, path, _, _ in self.vendor.asked])
 
     def test_a_public_host_is_reached_at_the_address_that_was_checked(self) -> None:
-        self.far.control_url = f"http://api.vapi.ai:{self.far.server_address[1]}/vapi-1/control"
+        self.vendor.control_url = f"http://api.vapi.ai:{self.vendor.server_address[1]}/vapi-1/control"
         with (
             mock.patch.object(AllowedHosts, "check", return_value=True),
             mock.patch.object(allowed_hosts, "public_address", return_value="127.0.0.1") as looked_up,
         ):
             self.say()
         looked_up.assert_awaited_once_with("api.vapi.ai", 443)
-        self.assertEqual(self.far.asked[-1][2]["Host"], f"api.vapi.ai:{self.far.server_address[1]}")
+        self.assertEqual(self.vendor.asked[-1][2]["Host"], f"api.vapi.ai:{self.vendor.server_address[1]}")
 
     def test_a_response_without_a_control_url_is_an_error(self) -> None:
         answers: tuple[Any, ...] = (
@@ -336,13 +338,13 @@ class SayTests(ActionTests):
             b"x" * (vapi_client.MAX_RESPONSE_BYTES + 9),
         )
         for answer in answers:
-            self.far.answer = answer
+            self.vendor.answer = answer
             self.assertIn("no control URL", self.say(502))
 
     def test_a_failed_connection_and_a_timeout_are_explained(self) -> None:
         with override_settings(VAPI_BASE_URL="http://127.0.0.1:1"), self.assertLogs("calls.vapi.client"):
             self.assertIn("Cannot connect", self.say(502))
-        self.far.hold.clear()
+        self.vendor.hold.clear()
         with mock.patch.object(vapi_client, "REQUEST_SECONDS", 0.2):
             self.assertIn("did not respond", self.say(502))
 
@@ -351,14 +353,14 @@ class SayTests(ActionTests):
         self.assertIn("not answered this call yet", self.say(502))
         with override_settings(VAPI_SOCKET_URL="ws://127.0.0.1:1"):
             self.assertIn("cannot be told what to say", self.say(502))
-        self.assertEqual(self.far.asked, [])
+        self.assertEqual(self.vendor.asked, [])
 
     def test_the_message_is_limited_and_cleaned(self) -> None:
         self.assertIn("Enter a message.", self.say(502, "  "))
         self.assertIn("501 characters. The maximum is 500", self.say(502, "x" * 501))
-        self.assertEqual((self.far.asked, self.audited()), ([], []))
+        self.assertEqual((self.vendor.asked, self.audited()), ([], []))
         self.say(200, " Hello\x00 <b>\ud83d\ude00 ".encode("utf-16", "surrogatepass").decode("utf-16"))
-        self.assertEqual(json.loads(self.far.asked[-1][3])["content"], "Hello <b>😀")
+        self.assertEqual(json.loads(self.vendor.asked[-1][3])["content"], "Hello <b>😀")
 
 
 class AccessTests(ActionTests):
@@ -379,7 +381,7 @@ class AccessTests(ActionTests):
             checked = Client(enforce_csrf_checks=True)
             checked.force_login(self.user)
             self.assertEqual(checked.post(path, headers=JS).status_code, 403)
-        self.assertEqual((self.far.asked, self.requested(), self.audited()), ([], ("", False), []))
+        self.assertEqual((self.vendor.asked, self.requested(), self.audited()), ([], ("", False), []))
 
     def test_the_csrf_token_of_the_page_is_accepted(self) -> None:
         client = Client(enforce_csrf_checks=True)
@@ -395,7 +397,7 @@ class AccessTests(ActionTests):
             self.assertRaises(RuntimeError),
         ):
             self.act("hang-up")
-        self.assertEqual((self.far.asked, self.requested()), ([], ("", False)))
+        self.assertEqual((self.vendor.asked, self.requested()), ([], ("", False)))
 
 
 class SimulatedTests(ActionTests):
