@@ -118,7 +118,9 @@ async def start_testbed(scenario: Scenario, port: int, observers: Observers) -> 
 async def run_call(testbed: Testbed, scenario: Scenario, observers: Observers) -> CallArtifacts:
     """Run the call, and wait until its rows are complete."""
     async with measure_loop_lag() as lag:
-        record = await testbed.twilio.place_call(scenario.script, on_event=observers.on_twilio_event)
+        record = await testbed.twilio.place_call(
+            scenario.script, from_number=scenario.caller, on_event=observers.on_twilio_event
+        )
     call = next((call for call in testbed.vapi.calls if call.call_sid == record.call_sid), None)
     rows = await _read_complete_rows(record.call_sid, call, testbed.vapi)
     return CallArtifacts(

@@ -49,6 +49,7 @@ SHORT_SCRIPT: tuple[Step, ...] = (
 @dataclass(frozen=True, slots=True)
 class Scenario:
     seed: int = 0
+    caller: str = "+15550100134"
     fast: bool = False
     listen: ListenMode = "auto"
     asgi: str = "voiceai.asgi:application"

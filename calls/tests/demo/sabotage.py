@@ -1,23 +1,27 @@
 """Sabotages of the bridge: each breaks one thing on purpose, so that tests can prove that a check fails.
 
-Each function permanently replaces one part of the bridge in its process. The product has no such switch:
-only `sabotaged_asgi.py` calls these, in a server that only the tests start.
+`install` replaces parts of the bridge in its process. A call is sabotaged if its caller's number is in
+`CALLERS`; the calls of other callers are not changed. The product has no such switch: only
+`sabotaged_asgi.py` calls `install`, in a server that only the tests start.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bridge.admission import Admission, Claim
 from bridge.audio import resample, transcode
 from bridge.audio.transcode import Transcoder
 from bridge.call import turn_taking
 from bridge.call.events import ClearPlayout
 from bridge.call.turns import Turn, Turns
+from bridge.config import AudioFormat
 from bridge.io import runner, vapi_link
 from bridge.io.runner import CallRunner
 from bridge.io.vapi_link import LinkEvent, VapiLink
@@ -27,6 +31,43 @@ from bridge.wire import twilio
 EVERY = 500  # frames
 LATE_SECONDS = 0.1
 WRONG_SID = "MZ" + "0" * 32
+
+TAMPER: dict[str, Callable[[list[bytes]], list[bytes]]] = {
+    "drop": lambda pair: pair[1:],
+    "swap": lambda pair: pair[::-1],
+    "repeat": lambda pair: [pair[0], *pair],
+}
+SABOTAGES = (
+    *TAMPER, "wrong_stream_sid", "no_clear", "late_audio", "noise_for_speech", "lost_transcript",
+    "turns_by_vapi",
+)  # fmt: skip
+CALLERS = {f"+155501001{number:02d}": name for number, name in enumerate(SABOTAGES)}
+
+# The sabotage of the call that the current task belongs to.
+_current: ContextVar[str] = ContextVar("sabotage", default="")
+
+
+def install() -> None:
+    _select_by_caller()
+    _tamper_with_frames()
+    _use_wrong_stream_sid()
+    _omit_clear()
+    _delay_audio()
+    _replace_speech_by_noise()
+    _lose_a_transcript()
+    _measure_turns_by_vapi()
+
+
+def _select_by_caller() -> None:
+    """The caller is known from the ticket, before the call's objects and tasks are created."""
+    claim = Admission.claim
+
+    async def claim_and_select(self: Admission, *args: Any, **kwargs: Any) -> Claim:
+        claimed = await claim(self, *args, **kwargs)
+        _current.set(CALLERS.get(claimed.caller, ""))
+        return claimed
+
+    Admission.claim = claim_and_select  # type: ignore[method-assign]
 
 
 class TamperingTranscoder:
@@ -54,47 +95,42 @@ class TamperingTranscoder:
         self._transcoder.interrupted()
 
 
-def tamper_with_frames(tamper: Callable[[list[bytes]], list[bytes]]) -> None:
-    vapi_link.transcoder_for = lambda audio_format: TamperingTranscoder(  # type: ignore[attr-defined]
-        transcode.transcoder_for(audio_format), tamper
-    )
+def _tamper_with_frames() -> None:
+    def transcoder_for(audio_format: AudioFormat) -> Transcoder:
+        transcoder = transcode.transcoder_for(audio_format)
+        tamper = TAMPER.get(_current.get())
+        return TamperingTranscoder(transcoder, tamper) if tamper else transcoder
+
+    vapi_link.transcoder_for = transcoder_for  # type: ignore[attr-defined]
 
 
-def drop() -> None:
-    tamper_with_frames(lambda pair: pair[1:])
-
-
-def swap() -> None:
-    tamper_with_frames(lambda pair: pair[::-1])
-
-
-def repeat() -> None:
-    tamper_with_frames(lambda pair: [pair[0], *pair])
-
-
-def wrong_stream_sid() -> None:
+def _use_wrong_stream_sid() -> None:
     class Writer(twilio.Writer):
         def __init__(self, stream_sid: str) -> None:
-            super().__init__(WRONG_SID if stream_sid else "")
+            wrong = stream_sid and _current.get() == "wrong_stream_sid"
+            super().__init__(WRONG_SID if wrong else stream_sid)
 
     runner.twilio.Writer = Writer  # type: ignore[attr-defined]
 
 
-def no_clear() -> None:
+def _omit_clear() -> None:
     perform = CallRunner._perform
 
-    def without_clear(self: CallRunner, action: Any) -> None:
-        if not isinstance(action, ClearPlayout):
+    def perform_without_clear(self: CallRunner, action: Any) -> None:
+        if not (isinstance(action, ClearPlayout) and _current.get() == "no_clear"):
             perform(self, action)
 
-    CallRunner._perform = without_clear  # type: ignore[method-assign]
+    CallRunner._perform = perform_without_clear  # type: ignore[method-assign]
 
 
-def late_audio() -> None:
+def _delay_audio() -> None:
     """Everything from the assistant reaches the session 100 ms late."""
     listen = VapiLink.listen
 
-    async def late(self: VapiLink, on_event: Callable[[LinkEvent], None]) -> None:
+    async def listen_late(self: VapiLink, on_event: Callable[[LinkEvent], None]) -> None:
+        if _current.get() != "late_audio":
+            await listen(self, on_event)
+            return
         loop = asyncio.get_running_loop()
 
         def on_event_late(event: LinkEvent) -> None:
@@ -103,15 +139,17 @@ def late_audio() -> None:
         await listen(self, on_event_late)
         await asyncio.sleep(LATE_SECONDS)
 
-    VapiLink.listen = late  # type: ignore[method-assign]
+    VapiLink.listen = listen_late  # type: ignore[method-assign]
 
 
-def noise_for_speech() -> None:
+def _replace_speech_by_noise() -> None:
     """Replace speech to the assistant by noise of the same length and level."""
 
     class Upsampler(resample.Upsampler):
         def feed(self, pcm_8k: NDArray[np.int16]) -> NDArray[np.int16]:
             pcm_16k = super().feed(pcm_8k)
+            if _current.get() != "noise_for_speech":
+                return pcm_16k
             level = float(np.std(pcm_16k))
             noise = np.random.default_rng(1).standard_normal(len(pcm_16k)) * level
             return np.clip(noise, -32_768, 32_767).astype(np.int16)
@@ -119,36 +157,28 @@ def noise_for_speech() -> None:
     transcode.Upsampler = Upsampler  # type: ignore[attr-defined]
 
 
-def lost_transcript() -> None:
+def _lose_a_transcript() -> None:
     from calls.ingest.journal import SpoolJournal  # imports models: only after Django is set up
 
     write = SpoolJournal.write
 
     def write_without_one(self: SpoolJournal, entry: Entry) -> None:
-        if not (isinstance(entry, UtteranceSpoken) and entry.index == 1):
+        is_lost = isinstance(entry, UtteranceSpoken) and entry.index == 1
+        if not (is_lost and _current.get() == "lost_transcript"):
             write(self, entry)
 
     SpoolJournal.write = write_without_one  # type: ignore[method-assign]
 
 
-def turns_by_vapi() -> None:
+def _measure_turns_by_vapi() -> None:
     """Measure an answer by Vapi's `started` event instead of its first audible audio."""
 
     class TurnsByVapi(Turns):
         def assistant_audible(self, *args: Any, **kwargs: Any) -> Turn | None:
             reported_at = self._started_at
             turn = super().assistant_audible(*args, **kwargs)
-            if turn is not None and reported_at is not None:
+            if turn is not None and reported_at is not None and _current.get() == "turns_by_vapi":
                 turn.first_audio = max(reported_at, turn.end_of_speech)
             return turn
 
     turn_taking.Turns = TurnsByVapi  # type: ignore[attr-defined]
-
-
-SABOTAGES: dict[str, Callable[[], None]] = {
-    sabotage.__name__: sabotage
-    for sabotage in (
-        drop, swap, repeat, wrong_stream_sid, no_clear, late_audio, noise_for_speech, lost_transcript,
-        turns_by_vapi,
-    )
-}  # fmt: skip

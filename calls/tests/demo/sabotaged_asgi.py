@@ -1,16 +1,14 @@
-"""The server with the sabotage of `VOICEAI_SABOTAGE`, applied before `voiceai.asgi` is imported.
+"""The server with the sabotages, which are installed before `voiceai.asgi` is imported.
 
 daphne calls.tests.demo.sabotaged_asgi:application
 """
 
-import os
-
 import django
 
-from calls.tests.demo.sabotage import SABOTAGES
+from calls.tests.demo.sabotage import install
 
 django.setup()
-SABOTAGES[os.environ["VOICEAI_SABOTAGE"]]()
+install()
 
 from voiceai.asgi import application  # noqa: E402
 
