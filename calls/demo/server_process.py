@@ -30,15 +30,21 @@ class ServerFailed(Exception):
     """The server did not start; the message contains the end of its log."""
 
 
-def free_port(preferred: int = 0) -> int:
-    """The preferred port or the next free one; 0: any free port. Raises `ServerFailed`."""
+def reserve_port(preferred: int = 0) -> int:
+    """The preferred port or the next free one; 0: any free port. Raises `ServerFailed`.
+
+    The port stays reserved while this process runs: a socket that is bound to it and does not listen keeps
+    it from the other processes that ask for any port, but not from the server, which names it.
+    """
     for port in range(preferred, min(preferred + 100, 65_536)) if preferred else [0]:
         with socket.socket() as probe:
             # As the server does: a port with connections in TIME_WAIT is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind((HOST, port))
-                return int(probe.getsockname()[1])
+                reserved = int(probe.getsockname()[1])
+                probe.detach()  # not closed, on purpose
+                return reserved
     raise ServerFailed(f"no free port from {preferred} to {preferred + 99}")
 
 
@@ -63,6 +69,11 @@ class ServerProcess:
         return f"http://{HOST}:{self.port}"
 
     async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def start(self) -> None:
+        """Start the process, and wait until it accepts calls. Raises `ServerFailed`."""
         command = ["-m", "daphne", "-b", HOST, "-p", str(self.port), "-v", "0"]
         command += ["--websocket-max-message-size", "131072", self._asgi]
         self._process = await asyncio.create_subprocess_exec(
@@ -81,7 +92,6 @@ class ServerProcess:
         except BaseException:
             await self.stop()
             raise
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()

@@ -31,7 +31,7 @@ import psycopg
 from django.conf import settings
 from psycopg import sql
 
-from calls.demo.server_process import HOST, ROOT, ServerProcess, free_port
+from calls.demo.server_process import HOST, ROOT, ServerProcess, reserve_port
 from sandbox.twilio.simulator import TwilioSimulator
 
 ACCOUNT_SID = "AC" + "7" * 32
@@ -91,7 +91,7 @@ class LiveServer(ServerProcess):
 
 def live_server(vapi_url: str, database_url: str, journal: Path, **more: str) -> LiveServer:
     """A server whose assistant is at `vapi_url`, not started yet; its database has its tables."""
-    port = free_port()
+    port = reserve_port()
     environment = {
         "DJANGO_DEBUG": "on",
         "DJANGO_SECRET_KEY": secrets.token_urlsafe(32),
@@ -254,7 +254,7 @@ class Cluster:
 
     def __init__(self, programs: Path) -> None:
         self._programs = programs
-        self._port = free_port()
+        self._port = reserve_port()
         self._folder = Path()
         self._server: subprocess.Popen[bytes] | None = None
         self._frozen: list[int] = []

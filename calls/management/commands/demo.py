@@ -32,7 +32,7 @@ from calls.demo.console import CallConsole
 from calls.demo.report import to_json, write_wavs
 from calls.demo.runner import Observers, Testbed, run_call, start_testbed
 from calls.demo.scenario import Scenario
-from calls.demo.server_process import ServerFailed, free_port
+from calls.demo.server_process import ServerFailed, reserve_port
 
 DEFAULT_PORT = 8000
 LOGIN = "demo"
@@ -153,7 +153,7 @@ class DemoRun:
 
     def _choose_port(self) -> int:
         preferred = self._options["port"] or (0 if self._once else DEFAULT_PORT)
-        port = free_port(preferred)
+        port = reserve_port(preferred)
         if preferred and port != preferred:
             self._console.print(f"Port {preferred} is in use, using {port} instead.", "bold yellow")
         audio_format = "16 kHz PCM" if self._scenario.audio_format == "pcm_s16le" else "mu-law"

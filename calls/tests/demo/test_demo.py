@@ -14,16 +14,18 @@ from urllib.parse import urlencode
 from urllib.request import HTTPCookieProcessor, ProxyHandler, build_opener
 
 import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
 
-from calls.demo.server_process import ServerFailed, free_port
+from calls.demo.assertions import CHECKS
+from calls.demo.server_process import ServerFailed, reserve_port
 from calls.tests.demo.demo_runs import ROOT, environment, manage
 
 pytestmark = [pytest.mark.slow, pytest.mark.once]
 
 HEALTHY: dict[str, tuple[dict[str, str], list[str]]] = {
     "pcm": ({}, []),
-    "mulaw": ({"VAPI_AUDIO_FORMAT": "mulaw"}, ["--fast"]),
-    "socket": ({"VAPI_SOCKET_URL": "on"}, ["--fast"]),
+    "socket": ({"VAPI_SOCKET_URL": "on"}, ["--fast", "--listen", "energy"]),
 }
 ONCE_SECONDS = 45
 
@@ -48,8 +50,8 @@ def test_a_healthy_call_passes_every_check(tmp_path: Path, name: str) -> None:
 
 
 def test_json_needs_once() -> None:
-    ran = manage("demo", "--json")
-    assert ran.code != 0 and "--once" in ran.stderr and ran.stdout == ""
+    with pytest.raises(CommandError, match="--once"):
+        call_command("demo", "--json")
 
 
 def test_it_reports_why_the_server_did_not_start(tmp_path: Path) -> None:
@@ -61,13 +63,30 @@ def test_it_reports_why_the_server_did_not_start(tmp_path: Path) -> None:
 def test_it_uses_the_next_port_if_one_is_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert free_port(port) > port
+        assert reserve_port(port) > port
     with pytest.raises(ServerFailed):
-        free_port(65_536)
+        reserve_port(65_536)
+
+
+def test_a_reserved_port_is_free_for_the_server_only() -> None:
+    port = reserve_port()
+    others = [socket.socket() for _ in range(2)]
+    try:
+        for other in others:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        others[0].bind(("127.0.0.1", port))
+        others[0].listen()
+        with pytest.raises(OSError):
+            others[1].bind(("127.0.0.1", port))
+        assert reserve_port(port) > port
+    finally:
+        for other in others:
+            other.close()
 
 
 @pytest.mark.timeout(200)
 def test_it_serves_until_ctrl_c_and_leaves_no_process(tmp_path: Path) -> None:
+    """The third healthy call: the dialect of the API, with mu-law."""
     database = f"sqlite:///{tmp_path / 'demo.sqlite3'}"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -76,7 +95,9 @@ def test_it_serves_until_ctrl_c_and_leaves_no_process(tmp_path: Path) -> None:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=environment({"DATABASE_URL": database, "PYTHONUNBUFFERED": "1"}),
+            env=environment(
+                {"DATABASE_URL": database, "VAPI_AUDIO_FORMAT": "mulaw", "PYTHONUNBUFFERED": "1"}
+            ),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -90,6 +111,8 @@ def test_it_serves_until_ctrl_c_and_leaves_no_process(tmp_path: Path) -> None:
                     break
             output = "".join(lines)
             assert f"Port {port} is in use" in output, output
+            assert "call dialect, mu-law" in output, output
+            assert re.findall(r"^(passed|FAILED) ", output, re.MULTILINE) == ["passed"] * len(CHECKS), output
             url = re.search(r"Calls: +(\S+)/", output)
             login = re.search(r"Log in as demo with (\S+)", output)
             assert url and login, output

@@ -10,7 +10,7 @@ from pytest_django import DjangoDbBlocker
 
 from calls.demo.runner import Observers, Testbed, start_testbed
 from calls.demo.scenario import Scenario
-from calls.demo.server_process import free_port
+from calls.demo.server_process import reserve_port
 from calls.management.commands.simulate_call import failures
 from calls.tests.commands import Printed, Shell
 from calls.tests.demo.demo_runs import CommandResult, environment, manage_async
@@ -29,7 +29,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Testbed]:
     with own_database(tmp_path / "rows") as database:
         variables = {"DATABASE_URL": database.url, "JOURNAL_DIR": str(tmp_path / "journal")}
         scenario = Scenario(fast=True, listen="energy", environment=variables)
-        async with start_testbed(scenario, free_port(), QUIET) as testbed:
+        async with start_testbed(scenario, reserve_port(), QUIET) as testbed:
             yield testbed
 
 
@@ -95,7 +95,7 @@ async def test_it_fails_when_the_server_refuses_the_signature(
 
 
 async def test_it_fails_when_the_server_is_unreachable(shell: Shell) -> None:
-    ran = await simulate_in_process(shell, "--url", f"http://127.0.0.1:{free_port()}")
+    ran = await simulate_in_process(shell, "--url", f"http://127.0.0.1:{reserve_port()}")
     assert ran.code == 1 and "no response from /twilio/voice" in ran.err
 
 

@@ -19,7 +19,7 @@ import pytest
 import pytest_asyncio
 from pytest_django import DjangoDbBlocker
 
-from calls.demo.server_process import free_port
+from calls.demo.server_process import reserve_port
 from calls.doctor import NAMES
 from calls.doctor.symptoms import SYMPTOMS
 from calls.tests.commands import Printed, Shell, manage
@@ -151,7 +151,7 @@ def assistant_with(**fields: Any) -> Callable[[Installation], Callable[[], None]
     return break_it
 
 
-NO_SERVER = f"127.0.0.1:{free_port()}"
+NO_SERVER = f"127.0.0.1:{reserve_port()}"
 REDS: dict[str, Red] = {
     "public-url": Red("Set PUBLIC_URL to the https address", variables=variables(PUBLIC_URL="")),
     "secret-key": Red("Set DJANGO_SECRET_KEY", variables=variables(DJANGO_SECRET_KEY="")),

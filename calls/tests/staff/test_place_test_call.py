@@ -14,7 +14,7 @@ from pytest_django import DjangoDbBlocker
 
 from calls.demo.runner import Observers, Testbed, start_testbed
 from calls.demo.scenario import Scenario
-from calls.demo.server_process import free_port
+from calls.demo.server_process import reserve_port
 from calls.staff.place_test_call import _local_url, is_billable
 from calls.tests.commands import Shell
 from calls.tests.demo.demo_runs import environment
@@ -35,7 +35,7 @@ async def running(tmp_path: Path, django_db_blocker: DjangoDbBlocker) -> AsyncIt
         ran = await Shell(django_db_blocker).run(environment(variables | more), *arguments)
         assert ran.code == 0, ran.err
         scenario = Scenario(fast=True, listen="energy", environment=variables)
-        async with start_testbed(scenario, free_port(), QUIET) as testbed:
+        async with start_testbed(scenario, reserve_port(), QUIET) as testbed:
             yield testbed
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
 from calls.tests.live_server import (
     ACCOUNT_SID,
@@ -29,29 +30,31 @@ from sandbox.twilio.registry_client import RemoteCallRegistry
 from sandbox.twilio.rest.server import TwilioRestSimulator
 from sandbox.vapi.server import VapiSimulator
 
-pytestmark = [pytest.mark.slow, pytest.mark.once]
+pytestmark = [pytest.mark.slow, pytest.mark.once, pytest.mark.asyncio(loop_scope="module")]
 
 FALLBACK = "+15550107777"
-SID = "CA" + "e" * 32
 ROW = "SELECT id, status, end_reason, simulated FROM calls_call WHERE call_sid = %s"
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Scene:
     server: LiveServer
     assistant: VapiSimulator
     twilio_rest: TwilioRestSimulator
     database: Database
     session_key: str
+    call_sid: str = ""
 
     @asynccontextmanager
     async def call(self, faults: TwilioFaults) -> AsyncIterator[asyncio.Task[TwilioCallRecord]]:
         """A call that is connected to the assistant, placed from outside the server process."""
         registry = RemoteCallRegistry(self.twilio_rest.base_url, ACCOUNT_SID, AUTH_TOKEN)
         simulator = self.server.twilio_simulator(registry=registry)
-        calling = asyncio.create_task(simulator.place_call([WaitForHangup(60)], call_sid=SID, faults=faults))
+        calling = asyncio.create_task(
+            simulator.place_call([WaitForHangup(60)], call_sid=self.call_sid, faults=faults)
+        )
         try:
-            call = await self.assistant.call_for(SID, WAIT_SECONDS)
+            call = await self.assistant.call_for(self.call_sid, WAIT_SECONDS)
             await self.assistant.until(lambda: call.status == "in-progress", WAIT_SECONDS)
             await self.row(lambda rows: rows and rows[0][1] == "in-progress")
             yield calling
@@ -60,7 +63,7 @@ class Scene:
             await asyncio.gather(calling, return_exceptions=True)
 
     async def row(self, wanted: Callable[[Any], object]) -> tuple[Any, ...]:
-        rows = await eventually(lambda: self.database.select(ROW, SID), wanted, WAIT_SECONDS)
+        rows = await eventually(lambda: self.database.select(ROW, self.call_sid), wanted, WAIT_SECONDS)
         assert wanted(rows), rows
         (row,) = rows
         return tuple(row)
@@ -78,20 +81,27 @@ class Scene:
                 return answer.status, await answer.text()
 
 
-@pytest.fixture
-async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
-    with own_database(tmp_path / "rows") as database:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
+    folder = tmp_path_factory.mktemp("actions")
+    with own_database(folder / "rows") as database:
         async with (
             VapiSimulator(faults=VapiFaults(), listen="energy", script=[]) as assistant,
             TwilioRestSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as twilio_rest,
         ):
             server = await asyncio.to_thread(
-                live_server, assistant.base_url, database.url, tmp_path / "journal",
+                live_server, assistant.base_url, database.url, folder / "journal",
                 REDIS_URL="", TWILIO_BASE_URL=twilio_rest.base_url, FALLBACK_NUMBER=FALLBACK,
             )  # fmt: skip
             key = await asyncio.to_thread(log_in, server, "staff", "view_call", "act_on_call")
             async with server:
                 yield Scene(server, assistant, twilio_rest, database, key)
+
+
+@pytest.fixture
+def scene(shared_scene: Scene) -> Scene:
+    """The shared server, with a call of its own."""
+    return replace(shared_scene, call_sid="CA" + uuid.uuid4().hex)
 
 
 async def test_hanging_up_ends_the_call(scene: Scene) -> None:
@@ -102,7 +112,7 @@ async def test_hanging_up_ends_the_call(scene: Scene) -> None:
     assert (record.ended_by, record.final_status, record.dialed) == ("rest-api", "completed", [])
     row = await scene.row(lambda rows: rows[0][2] and rows[0][1] == "completed")
     assert row[1:3] == ("completed", "hung-up-by-staff") and bool(row[3])
-    await scene.twilio_rest.until(lambda: scene.twilio_rest.call(SID).is_over)
+    await scene.twilio_rest.until(lambda: scene.twilio_rest.call(scene.call_sid).is_over)
 
 
 @pytest.mark.parametrize(("outcome", "heard"), [("completed", 0), ("no-answer", 1)])
@@ -116,7 +126,7 @@ async def test_transfer_dials_the_fallback_number(scene: Scene, outcome: str, he
     assert len(apology) == heard, "without an answer the caller hears an apology"
     row = await scene.row(lambda rows: rows[0][2] and rows[0][1] == "completed")
     assert row[1:3] == ("completed", "transferred")
-    legs = [call for call in scene.twilio_rest.calls.values() if call.parent_call_sid == SID]
+    legs = [call for call in scene.twilio_rest.calls.values() if call.parent_call_sid == scene.call_sid]
     assert [(leg.to_number, leg.status) for leg in legs] == [(FALLBACK, outcome)]
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+import uuid
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
-from playwright.async_api import ConsoleMessage, Page, WebSocketRoute, async_playwright, expect
+import pytest_asyncio
+from playwright.async_api import Browser, ConsoleMessage, Page, WebSocketRoute, async_playwright, expect
 
 from calls.tests.chromium import launch_chromium, needs_chromium
 from calls.tests.live_server import (
@@ -33,9 +34,9 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.browser,
     pytest.mark.once,
+    pytest.mark.asyncio(loop_scope="module"),
 ]
 
-SID = "CA" + "d" * 32
 WORDS = [f"these are words number {number}" for number in range(1, 50)]
 ANY_WORDS = re.compile(r"these are words number \d+")  # a row shows the last two utterances only
 SCRIPT: list[Step] = [step for _ in range(20) for step in (Say("correct"), Listen(timeout=8), Pause(300))]
@@ -54,6 +55,7 @@ class Desk:
     twilio: TwilioRestSimulator
     socket_is_down: bool = False
     complaints: list[str] = field(default_factory=list)
+    call_sid: str = field(default_factory=lambda: "CA" + uuid.uuid4().hex)
 
     def said(self, message: ConsoleMessage) -> None:
         if message.type == "error":
@@ -74,46 +76,59 @@ class Desk:
             calling.cancel()
 
     async def _call(self) -> object:
-        return await self.server.twilio_simulator(registry=self.twilio).place_call(SCRIPT, call_sid=SID)
+        return await self.server.twilio_simulator(registry=self.twilio).place_call(
+            SCRIPT, call_sid=self.call_sid
+        )
 
     async def state(self, word: str) -> None:
         await expect(self.page.locator("[data-live-word]")).to_have_text(word, timeout=TIMEOUT_MS)
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with own_database(tmp_path / "rows") as database:
-        yield database
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A server with both simulators and a browser, shared by the tests, and the session of a staff user."""
+
+    server: LiveServer
+    assistant: VapiSimulator
+    database: Database
+    twilio: TwilioRestSimulator
+    browser: Browser
+    session_key: str
 
 
-@pytest.fixture
-async def twilio() -> AsyncIterator[TwilioRestSimulator]:
-    async with TwilioRestSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as api:
-        yield api
-
-
-@pytest.fixture
-async def desk(database: Database, twilio: TwilioRestSimulator, tmp_path: Path) -> AsyncIterator[Desk]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    folder = tmp_path_factory.mktemp("live")
     faults = VapiFaults(delay_ms=(200, 300))
-    async with VapiSimulator(faults=faults, listen="energy", script=WORDS) as assistant:
-        server = await asyncio.to_thread(
-            live_server, assistant.base_url, database.url, tmp_path / "journal",
-            REDIS_URL="", VAPI_AUDIO_FORMAT="mulaw", TWILIO_BASE_URL=twilio.base_url,
-            FALLBACK_NUMBER=FALLBACK,
-        )  # fmt: skip
-        async with server, async_playwright() as playwright:
-            key = await asyncio.to_thread(log_in, server, "staff", "view_call", "act_on_call")
-            browser = await launch_chromium(playwright)
-            context = await browser.new_context()
-            await context.add_cookies([{"name": "sessionid", "value": key, "url": server.url}])
-            page = await context.new_page()
-            desk = Desk(page, server, assistant, database, twilio)
-            page.on("console", desk.said)
-            page.on("pageerror", lambda error: desk.complaints.append(str(error)))
-            await page.route_web_socket("**/live*", desk.route)
-            yield desk
-            await browser.close()
-            await server.stop()
+    with own_database(folder / "rows") as database:
+        async with (
+            VapiSimulator(faults=faults, listen="energy", script=WORDS) as assistant,
+            TwilioRestSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as twilio,
+        ):
+            server = await asyncio.to_thread(
+                live_server, assistant.base_url, database.url, folder / "journal",
+                REDIS_URL="", VAPI_AUDIO_FORMAT="mulaw", TWILIO_BASE_URL=twilio.base_url,
+                FALLBACK_NUMBER=FALLBACK,
+            )  # fmt: skip
+            async with server, async_playwright() as playwright:
+                key = await asyncio.to_thread(log_in, server, "staff", "view_call", "act_on_call")
+                browser = await launch_chromium(playwright)
+                yield Site(server, assistant, database, twilio, browser, key)
+                await browser.close()
+                await server.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def desk(site: Site) -> AsyncIterator[Desk]:
+    context = await site.browser.new_context()
+    await context.add_cookies([{"name": "sessionid", "value": site.session_key, "url": site.server.url}])
+    page = await context.new_page()
+    desk = Desk(page, site.server, site.assistant, site.database, site.twilio)
+    page.on("console", desk.said)
+    page.on("pageerror", lambda error: desk.complaints.append(str(error)))
+    await page.route_web_socket("**/live*", desk.route)
+    yield desk
+    await context.close()
 
 
 async def test_staff_follow_a_call_send_a_message_and_hang_up(desk: Desk) -> None:
@@ -126,7 +141,7 @@ async def test_staff_follow_a_call_send_a_message_and_hang_up(desk: Desk) -> Non
         await expect(row).to_be_visible(timeout=TIMEOUT_MS)
         await expect(page.locator("#live-lines")).to_contain_text("1 of 50", timeout=TIMEOUT_MS)
         await expect(row.locator(".live-words")).to_contain_text(ANY_WORDS, timeout=TIMEOUT_MS)
-        call = await desk.assistant.call_for(SID, WAIT_SECONDS)
+        call = await desk.assistant.call_for(desk.call_sid, WAIT_SECONDS)
 
         # An open menu and typed text survive updates of the transcript.
         await row.locator("summary").first.click()
@@ -163,7 +178,9 @@ async def test_staff_follow_a_call_send_a_message_and_hang_up(desk: Desk) -> Non
         await asyncio.wait_for(calling, WAIT_SECONDS)
         await expect(page.get_by_text("No live calls")).to_be_visible(timeout=TIMEOUT_MS)
         rows = await eventually(
-            lambda: desk.database.select("SELECT end_reason FROM calls_call WHERE call_sid = %s", SID),
+            lambda: desk.database.select(
+                "SELECT end_reason FROM calls_call WHERE call_sid = %s", desk.call_sid
+            ),
             lambda rows: rows[0][0],
             WAIT_SECONDS,
         )
@@ -212,5 +229,5 @@ async def test_the_page_reports_a_lost_server_and_reconnects(desk: Desk) -> None
     await desk.state("Live")
     await desk.server.stop()
     await desk.state("Disconnected")
-    async with desk.server:
-        await desk.state("Live")
+    await desk.server.start()
+    await desk.state("Live")
