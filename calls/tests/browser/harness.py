@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import pytest
@@ -57,7 +57,8 @@ class Viewport:
 LIGHT = Viewport("light", 1280, "light")
 DARK = Viewport("dark", 1280, "dark")
 NARROW = Viewport("narrow", 390, "light")
-VIEWPORTS = (LIGHT, DARK, NARROW)
+NARROW_DARK = Viewport("narrow-dark", 390, "dark")
+VIEWPORTS = (LIGHT, DARK, NARROW, NARROW_DARK)
 
 
 @dataclass
@@ -144,6 +145,7 @@ class Site:
     database: Database
     browser: Browser
     keys: dict[str, str]  # role -> session
+    ids: dict[str, int]  # of the staged rows, by name
 
     @asynccontextmanager
     async def window(
@@ -173,11 +175,11 @@ class Site:
         finally:
             await context.close()
 
-    async def stage(self, *arguments: str) -> dict[str, int]:
-        """Create rows with `staging.py`; returns their ids by name."""
-        printed = await asyncio.to_thread(self.server.run, "-m", "calls.tests.browser.staging", *arguments)
-        ids: dict[str, int] = json.loads(printed)
-        return ids
+
+async def stage(server: LiveServer, *names: str) -> list[dict[str, Any]]:
+    """Create rows with `staging.py`; returns what it prints for each name."""
+    printed = await asyncio.to_thread(server.run, "-m", "calls.tests.browser.staging", *names)
+    return [json.loads(line) for line in printed.splitlines()]
 
 
 @asynccontextmanager
@@ -196,9 +198,13 @@ async def running_site(
     *,
     faults: VapiFaults = VapiFaults(),  # noqa: B008 - frozen
     words: Sequence[str] | None = None,
+    rows: str | None = None,
     **variables: str,
 ) -> AsyncIterator[Site]:
-    """Debug is off, as in production, so that error pages are those that users see."""
+    """A site with a user for each role, and with the rows of a stage of `staging.py`.
+
+    Debug is off, as in production, so that error pages are those that users see.
+    """
     with own_database(folder / "rows") as database:
         async with VapiSimulator(faults=faults, listen="energy", script=words) as assistant:
             settings = {"DJANGO_DEBUG": "off", "REDIS_URL": "", "VAPI_AUDIO_FORMAT": "mulaw"}
@@ -206,6 +212,6 @@ async def running_site(
                 live_server, assistant.base_url, database.url, folder / "journal", **(settings | variables)
             )
             async with server, chromium() as browser:
-                printed = await asyncio.to_thread(server.run, "-m", "calls.tests.browser.staging", "people")
-                yield Site(server, assistant, database, browser, json.loads(printed))
+                keys, *ids = await stage(server, "people", *([rows] if rows else []))
+                yield Site(server, assistant, database, browser, keys, *(ids or [{}]))
                 await server.stop()

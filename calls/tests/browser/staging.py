@@ -1,8 +1,8 @@
 """Creates rows for browser tests, as a separate process on the database of the server under test.
 
-    python -m calls.tests.browser.staging people|pages|injection|listed|as_real
+    python -m calls.tests.browser.staging people|pages|injection|listed|as_real ...
 
-Prints one JSON object: ids by name, or for `people` the session key by role.
+Prints one JSON object for each argument: ids by name, or for `people` the session key by role.
 """
 
 from __future__ import annotations
@@ -202,4 +202,5 @@ STAGES: dict[str, Callable[[], object]] = {
 }  # fmt: skip
 
 if __name__ == "__main__":
-    print(json.dumps(STAGES[sys.argv[1]]()))
+    for name in sys.argv[1:]:
+        print(json.dumps(STAGES[name]()))

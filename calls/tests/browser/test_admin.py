@@ -22,9 +22,9 @@ LIST = "/admin/calls/call/"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def staged(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Site, dict[str, int]]]:
-    async with running_site(tmp_path_factory.mktemp("admin")) as site:
-        yield site, await site.stage("listed")
+async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    async with running_site(tmp_path_factory.mktemp("admin"), rows="listed") as site:
+        yield site
 
 
 def asked(page: Page) -> dict[str, list[str]]:
@@ -41,9 +41,8 @@ async def search(page: Page, words: str) -> None:
 
 
 async def test_a_filter_stays_in_the_url_through_search_and_paging(
-    staged: tuple[Site, dict[str, int]],
+    site: Site,
 ) -> None:
-    site, ids = staged
     async with site.window(path=LIST) as window:
         page = window.page
         await expect(page.locator("#result_list tbody tr")).to_have_count(50)
@@ -58,16 +57,13 @@ async def test_a_filter_stays_in_the_url_through_search_and_paging(
         await page.go_back()
         assert "q" not in asked(page) and asked(page)["ended"] == ["failed"]
         await page.goto(f"{site.server.url}{LIST}?p=2")
-        await expect(page.locator("#result_list tbody tr")).to_have_count(ids["calls"] - 50)
+        await expect(page.locator("#result_list tbody tr")).to_have_count(site.ids["calls"] - 50)
 
 
 @pytest.mark.parametrize("what", ["sid", "number", "words"])
-async def test_a_call_is_found_by_sid_number_and_words(
-    staged: tuple[Site, dict[str, int]], what: str
-) -> None:
-    site, ids = staged
+async def test_a_call_is_found_by_sid_number_and_words(site: Site, what: str) -> None:
     ((sid, number),) = site.database.select(
-        "SELECT call_sid, from_number FROM calls_call WHERE id = %s", ids["rare"]
+        "SELECT call_sid, from_number FROM calls_call WHERE id = %s", site.ids["rare"]
     )
     async with site.window(path=LIST) as window:
         page = window.page
@@ -78,16 +74,13 @@ async def test_a_call_is_found_by_sid_number_and_words(
         await page.wait_for_url("**q=**")
         rows = page.locator("#result_list tbody tr")
         await expect(rows).to_have_count(1)
-        await expect(rows.locator("a").first).to_have_attribute("href", f"/calls/{ids['rare']}/")
+        await expect(rows.locator("a").first).to_have_attribute("href", f"/calls/{site.ids['rare']}/")
         if what == "words":
             await expect(rows).to_contain_text("I am the lighthouse keeper")
 
 
-async def test_the_export_follows_the_filters_and_escapes_formulas(
-    staged: tuple[Site, dict[str, int]], tmp_path: Path
-) -> None:
-    site, ids = staged
-    ((sid,),) = site.database.select("SELECT call_sid FROM calls_call WHERE id = %s", ids["rare"])
+async def test_the_export_follows_the_filters_and_escapes_formulas(site: Site, tmp_path: Path) -> None:
+    ((sid,),) = site.database.select("SELECT call_sid FROM calls_call WHERE id = %s", site.ids["rare"])
     async with site.window(path=f"{LIST}?ended=failed") as window:
         for kind in ("CSV", "JSON"):
             async with window.page.expect_download() as coming:
@@ -104,8 +97,7 @@ async def test_the_export_follows_the_filters_and_escapes_formulas(
             assert "=cmd" in exported[0]["note"]
 
 
-async def test_actions_set_an_outcome_and_mark_for_review(staged: tuple[Site, dict[str, int]]) -> None:
-    site, ids = staged
+async def test_actions_set_an_outcome_and_mark_for_review(site: Site) -> None:
     async with site.window(role="operator", path=f"{LIST}?ended=failed") as window:
         page = window.page
         for action, outcome in (("set_outcome", "call back"), ("mark_for_review", "")):
@@ -116,16 +108,15 @@ async def test_actions_set_an_outcome_and_mark_for_review(staged: tuple[Site, di
             await page.get_by_title("Run the selected action").click()
             await expect(page.get_by_text("1 call changed.")).to_be_visible()
         changed = site.database.select(
-            "SELECT outcome, needs_review FROM calls_call WHERE id = %s", ids["rare"]
+            "SELECT outcome, needs_review FROM calls_call WHERE id = %s", site.ids["rare"]
         )
         assert [(outcome, bool(review)) for outcome, review in changed] == [("call back", True)]
-        await window.open(f"{LIST}{ids['rare']}/history/")
+        await window.open(f"{LIST}{site.ids['rare']}/history/")
         await expect(page.locator("body")).to_contain_text("Outcome “call back”.")
 
 
-async def test_the_rows_of_a_call_are_read_only(staged: tuple[Site, dict[str, int]]) -> None:
-    site, ids = staged
-    async with site.window(path=f"{LIST}{ids['rare']}/change/") as window:
+async def test_the_rows_of_a_call_are_read_only(site: Site) -> None:
+    async with site.window(path=f"{LIST}{site.ids['rare']}/change/") as window:
         await expect(window.page.locator("body")).to_contain_text("I am the lighthouse keeper")
         assert (
             await window.page.locator(
@@ -135,8 +126,7 @@ async def test_the_rows_of_a_call_are_read_only(staged: tuple[Site, dict[str, in
         )
 
 
-async def test_viewers_are_not_offered_export_or_changes(staged: tuple[Site, dict[str, int]]) -> None:
-    site, _ = staged
+async def test_viewers_are_not_offered_export_or_changes(site: Site) -> None:
     async with site.window(role="viewer", path=LIST) as window:
         await expect(window.page.get_by_role("link", name="CSV", exact=True)).to_have_count(0)
         await expect(window.page.locator("select[name=action] option[value=set_outcome]")).to_have_count(0)

@@ -10,8 +10,10 @@ import pytest_asyncio
 from playwright.async_api import expect
 
 from calls.tests.browser.harness import (
+    DARK,
+    LIGHT,
     NARROW,
-    VIEWPORTS,
+    NARROW_DARK,
     Site,
     Viewport,
     Window,
@@ -30,9 +32,9 @@ LISTS = (
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def staged(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Site, dict[str, int]]]:
-    async with running_site(tmp_path_factory.mktemp("pages")) as site:
-        yield site, await site.stage("pages")
+async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    async with running_site(tmp_path_factory.mktemp("pages"), rows="pages") as site:
+        yield site
 
 
 def every_path(ids: dict[str, int]) -> list[str]:
@@ -54,24 +56,24 @@ def every_path(ids: dict[str, int]) -> list[str]:
     return [*dashboards, *calls, "/set-up", "/admin/", "/admin/password_change/", *lists, *searched, *rows]
 
 
-@pytest.mark.parametrize("viewport", VIEWPORTS, ids=[viewport.name for viewport in VIEWPORTS])
-async def test_every_page_opens_without_errors(
-    staged: tuple[Site, dict[str, int]], viewport: Viewport
-) -> None:
-    site, ids = staged
+# Each width and each color scheme once.
+WIDE_AND_NARROW = pytest.mark.parametrize("viewport", [LIGHT, NARROW_DARK], ids=["light", "narrow-dark"])
+
+
+@WIDE_AND_NARROW
+async def test_every_page_opens_without_errors(site: Site, viewport: Viewport) -> None:
     wide = {}
     async with site.window(viewport) as window:
-        for path in every_path(ids):
+        for path in every_path(site.ids):
             await window.open(path)
             if sticking_out := await window.find_overflow():
                 wide[path] = sticking_out
-    if viewport is NARROW:
+    if viewport is NARROW_DARK:
         assert wide == {}
 
 
-@pytest.mark.parametrize("viewport", VIEWPORTS, ids=[viewport.name for viewport in VIEWPORTS])
-async def test_403_and_404_are_pages(staged: tuple[Site, dict[str, int]], viewport: Viewport) -> None:
-    site, ids = staged
+@WIDE_AND_NARROW
+async def test_403_and_404_are_pages(site: Site, viewport: Viewport) -> None:
     async with site.window(viewport, "viewer") as window:
         for path, status in (("/calls/999999/", 404), ("/nowhere/", 404), ("/admin/auth/user/", 403)):
             await window.open(path, status)
@@ -80,12 +82,11 @@ async def test_403_and_404_are_pages(staged: tuple[Site, dict[str, int]], viewpo
 
 
 async def test_login_redirects_to_the_requested_page(
-    staged: tuple[Site, dict[str, int]],
+    site: Site,
 ) -> None:
-    site, ids = staged
     async with site.window(NARROW, None) as window:
         page = window.page
-        await window.open(f"/calls/{ids['good']}/")
+        await window.open(f"/calls/{site.ids['good']}/")
         assert await window.find_overflow() == ""
         await page.get_by_label("Username").fill("viewer")
         await page.get_by_label("Password").fill("not the password")
@@ -93,19 +94,20 @@ async def test_login_redirects_to_the_requested_page(
         await expect(page.get_by_text("Please enter the correct username and password")).to_be_visible()
         await page.get_by_label("Password").fill(PASSWORD)
         await page.keyboard.press("Enter")
-        await page.wait_for_url(f"**/calls/{ids['good']}/")
+        await page.wait_for_url(f"**/calls/{site.ids['good']}/")
         await expect(page.get_by_text("Thursday afternoon.")).to_be_visible()
 
 
-@pytest.mark.parametrize("viewport", VIEWPORTS[:2], ids=[viewport.name for viewport in VIEWPORTS[:2]])
-async def test_every_text_has_enough_contrast(
-    staged: tuple[Site, dict[str, int]], viewport: Viewport
-) -> None:
+@pytest.mark.parametrize("viewport", [LIGHT, DARK], ids=["light", "dark"])
+async def test_every_text_has_enough_contrast(site: Site, viewport: Viewport) -> None:
     """WCAG AA: 4.5 to 1, or 3 to 1 for large text."""
-    site, ids = staged
     low_contrast: dict[str, list[str]] = {}
     async with site.window(viewport) as window:
-        for path in ("/", *(f"/calls/{ids[name]}/" for name in CALL_PAGES), "/admin/calls/call/?q=thursday"):
+        for path in (
+            "/",
+            *(f"/calls/{site.ids[name]}/" for name in CALL_PAGES),
+            "/admin/calls/call/?q=thursday",
+        ):
             await window.open(path)
             await window.page.evaluate(
                 "document.querySelectorAll('.calls details').forEach(each => each.open = true)"
@@ -171,8 +173,7 @@ def has_error(window: Window, what: str) -> bool:
     return any(what in each for each in window.errors)
 
 
-async def test_the_harness_detects_every_kind_of_error(staged: tuple[Site, dict[str, int]]) -> None:
-    site, _ = staged
+async def test_the_harness_detects_every_kind_of_error(site: Site) -> None:
     async with site.window(NARROW, path="/") as window:
         for what, script in ERRORS.items():
             await window.page.evaluate(f"() => {{ {script} }}")

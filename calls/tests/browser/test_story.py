@@ -18,6 +18,7 @@ from playwright.async_api import Page, expect
 from calls.tests.browser.harness import Site, running_site
 from calls.tests.chromium import needs_chromium
 from calls.tests.live_server import eventually
+from sandbox.faults import VapiFaults
 from sandbox.twilio.caller import CutIn, HangUp, Listen, Press, Say
 
 pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module")]
@@ -26,6 +27,7 @@ SCRIPT = (
     Listen(), Say("opening_hours"), Listen(), Press("42#"), Listen(), Say("correct"),
     CutIn("talk_to_person", after_ms=900), Listen(), HangUp(),
 )  # fmt: skip
+FAULTS = VapiFaults(delay_ms=(300, 600))
 CALL = (
     "SELECT id, call_sid, end_reason, turn_count, p50_latency_ms, worst_latency_ms,"
     " vapi_cost + stream_price, from_number FROM calls_call"
@@ -35,7 +37,7 @@ CALL = (
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     """A server after one call, with its report."""
-    async with running_site(tmp_path_factory.mktemp("story")) as site:
+    async with running_site(tmp_path_factory.mktemp("story"), faults=FAULTS) as site:
         record = await site.server.twilio_simulator(rng_seed=3).place_call(SCRIPT)
         assert record.heard_segments
         done = "SELECT turn_count FROM calls_call WHERE turn_count > 0 AND vapi_cost IS NOT NULL"
