@@ -43,6 +43,10 @@ def _worker() -> int | None:
 
 
 def pytest_configure() -> None:
+    from django.conf import settings
+
+    # Otherwise each test client reads the folders of static files once.
+    settings.WHITENOISE_AUTOREFRESH = True
     worker = _worker()
     if worker is None:
         return
@@ -50,8 +54,6 @@ def pytest_configure() -> None:
         url, slash, number = os.environ.get(name, "").rpartition("/")
         if slash and number.isdecimal():
             os.environ[name] = f"{url}/{int(number) + REDIS_DATABASES * worker}"
-    from django.conf import settings
-
     if settings.REDIS_URL:
         settings.REDIS_URL = os.environ["REDIS_URL"]
         settings.CACHES["default"]["LOCATION"] = settings.REDIS_URL
