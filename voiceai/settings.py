@@ -212,6 +212,7 @@ def database() -> dict[str, Any]:
         # Tests use a file, too: with several threads, an in-memory database locks differently.
         config["TEST"] = {"NAME": str(Path(tempfile.gettempdir()) / f"voiceai-test-{os.getpid()}.sqlite3")}
     elif config["ENGINE"] == "django.db.backends.postgresql":
+        config["ENGINE"] = "voiceai.postgresql"
         # Under ASGI persistent connections leak, one for each thread that ever ran. The pool does not leak.
         config["CONN_MAX_AGE"] = 0
         options.setdefault("connect_timeout", 3)

@@ -29,6 +29,7 @@ from typing import Any, Self, TypeVar
 
 import psycopg
 from django.conf import settings
+from django.db import connections
 from psycopg import sql
 
 from calls.demo.server_process import HOST, ROOT, ServerProcess, reserve_port
@@ -178,7 +179,7 @@ class Database:
 @contextmanager
 def own_database(folder: Path) -> Iterator[Database]:
     """A database of the kind that the settings name, with all tables and no rows."""
-    if settings.DATABASES["default"]["ENGINE"] != "django.db.backends.postgresql":
+    if connections["default"].vendor != "postgresql":
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(_sqlite_template(), folder / "live.sqlite3")
         yield Database(f"sqlite:///{folder / 'live.sqlite3'}")
@@ -275,11 +276,7 @@ class Cluster:
                 "initdb", "-D", data, "-U", "voiceai", "-A", "trust", "-E", "UTF8", "--no-sync"
             )
             assert made.wait(CLUSTER_SECONDS) == 0, self._log()
-            self._server = self._start(
-                "postgres", "-D", data, "-p", str(self._port), "-k", str(self._folder),
-                "-c", f"listen_addresses={HOST}", "-c", "fsync=off",
-            )  # fmt: skip
-            self._wait_until_up(self._server)
+            self._start_server()
         except BaseException:
             self.__exit__()
             raise
@@ -287,14 +284,13 @@ class Cluster:
 
     def __exit__(self, *_: object) -> None:
         self.thaw()
-        if self._server is not None:
-            self._server.send_signal(signal.SIGINT)
-            try:
-                self._server.wait(CLUSTER_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._server.send_signal(signal.SIGQUIT)
-                self._server.wait(CLUSTER_SECONDS)
+        self._stop_server()
         shutil.rmtree(self._folder)
+
+    def restart(self) -> None:
+        """End all connections, and accept new ones afterwards, as an upgrade of PostgreSQL does."""
+        self._stop_server()
+        self._start_server()
 
     def freeze(self) -> None:
         """Every process stands still: connections stay open, and nothing answers."""
@@ -322,6 +318,24 @@ class Cluster:
         command = [str(self._programs / program), *arguments]
         with open(self._folder / "log", "ab") as log:
             return subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log, **user)
+
+    def _start_server(self) -> None:
+        self._server = self._start(
+            "postgres", "-D", str(self._folder / "data"), "-p", str(self._port), "-k", str(self._folder),
+            "-c", f"listen_addresses={HOST}", "-c", "fsync=off",
+        )  # fmt: skip
+        self._wait_until_up(self._server)
+
+    def _stop_server(self) -> None:
+        if self._server is None:
+            return
+        self._server.send_signal(signal.SIGINT)
+        try:
+            self._server.wait(CLUSTER_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._server.send_signal(signal.SIGQUIT)
+            self._server.wait(CLUSTER_SECONDS)
+        self._server = None
 
     def _wait_until_up(self, server: subprocess.Popen[bytes]) -> None:
         give_up_at = time.monotonic() + CLUSTER_SECONDS

@@ -14,7 +14,7 @@ import time
 from binascii import crc32
 from concurrent.futures import ThreadPoolExecutor
 
-from django.db import DatabaseError, InterfaceError, connections
+from django.db import DatabaseError, InterfaceError, OperationalError, connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from twilio.twiml.voice_response import VoiceResponse
 
@@ -189,8 +189,14 @@ async def find_end_reason(call: TwilioRequest) -> str | None:
 
 
 def _end_reason_in_row(call_sid: str) -> str:
+    """Read it, once more if the connection broke: PostgreSQL may have restarted."""
+    reasons = Call.objects.filter(call_sid=call_sid).values_list("end_reason", flat=True)
     try:
-        return Call.objects.filter(call_sid=call_sid).values_list("end_reason", flat=True).first() or ""
+        try:
+            return reasons.first() or ""
+        except (OperationalError, InterfaceError):
+            connections.close_all()
+            return reasons.first() or ""
     finally:
         connections.close_all()
 

@@ -1,0 +1,80 @@
+"""PostgreSQL restarts while the server runs: the next request works, and no caller notices."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from calls.tests.live_server import ACCOUNT_SID, AUTH_TOKEN, Cluster, LiveServer, eventually, live_server
+from calls.tests.staff.live.watching import log_in
+from sandbox.twilio.webhook_client import UrlResolver, WebhookClient
+
+pytestmark = [pytest.mark.slow, pytest.mark.once]
+
+PAGES = 8  # at once, so that as many connections are in the pool
+NOBODY = "http://127.0.0.1:1"
+FALLBACK = "+15550107777"
+# Rows of calls that ended well, at another server: their end reasons are not in this server's memory.
+END_CALLS = """
+import sys
+import django
+django.setup()
+from calls.tests.builders import make_call
+for call_sid in sys.argv[1:]:
+    make_call(call_sid=call_sid, end_reason="caller-hung-up", ended_by="caller")
+"""
+ENDED_CALLS = [f"CA{number:032d}" for number in range(4)]
+NEW_CALLS = [f"CA{number:032d}" for number in range(10, 13)]
+WAIT_SECONDS = 20.0
+
+
+async def open_pages(server: LiveServer, session: aiohttp.ClientSession, key: str) -> list[int]:
+    async def status() -> int:
+        async with session.get(f"{server.url}/", headers={"Cookie": f"sessionid={key}"}) as response:
+            await response.read()
+            return response.status
+
+    return await asyncio.gather(*(status() for _ in range(PAGES)))
+
+
+async def send(server: LiveServer, session: aiohttp.ClientSession, path: str, call_sid: str) -> str:
+    """Send a signed webhook; returns the TwiML."""
+    form = {
+        "CallSid": call_sid, "AccountSid": ACCOUNT_SID, "From": "+15550100135", "To": "+15559870000",
+        "CallStatus": "ringing", "Direction": "inbound",
+    }  # fmt: skip
+    webhooks = WebhookClient(UrlResolver(server.url), session)
+    answer = await webhooks.send(f"{server.url}{path}", form, method="POST", token=AUTH_TOKEN)
+    assert (answer.status, answer.problem) == (200, "")
+    return answer.text
+
+
+async def test_pages_and_callers_do_not_notice_a_restart(cluster: Cluster, tmp_path: Path) -> None:
+    server = await asyncio.to_thread(
+        live_server,
+        NOBODY,
+        cluster.database.url,
+        tmp_path / "journal",
+        REDIS_URL="",
+        FALLBACK_NUMBER=FALLBACK,
+    )
+    key = await asyncio.to_thread(log_in, server, "staff", "view_call")
+    await asyncio.to_thread(server.run, "-c", END_CALLS, *ENDED_CALLS)
+    async with server, aiohttp.ClientSession(trust_env=False) as session:
+        assert set(await open_pages(server, session, key)) == {200}
+        assert "<Hangup" in await send(server, session, "/twilio/after", ENDED_CALLS[0])
+        for ended, new in zip(ENDED_CALLS[1:], NEW_CALLS, strict=True):
+            await asyncio.to_thread(cluster.restart)
+            # The webhook first: it must not need a page that has repaired the pool.
+            assert "<Hangup" in await send(server, session, "/twilio/after", ended)
+            assert await open_pages(server, session, key) == [200] * PAGES
+            assert "<Stream" in await send(server, session, "/twilio/voice", new)
+            rows = await eventually(
+                lambda new=new: cluster.database.select("SELECT 1 FROM calls_call WHERE call_sid = %s", new),  # type: ignore[misc]
+                bool,
+                WAIT_SECONDS,
+            )
+            assert rows, "the writer has a new connection, too"
