@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from calls.phone_numbers import is_withheld
+
+WITHHELD = "withheld"
+
 
 def mask_number(number: str) -> str:
-    """`+15550100134` -> `+1 555 …0134`, `+442079460011` -> `+44 …0011`; words such as `anonymous` stay.
+    """`+15550100134` -> `+1 555 …0134`, `+442079460011` -> `+44 …0011`, `anonymous` -> `withheld`.
 
     Of a `sip:` or `client:` address only the scheme stays: the rest is a person's name.
     """
+    if is_withheld(number):
+        return WITHHELD
     scheme, colon, _ = number.partition(":")
     if colon:
         return f"{scheme[:8]}:…"

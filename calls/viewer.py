@@ -7,7 +7,8 @@ from typing import Self
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, PermissionsMixin
 
-from calls.masking import mask_number
+from calls.masking import WITHHELD, mask_number
+from calls.phone_numbers import is_withheld
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,5 +40,10 @@ class Viewer:
         )
 
     def display_number(self, number: str) -> str:
-        """The phone number, masked unless this viewer may see it in full; empty stays empty."""
+        """The phone number, masked unless this viewer may see it in full; empty stays empty.
+
+        Nobody sees the code of a withheld number, which looks like a number that could be called.
+        """
+        if is_withheld(number):
+            return WITHHELD.capitalize()
         return number if self.can_view_numbers else mask_number(number)

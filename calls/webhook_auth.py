@@ -64,6 +64,11 @@ class TwilioRequest:
         return self.text("To" if self.is_inbound else "From")
 
     @property
+    def their_number(self) -> str:
+        """The other side's number: of the caller, or of the person that we called."""
+        return self.text("From" if self.is_inbound else "To")
+
+    @property
     def route(self) -> Route:
         return self.bridge.admission.route_for(self.our_number)
 

@@ -120,7 +120,7 @@ def test_an_unknown_vapi_reason_has_no_explanation() -> None:
         ("+15550100134", "+1 555 …0134"),
         ("+442079460011", "+44 …0011"),
         ("15550100134", "…0134"),
-        ("anonymous", "anonymous"),
+        ("anonymous", "withheld"),
         ("", ""),
         ("911", "…11"),
         ("client:alice", "client:…"),

@@ -88,12 +88,13 @@ async def hang_up(call_sid: str) -> None:
     await _update_call(call_sid, status="completed")
 
 
-async def transfer(call_sid: str, number: str, *, reason: str = "") -> None:
+async def transfer(call_sid: str, number: str, *, reason: str = "", caller_id: str = "") -> None:
     """Take the call from the assistant and dial `number`. If nobody answers, the caller hears an apology.
 
-    The person who answers hears first that the call was handed over, and the `reason`.
+    The person who answers hears first that the call was handed over, and the `reason`. Their telephone shows
+    `caller_id`; empty: the caller's number.
     """
-    response = twiml.dial_with_whisper(settings.PUBLIC_URL, number, reason)
+    response = twiml.dial_with_whisper(settings.PUBLIC_URL, number, reason, caller_id)
     await _update_call(call_sid, twiml=str(response))
 
 

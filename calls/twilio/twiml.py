@@ -50,17 +50,27 @@ def say_and_hang_up(sentence: str) -> VoiceResponse:
     return response
 
 
-def dial(public_url: str, number: str) -> VoiceResponse:
-    """Dial a person. `/twilio/after?dialed=1` is requested when that call is over."""
+def dial(public_url: str, number: str, caller_id: str = "") -> VoiceResponse:
+    """Dial a person. `/twilio/after?dialed=1` is requested when that call is over.
+
+    `caller_id` is what the person's telephone shows; empty: the caller's number.
+    """
     response = VoiceResponse()
-    response.dial(_xml_text(number), action=_after_dial_url(public_url), timeout=DIAL_SECONDS)
+    response.dial(
+        _xml_text(number),
+        action=_after_dial_url(public_url),
+        timeout=DIAL_SECONDS,
+        caller_id=caller_id or None,
+    )
     return response
 
 
-def dial_with_whisper(public_url: str, number: str, reason: str) -> VoiceResponse:
+def dial_with_whisper(public_url: str, number: str, reason: str, caller_id: str = "") -> VoiceResponse:
     """Dial a person, who hears first that the call was handed over, and the `reason`."""
     response = VoiceResponse()
-    dialing = response.dial(action=_after_dial_url(public_url), timeout=DIAL_SECONDS)
+    dialing = response.dial(
+        action=_after_dial_url(public_url), timeout=DIAL_SECONDS, caller_id=caller_id or None
+    )
     # The reason holds the caller's words. URLs are written into access logs, so it is encoded.
     dialing.number(number, url=f"{public_url}/twilio/whisper?{urlencode({'about': encode_text(reason)})}")
     return response

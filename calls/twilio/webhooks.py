@@ -26,6 +26,7 @@ from calls import end_reasons
 from calls.end_reasons import FollowUp
 from calls.masking import mask_number, short_sid
 from calls.models import Call
+from calls.phone_numbers import caller_id, is_withheld
 from calls.twilio import twiml
 from calls.webhook_auth import TwilioRequest, require_bridge, twilio_signed
 
@@ -52,7 +53,11 @@ async def voice(call: TwilioRequest) -> HttpResponse:
         offer = Offer(refused=MACHINE_ANSWERED)
     else:
         offer = call.bridge.admission.offer(
-            call.call_sid, call.text("AccountSid"), call.our_number, from_number, inbound=call.is_inbound
+            call.call_sid,
+            call.text("AccountSid"),
+            call.our_number,
+            "" if is_withheld(call.their_number) else call.their_number,
+            inbound=call.is_inbound,
         )
     call.bridge.journal.write(
         CallOffered(
@@ -213,7 +218,8 @@ def _notice_for(reason: str | None, route: Route) -> str:
 def _fallback_or_say(call: TwilioRequest, sentence: str) -> VoiceResponse:
     """Dial the fallback number. Without one, say the sentence and hang up."""
     if number := call.route.fallback_number:
-        return twiml.dial(call.bridge.config.public_url, number)
+        shown = caller_id(call.text("From"), call.our_number)
+        return twiml.dial(call.bridge.config.public_url, number, shown)
     return twiml.say_and_hang_up(sentence)
 
 

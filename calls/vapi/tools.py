@@ -24,12 +24,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from django.conf import settings
+
 from bridge.context import BridgeContext
 from bridge.end_reasons import TRANSFERRED
 from bridge.journal import EndRequested, TimelineEvent
 from bridge.routes import Route
 from bridge.tool_calls import MAX_KEYS, ToolCall, keys_of
 from calls.masking import short_sid
+from calls.phone_numbers import caller_id
 from calls.twilio import client as twilio_client
 from calls.vapi import client as vapi_client
 from calls.vendor_errors import VendorError
@@ -52,8 +55,14 @@ class ToolUse:
     tool_call: ToolCall
     call_sid: str
     vapi_call_id: str
+    caller: str  # number or address; empty: withheld, or not known
     route: Route
     bridge: BridgeContext
+
+    @property
+    def our_number(self) -> str:
+        """The number that was called, or another of ours."""
+        return self.route.number or settings.TWILIO_PHONE_NUMBER
 
     def text(self, name: str) -> str:
         """An argument as one line of text; empty when the model left it out."""
@@ -103,7 +112,12 @@ async def transfer_call(use: ToolUse) -> str:
     requested = EndRequested(use.call_sid, time.time(), TRANSFERRED, "assistant")
     use.bridge.journal.write(requested)
     try:
-        await twilio_client.transfer(use.call_sid, use.route.fallback_number, reason=use.text("reason"))
+        await twilio_client.transfer(
+            use.call_sid,
+            use.route.fallback_number,
+            reason=use.text("reason"),
+            caller_id=caller_id(use.caller, use.our_number),
+        )
     except VendorError as error:
         if not error.may_have_happened:
             use.bridge.journal.write(replace(requested, withdrawn=True))
@@ -172,14 +186,13 @@ Result = dict[str, str]
 _results: OrderedDict[str, asyncio.Task[Result]] = OrderedDict()
 
 
-async def run_tool(
-    tool_call: ToolCall, call_sid: str, vapi_call_id: str, route: Route, bridge: BridgeContext
-) -> Result:
+async def run_tool(use: ToolUse) -> Result:
     """The result of one tool call, in Vapi's form."""
-    key = f"{vapi_call_id} {tool_call.id}"
+    tool_call = use.tool_call
+    key = f"{use.vapi_call_id} {tool_call.id}"
     task = _results.get(key)
     if task is None:
-        task = asyncio.ensure_future(_run(ToolUse(tool_call, call_sid, vapi_call_id, route, bridge)))
+        task = asyncio.ensure_future(_run(use))
         if tool_call.id:
             _results[key] = task
             if len(_results) > MAX_RESULTS:

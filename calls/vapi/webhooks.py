@@ -145,15 +145,14 @@ def turn_latencies(message: Mapping[str, Any]) -> list[dict[str, float]]:
 
 async def tool_results(message: Mapping[str, Any], request: VapiRequest) -> list[dict[str, str]]:
     """The results of a message's tool calls, which run concurrently."""
-    call_sid, vapi_call_id = (
-        call_sid_of(message, request.query.get("callSid", "")),
-        text_at(message, "call", "id", limit=64),
-    )
-    route_id = text_at(message, "call", "assistantOverrides", "metadata", "route", limit=64)
-    route = request.bridge.admission.route(route_id)
+    overrides = value_at(message, "call", "assistantOverrides")  # those that we created the call with
+    call_sid = call_sid_of(message, request.query.get("callSid", ""))
+    vapi_call_id = text_at(message, "call", "id", limit=64)
+    caller = text_at(overrides, "variableValues", "caller", limit=64)
+    route = request.bridge.admission.route(text_at(overrides, "metadata", "route", limit=64))
     return await asyncio.gather(
         *(
-            tools.run_tool(tool_call, call_sid, vapi_call_id, route, request.bridge)
+            tools.run_tool(tools.ToolUse(tool_call, call_sid, vapi_call_id, caller, route, request.bridge))
             for tool_call in tool_calls(message)
         )
     )

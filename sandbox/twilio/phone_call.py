@@ -11,6 +11,7 @@ command is executed next.
 import asyncio
 import contextlib
 import math
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from time import monotonic
@@ -38,6 +39,8 @@ from sandbox.twilio.record import TwilioCallRecord
 from sandbox.twilio.twiml_fetcher import TwimlFetcher
 from sandbox.twilio.webhook_client import WebhookClient, sign, url_to_sign
 
+_E164 = re.compile(r"\+[1-9][0-9]{6,14}", re.ASCII)
+WITHHELD_NUMBERS = ("+266696687", "+7378742833", "+2562533", "+8656696", "+86282452253")
 ANSWERED_DIAL_STATUSES = ("completed", "answered")
 
 
@@ -205,6 +208,10 @@ class PhoneCall:
         The dialed party hears the TwiML of `<Number url>`, then talks for `dial_talk_seconds`.
         """
         record, status = self._record, self._faults.dial_status
+        caller_id = verb.caller_id or record.from_number
+        if not _E164.fullmatch(caller_id) or caller_id in WITHHELD_NUMBERS:
+            record.add_error(13214, f"<Dial>: {caller_id!r} cannot be a caller id; nobody was dialed")
+            return self._callbacks.dial_action_params("CA" + uuid.uuid4().hex, "failed", 0)
         record.dialed.append(verb.number)
         self._on_event("dialed", {"number": verb.number})
         params = self._callbacks.child_call_params("CA" + uuid.uuid4().hex, verb.number)

@@ -44,6 +44,7 @@ class DialVerb:
     action: str = ""
     method: str = "POST"
     whisper_url: str = ""  # `<Number url>`: TwiML that the dialed party hears first
+    caller_id: str = ""  # empty: the caller's number
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ def _verb(element: ElementTree.Element, warnings: list[TwimlError]) -> Verb | No
             if noun is not None:
                 _check_attributes(noun, warnings)
             whisper_url = "" if noun is None else noun.get("url", "")
-            return DialVerb(text, element.get("action", ""), method, whisper_url)
+            return DialVerb(text, element.get("action", ""), method, whisper_url, element.get("callerId", ""))
         case "Pause":
             try:
                 return PauseVerb(float(element.get("length", "1")))

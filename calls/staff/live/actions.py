@@ -27,6 +27,7 @@ from bridge.end_reasons import HUNG_UP_BY_STAFF, TRANSFERRED
 from calls.ingest.sanitize import clean_text
 from calls.masking import mask_number, short_sid
 from calls.models import Call, PhoneNumber
+from calls.phone_numbers import caller_id
 from calls.staff import audit
 from calls.staff.pages import view_call_required
 from calls.twilio import client as twilio_client
@@ -103,7 +104,8 @@ def transfer(request: HttpRequest, call: Call) -> str:
             "There is no fallback number. Set one on the phone number, or FALLBACK_NUMBER for all numbers."
         )
     audit.record(request.user, "transfer", call, f"to {mask_number(fallback)}")
-    _end_call(call, TRANSFERRED, twilio_client.transfer, call.call_sid, fallback)
+    shown = caller_id(call.from_number, call.our_number)
+    _end_call(call, TRANSFERRED, twilio_client.transfer, call.call_sid, fallback, caller_id=shown)
     return "Transferring the caller to the fallback number."
 
 
@@ -119,7 +121,7 @@ def say(request: HttpRequest, call: Call) -> str:
     return "Message sent to the assistant."
 
 
-def _end_call(call: Call, end_reason: str, send: Any, *arguments: str) -> None:
+def _end_call(call: Call, end_reason: str, send: Any, *arguments: str, **options: str) -> None:
     """Write the requested end reason, then send the request to Twilio.
 
     The UPDATE carries its condition itself, because the call may have ended since it was read.
@@ -131,7 +133,7 @@ def _end_call(call: Call, end_reason: str, send: Any, *arguments: str) -> None:
     if not live.update(end_requested=end_reason, end_requested_at=requested_at):
         raise NotLive(CALL_HAS_ENDED)
     try:
-        async_to_sync(send)(*arguments)
+        async_to_sync(send)(*arguments, **options)
     except VendorError as error:
         if not error.may_have_happened:
             own = Call.objects.filter(pk=call.pk, end_requested=end_reason, end_requested_at=requested_at)

@@ -282,6 +282,32 @@ async def test_it_dials_the_fallback_of_the_settings_when_the_route_has_none() -
     assert verbs(await client.twilio("/twilio/after")) == ["Dial"]
 
 
+CALLER_IDS = [
+    ("+15550100134", None),
+    ("sip:desk7@pbx.example.com", OURS),
+    ("client:desk_7", OURS),
+    ("anonymous", OURS),
+    ("+266696687", OURS),
+    ("40404", OURS),
+    ("", OURS),
+]
+
+
+@pytest.mark.parametrize(("caller", "shown"), CALLER_IDS)
+async def test_the_fallback_is_dialled_with_a_caller_id_that_twilio_accepts(
+    caller: str, shown: str | None
+) -> None:
+    failed = WebhookClient(make_bridge([WITH_PERSON]))
+    failed.bridge.end_reasons.store(SID, "assistant-failed")
+    busy = WebhookClient(make_bridge([replace(WITH_PERSON, max_concurrent_calls=0)]))
+    for response in (
+        await failed.twilio("/twilio/after", From=caller),
+        await busy.twilio("/twilio/voice", From=caller),
+    ):
+        (dial,) = ElementTree.fromstring(response.content)
+        assert (dial.tag, dial.text, dial.get("callerId")) == ("Dial", PERSON, shown)
+
+
 @pytest.mark.parametrize("status", ["completed", "answered", "busy", "no-answer", "failed", "canceled", ""])
 async def test_it_apologizes_when_the_fallback_does_not_answer(status: str) -> None:
     said = verbs(await WebhookClient().twilio("/twilio/after?dialed=1", DialCallStatus=status))

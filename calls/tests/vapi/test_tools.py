@@ -81,6 +81,21 @@ async def test_transfer_call_dials_the_fallback_and_whispers_the_reason(vendor: 
     assert (happened.kind, happened.data["tool"], happened.source) == ("tool-done", "transfer_call", "vapi")
 
 
+@pytest.mark.parametrize(
+    ("caller", "shown"),
+    [("+15550100134", None), ("sip:desk7@pbx.example.com", FRONT_DESK.number), ("", FRONT_DESK.number)],
+)
+async def test_transfer_call_shows_a_caller_id_that_twilio_accepts(
+    vendor: CannedVendor, caller: str, shown: str | None
+) -> None:
+    message = asked("transfer_call")
+    message["message"]["call"]["assistantOverrides"]["variableValues"] = {"caller": caller}
+    await result(WebhookClient(make_bridge([FRONT_DESK])), message)
+    ((_, _, _, body),) = vendor.asked
+    (dial,) = ElementTree.fromstring(parse_qs(body.decode())["Twiml"][0])
+    assert dial.get("callerId") == shown
+
+
 async def test_transfer_call_fails_without_a_fallback_number(vendor: CannedVendor) -> None:
     client = WebhookClient(make_bridge([FRONT_DESK]))
     told = await result(client, asked("transfer_call", route="of another time"))

@@ -141,10 +141,10 @@ class FakeServer:
     async def call(
         self, *script: Step, faults: TwilioFaults | None = None, **options: Any
     ) -> TwilioCallRecord:
-        on_event = options.pop("on_event", None)
+        call = {name: options.pop(name) for name in ("on_event", "from_number") if name in options}
         settings: dict[str, Any] = {"public_url": PUBLIC, "account_sid": ACCOUNT, "auth_token": TOKEN}
         simulator = TwilioSimulator(self.base_url, **(settings | {"limit_seconds": 10.0} | options))
-        return await simulator.place_call(script, faults=faults or TwilioFaults(), on_event=on_event)
+        return await simulator.place_call(script, faults=faults or TwilioFaults(), **call)
 
 
 @pytest.fixture
@@ -581,6 +581,22 @@ async def test_when_the_server_ends_the_stream_the_action_url_is_requested(fake_
     assert dialed["DialCallStatus"] == "no-answer" and record.dialed == ["+15550100199"]
     assert record.spoken_by_twilio == ["One moment.", "Sorry."]
     assert len(record.twiml) == 3
+
+
+@pytest.mark.parametrize("caller", ["sip:desk7@pbx.example.com", "client:desk_7", "anonymous", "+266696687"])
+@pytest.mark.parametrize(("caller_id", "code"), [("", [13214]), (' callerId="+15559870000"', [])])
+async def test_dialing_needs_a_caller_id_that_is_a_number(
+    fake_server: FakeServer, caller: str, caller_id: str, code: list[int]
+) -> None:
+    fake_server.documents["/twilio/voice"] = (
+        f'<Response><Dial action="/twilio/after"{caller_id}>+15550100199</Dial></Response>'
+    )
+    fake_server.documents["/twilio/after"] = "<Response><Hangup/></Response>"
+    record = await fake_server.call(HangUp(), from_number=caller)
+    assert record.error_codes == code
+    (after,) = fake_server.params("/twilio/after")
+    assert after["DialCallStatus"] == ("failed" if code else "completed")
+    assert record.dialed == ([] if code else ["+15550100199"])
 
 
 async def test_without_a_token_requests_are_not_signed(fake_server: FakeServer) -> None:

@@ -255,6 +255,13 @@ class TransferTests(ActionTests):
         self.assertEqual(self.requested(), ("transferred", True))
         self.assertEqual(self.audited(), [(self.user.username, "transfer", "to +1 555 …7777")])
 
+    def test_it_shows_our_number_if_the_callers_cannot_be_shown(self) -> None:
+        for caller in ("sip:desk7@pbx.example.com", "client:desk_7", "+266696687", ""):
+            with self.subTest(caller), override_settings(FALLBACK_NUMBER=FALLBACK):
+                self.call = make_live_call(from_number=caller, to_number="+15559870000")
+                self.act("transfer")
+                self.assertIn('callerId="+15559870000"', self.form()["Twiml"])
+
     def test_it_dials_the_default_fallback_number(self) -> None:
         with override_settings(FALLBACK_NUMBER=FALLBACK):
             self.act("transfer")

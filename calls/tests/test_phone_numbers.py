@@ -1,0 +1,57 @@
+"""Phone numbers as people type them, and as carriers withhold them."""
+
+from __future__ import annotations
+
+import pytest
+from django.core.exceptions import ValidationError
+
+from calls.masking import mask_number
+from calls.phone_numbers import caller_id, is_e164, is_withheld, parse_e164
+from calls.viewer import Viewer
+
+OURS = "+15559870000"
+WITHHELD = [
+    "+266696687", "266696687", "+7378742833", "+2562533", "+8656696", "+86282452253", "+7748283",
+    "+94844353", "anonymous", "Anonymous", "RESTRICTED", "unavailable", "Unknown", "withheld", "private",
+    "blocked", "sip:anonymous@anonymous.invalid", "sip:+anonymous@example.com", "sips:anonymous@example.com",
+    "sip:restricted@pbx.example.com;transport=tls", "sip:anonymous.invalid",
+]  # fmt: skip
+ADDRESSES = [
+    "sip:desk7@pbx.example.com",
+    "client:desk_7",
+    "sips:+15550100134@example.com",
+    "whatsapp:+15550100134",
+]
+SHORT = ["", "112", "40404", "desk7", "+0123456789", "+1555", "+1234567890123456", "+15550100134 ", "+٣٣٣"]
+NUMBERS = ["+15550100134", "+442079460018", "+4930123456", "+266696687123", "+73787428331", "+2562533123"]
+
+
+@pytest.mark.parametrize("number", WITHHELD)
+def test_a_withheld_number_is_shown_as_withheld(number: str) -> None:
+    assert is_withheld(number)
+    assert mask_number(number) == "withheld"
+    for can_view_numbers in (True, False):
+        assert Viewer(can_view_numbers=can_view_numbers).display_number(number) == "Withheld"
+
+
+@pytest.mark.parametrize("number", [number for number in WITHHELD if number[0] in "+2"])
+def test_a_withheld_number_cannot_be_called(number: str) -> None:
+    with pytest.raises(ValidationError):
+        parse_e164(number)
+
+
+@pytest.mark.parametrize("number", [*ADDRESSES, *SHORT, *NUMBERS])
+def test_another_number_is_not_withheld(number: str) -> None:
+    assert not is_withheld(number)
+
+
+@pytest.mark.parametrize("number", [*WITHHELD, *ADDRESSES, *SHORT])
+def test_our_number_is_the_caller_id_of_a_caller_without_one(number: str) -> None:
+    assert not is_e164(number)
+    assert caller_id(number, OURS) == OURS
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_callers_number_is_its_own_caller_id(number: str) -> None:
+    assert is_e164(number)
+    assert caller_id(number, OURS) == ""
