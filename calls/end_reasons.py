@@ -4,7 +4,8 @@ The constants and the side that ended the call come from `bridge.end_reasons`. T
 the next step for staff, and what `/twilio/after` does with the caller. An end reason that is not in
 the table (from an older row or a newer worker) is `UNKNOWN`.
 
-A second table explains Vapi's `endedReason`. Vapi has hundreds of them, so it matches prefixes.
+A second table explains Vapi's `endedReason`. Vapi has hundreds of them, so it matches prefixes. Which of them
+are failures is decided by `bridge.wire.vapi.is_failure`.
 """
 
 from __future__ import annotations
@@ -210,21 +211,49 @@ class VapiReason:
 
 _CHECK_ACCOUNT = "Check the Vapi account."
 _CHECK_ASSISTANT = "Check VAPI_ASSISTANT_ID."
+_NO_MODEL = "No language model was available."
+_CHECK_MODEL = "Check the assistant's model at Vapi, and add a fallback model."
 
 # The first prefix that matches wins, so a special prefix comes before a general one.
 VAPI_REASONS: tuple[VapiReason, ...] = (
     VapiReason("customer-did-not-give-microphone", "No audio came from the caller.", "caller"),
-    VapiReason("customer-", "The caller ended the call.", "caller"),
+    VapiReason("customer-ended-call", "The caller ended the call.", "caller"),
+    VapiReason("customer-busy", "The line was busy.", "caller"),
+    VapiReason("customer-did-not-answer", "Nobody answered.", "caller"),
     VapiReason("assistant-ended-call", "The assistant ended the call, as it was told to.", "assistant"),
     VapiReason("assistant-said-", "The assistant said its closing phrase and ended the call.", "assistant"),
     VapiReason("assistant-forwarded-call", "The assistant transferred the call.", "assistant"),
     VapiReason("assistant-not-found", "Vapi did not find the assistant.", "us", _CHECK_ASSISTANT),
+    VapiReason("assistant-not-valid", "The assistant's configuration is not valid.", "us", _CHECK_ASSISTANT),
+    VapiReason("assistant-not-provided", "The call named no assistant.", "us", _CHECK_ASSISTANT),
+    VapiReason("assistant-join-timed-out", "The assistant did not join the call in time.", "assistant"),
+    VapiReason(
+        "assistant-request-", "Vapi requested an assistant from a server and got none that it can use.", "us"
+    ),
     VapiReason("assistant-", "The assistant failed.", "assistant"),
+    VapiReason("call-deleted", "The call was deleted at Vapi.", "staff"),
+    VapiReason("scheduled-call-deleted", "The call was deleted at Vapi.", "staff"),
     VapiReason("silence-timed-out", "Nobody spoke for too long.", "caller"),
     VapiReason(
         "exceeded-max-duration", "The call reached the maximum duration.", "us", "See MAX_CALL_SECONDS."
     ),
     VapiReason("manually-canceled", "The call was ended by staff or through Vapi's API.", "staff"),
+    VapiReason(
+        "call-start-error-neither-assistant-nor-server-set",
+        "The call named no assistant.",
+        "us",
+        _CHECK_ASSISTANT,
+    ),
+    VapiReason("call.ending.hook-", "A hook of the assistant ended the call.", "assistant"),
+    VapiReason("call.ringing.hook-", "A hook of the assistant ended the call.", "assistant"),
+    VapiReason("call.forwarding.operator-busy", "The person to be transferred to was busy.", "assistant"),
+    VapiReason("call.ringing.", "The call was not connected at Vapi.", "network"),
+    VapiReason("call.in-progress.sip-completed-call", "Vapi's carrier ended the call.", "network"),
+    VapiReason("call.in-progress.twilio-completed-call", "Vapi's carrier ended the call.", "network"),
+    VapiReason("twilio-reported-customer-misdialed", "The number that was called does not exist.", "us"),
+    VapiReason("twilio-", "Vapi's carrier could not connect the call.", "network"),
+    VapiReason("vonage-completed", "Vapi's carrier ended the call.", "network"),
+    VapiReason("vonage-", "Vapi's carrier could not connect the call.", "network"),
     VapiReason("voicemail", "An answering machine picked up.", "caller"),
     VapiReason(
         "call.start.error-subscription", "The Vapi account cannot pay for calls.", "billing", _CHECK_ACCOUNT
@@ -252,13 +281,26 @@ VAPI_REASONS: tuple[VapiReason, ...] = (
         "us",
         "Check this call's frame counters.",
     ),
+    VapiReason(
+        "call.in-progress.error-pipeline-no-available-llm-model", _NO_MODEL, "assistant", _CHECK_MODEL
+    ),
+    VapiReason("call.in-progress.error-transfer-", "The assistant could not transfer the call.", "assistant"),
+    VapiReason(
+        "call.in-progress.error-warm-transfer-", "The assistant could not transfer the call.", "assistant"
+    ),
     VapiReason("call.in-progress.error-", "The assistant failed.", "assistant"),
+    VapiReason("pipeline-no-available-llm-model", _NO_MODEL, "assistant", _CHECK_MODEL),
     VapiReason("pipeline-error-", "A provider that Vapi uses failed.", "assistant"),
     VapiReason(
         "phone-call-provider-closed-websocket",
         "The connection to Vapi was closed by this server or by the network.",
         "network",
         "Check this call's timeline.",
+    ),
+    VapiReason(
+        "phone-call-provider-bypass-enabled-but-no-call-received",
+        "Vapi expected a call that never came.",
+        "us",
     ),
     VapiReason("worker-shutdown", "Vapi's server was restarted.", "assistant"),
     VapiReason("unknown-error", "Vapi reports an unknown error.", "assistant", "Contact Vapi."),
@@ -269,7 +311,9 @@ _NEVER_CONNECTED = "transport-never-connected"
 
 
 def explain_vapi_reason(ended_reason: str) -> VapiReason | None:
-    """What Vapi's `endedReason` means, or None for one that is not in the table."""
+    """What Vapi's `endedReason` means, and that it is unknown if it is; None without a reason."""
+    if not ended_reason:
+        return None
     if _NEVER_CONNECTED in ended_reason:
         return VapiReason(
             ended_reason,
@@ -280,4 +324,9 @@ def explain_vapi_reason(ended_reason: str) -> VapiReason | None:
     for reason in VAPI_REASONS:
         if ended_reason.startswith(reason.prefix):
             return reason
-    return None
+    return VapiReason(
+        ended_reason,
+        "Vapi gave a reason that is not known here. It counts as a failure.",
+        "assistant",
+        "Look it up in Vapi's documentation.",
+    )

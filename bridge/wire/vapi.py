@@ -170,17 +170,25 @@ def _base64(data: object) -> bytes:
 
 
 def is_failure(ended_reason: str) -> bool:
-    """Whether Vapi's `endedReason` is a failure, after which the caller hears an apology.
+    """Whether Vapi's `endedReason` is a failure, after which the caller hears an apology or reaches a person.
 
-    Vapi has hundreds of reasons and adds new ones; those of failures contain one of a few words.
+    Vapi has hundreds of reasons and adds new ones. Those that somebody intended are listed. Any other is
+    a failure: nobody must be hung up on for a reason that is not known. An end without a reason is normal.
     """
-    return any(word in ended_reason for word in _FAILURE_WORDS)
+    return bool(ended_reason) and ended_reason not in INTENDED_ENDINGS
 
 
-_FAILURE_WORDS = (
-    "error", "fault", "failed", "not-found", "not-valid", "not-provided", "missing", "shutdown",
-    "closed-websocket", "never-connected", "did-not-receive", "no-server-available", "unavailable",
-)  # fmt: skip
+INTENDED_ENDINGS = frozenset({
+    "assistant-ended-call", "assistant-ended-call-after-message-spoken",
+    "assistant-ended-call-with-hangup-task", "assistant-forwarded-call", "assistant-said-end-call-phrase",
+    "assistant-said-message-with-end-call-enabled", "call.ending.hook-executed-say",
+    "call.ending.hook-executed-transfer", "call.in-progress.sip-completed-call",
+    "call.in-progress.twilio-completed-call", "call.ringing.hook-executed-say",
+    "call.ringing.hook-executed-transfer", "customer-ended-call",
+    "customer-ended-call-after-warm-transfer-attempt", "customer-ended-call-before-warm-transfer",
+    "customer-ended-call-during-transfer", "exceeded-max-duration", "manually-canceled", "silence-timed-out",
+    "voicemail", "vonage-completed",
+})  # fmt: skip
 
 
 # Messages that we send. `end-call` and `add-message` are the same in both dialects; a server of the socket

@@ -155,7 +155,7 @@ def _describe_barge_in(data: Mapping[str, Any]) -> Description:
 def _describe_assistant_end(data: Mapping[str, Any]) -> Description:
     reason = _text(data, "reason")
     explained = end_reasons.explain_vapi_reason(reason)
-    return (explained.sentence if explained else f"The assistant ended the call. {reason}").strip(), False
+    return (f"{explained.sentence} ({reason})" if explained else "The assistant ended the call."), False
 
 
 def _describe_stream_end(data: Mapping[str, Any]) -> Description:

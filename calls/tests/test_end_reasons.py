@@ -7,6 +7,8 @@ import pytest
 
 import calls
 from bridge.end_reasons import ENDED_BY
+from bridge.tests.samples import ENDED_REASONS
+from bridge.wire.vapi import is_failure
 from calls.end_reasons import (
     END_REASONS,
     VAPI_REASONS,
@@ -83,6 +85,8 @@ def test_no_module_retypes_an_end_reason() -> None:
     ("reason", "side"),
     [
         ("customer-ended-call", "caller"),
+        ("customer-busy", "caller"),
+        ("pipeline-no-available-llm-model", "assistant"),
         ("customer-did-not-give-microphone-permission", "caller"),
         ("assistant-ended-call-with-hangup-task", "assistant"),
         ("assistant-said-end-call-phrase", "assistant"),
@@ -110,8 +114,25 @@ def test_no_vapi_prefix_is_hidden_by_a_more_general_one_above_it() -> None:
         assert not [other.prefix for other in above if reason.prefix.startswith(other.prefix)]
 
 
-def test_an_unknown_vapi_reason_has_no_explanation() -> None:
-    assert explain_vapi_reason("sun-exploded") is None
+def test_every_published_vapi_reason_is_explained() -> None:
+    unknown = explain_vapi_reason("sun-exploded")
+    assert unknown is not None
+    sentences = {reason: explain_vapi_reason(reason) for reason in ENDED_REASONS}
+    assert not [
+        name for name, found in sentences.items() if found is None or found.sentence == unknown.sentence
+    ]
+
+
+def test_an_explanation_does_not_contradict_what_the_caller_heard() -> None:
+    intended = {explain_vapi_reason(reason) for reason in ENDED_REASONS if not is_failure(reason)}
+    failures = {explain_vapi_reason(reason) for reason in ENDED_REASONS if is_failure(reason)}
+    assert not intended & failures
+
+
+def test_an_unknown_vapi_reason_counts_as_a_failure() -> None:
+    found = explain_vapi_reason("sun-exploded")
+    assert found is not None and "counts as a failure" in found.sentence and found.next_step
+    assert explain_vapi_reason("") is None
 
 
 @pytest.mark.parametrize(

@@ -10,3 +10,7 @@ _FOLDER = Path(__file__).parent
 def sample(name: str) -> str:
     """The text of a sample message, by its path without the suffix, such as `twilio/media`."""
     return (_FOLDER / f"{name}.json").read_text(encoding="utf-8").strip()
+
+
+# Every `endedReason` that Vapi has published.
+ENDED_REASONS = tuple((_FOLDER / "vapi" / "ended_reasons.txt").read_text().split())

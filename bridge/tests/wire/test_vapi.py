@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.tests.samples import sample
+from bridge.tests.samples import ENDED_REASONS, sample
 from bridge.tool_calls import ToolCall
 from bridge.wire import MalformedMessage, vapi
 
@@ -148,26 +148,27 @@ def test_any_fields_are_parsed_or_rejected(kind: str, fields: dict[str, Any]) ->
     assert isinstance(event, vapi.Event)
 
 
+def test_only_intended_endings_are_no_failures() -> None:
+    """All that Vapi has published."""
+    assert len(ENDED_REASONS) > 570
+    intended = {reason for reason in ENDED_REASONS if not vapi.is_failure(reason)}
+    assert intended == vapi.INTENDED_ENDINGS
+
+
+@pytest.mark.parametrize("part", ["error", "fault", "failed", "not-", "no-", "shutdown", "busy", "deleted"])
+def test_no_intended_ending_is_named_like_a_failure(part: str) -> None:
+    assert not [reason for reason in vapi.INTENDED_ENDINGS if part in reason]
+
+
 @pytest.mark.parametrize(
-    ("reason", "failure"),
-    [
-        ("assistant-ended-call", False),
-        ("customer-ended-call", False),
-        ("silence-timed-out", False),
-        ("exceeded-max-duration", False),
-        ("assistant-said-end-call-phrase", False),
-        ("", False),
-        ("call.in-progress.error-vapifault-worker-died", True),
-        ("call.in-progress.error-providerfault-openai-llm-failed", True),
-        ("pipeline-error-openai-llm-failed", True),
-        ("worker-shutdown", True),
-        ("phone-call-provider-closed-websocket", True),
-        ("call.start.error-subscription-concurrency-limit-reached", True),
-        ("assistant-not-found", True),
-    ],
+    "reason", ["sun-exploded", "assistant-ended-call-by-mistake", "customer-ended", "Voicemail", " voicemail"]
 )
-def test_failures_are_recognised_by_the_ended_reason(reason: str, failure: bool) -> None:
-    assert vapi.is_failure(reason) is failure
+def test_an_unknown_ended_reason_is_a_failure(reason: str) -> None:
+    assert vapi.is_failure(reason)
+
+
+def test_an_end_without_a_reason_is_no_failure() -> None:
+    assert not vapi.is_failure("")
 
 
 @pytest.mark.parametrize(

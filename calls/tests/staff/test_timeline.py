@@ -121,7 +121,7 @@ def test_each_kind_has_a_description(happened: CallEvent, words: str, is_alarm: 
 def test_an_end_by_the_assistant_is_shown_once() -> None:
     ended = event("stream-ended", 9000, reason="assistant-ended")
     assert told(event("assistant-ended", 8000, reason="assistant-ended-call"), ended) == [
-        "The assistant ended the call, as it was told to."
+        "The assistant ended the call, as it was told to. (assistant-ended-call)"
     ]
     assert told(ended) == ["The assistant said goodbye and ended the call."]
 
