@@ -10,6 +10,7 @@ are failures is decided by `bridge.wire.vapi.is_failure`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -183,6 +184,14 @@ FAILURE_REASONS = tuple(name for name, reason in END_REASONS.items() if reason.i
 def explain(end_reason: str | None) -> EndReason:
     """The table's entry for an end reason, or `UNKNOWN`. Never raises."""
     return END_REASONS.get(end_reason or "", UNKNOWN)
+
+
+_CALLER = re.compile(r"(?<![-\w])([Cc])aller(?![-\w])")  # not within an id
+
+
+def name_party(sentence: str, party: str) -> str:
+    """A sentence about the caller, for a call whose other party is a `callee`."""
+    return sentence if party == "caller" else _CALLER.sub(rf"\1{party[1:]}", sentence)
 
 
 # By Twilio's status, for a call that has no end reason because it never had a stream, or has not ended.

@@ -30,7 +30,7 @@ from calls.statuses import OPEN_STATUSES, TERMINAL_STATUSES
 if TYPE_CHECKING:
     from django.db.models.fields.related_descriptors import RelatedManager
 
-CALLER, ASSISTANT = "caller", "assistant"
+CALLER, CALLEE, ASSISTANT = "caller", "callee", "assistant"
 
 
 class Call(models.Model):
@@ -128,7 +128,7 @@ class Call(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{mask_number(self.from_number) or 'unknown caller'}, {short_sid(self.call_sid)}"
+        return f"{mask_number(self.their_number) or f'unknown {self.party}'}, {short_sid(self.call_sid)}"
 
     def get_absolute_url(self) -> str:
         return reverse("call_detail", args=[self.pk])
@@ -149,12 +149,22 @@ class Call(models.Model):
         return end_reasons.explain(self.end_reason).is_failure
 
     @property
+    def is_outbound(self) -> bool:
+        """Whether we placed the call."""
+        return self.direction.startswith("outbound")
+
+    @property
     def our_number(self) -> str:
-        return self.from_number if self.direction.startswith("outbound") else self.to_number
+        return self.from_number if self.is_outbound else self.to_number
 
     @property
     def their_number(self) -> str:
-        return self.to_number if self.direction.startswith("outbound") else self.from_number
+        return self.to_number if self.is_outbound else self.from_number
+
+    @property
+    def party(self) -> str:
+        """What the person at the other end is called: rows and the bridge say `caller` of both."""
+        return CALLEE if self.is_outbound else CALLER
 
     def status_sentence(self) -> str:
         """How the call ended, or its current status, as one sentence."""
@@ -162,7 +172,7 @@ class Call(models.Model):
             return end_reasons.STATUS_SENTENCES.get(self.status, "")
         if self.end_reason not in end_reasons.END_REASONS:
             return f"Unknown end reason: {self.end_reason}."
-        return end_reasons.explain(self.end_reason).sentence
+        return end_reasons.name_party(end_reasons.explain(self.end_reason).sentence, self.party)
 
     def vapi_reason(self) -> end_reasons.VapiReason | None:
         """What Vapi's `endedReason` means, or None where it is not known."""

@@ -46,6 +46,11 @@ class CallQuerySet(models.QuerySet["Call"]):
         """Calls with this flag (`stats/flags.py`), from the index of flags."""
         return self.filter(flags__name=name)
 
+    def of_our_number(self, number: str) -> Self:
+        """Calls that came in at this number of ours, or that we placed from it."""
+        is_outbound = Q(direction__startswith="outbound")
+        return self.filter(Q(~is_outbound, to_number=number) | Q(is_outbound, from_number=number))
+
     def since(self, moment: datetime) -> Self:
         return self.filter(started_at__gte=moment)
 

@@ -94,7 +94,7 @@ def call_context(call: Call, viewer: Viewer) -> dict[str, Any]:
     events = list(call.events.order_by("source", "index")[: MAX_EVENTS + 1])
     waterfalls = build_waterfalls(turns, settings.LATENCY_TARGET_MS)
     answered = [turn for turn in turns if turn.was_answered]
-    label = PhoneNumber.objects.filter(number=call.to_number).values_list("label", flat=True).first()
+    label = PhoneNumber.objects.filter(number=call.our_number).values_list("label", flat=True).first()
     return {
         "viewer": viewer,
         "call": call,
@@ -105,7 +105,7 @@ def call_context(call: Call, viewer: Viewer) -> dict[str, Any]:
         "latency": percentiles.LatencySummary.of([turn.response_latency_ms or 0 for turn in answered]),
         "slowest": max(answered, key=lambda turn: turn.response_latency_ms or 0, default=None),
         "target_ms": settings.LATENCY_TARGET_MS,
-        "lines": build_timeline(_spoken_lines(utterances, waterfalls), events[:MAX_EVENTS]),
+        "lines": build_timeline(_spoken_lines(utterances, waterfalls), events[:MAX_EVENTS], call.party),
         "has_transcript": bool(utterances),
         "waterfalls": waterfalls,
         "sources": _group_by_source(events[:MAX_EVENTS]),

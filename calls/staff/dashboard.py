@@ -104,7 +104,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "latency_chart": charts.latency_chart(periods, settings.LATENCY_TARGET_MS),
         "calls_chart": charts.calls_chart(periods),
         "periods": periods,
-        "recent_calls": [RecentCall(call, labels.get(call.to_number, "")) for call in recent],
+        "recent_calls": [RecentCall(call, labels.get(call.our_number, "")) for call in recent],
         "only_simulated": only_simulated,
         "simulated_link": f"{reverse('admin:calls_call_changelist')}?simulated=yes",
         "missing_settings": missing,
@@ -126,5 +126,5 @@ def _call_list_linker(simulated: bool) -> Callable[..., str]:
 
 
 def _number_labels(calls: list[Call]) -> dict[str, str]:
-    numbers = {call.to_number for call in calls}
+    numbers = {call.our_number for call in calls}
     return dict(PhoneNumber.objects.filter(number__in=numbers).values_list("number", "label"))

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from calls import end_reasons
-from calls.models import CallEvent, Utterance
+from calls.models import CALLER, CallEvent, Utterance
 from calls.staff.waterfall import Waterfall
 from calls.templatetags.call_format import humanize, key_values, seconds
 
 KEY_GROUP_MS = 3_000  # keys pressed within this time of each other share a line
 MAX_TEXT_CHARS = 300
+# Kinds whose description is a sentence of ours about the caller. Other descriptions may quote somebody.
+CALLER_KINDS = {"assistant-answered", "assistant-ended", "barge-in", "dtmf", "stream-ended"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +52,16 @@ Line = SpokenLine | EventLine
 Description = tuple[str, bool]  # text, is_alarm
 
 
-def build_timeline(spoken: Sequence[SpokenLine], events: Iterable[CallEvent]) -> list[Line]:
+def build_timeline(
+    spoken: Sequence[SpokenLine], events: Iterable[CallEvent], party: str = CALLER
+) -> list[Line]:
     """Utterances keep their order; each event comes before the first utterance that started after it.
 
-    Events without a time come last.
+    Events without a time come last. `party` is what the person at the other end is called.
     """
     # Interruptions are marked next to the utterance; without such a mark they get a line of their own.
     show_barge_ins = not any(line.utterance.interrupted for line in spoken)
-    pending = deque(_event_lines(list(events), show_barge_ins=show_barge_ins))
+    pending = deque(_event_lines(list(events), show_barge_ins=show_barge_ins, party=party))
     lines: list[Line] = []
     for line in spoken:
         while pending and line.at_ms is not None and _sort_ms(pending[0]) <= line.at_ms:
@@ -66,7 +70,7 @@ def build_timeline(spoken: Sequence[SpokenLine], events: Iterable[CallEvent]) ->
     return [*lines, *pending]
 
 
-def _event_lines(events: list[CallEvent], *, show_barge_ins: bool) -> list[EventLine]:
+def _event_lines(events: list[CallEvent], *, show_barge_ins: bool, party: str) -> list[EventLine]:
     results = _tool_results(events)
     hidden = {*HIDDEN_KINDS, *TOOL_RESULT_KINDS, *(() if show_barge_ins else ("barge-in",))}
     if any(event.kind in ASSISTANT_END_KINDS for event in events):
@@ -80,11 +84,11 @@ def _event_lines(events: list[CallEvent], *, show_barge_ins: bool) -> list[Event
             keys = []
         elif keys and _sort_ms(event) - _sort_ms(keys[-1]) <= KEY_GROUP_MS:
             keys.append(event)
-            lines[-1] = _event_line(keys[0], _describe_keys(keys))
+            lines[-1] = _event_line(keys[0], _describe_keys(keys), party)
             continue
         else:
             keys = [event]
-        lines.append(_event_line(event, _describe(event, keys, results)))
+        lines.append(_event_line(event, _describe(event, keys, results), party))
     # Results of tools whose call was never reported.
     return lines + [
         _event_line(result, _describe_tool_result(name, result))
@@ -107,8 +111,10 @@ def _describe(
             return f"{humanize(kind)} {key_values(event.data)}".strip(), False
 
 
-def _event_line(event: CallEvent, description: Description) -> EventLine:
+def _event_line(event: CallEvent, description: Description, party: str = CALLER) -> EventLine:
     text, is_alarm = description
+    if event.kind in CALLER_KINDS:
+        text = end_reasons.name_party(text, party)
     return EventLine(f"{event.source}-{event.index}", event.at_ms, text[:MAX_TEXT_CHARS], is_alarm)
 
 

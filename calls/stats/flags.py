@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+from bridge.end_reasons import MACHINE_ANSWERED, OUT_OF_HOURS
 from calls.models import Call
 
 SLOW_TURN_MS = 4_000
@@ -28,6 +29,18 @@ class Flag:
     name: str
     label: str
     applies_to: Callable[[Call], bool]
+
+
+# Twilio's statuses of a call that was never connected: nobody was there for the assistant to answer.
+NEVER_CONNECTED = ("busy", "no-answer", "canceled")
+
+
+def _was_not_for_assistant(call: Call) -> bool:
+    """Nobody picked up our call, a machine did, or the number is closed at that time."""
+    is_undialled = call.is_outbound and call.status == "failed" and not call.end_reason
+    return (
+        call.status in NEVER_CONNECTED or is_undialled or call.end_reason in (MACHINE_ANSWERED, OUT_OF_HOURS)
+    )
 
 
 FAILED, NO_REPORT = "failed", "no-report"
@@ -51,7 +64,7 @@ FLAGS: dict[str, Flag] = {
         Flag(
             "never-answered",
             "assistant never answered",
-            lambda call: call.is_over and call.answered_at is None,
+            lambda call: call.is_over and call.answered_at is None and not _was_not_for_assistant(call),
         ),
         Flag(
             "over-cost",

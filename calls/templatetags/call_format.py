@@ -13,6 +13,7 @@ from django.utils import dateformat, timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from calls.end_reasons import name_party
 from calls.models import Call
 from calls.stats.percentiles import bucket
 from calls.viewer import Viewer
@@ -56,6 +57,12 @@ def get(names: Mapping[str, Any], name: str) -> Any:
 def for_viewer(number: str, viewer: Viewer) -> str:
     """A phone number, masked unless this viewer may see it."""
     return viewer.display_number(number) or "Unknown"
+
+
+@register.filter
+def for_party(text: str, call: Call) -> str:
+    """A text about the caller; of a call that we placed, about the callee."""
+    return name_party(text, call.party)
 
 
 @register.simple_tag

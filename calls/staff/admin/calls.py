@@ -134,13 +134,13 @@ class CallAdmin(CallActions, ModelAdmin):  # type: ignore[misc]
             call.viewer = Viewer.for_user(request.user)  # for the two fields below
         return call
 
-    @admin.display(description="caller")
+    @admin.display(description="caller or callee")
     def caller(self, call: Any) -> str:
-        return str(call.viewer.display_number(call.from_number)) or "Unknown"
+        return str(call.viewer.display_number(call.their_number)) or "Unknown"
 
     @admin.display(description="number")
     def our_number(self, call: Any) -> str:
-        return str(call.viewer.display_number(call.to_number)) or "Unknown"
+        return str(call.viewer.display_number(call.our_number)) or "Unknown"
 
     @admin.display(description="call page")
     def page(self, call: Call) -> SafeString:

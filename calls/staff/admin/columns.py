@@ -16,6 +16,8 @@ from calls.templatetags.call_format import cost as format_cost
 from calls.templatetags.call_format import duration, seconds, timestamp
 from calls.viewer import Viewer
 
+OUTBOUND_BADGE = format_html('<span class="call-badge">{}</span>', "outbound")
+
 
 def build_columns(viewer: Viewer, *, searched: bool) -> list[Any]:
     """The columns for one viewer, with the matching line after a search. One query.
@@ -29,13 +31,16 @@ def build_columns(viewer: Viewer, *, searched: bool) -> list[Any]:
         text = timestamp(call.started_at, "short")
         return format_html('<a href="{}">{}</a>', call.get_absolute_url(), text)
 
-    @admin.display(description="caller", ordering="from_number" if viewer.can_view_numbers else None)
-    def caller(call: Call) -> str:
-        return viewer.display_number(call.from_number) or "Unknown"
+    @admin.display(
+        description="caller or callee", ordering="from_number" if viewer.can_view_numbers else None
+    )
+    def caller(call: Call) -> SafeString | str:
+        number = viewer.display_number(call.their_number) or "Unknown"
+        return format_html("{} {}", number, OUTBOUND_BADGE) if call.is_outbound else number
 
     @admin.display(description="number", ordering="to_number" if viewer.can_view_numbers else None)
     def number(call: Call) -> str:
-        return labels.get(call.to_number) or viewer.display_number(call.to_number)
+        return labels.get(call.our_number) or viewer.display_number(call.our_number)
 
     @admin.display(description="duration", ordering="duration_seconds")
     def length(call: Call) -> str:

@@ -118,7 +118,7 @@ class FlagFilter(CallFilter):
 
 
 class NumberFilter(CallFilter):
-    """By our number that was called."""
+    """By our number: the one that was called, or the one that we called from."""
 
     title = "number"
     parameter_name = "number"
@@ -131,7 +131,7 @@ class NumberFilter(CallFilter):
         if not (value or "").isascii() or not (value or "").isdigit() or len(value or "") > 18:
             return calls.none()
         number = PhoneNumber.objects.filter(pk=int(value or 0)).values_list("number", flat=True).first()
-        return calls.filter(to_number=number) if number else calls.none()
+        return calls.of_our_number(number) if number else calls.none()
 
 
 class ReviewFilter(CallFilter):

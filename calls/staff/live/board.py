@@ -21,6 +21,7 @@ from django.utils import timezone
 from bridge.context import BridgeContext
 from bridge.end_reasons import HUNG_UP_BY_STAFF
 from bridge.journal import LiveNote
+from calls.end_reasons import name_party
 from calls.models import Call, PhoneNumber, Turn, Utterance
 from calls.staff.live.publisher import get_notes
 from calls.viewer import Viewer
@@ -53,7 +54,7 @@ class LiveRow:
     @property
     def floor(self) -> str:
         """Who is speaking; empty when nobody is or when there is no live note."""
-        return FLOORS.get(self.note.floor, "") if self.note else ""
+        return name_party(FLOORS.get(self.note.floor, ""), self.call.party) if self.note else ""
 
     @property
     def timer(self) -> str:

@@ -282,6 +282,30 @@ async def test_it_dials_the_fallback_of_the_settings_when_the_route_has_none() -
     assert verbs(await client.twilio("/twilio/after")) == ["Dial"]
 
 
+@pytest.mark.parametrize(
+    ("form", "told"),
+    [
+        ({}, "+15550100134"),
+        ({"Direction": "outbound-api", "From": OURS, "To": "+442079460018"}, "+442079460018"),
+        ({"From": "sip:desk7@pbx.example.com"}, "sip:desk7@pbx.example.com"),
+        ({"From": "+266696687"}, ""),
+        ({"From": "anonymous"}, ""),
+        ({"From": ""}, ""),
+    ],
+)
+async def test_the_assistant_is_told_the_number_of_the_other_party(form: dict[str, str], told: str) -> None:
+    client = WebhookClient()
+    response = await client.twilio("/twilio/voice", **form)
+    parameters = {
+        each.get("name"): each.get("value")
+        for each in ElementTree.fromstring(response.content).iter("Parameter")
+    }
+    claim = await client.bridge.admission.claim(
+        str(parameters["ticket"]), str(parameters["route"]), SID, ACCOUNT
+    )
+    assert claim.caller == told
+
+
 CALLER_IDS = [
     ("+15550100134", None),
     ("sip:desk7@pbx.example.com", OURS),

@@ -1,0 +1,122 @@
+"""An outbound call on every page: who called whom, and who ended it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.test import TestCase
+from django.utils import timezone
+
+from calls.models import Call, PhoneNumber
+from calls.staff.live.board import render_board
+from calls.stats import call_summary
+from calls.stats.flags import flags_of
+from calls.tests.builders import make_call, make_event, make_staff, make_turn, make_utterance
+from calls.viewer import Viewer
+
+OURS, CALLEE, CALLER = "+15559870000", "+442079460018", "+15550100134"
+LIST = "/admin/calls/call/"
+
+
+def make_outbound(**changes: Any) -> Call:
+    values: dict[str, Any] = {"direction": "outbound-api", "from_number": OURS, "to_number": CALLEE}
+    return make_call(**(values | changes))
+
+
+def text_of(html: str) -> str:
+    """The readable text."""
+    return " ".join(re.sub(r"<[^>]*>", " ", html).split())
+
+
+class OutboundPageTests(TestCase):
+    def setUp(self) -> None:
+        self.user: User = make_staff("view_call", "view_numbers")
+        self.client.force_login(self.user)
+        PhoneNumber.objects.create(number=OURS, label="Front desk")
+        self.call = make_outbound(answered_at=timezone.now(), stream_sid="MZ1")
+        make_utterance(self.call)
+        make_utterance(self.call, speaker="assistant", text="Hello.", interrupted=True)
+        make_turn(self.call)
+        make_event(self.call, kind="dtmf", data={"digit": "1"})
+        make_event(self.call, kind="stream-ended", data={"reason": "caller-hung-up"}, at_ms=9000)
+        make_event(self.call, kind="tool-called", data={"tool": "note", "arguments": {"for": "the caller"}})
+        call_summary.update_summaries([self.call])
+
+    def page(self, path: str) -> str:
+        response = self.client.get(path)
+        self.assertEqual(response.status_code, 200)
+        return text_of(response.content.decode())
+
+    def test_the_lists_show_the_callee_and_our_number(self) -> None:
+        for path in ("/", LIST):
+            with self.subTest(path):
+                page = self.page(path)
+                self.assertIn(f"{CALLEE} outbound", page)
+                self.assertIn("The callee hung up.", page)
+                self.assertNotIn(f"{OURS} outbound", page)
+        self.assertRegex(self.page(LIST), rf"{re.escape(CALLEE)} outbound Front desk")
+
+    def test_viewers_see_the_callee_masked(self) -> None:
+        self.client.force_login(make_staff("view_call", username="viewer"))
+        PhoneNumber.objects.all().delete()
+        for path in ("/", LIST, self.call.get_absolute_url(), f"{LIST}{self.call.pk}/change/"):
+            with self.subTest(path):
+                page = self.page(path)
+                self.assertNotIn(CALLEE, page)
+                self.assertNotIn(OURS, page)
+                self.assertIn("+44 …0018", page)
+
+    def test_the_call_page_names_both_sides(self) -> None:
+        page = self.page(self.call.get_absolute_url())
+        self.assertIn(f"Front desk ({OURS}) → {CALLEE} outbound", page)
+        for words in (
+            "The callee hung up.", "Ended by: callee.", "Callee Hi, I need to", "interrupted by the callee",
+            "Callee pressed 1", "Frames to callee",
+        ):  # fmt: skip
+            self.assertIn(words, page)
+        self.assertIn("the caller", page, "what somebody else wrote stays")
+        self.assertNotRegex(page, r"caller (hung up|pressed)|by the caller")
+
+    def test_an_inbound_call_is_about_the_caller(self) -> None:
+        page = self.page(make_call().get_absolute_url())
+        self.assertIn(f"{CALLER} → Front desk ({OURS})", page)
+        self.assertIn("The caller hung up.", page)
+        self.assertNotIn("callee", page.lower())
+
+    def test_the_admin_form_names_both_sides(self) -> None:
+        page = self.page(f"{LIST}{self.call.pk}/change/")
+        self.assertRegex(page, rf"(?i)caller or callee:? {re.escape(CALLEE)}")
+        self.assertRegex(page, rf"(?i)number:? {re.escape(OURS)}")
+
+    def test_the_number_filter_finds_both_directions(self) -> None:
+        inbound, foreign = make_call(), make_call(to_number="+15559870001", from_number=OURS)
+        page = self.client.get(f"{LIST}?number={PhoneNumber.objects.get().pk}").content.decode()
+        for call, is_found in ((self.call, True), (inbound, True), (foreign, False)):
+            self.assertEqual(call.get_absolute_url() in page, is_found, call)
+
+    def test_the_live_board_names_both_sides(self) -> None:
+        Call.objects.update(status="in-progress", end_reason="", started_at=timezone.now())
+        self.assertIn(f"Front desk → {CALLEE}", text_of(render_board(Viewer.for_user(self.user))))
+
+
+class NeverAnsweredTests(TestCase):
+    def test_it_is_about_calls_that_the_assistant_could_have_answered(self) -> None:
+        for changes, is_flagged in (
+            ({"status": "completed", "end_reason": "assistant-unreachable"}, True),
+            ({"status": "completed", "end_reason": "caller-hung-up"}, True),
+            ({"status": "failed", "end_reason": "worker-lost"}, True),
+            ({"status": "busy"}, False),
+            ({"status": "no-answer"}, False),
+            ({"status": "canceled"}, False),
+            ({"status": "completed", "end_reason": "machine-answered"}, False),
+            ({"status": "completed", "end_reason": "out-of-hours"}, False),
+            ({"status": "ringing"}, False),
+            ({"status": "initiated"}, False),
+        ):
+            for make in (make_call, make_outbound):
+                with self.subTest(changes, make=make.__name__):
+                    call = make(**({"end_reason": ""} | changes))
+                    self.assertEqual("never-answered" in flags_of(call), is_flagged)
+        self.assertNotIn("never-answered", flags_of(make_outbound(status="failed", end_reason="")))
