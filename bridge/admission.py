@@ -3,7 +3,8 @@
 A request must pass three checks. A webhook is signed over the public URL and its form. The media socket's
 handshake is signed over the `wss` URL; Twilio documents little about that, so the URL is tried with and
 without a trailing slash. Because a signature does not expire, the TwiML also carries a ticket: signed by us,
-bound to CallSid and AccountSid, valid for one minute and for one use.
+bound to CallSid and AccountSid, valid for one use, for one minute after Twilio has spoken the disclosure and
+the greeting.
 
 Routes are a snapshot in memory, replaced as a whole by the thread that reads the database. Nothing here waits
 for a database.
@@ -15,6 +16,7 @@ import base64
 import hmac
 import json
 import logging
+import math
 import secrets
 import time
 from collections import OrderedDict
@@ -34,7 +36,9 @@ from bridge.routes import Route
 log = logging.getLogger(__name__)
 
 TICKET_SECONDS = 60
+MAX_TICKET_SECONDS = 1800  # whatever the greeting's length
 MAX_USED_TICKETS = 100_000
+USED_TICKET_SECONDS = MAX_TICKET_SECONDS + TICKET_SECONDS
 
 
 class TicketError(Exception):
@@ -82,7 +86,7 @@ class Admission:
         self._default = Route.resolve(config, {})
         # Places are taken by live streams, and by tickets that are not used yet.
         self._live: dict[str, str] = {}  # CallSid -> route id
-        self._reserved: OrderedDict[str, tuple[float, str]] = OrderedDict()  # CallSid -> expiry, route id
+        self._reserved: dict[str, tuple[float, str]] = {}  # CallSid -> expiry, route id
         self._used: OrderedDict[str, float] = OrderedDict()  # ticket id -> when it can be forgotten
         if config.allow_unsigned and not self._validators:
             log.warning(
@@ -136,8 +140,8 @@ class Admission:
     def free_places(self) -> int:
         """How many more calls this process accepts."""
         now = self._clock()
-        while self._reserved and next(iter(self._reserved.values()))[0] <= now:
-            self._reserved.popitem(last=False)
+        for call_sid in [call_sid for call_sid, (until, _) in self._reserved.items() if until <= now]:
+            del self._reserved[call_sid]
         return self.config.max_concurrent_calls - len(self._live) - len(self._reserved)
 
     def _free_places_of(self, route: Route) -> int:
@@ -170,10 +174,11 @@ class Admission:
         self._reserved.pop(call_sid, None)
         if self._free_places_of(route) <= 0 and call_sid not in self._live:
             return Offer(route_id=route.id, refused=end_reasons.AT_CAPACITY)
-        self._reserved[call_sid] = (self._clock() + TICKET_SECONDS, route.id)
+        seconds = min(TICKET_SECONDS + math.ceil(route.notice_seconds), MAX_TICKET_SECONDS)
+        self._reserved[call_sid] = (self._clock() + seconds, route.id)
         payload = {
             "id": secrets.token_urlsafe(12), "call": call_sid, "account": account_sid,
-            "until": int(self._wall_clock()) + TICKET_SECONDS, "caller": caller[:40],
+            "until": int(self._wall_clock()) + seconds, "caller": caller[:40],
         }  # fmt: skip
         body = base64.urlsafe_b64encode(json.dumps(payload, separators=(",", ":")).encode())
         return Offer(f"{body.decode()}.{self._sign(body)}", route.id)
@@ -196,12 +201,12 @@ class Admission:
         if ticket_id in self._used or len(self._used) >= MAX_USED_TICKETS:
             raise TicketError("spent")
         # Before the shared cache is queried: no other stream of this process can use the ticket meanwhile.
-        self._used[ticket_id] = now + 2 * TICKET_SECONDS
+        self._used[ticket_id] = now + USED_TICKET_SECONDS
         self._live[call_sid] = route_id
         self._reserved.pop(call_sid, None)
         is_first = False
         try:
-            is_first = await self._cache.use_ticket(ticket_id, 2 * TICKET_SECONDS)
+            is_first = await self._cache.use_ticket(ticket_id, USED_TICKET_SECONDS)
         finally:  # a cancelled claim must not keep its place
             if not is_first:
                 self._live.pop(call_sid, None)
@@ -212,6 +217,10 @@ class Admission:
     def release(self, call_sid: str) -> None:
         """Free the place of a call whose stream has ended."""
         self._live.pop(call_sid, None)
+
+    def cancel_offer(self, call_sid: str) -> None:
+        """Free the place of a call that has ended before its stream began, such as during the greeting."""
+        self._reserved.pop(call_sid, None)
 
     def _sign(self, body: bytes) -> str:
         digest = hmac.new(self.config.ticket_secret.encode(), b"ticket:" + body, sha256).digest()

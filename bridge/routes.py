@@ -6,6 +6,7 @@ that all values of a route are final.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -32,11 +33,33 @@ class Route:
     closed_message: str = ""
     max_concurrent_calls: int | None = None  # in one server process; None: no limit of its own
 
+    @property
+    def notice_seconds(self) -> float:
+        """How long Twilio speaks before it opens the stream, at most."""
+        return speech_seconds(self.disclosure) + speech_seconds(self.greeting)
+
     @classmethod
     def resolve(cls, config: BridgeConfig, values: Mapping[str, Any]) -> Self:
         """A route from a number's values, by field name. Values that are None or missing are defaults."""
         given = {name: value for name, value in values.items() if value is not None}
         return cls(**{**_defaults(config), **given})
+
+
+SECONDS_PER_LETTER = 0.1  # a slow voice says ten letters a second
+SECONDS_PER_DIGIT = 0.5  # each is a word
+SECONDS_PER_SYLLABLE_SIGN = 0.35  # Chinese, Japanese and Korean write a syllable or more with each character
+
+
+def speech_seconds(text: str) -> float:
+    """How long a synthetic voice takes for the text, at most; real voices are about a third faster."""
+    return sum(
+        SECONDS_PER_DIGIT
+        if char.isdigit()
+        else SECONDS_PER_SYLLABLE_SIGN
+        if unicodedata.east_asian_width(char) in "WF"
+        else SECONDS_PER_LETTER
+        for char in text
+    )
 
 
 def _defaults(config: BridgeConfig) -> dict[str, Any]:

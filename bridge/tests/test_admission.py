@@ -14,7 +14,15 @@ from django.http import QueryDict
 from twilio.request_validator import RequestValidator
 
 from bridge import admission as admission_module
-from bridge.admission import TICKET_SECONDS, Admission, Claim, Offer, TicketError
+from bridge.admission import (
+    MAX_TICKET_SECONDS,
+    TICKET_SECONDS,
+    USED_TICKET_SECONDS,
+    Admission,
+    Claim,
+    Offer,
+    TicketError,
+)
 from bridge.config import BridgeConfig
 from bridge.end_reason_cache import EndReasonCache
 from bridge.opening_hours import OpeningHours, parse_hours
@@ -212,6 +220,68 @@ async def test_a_ticket_expires_after_a_minute(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(
+    ("notice", "spoken_seconds"),
+    [
+        # What a voice of Twilio's takes for it, timed generously.
+        ({"greeting": "Welcome to our practice. " * 40}, 75),
+        (
+            {"greeting": "We are open from 8 to 18. " * 20, "disclosure": "You are speaking to an AI. " * 20},
+            80,
+        ),
+        ({"greeting": "欢迎致电我们的诊所。" * 100}, 250),
+        ({"greeting": "ようこそ" * 100}, 90),
+        ({"greeting": "안녕하세요 " * 100}, 110),
+        ({"disclosure": "+1 555 010 0134 " * 20}, 110),
+    ],
+)
+async def test_a_ticket_and_its_place_last_as_long_as_twilio_speaks(
+    clock: Clock, notice: dict[str, str], spoken_seconds: float
+) -> None:
+    admission = make_admission(clock, max_concurrent_calls=1)
+    admission.replace_routes([Route("1", "+1", **notice)])  # type: ignore[arg-type]
+    offer = admission.offer(CALL, ACCOUNT, "+1")
+    clock.now += spoken_seconds + TICKET_SECONDS - 1
+    assert admission.free_places == 0
+    await claim(admission, offer)
+    assert admission.live_calls == 1
+
+
+async def test_a_ticket_does_not_last_longer_than_the_limit(clock: Clock) -> None:
+    admission = make_admission(clock)
+    admission.replace_routes([Route("1", "+1", greeting="9" * 100_000)])
+    offer = admission.offer(CALL, ACCOUNT, "+1")
+    clock.now += MAX_TICKET_SECONDS
+    assert await refusal_of(admission, offer) == "expired"
+
+
+async def test_a_used_ticket_is_known_as_long_as_it_could_be_used_again(clock: Clock) -> None:
+    admission = make_admission(clock)
+    admission.replace_routes([Route("1", "+1", greeting="9" * 100_000)])
+    offer = admission.offer(CALL, ACCOUNT, "+1")
+    await claim(admission, offer)
+    admission.release(CALL)
+    clock.now += MAX_TICKET_SECONDS - 1
+    assert await refusal_of(admission, offer) == "spent"
+
+
+def test_places_of_short_and_long_notices_are_free_again_when_they_expire(clock: Clock) -> None:
+    admission = make_admission(clock, max_concurrent_calls=2)
+    admission.replace_routes([Route("1", "+1", greeting="word " * 200)])
+    admission.offer("CA1", ACCOUNT, "+1")
+    admission.offer("CA2", ACCOUNT, "+2")
+    clock.now += TICKET_SECONDS
+    assert admission.free_places == 1
+
+
+def test_a_call_that_ends_during_the_greeting_frees_its_place() -> None:
+    admission = make_admission(max_concurrent_calls=1)
+    admission.offer(CALL, ACCOUNT, "+1")
+    admission.cancel_offer(CALL)
+    admission.cancel_offer("CA9")
+    assert admission.free_places == 1
+
+
+@pytest.mark.parametrize(
     "ticket", ["x", ".", "x.y", "é.é", "\ud800.x", "x.\ud800", "e30.x", "." * 1000, "e30"]
 )
 async def test_a_malformed_ticket_is_refused_as_forged(ticket: str) -> None:
@@ -290,7 +360,7 @@ async def test_a_cancelled_claim_does_not_keep_its_place() -> None:
 async def test_used_tickets_are_forgotten_after_they_have_expired(clock: Clock) -> None:
     admission = make_admission(clock)
     await claim(admission, admission.offer(CALL, ACCOUNT, "+1"))
-    clock.now += 2 * TICKET_SECONDS
+    clock.now += USED_TICKET_SECONDS
     await claim(admission, admission.offer("CA2", ACCOUNT, "+1"), "CA2")
     assert len(admission._used) == 1
 

@@ -27,6 +27,7 @@ from calls.end_reasons import FollowUp
 from calls.masking import mask_number, short_sid
 from calls.models import Call
 from calls.phone_numbers import caller_id, is_withheld
+from calls.statuses import TERMINAL_STATUSES
 from calls.twilio import twiml
 from calls.webhook_auth import TwilioRequest, require_bridge, twilio_signed
 
@@ -133,6 +134,8 @@ async def whisper(call: TwilioRequest) -> HttpResponse:
 @twilio_signed
 async def status(call: TwilioRequest) -> HttpResponse:
     """The status of the call changed."""
+    if call.text("CallStatus", 16).lower() in TERMINAL_STATUSES:
+        call.bridge.admission.cancel_offer(call.call_sid)
     call.bridge.journal.write(
         CarrierReported(
             call_sid=call.call_sid,

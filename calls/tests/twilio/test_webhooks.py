@@ -401,6 +401,15 @@ async def test_it_writes_status_callbacks_to_the_journal() -> None:
     assert (stream.stream_event, len(stream.detail)) == ("stream-error", 255)
 
 
+async def test_a_caller_who_hangs_up_during_the_greeting_frees_the_place() -> None:
+    client = WebhookClient(make_bridge(max_concurrent_calls=1))
+    await client.twilio("/twilio/voice")
+    await client.twilio("/twilio/status", CallStatus="in-progress")
+    assert client.bridge.admission.free_places == 0
+    await client.twilio("/twilio/status", CallStatus="completed")
+    assert client.bridge.admission.free_places == 1
+
+
 async def test_readyz_reports_whether_new_calls_are_accepted() -> None:
     client = WebhookClient()
     ready = await client.get("/readyz")
