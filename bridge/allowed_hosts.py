@@ -51,14 +51,14 @@ class AllowedHosts:
             return True
         raise ForbiddenUrl("host or port not in VAPI_ALLOWED_HOSTS")
 
-    async def resolve(self, url: str, schemes: frozenset[str]) -> str | None:
-        """The checked address to connect to, or None when the host of `url` is trusted as it is.
+    async def resolve(self, url: str, schemes: frozenset[str]) -> list[str] | None:
+        """The checked addresses to connect to, or None when the host of `url` is trusted as it is.
 
         Raises `ForbiddenUrl`, or `OSError` when the name cannot be resolved.
         """
         if not self.check(url, schemes):
             return None
-        return await public_address(urlsplit(url).hostname or "", 443)
+        return await public_addresses(urlsplit(url).hostname or "", 443)
 
     def _is_listed(self, host: str) -> bool:
         return any(
@@ -71,10 +71,10 @@ def _origin(parts: SplitResult) -> tuple[str, str, int]:
     return scheme, (parts.hostname or "").lower(), parts.port or _PORTS.get(scheme, 0)
 
 
-async def public_address(host: str, port: int) -> str:
-    """The first address of `host`. Raises `ForbiddenUrl` unless every address of it is public.
+async def public_addresses(host: str, port: int) -> list[str]:
+    """The addresses of `host`. Raises `ForbiddenUrl` unless every one of them is public.
 
-    Connect to this address, not to the name: a second look-up could return another one (DNS rebinding).
+    Connect to these addresses, not to the name: a second look-up could return others (DNS rebinding).
     """
     loop = asyncio.get_running_loop()
     try:
@@ -84,4 +84,4 @@ async def public_address(host: str, port: int) -> str:
     addresses = [str(result[4][0]) for result in results]
     if not addresses or not all(ipaddress.ip_address(address).is_global for address in addresses):
         raise ForbiddenUrl("host resolves to an address that is not public")
-    return addresses[0]
+    return addresses

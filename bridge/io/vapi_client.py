@@ -10,19 +10,20 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import connect as connect_websocket
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
 from bridge.allowed_hosts import AllowedHosts, ForbiddenUrl
 from bridge.config import AudioFormat, BridgeConfig
 from bridge.io.vapi_link import VapiLink
 from bridge.io.vapi_socket import VapiSocket
-from bridge.pinned_http import post_json
+from bridge.pinned_http import connect, post_json
 from bridge.routes import Route
 from bridge.wire import MalformedMessage, vapi
 
@@ -58,7 +59,7 @@ class DialRequest:
     route: Route
 
 
-class _NoRedirect(connect):
+class _NoRedirect(connect_websocket):
     """websockets follows redirects to other hosts; an allowed host must not be able to redirect us."""
 
     def process_redirect(self, exc: Exception) -> Exception | str:
@@ -92,8 +93,8 @@ class VapiClient:
             return None
         try:
             async with asyncio.timeout(OPEN_SECONDS):
-                address = await self._hosts.resolve(created.socket_url, _WS_SCHEMES)
-                socket = await self._open_socket(created.socket_url, address)
+                addresses = await self._hosts.resolve(created.socket_url, _WS_SCHEMES)
+                socket = await self._open_socket(created.socket_url, addresses)
         except (DialError, ForbiddenUrl, TimeoutError, OSError) as error:
             await self._end_by_control(created.control_url)
             detail = str(error) or "Vapi's socket did not open in time"
@@ -172,23 +173,30 @@ class VapiClient:
         except MalformedMessage as error:
             raise DialError(f"Vapi's response is not valid: {error.kind}", status=response.status) from None
 
-    async def _open_socket(self, url: str, address: str | None) -> VapiSocket:
-        """Open a websocket, at `address` if the host was resolved before. Raises `DialError`."""
-        options: dict[str, Any] = {} if address is None else {"host": address}
+    async def _open_socket(self, url: str, addresses: Sequence[str] | None) -> VapiSocket:
+        """Open a websocket, at one of `addresses` if the host was resolved before. Raises `DialError`."""
+        options: dict[str, Any] = {}
         try:
-            socket = await _NoRedirect(
-                url,
-                create_connection=VapiSocket,
-                compression=None,  # audio does not shrink
-                proxy=None,
-                open_timeout=OPEN_SECONDS,
-                close_timeout=CLOSE_SECONDS,
-                ping_interval=self._config.vapi_ping_seconds,
-                ping_timeout=PONG_SECONDS,
-                max_size=MAX_MESSAGE_BYTES,
-                user_agent_header=USER_AGENT,
-                **options,
-            )
+            if addresses is not None:
+                options["sock"] = await connect(addresses, urlsplit(url).port or 443)
+            try:
+                socket = await _NoRedirect(
+                    url,
+                    create_connection=VapiSocket,
+                    compression=None,  # audio does not shrink
+                    proxy=None,
+                    open_timeout=OPEN_SECONDS,
+                    close_timeout=CLOSE_SECONDS,
+                    ping_interval=self._config.vapi_ping_seconds,
+                    ping_timeout=PONG_SECONDS,
+                    max_size=MAX_MESSAGE_BYTES,
+                    user_agent_header=USER_AGENT,
+                    **options,
+                )
+            except BaseException:
+                if "sock" in options:
+                    options["sock"].close()
+                raise
         except InvalidStatus as error:
             status = error.response.status_code
             raise DialError(f"Vapi's socket answered {status}", status=status) from None

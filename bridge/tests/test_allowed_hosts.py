@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge.allowed_hosts import AllowedHosts, ForbiddenUrl, public_address
+from bridge.allowed_hosts import AllowedHosts, ForbiddenUrl, public_addresses
 
 WS = frozenset({"ws", "wss"})
 HTTP = frozenset({"http", "https"})
@@ -25,7 +25,7 @@ VAPI = ("api.vapi.ai", "*.vapi.ai")
         "wss://api.vapi.ai/x?secret=1",
     ],
 )
-def test_a_url_with_a_listed_name_is_allowed_at_a_public_address(url: str) -> None:
+def test_a_url_with_a_listed_name_is_allowed_at_a_public_addresses(url: str) -> None:
     assert AllowedHosts(VAPI).check(url, WS) is True
 
 
@@ -98,9 +98,10 @@ class FakeResolver:
         return [(socket.AF_INET, type, 6, "", (address, port)) for address in self.addresses]
 
 
-async def test_the_first_public_address_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
-    FakeResolver(monkeypatch, "93.184.215.14", "93.184.215.15")
-    assert await public_address("api.vapi.ai", 443) == "93.184.215.14"
+async def test_all_addresses_are_returned_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = ["2600:1f18::14", "93.184.215.14", "93.184.215.15"]
+    FakeResolver(monkeypatch, *addresses)
+    assert await public_addresses("api.vapi.ai", 443) == addresses
 
 
 @pytest.mark.parametrize(
@@ -113,17 +114,17 @@ async def test_a_name_with_one_address_that_is_not_public_is_forbidden(
 ) -> None:
     FakeResolver(monkeypatch, "93.184.215.14", address)
     with pytest.raises(ForbiddenUrl):
-        await public_address("api.vapi.ai", 443)
+        await public_addresses("api.vapi.ai", 443)
 
 
 async def test_a_name_without_an_address_is_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeResolver(monkeypatch)
     with pytest.raises(ForbiddenUrl):
-        await public_address("api.vapi.ai", 443)
+        await public_addresses("api.vapi.ai", 443)
 
 
 @pytest.mark.parametrize("host", [".vapi.ai", "a..vapi.ai", "a" * 64 + ".vapi.ai"])
 async def test_an_invalid_name_is_forbidden(host: str) -> None:
     assert AllowedHosts(VAPI).check(f"wss://{host}/x", WS) is True
     with pytest.raises(ForbiddenUrl):
-        await public_address(host, 443)
+        await public_addresses(host, 443)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -152,10 +153,10 @@ async def test_it_does_not_connect_to_a_forbidden_socket_url(
 async def test_it_does_not_connect_to_a_listed_name_with_a_private_address(
     make_client: MakeClient, vapi: FakeVapi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def public_address(host: str, port: int) -> str:
+    async def public_addresses(host: str, port: int) -> list[str]:
         raise ForbiddenUrl("host resolves to an address that is not public")
 
-    monkeypatch.setattr(allowed_hosts, "public_address", public_address)
+    monkeypatch.setattr(allowed_hosts, "public_addresses", public_addresses)
     vapi.response_changes = {"transport": {"websocketCallUrl": "wss://api.vapi.ai/x"}}
     assert "not public" in str(await dial_error(make_client()))
 
@@ -166,27 +167,47 @@ async def test_it_connects_to_the_address_that_was_checked(
     """A second look-up could return another address (DNS rebinding)."""
     resolved: list[str] = []
 
-    async def public_address(host: str, port: int) -> str:
+    async def public_addresses(host: str, port: int) -> list[str]:
         resolved.append(host)
-        return "127.0.0.1"
+        return ["127.0.0.1"]
 
     loop = asyncio.get_running_loop()
     connected: list[Any] = []
 
+    async def connect(addresses: list[str], port: int) -> socket.socket:
+        connected.append((addresses, port))
+        return socket.socket()
+
     async def create_connection(*args: Any, **options: Any) -> Any:
-        connected.append((options["host"], options.get("server_hostname")))
+        connected.append((type(options["sock"]), options.get("host"), options["server_hostname"]))
         raise ConnectionRefusedError
 
     async def create(request: DialRequest) -> CallCreated:
         return CallCreated("vapi-1", "wss://api.vapi.ai/x")
 
-    monkeypatch.setattr(allowed_hosts, "public_address", public_address)
+    monkeypatch.setattr(allowed_hosts, "public_addresses", public_addresses)
+    monkeypatch.setattr(vapi_client, "connect", connect)
     monkeypatch.setattr(loop, "create_connection", create_connection)
     client = make_client()
     monkeypatch.setattr(client, "_create_call", create)
     await dial_error(client)
     assert resolved == ["api.vapi.ai"]
-    assert connected == [("127.0.0.1", "api.vapi.ai")]
+    assert connected == [(["127.0.0.1"], 443), (socket.socket, None, "api.vapi.ai")]
+
+
+async def test_it_opens_the_socket_at_the_first_address_that_answers(
+    make_client: MakeClient, vapi: FakeVapi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def public_addresses(host: str, port: int) -> list[str]:
+        return ["127.0.0.3", "127.0.0.1"]  # nothing listens at the first
+
+    monkeypatch.setattr(allowed_hosts, "public_addresses", public_addresses)
+    monkeypatch.setattr(
+        allowed_hosts.AllowedHosts, "check", lambda self, url, schemes: schemes == {"ws", "wss"}
+    )
+    link = await dial(make_client())
+    assert link is not None
+    await link.hang_up("close")
 
 
 @pytest.mark.parametrize("status", [302, 400, 403, 500])

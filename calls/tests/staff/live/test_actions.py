@@ -330,7 +330,7 @@ class SayTests(ActionTests):
         self.vendor.control_url = f"http://api.vapi.ai:{self.vendor.server_address[1]}/vapi-1/control"
         with (
             mock.patch.object(AllowedHosts, "check", return_value=True),
-            mock.patch.object(allowed_hosts, "public_address", return_value="127.0.0.1") as looked_up,
+            mock.patch.object(allowed_hosts, "public_addresses", return_value=["127.0.0.1"]) as looked_up,
         ):
             self.say()
         looked_up.assert_awaited_once_with("api.vapi.ai", 443)
