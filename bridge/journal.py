@@ -152,6 +152,11 @@ class CarrierReported:
     answered_by: str = ""  # of outbound calls: human, machine_start, ...
     asked: bool = False
     price: str = ""
+    # They fill a row whose voice webhook never arrived.
+    from_number: str = ""
+    to_number: str = ""
+    direction: str = ""
+    simulated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -248,6 +248,9 @@ class SyncRun:
             answered_by=str(twilio_call.answered_by or ""),
             asked=True,
             price="" if price is None else str(twilio_call.price),
+            from_number=str(twilio_call._from or ""),
+            to_number=str(twilio_call.to or ""),
+            direction=str(twilio_call.direction or ""),
         )
 
     async def _fetch_from_vapi(self, call: MissingFacts) -> list[Entry]:

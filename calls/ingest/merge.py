@@ -202,6 +202,14 @@ class Changes:
             self.set(call, ended_by=entry.ended_by)
 
     def _on_carrier_reported(self, call: Call, entry: journal.CarrierReported) -> None:
+        if not (call.from_number or call.to_number):
+            self.set_known(
+                call,
+                from_number=entry.from_number,
+                to_number=entry.to_number,
+                direction=entry.direction,
+                simulated=entry.simulated,
+            )
         status = entry.status.strip().lower()
         if status:
             self.set(call, status=later_status(call.status, status))

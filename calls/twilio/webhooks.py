@@ -145,6 +145,10 @@ async def status(call: TwilioRequest) -> HttpResponse:
             duration_seconds=call.whole_number("CallDuration"),
             detail=call.text("ErrorCode"),
             answered_by=call.text("AnsweredBy", 32),
+            from_number=call.text("From"),
+            to_number=call.text("To"),
+            direction=call.text("Direction", 16),
+            simulated="VoiceaiSimulated" in call.form,
         )
     )
     return HttpResponse(status=204)

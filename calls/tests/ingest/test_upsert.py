@@ -260,6 +260,43 @@ class EndTests(TestCase):
         self.assertEqual(call.status, "failed")  # a terminal status stays
 
 
+class NumbersTests(TestCase):
+    """Whichever callback knows the numbers fills the row."""
+
+    INBOUND = ("+15550100134", "+15559870000", "inbound")
+    OUTBOUND = ("+15559870000", "+442079460018", "outbound-api")
+
+    def numbers(self, *entries: Entry) -> tuple[str, str, str]:
+        call = apply_to_call(*entries)
+        return call.from_number, call.to_number, call.direction
+
+    def test_a_callback_without_a_voice_webhook_fills_the_row(self) -> None:
+        for number, known in enumerate((self.INBOUND, self.OUTBOUND)):
+            sid = f"CA{number:032d}"
+            for status in ("no-answer", "busy", "canceled", "failed", "completed", "ringing"):
+                for asked in (False, True):
+                    with self.subTest(known, status=status, asked=asked):
+                        Call.objects.all().delete()
+                        names = dict(zip(("from_number", "to_number", "direction"), known, strict=True))
+                        report = CarrierReported(sid, T, status, 1, asked=asked, **names)  # type: ignore[arg-type]
+                        self.assertEqual(self.numbers(report), known)
+
+    def test_the_voice_webhook_decides_whichever_comes_first(self) -> None:
+        offered = CallOffered(SID, T, *self.INBOUND)
+        report = CarrierReported(
+            SID, T + 1, "completed", 1, from_number="+1", to_number="+2", direction="outbound-api"
+        )
+        for entries in ((offered, report), (report, offered), (report, report, offered, report)):
+            Call.objects.all().delete()
+            self.assertEqual(self.numbers(*entries), self.INBOUND)
+
+    def test_a_callback_without_numbers_changes_nothing(self) -> None:
+        self.assertEqual(
+            self.numbers(CallOffered(SID, T, *self.OUTBOUND), CarrierReported(SID, T + 1, "completed", 1)),
+            self.OUTBOUND,
+        )
+
+
 class MergeTests(TestCase):
     def test_the_start_never_moves_forward(self) -> None:
         call = apply_to_call(CallOffered(SID, T), CallOffered(SID, T + 600))

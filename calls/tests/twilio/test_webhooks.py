@@ -396,6 +396,11 @@ async def test_it_writes_status_callbacks_to_the_journal() -> None:
     completed, odd, stream = client.entries
     assert isinstance(completed, CarrierReported) and isinstance(odd, CarrierReported)
     assert (completed.status, completed.duration_seconds, completed.sequence) == ("completed", 128, 3)
+    assert (completed.from_number, completed.to_number, completed.direction) == (
+        "+15550100134",
+        OURS,
+        "inbound",
+    )
     assert (odd.duration_seconds, odd.sequence) == (None, None)
     assert isinstance(stream, CarrierReported)
     assert (stream.stream_event, len(stream.detail)) == ("stream-error", 255)
