@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 TICKET_SECONDS = 60
 MAX_TICKET_SECONDS = 1800  # whatever the greeting's length
 MAX_USED_TICKETS = 100_000
+MAX_CALLER_BYTES = 64  # a ticket is a <Parameter>, which Twilio limits to 500 characters
 USED_TICKET_SECONDS = MAX_TICKET_SECONDS + TICKET_SECONDS
 
 
@@ -178,9 +179,11 @@ class Admission:
         self._reserved[call_sid] = (self._clock() + seconds, route.id)
         payload = {
             "id": secrets.token_urlsafe(12), "call": call_sid, "account": account_sid,
-            "until": int(self._wall_clock()) + seconds, "caller": caller[:40],
+            "until": int(self._wall_clock()) + seconds, "caller": _truncate(caller, MAX_CALLER_BYTES),
         }  # fmt: skip
-        body = base64.urlsafe_b64encode(json.dumps(payload, separators=(",", ":")).encode())
+        body = base64.urlsafe_b64encode(
+            json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+        )
         return Offer(f"{body.decode()}.{self._sign(body)}", route.id)
 
     async def claim(self, ticket: str, route_id: str, call_sid: str, account_sid: str) -> Claim:
@@ -241,3 +244,9 @@ class Admission:
         if payload["until"] <= self._wall_clock():
             raise TicketError("expired")
         return payload
+
+
+def _truncate(text: str, max_bytes: int) -> str:
+    """The longest start of the text that has at most so many bytes in UTF-8, without control characters."""
+    printable = "".join(filter(str.isprintable, text))
+    return printable.encode()[:max_bytes].decode(errors="ignore")

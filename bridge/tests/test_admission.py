@@ -273,6 +273,27 @@ def test_places_of_short_and_long_notices_are_free_again_when_they_expire(clock:
     assert admission.free_places == 1
 
 
+@pytest.mark.parametrize(
+    ("caller", "told"),
+    [
+        ("+15550100134", "+15550100134"),
+        ("client:" + "\N{TELEPHONE RECEIVER}" * 33, "client:" + "\N{TELEPHONE RECEIVER}" * 14),
+        ("client:" + "\u00fc" * 200, "client:" + "\u00fc" * 28),
+        ("sip:" + "x" * 60, "sip:" + "x" * 60),
+        ("sip:" + "x" * 500, "sip:" + "x" * 60),
+        ("client:" + "\x00" * 60, "client:"),
+        ('client:"' + "\\" * 60, 'client:"' + "\\" * 56),
+        ("client:\ud800\u202e7", "client:7"),
+    ],
+)
+async def test_a_ticket_fits_into_a_parameter_whoever_calls(caller: str, told: str) -> None:
+    admission = make_admission()
+    offer = admission.offer("CA" + "f" * 62, ACCOUNT, "+1", caller)
+    assert len("ticket") + len(offer.ticket) <= 500
+    claimed = await claim(admission, offer, "CA" + "f" * 62)
+    assert claimed.caller == told
+
+
 def test_a_call_that_ends_during_the_greeting_frees_its_place() -> None:
     admission = make_admission(max_concurrent_calls=1)
     admission.offer(CALL, ACCOUNT, "+1")
