@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 
+import phonenumbers
 from django.core.exceptions import ValidationError
 
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}", re.ASCII)
@@ -16,18 +18,33 @@ _WITHHELD_WORDS = (
 )  # fmt: skip
 _WITHHELD = frozenset(_WITHHELD_WORDS) | {word.translate(_KEYPAD) for word in _WITHHELD_WORDS}
 _SIP_USER = re.compile(r"sips?:(?:\+?([^@;?]*)@)?([^;?]*)", re.IGNORECASE)
-_SPACING = re.compile(r"[\s().\u2010-\u2015/-]")
+_INVISIBLE = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\x00-\x08\x0e-\x1f\x7f]")
+_SPACING = re.compile(r"\(0\)|[\s().\u2010-\u2015/-]")
 
 
 def parse_e164(text: str) -> str:
-    """The number in E.164, without spaces, dashes and brackets. Raises `ValidationError`."""
-    number = _SPACING.sub("", text)
+    """The number in E.164, however it was written or pasted: with spaces, `(0)`, invisible characters.
+
+    Raises `ValidationError`, also for a number with an extension, which E.164 cannot express.
+    """
+    number = _plain(text)
     if is_withheld(number):
         raise ValidationError("This is a carrier's code for a withheld number. It cannot be called.")
-    number = f"+{number[2:]}" if number.startswith("00") else number
-    if not _E164.fullmatch(number):
+    try:
+        parsed = phonenumbers.parse(number)
+    except phonenumbers.NumberParseException:
+        parsed = None
+    # Possible, not valid: numbering plans change faster than the tables of a library.
+    if parsed is None or parsed.extension or not phonenumbers.is_possible_number(parsed):
         raise ValidationError("Enter the number with + and the country code, such as +15551234567.")
-    return number
+    return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
+
+
+def _plain(text: str) -> str:
+    """Without invisible characters, with the usual digits, and with `+` instead of `00`."""
+    number = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).strip().removeprefix("tel:")
+    number = re.sub(r"\d", lambda digit: str(int(digit[0])), number)
+    return f"+{number[2:]}" if number.startswith("00") else number
 
 
 def is_e164(number: str) -> bool:
@@ -57,7 +74,7 @@ def is_allowed(number: str, allowed: Iterable[str]) -> bool:
 
     An entry without + or without digits allows nothing.
     """
-    prefixes = (_SPACING.sub("", prefix) for prefix in allowed)
+    prefixes = (_SPACING.sub("", _plain(prefix)) for prefix in allowed)
     return any(
         prefix.startswith("+") and len(prefix) > 1 and number.startswith(prefix) for prefix in prefixes
     )

@@ -6,7 +6,7 @@ import pytest
 from django.core.exceptions import ValidationError
 
 from calls.masking import mask_number
-from calls.phone_numbers import caller_id, is_e164, is_withheld, parse_e164
+from calls.phone_numbers import caller_id, is_allowed, is_e164, is_withheld, parse_e164
 from calls.viewer import Viewer
 
 OURS = "+15559870000"
@@ -55,3 +55,39 @@ def test_our_number_is_the_caller_id_of_a_caller_without_one(number: str) -> Non
 def test_a_callers_number_is_its_own_caller_id(number: str) -> None:
     assert is_e164(number)
     assert caller_id(number, OURS) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("+15550100134", "+15550100134"),
+        ("+1 (555) 010-0134", "+15550100134"),
+        ("+1.555.010.0134", "+15550100134"),
+        ("tel:+15550100134", "+15550100134"),
+        ("+44 (0)20 7946 0018", "+442079460018"),
+        ("+44(0) 20 7946 0018", "+442079460018"),
+        ("0044 20 7946 0018", "+442079460018"),
+        ("+49 (0) 30 / 123 456", "+4930123456"),
+        ("+49\u201330\u2013123456", "+4930123456"),
+        ("+39 06 1234 5678", "+390612345678"),
+        ("\u202a+442079460018\u202c", "+442079460018"),
+        ("\ufeff+44\u200b20\u00a07946\u00ad0018\u200e", "+442079460018"),
+        ("\uff0b\uff14\uff142079460018", "+442079460018"),
+        ("+١٥٥٥٩٨٧٠٠٠٠", "+15559870000"),
+        ("  +442079460018\n", "+442079460018"),
+    ],
+)
+def test_a_number_is_read_however_it_was_written(text: str, number: str) -> None:
+    assert parse_e164(text) == number
+    assert is_allowed(number, [text])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "+", "020 7946 0018", "5550100134", "+1555", "+15550100134 ext. 5", "+15550100134;ext=5",
+     "+0123456789", "sip:desk7@pbx.example.com", "client:desk_7", "+1555010013455555", "call me",
+     "+44 20 7946 0018 / 19"],
+)  # fmt: skip
+def test_what_is_not_one_whole_number_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError):
+        parse_e164(text)

@@ -63,7 +63,7 @@ class FormTests(TestCase):
             self.assertEqual(form.cleaned_data["fallback_number"], "+442079460011")
 
     def test_it_rejects_an_invalid_number(self) -> None:
-        for text in ("5559870000", "+0555987000", "+1555", "+1555987000012345", "sip:a@b.c", "+١٥٥٥٩٨٧٠٠٠٠"):
+        for text in ("5559870000", "+0555987000", "+1555", "+1555987000012345", "sip:a@b.c"):
             self.assertIn("such as +15551234567", self.refused("number", text))
             self.assertIn("such as +15551234567", self.refused("fallback_number", text))
 
