@@ -24,13 +24,14 @@ MAX_JSON_KEY = 200
 MAX_JSON_DEPTH = 8
 MAX_JSON_ITEMS = 1000
 
-# Control characters other than tab and newline, and lone surrogates.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+# Control characters other than tab and newline; those that force a direction of text (embeddings, overrides,
+# isolates), because one that is not closed turns the rest of a page around; and lone surrogates.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def clean_text(text: str, max_length: int = MAX_TEXT) -> str:
-    """Text in NFC, without control characters and lone surrogates, at most `max_length` characters."""
+    """Text in NFC without such characters, at most `max_length` long."""
     cleaned = _SURROGATE.sub("\ufffd", _CONTROL.sub("", text[: max_length * 2]))
     return unicodedata.normalize("NFC", cleaned)[:max_length]
 

@@ -1,14 +1,17 @@
 """Call exports as CSV or JSON, streamed row by row so that memory use does not grow with the export.
 
 Spreadsheets execute a cell that begins with `=`, `+`, `-` or `@` as a formula, and callers control what
-they say and how they are named. Such cells get a leading apostrophe, which spreadsheets read as "text".
-(Available libraries guard against `=` only and build the whole file in memory.)
+they say and how they are named. Such cells get a leading apostrophe, which spreadsheets read as "text". Where
+semicolons or tabs separate cells, a formula can begin in the middle of a cell, so one is inserted there, too.
+Numbers are not text and stay as they are. (Available libraries guard against `=` only and build the whole
+file in memory.)
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -24,8 +27,10 @@ from calls.viewer import Viewer
 
 MAX_ROWS = 100_000
 CHUNK_ROWS = 500
-# Some programs treat the full-width signs the same way.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
+BYTE_ORDER_MARK = "\ufeff"  # without it, Excel reads UTF-8 as the code page of the computer
+# The start of a cell in any dialect, before a sign that begins a formula. Some programs treat the full-width
+# signs the same way.
+_FORMULA = re.compile(r"""(?:^|[;|\t\r\n])[\s"']*(?=[=+\-@＝＋－＠])|^(?=[\t\r\n])""")  # noqa: RUF001
 
 _COLUMNS = (
     "started_at", "call_sid", "vapi_call_id", "direction", "from_number", "to_number", "caller_name",
@@ -37,6 +42,8 @@ _COLUMNS = (
     "outcome", "note", "needs_review", "simulated",
 )  # fmt: skip
 
+_AMOUNTS = ("twilio_price", "stream_price", "vapi_cost", "cost")
+
 _UTTERANCE_FIELDS = ("index", "speaker", "text", "started_ms", "ended_ms", "interrupted", "unheard_ms")
 _TURN_FIELDS = (
     "number", "end_of_speech_ms", "endpointed_ms", "first_audio_ms", "sent_ms", "heard_ms",
@@ -45,10 +52,11 @@ _TURN_FIELDS = (
 )  # fmt: skip
 
 
-def escape_formula(cell: Any) -> str:
-    """The cell as text that no spreadsheet executes."""
-    text = "" if cell is None else str(cell)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+def escape_formula(cell: Any) -> Any:
+    """The cell without a formula in it. A number stays a number, None is empty."""
+    if cell is None:
+        return ""
+    return cell if isinstance(cell, int | float) else _FORMULA.sub(r"\g<0>'", str(cell))
 
 
 def serialize_call(call: Call, viewer: Viewer) -> dict[str, Any]:
@@ -79,9 +87,12 @@ class _Echo:
 
 def csv_lines(calls: Iterable[Call], viewer: Viewer) -> Generator[str]:
     writer = csv.writer(_Echo())
-    yield writer.writerow(_COLUMNS)
+    yield BYTE_ORDER_MARK + writer.writerow(_COLUMNS)
     for call in calls:
-        yield writer.writerow([escape_formula(value) for value in serialize_call(call, viewer).values()])
+        row = serialize_call(call, viewer)
+        # Amounts are digits of our own, so a minus sign begins no formula.
+        cells = [row[name] if name in _AMOUNTS else escape_formula(row[name]) for name in _COLUMNS]
+        yield writer.writerow(cells)
 
 
 def json_lines(calls: Iterator[Call], viewer: Viewer) -> Iterator[str]:

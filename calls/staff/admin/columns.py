@@ -79,7 +79,7 @@ def build_columns(viewer: Viewer, *, searched: bool) -> list[Any]:
     @admin.display(description="transcript")
     def hit(call: Call) -> SafeString | str:
         match: Hit | None = getattr(call, "hit", None)  # set by `CallChangeList`
-        return format_html("{}<mark>{}</mark>{}", *match) if match else ""
+        return format_html('<span dir="auto">{}<mark>{}</mark>{}</span>', *match) if match else ""
 
     columns: list[Any] = [time, caller, number, length, ended, turns, p50, worst, cost, flags]
     return [*columns[:2], hit, *columns[2:]] if searched else columns

@@ -174,5 +174,5 @@ class EscapeFormulaTests(SimpleTestCase):
             self.assertEqual(escape_formula(text), "'" + text)
 
     def test_other_values_are_unchanged(self) -> None:
-        for value, text in ((None, ""), (12, "12"), ("a=b", "a=b"), ("", ""), (False, "False")):
+        for value, text in ((None, ""), (12, 12), (-1.5, -1.5), ("a=b", "a=b"), ("", ""), (False, False)):
             self.assertEqual(escape_formula(value), text)

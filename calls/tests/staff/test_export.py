@@ -37,6 +37,10 @@ def lines(*arguments: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in export(*arguments).splitlines()]
 
 
+def csv_rows() -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(export("--format=csv").removeprefix("\ufeff"))))
+
+
 class ExportCallsTests(TestCase):
     def test_a_line_contains_transcript_and_turns(self) -> None:
         call = make_call(
@@ -75,9 +79,35 @@ class ExportCallsTests(TestCase):
 
     def test_csv_escapes_formulas(self) -> None:
         make_call(caller_name="=1+1", note="@SUM(A1)")
-        (row,) = csv.DictReader(io.StringIO(export("--format=csv")))
+        (row,) = csv_rows()
         self.assertEqual((row["caller_name"], row["note"]), ("'=1+1", "'@SUM(A1)"))
         self.assertEqual(row["from_number"], "'+15550100134")
+
+    def test_no_cell_is_a_formula_whatever_separates_the_cells(self) -> None:
+        texts = [
+            '=HYPERLINK("http://x.example")', 'Bob;=HYPERLINK("http://x.example")', "Bob; =1+1", 'Bob;"=1+1"',
+            "Bob\t=1+1", "Bob\n=1+1", "Bob|@SUM(A1)", "a;b;-2+3", "  +1", '"=1', "＝1+1", ";;=1",
+        ]  # fmt: skip
+        for text in texts:
+            make_call(caller_name=text, note=text)
+        exported = export("--format=csv")
+        for delimiter in ",;\t|":
+            for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
+                file = io.StringIO(exported, newline="")
+                for row in csv.reader(file, delimiter=delimiter, quoting=quoting):
+                    for cell in row:
+                        is_formula = cell.lstrip(' "\t\n').startswith(("=", "+", "-", "@", "＝"))
+                        self.assertFalse(is_formula, (delimiter, quoting, cell))
+
+    def test_amounts_and_counts_are_numbers(self) -> None:
+        make_call(twilio_price="-0.00850", vapi_cost="0.13", stream_price="0.004", barge_ins=2)
+        (row,) = csv_rows()
+        amounts = (row["twilio_price"], row["vapi_cost"], row["cost"], row["barge_ins"])
+        self.assertEqual(amounts, ("-0.00850", "0.13000", "0.14250", "2"))
+
+    def test_excel_recognizes_the_encoding(self) -> None:
+        make_call(caller_name="Müller")
+        self.assertTrue(export("--format=csv").startswith("\ufeffstarted_at,"))
 
     def test_simulated_calls_are_left_out_once_there_is_a_real_one(self) -> None:
         make_call(simulated=True)
