@@ -79,7 +79,7 @@ async def test_the_callee_hears_the_disclosure_and_talks_to_the_assistant(instal
     )
     placed = await manage(installation.server, "place_call", CALLEE, "--wait")
     assert placed.code == 0, placed
-    assert placed.says(f"Calling {CALLEE} from {NUMBER}") and placed.says("The caller hung up.")
+    assert placed.says(f"Calling {CALLEE} from {NUMBER}") and placed.says("The callee hung up.")
     direction, ours, callee, status, reason, _, frames = installation.call()
     assert (direction, ours, callee) == ("outbound-api", NUMBER, CALLEE)
     assert (status, reason) == ("completed", "caller-hung-up") and frames > 20
