@@ -29,7 +29,7 @@ class CannedRestApi(HTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.twilio: dict[str, list[Any]] = {}  # by CallSid: a body, or a status
         self.vapi: dict[str, list[Any]] = {}  # by Vapi's id
-        self.asked: Counter[str] = Counter()  # by path
+        self.requests: Counter[str] = Counter()  # by path
         self.control_messages: list[tuple[str, Any]] = []  # what was posted to a control URL
         self.token, self.key = TOKEN, KEY
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
@@ -64,7 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         api, path = self.server, self.path
-        api.asked[path] += 1
+        api.requests[path] += 1
         name = path.rpartition("/")[2].removesuffix(".json")
         given = self.headers.get("Authorization", "")
         if path.startswith("/2010-04-01/"):

@@ -1,4 +1,4 @@
-"""Run management commands in a process of their own, or in this one, which is much faster."""
+"""Run management commands in a separate process, or in the process of the tests, which is much faster."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def settings_of(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 class Shell:
-    """The same commands with the same settings, in this process: no interpreter and no Django to start.
+    """Runs commands in this process, with the settings that a separate process would have.
 
-    What talks to the network or the database still does. Logs are not captured.
+    Network and database are used as usual. Logs are not captured.
     """
 
     def __init__(self, blocker: DjangoDbBlocker) -> None:
@@ -69,7 +69,7 @@ class Shell:
         return await self.run({**server.environment, **variables}, *arguments)
 
     async def run(self, environment: Mapping[str, str], *arguments: str) -> Printed:
-        # A separate thread has separate connections; the loop goes on, for the simulators that run in it.
+        # On a thread with its own connections, so that the simulators in the event loop keep running.
         with ThreadPoolExecutor(max_workers=1) as pool:
             return await asyncio.get_running_loop().run_in_executor(pool, self._run, environment, arguments)
 
@@ -100,12 +100,12 @@ class Shell:
                 yield
             finally:
                 _forget_connections()
-                # Where `sync_to_async` works for an event loop that no thread waits for.
+                # `sync_to_async` uses this thread when no thread waits for the event loop.
                 SyncToAsync.single_thread_executor.submit(_forget_connections).result()
 
 
 def _forget_connections() -> None:
-    """Of this thread: the next one is made from the settings of its time."""
+    """Close this thread's connections, so that the next ones use the current settings."""
     for connection in connections.all(initialized_only=True):
         connection.close()
         del connections[connection.alias]

@@ -1,8 +1,8 @@
-"""The whole product for tests: a server process with a database of its own, and faults for both.
+"""A server process with a database of its own, for tests, and a PostgreSQL that can be frozen or restarted.
 
-The server is the real one, started as its users start it, and can be killed where it stands. Its database
-is of the kind that the settings name, made for the test and thrown away; rows are read with plain SQL, so
-that they are seen as any other program would see them. A `Cluster` is a PostgreSQL that can be frozen.
+The server is started as its users start it, and can be killed at any time. Its database has the type that the
+settings name; it is created for the test and deleted afterwards. Rows are read with plain SQL, as another
+program would read them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 
 async def eventually(look: Callable[[], T], wanted: Callable[[T], object], seconds: float) -> T:
-    """What `look` sees once it is as wanted; what it saw last when that took too long."""
+    """The value of `look` once `wanted` accepts it, or the last value after so many seconds."""
     give_up_at = time.monotonic() + seconds
     while True:
         seen = await asyncio.to_thread(look)
@@ -56,9 +56,9 @@ async def eventually(look: Callable[[], T], wanted: Callable[[T], object], secon
 
 
 class LiveServer(ServerProcess):
-    """Enter it again after its end: the next server finds what the last one left."""
+    """A server process. Entered again after its end, it starts anew with the same spool and database."""
 
-    ready_seconds = 120.0  # several start at once, beside whatever else keeps the machine busy
+    ready_seconds = 120.0  # several start at once on a busy machine
 
     def __init__(self, environment: Mapping[str, str], port: int) -> None:
         super().__init__(port, environment, asgi="voiceai.asgi:application", on_line=lambda line: None)
@@ -81,7 +81,7 @@ class LiveServer(ServerProcess):
         return TwilioSimulator(self.url, account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN, **changes)
 
     def run(self, *arguments: str) -> str:
-        """Python with the server's environment: what it printed."""
+        """Run Python with the server's environment. Returns what it printed."""
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=ROOT, env=self.environment, timeout=COMMAND_SECONDS, capture_output=True, text=True,
@@ -91,7 +91,7 @@ class LiveServer(ServerProcess):
 
 
 def live_server(vapi_url: str, database_url: str, journal: Path, **more: str) -> LiveServer:
-    """A server whose assistant is at `vapi_url`, not started yet; its database has its tables."""
+    """A server that uses the Vapi at `vapi_url`, not started yet. Creates the tables if there are none."""
     port = reserve_port()
     environment = {
         "DJANGO_DEBUG": "on",
@@ -101,14 +101,14 @@ def live_server(vapi_url: str, database_url: str, journal: Path, **more: str) ->
         "PUBLIC_URL": f"http://{HOST}:{port}",
         "TWILIO_ACCOUNT_SID": ACCOUNT_SID,
         "TWILIO_AUTH_TOKEN": AUTH_TOKEN,
-        "TWILIO_BASE_URL": vapi_url,  # nothing may leave this machine
+        "TWILIO_BASE_URL": vapi_url,  # no request may leave this machine
         "VAPI_BASE_URL": vapi_url,
         "VAPI_API_KEY": VAPI_KEY,
         "VAPI_ASSISTANT_ID": "an-assistant",
         "VAPI_WEBHOOK_SECRET": secrets.token_urlsafe(16),
         "VAPI_ALLOWED_HOSTS": HOST,
         "LOG_FORMAT": "console",
-        # A blank variable counts as not set, and one that is there is not taken from `.env`.
+        # A blank variable counts as not set, and overrides the one in `.env`.
         **dict.fromkeys(
             (
                 "VAPI_SOCKET_URL",
@@ -130,7 +130,7 @@ def live_server(vapi_url: str, database_url: str, journal: Path, **more: str) ->
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """A database as seen from outside the product."""
+    """A database, read with SQL."""
 
     url: str
 
@@ -149,7 +149,7 @@ class Database:
             return False
 
     def utterances(self, call_sid: str) -> list[tuple[str, str]]:
-        """Speaker and text of each, in the order of the transcript."""
+        """Speaker and text of each utterance, in order."""
         found = self.select(
             'SELECT u.speaker, u.text FROM calls_utterance u JOIN calls_call c ON c.id = u.call_id'
             ' WHERE c.call_sid = %s ORDER BY u."index"',
@@ -159,7 +159,7 @@ class Database:
 
     @contextmanager
     def write_locked(self) -> Iterator[None]:
-        """Nobody else can write a call for as long."""
+        """While this is open, no other connection can write to the table of calls."""
         if path := self._path:
             with closing(sqlite3.connect(path, isolation_level=None)) as lite:
                 lite.execute("BEGIN IMMEDIATE")
@@ -178,7 +178,7 @@ class Database:
 
 @contextmanager
 def own_database(folder: Path) -> Iterator[Database]:
-    """A database of the kind that the settings name, with all tables and no rows."""
+    """A new database of the type that the settings name, with all tables and no rows."""
     if connections["default"].vendor != "postgresql":
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(_sqlite_template(), folder / "live.sqlite3")
@@ -195,7 +195,7 @@ def own_database(folder: Path) -> Iterator[Database]:
 
 @cache
 def _sqlite_template() -> Path:
-    """Tables take two seconds to make and none to copy."""
+    """A file with all tables. Migrating takes a second, copying the file a millisecond."""
     folder = Path(tempfile.mkdtemp(prefix="voiceai-template-"))
     atexit.register(shutil.rmtree, folder)
     _migrate(f"sqlite:///{folder / 'empty.sqlite3'}")
@@ -218,7 +218,7 @@ def _migrate(url: str) -> None:
 
 
 def _postgres_login() -> dict[str, str]:
-    """Where the PostgreSQL of the settings is, and who we are there; what they leave out is not there."""
+    """Host, port, user and password from the settings, without those that are not set."""
     found = settings.DATABASES["default"]
     names = {"host": "HOST", "port": "PORT", "user": "USER", "password": "PASSWORD"}
     return {name: str(found[key]) for name, key in names.items() if found[key]}
@@ -242,7 +242,7 @@ def _drop(name: str) -> None:
 
 
 def postgres_programs() -> Path | None:
-    """The folder of the programs of the newest PostgreSQL on this machine."""
+    """The folder with the programs of the newest installed PostgreSQL, if any."""
     found = Path("/usr/lib/postgresql").glob("*/bin/initdb")
     newest = max(found, key=lambda path: float(path.parts[-3]), default=None)
     if newest is None and (on_path := shutil.which("initdb")):
@@ -251,7 +251,7 @@ def postgres_programs() -> Path | None:
 
 
 class Cluster:
-    """A separate PostgreSQL in a temporary folder. All its processes can be frozen."""
+    """A separate PostgreSQL in a temporary folder. It can be frozen (SIGSTOP) and restarted."""
 
     def __init__(self, programs: Path) -> None:
         self._programs = programs
@@ -293,7 +293,7 @@ class Cluster:
         self._start_server()
 
     def freeze(self) -> None:
-        """Every process stands still: connections stay open, and nothing answers."""
+        """Stop all its processes with SIGSTOP: connections stay open, and nothing answers."""
         assert self._server is not None
         os.kill(self._server.pid, signal.SIGSTOP)  # first, so that it makes no more children
         self._frozen = [self._server.pid, *_children(self._server.pid)]
@@ -307,7 +307,7 @@ class Cluster:
                 os.kill(pid, signal.SIGCONT)
 
     def states(self) -> set[str]:
-        """The states of its processes, `T` for one that stands still."""
+        """The states of its processes; `T` is stopped."""
         assert self._server is not None
         return {_stat(pid)[0] for pid in (self._server.pid, *_children(self._server.pid))}
 
@@ -352,7 +352,7 @@ class Cluster:
 
 
 def _stat(pid: int) -> tuple[str, int]:
-    """State and parent of a process."""
+    """State and parent id of a process."""
     state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
     return state, int(parent)
 

@@ -66,14 +66,14 @@ class SyncTests(TestCase):
         return make_call(**(ENDED | changes))
 
     def billed(self, **changes: Any) -> Call:
-        """A call of which Twilio can tell nothing new."""
+        """A call for which Twilio has no new facts."""
         return self.call(duration_seconds=61, twilio_price=Decimal("-0.017"), **changes)
 
     def sync(self, **changes: Any) -> SyncResult:
         return reconcile.sync(now=NOW, backoff=SHORT_BACKOFF, **changes)
 
-    def asked(self) -> int:
-        return self.vendors.asked.total()
+    def request_count(self) -> int:
+        return self.vendors.requests.total()
 
 
 class TwilioTests(SyncTests):
@@ -89,7 +89,7 @@ class TwilioTests(SyncTests):
         call.refresh_from_db()
         self.assertEqual((call.twilio_price, call.duration_seconds), (Decimal("-0.01700"), 61))
         self.assertEqual(self.sync(), SyncResult())
-        self.assertEqual(self.asked(), 3)
+        self.assertEqual(self.request_count(), 3)
         (event,) = call.events.all()
         self.assertEqual(
             (event.kind, event.data),
@@ -129,7 +129,7 @@ class TwilioTests(SyncTests):
         self.call(**carried, lease_until=NOW - timedelta(seconds=30))  # housekeeping ends it in a moment
         self.call(**carried, started_at=NOW - timedelta(seconds=30))
         self.call(started_at=NOW - MINUTE, ended_at=NOW - timedelta(seconds=50))  # callbacks may be under way
-        self.assertEqual((self.sync().calls, self.asked()), (0, 0))
+        self.assertEqual((self.sync().calls, self.request_count()), (0, 0))
 
     def test_a_transferred_call_stays_open_until_it_is_over_at_twilio(self) -> None:
         call = self.call(status="in-progress", end_reason="transferred", ended_by="staff")
@@ -185,7 +185,7 @@ class VapiTests(SyncTests):
         )
         self.assertEqual((call.reported_at, call.turns.get().model_ms), (NOW, 420))
         self.assertEqual([event.kind for event in call.events.all()], ["end-of-call-report"])
-        self.assertEqual((self.sync().calls, self.asked()), (0, 1))
+        self.assertEqual((self.sync().calls, self.request_count()), (0, 1))
 
     def test_a_report_without_a_cost_is_requested_again(self) -> None:
         call = self.billed(vapi_call_id="v1")
@@ -242,7 +242,7 @@ class BackoffTests(SyncTests):
         result = reconcile.sync(now=NOW, backoff=Backoff(0.01, 0.02, 5))
         self.assertEqual(dict(result.filled), {"lengths": 1, "prices": 1, "reports": 1})
         self.assertEqual((result.failed.total(), result.unavailable), (0, {}))
-        self.assertEqual(self.asked(), 6)
+        self.assertEqual(self.request_count(), 6)
 
     def test_it_gives_up_after_the_last_retry(self) -> None:
         call = self.call()
@@ -251,13 +251,13 @@ class BackoffTests(SyncTests):
         ((reason, count),) = result.failed.items()
         self.assertEqual((count, result.unavailable), (1, {}))
         self.assertIn("failed with status 503", reason)
-        self.assertGreater(self.asked(), 1)
+        self.assertGreater(self.request_count(), 1)
 
     def test_an_unknown_call_is_a_failure_without_retries(self) -> None:
         self.call(vapi_call_id="v1")
         result = self.sync()
         self.assertEqual(dict(result.failed), {"Twilio: call not found": 1, "Vapi: call not found": 1})
-        self.assertEqual((self.asked(), result.unavailable), (2, {}))
+        self.assertEqual((self.request_count(), result.unavailable), (2, {}))
 
     def test_rejected_credentials_stop_requests_to_that_vendor_only(self) -> None:
         self.vendors.token = "another"
@@ -268,7 +268,7 @@ class BackoffTests(SyncTests):
         self.assertEqual(result.unavailable.keys(), {"Twilio"})
         self.assertIn("TWILIO_AUTH_TOKEN", result.unavailable["Twilio"])
         self.assertEqual(dict(result.filled), {"reports": 30})
-        self.assertLessEqual(self.asked(), 30 + reconcile.CONCURRENT_REQUESTS)
+        self.assertLessEqual(self.request_count(), 30 + reconcile.CONCURRENT_REQUESTS)
 
     def test_an_unreachable_vendor_is_given_up(self) -> None:
         for _ in range(30):
@@ -282,7 +282,7 @@ class BackoffTests(SyncTests):
     def test_without_credentials_no_request_is_sent(self) -> None:
         self.call(vapi_call_id="v1")
         self.assertEqual(self.sync().unavailable.keys(), {"Twilio", "Vapi"})
-        self.assertEqual(self.asked(), 0)
+        self.assertEqual(self.request_count(), 0)
 
     def test_a_run_is_bounded_and_begins_with_the_newest_calls(self) -> None:
         old = self.call(started_at=NOW - timedelta(days=4))
@@ -290,7 +290,7 @@ class BackoffTests(SyncTests):
         for call in (old, *calls):
             self.vendors.twilio[call.call_sid] = [BILL]
         self.assertEqual([call.call_sid for call in find_missing(NOW, 3, 2)], [c.call_sid for c in calls[:2]])
-        self.assertEqual((self.sync(seconds=0).skipped, self.asked()), (3, 0))
+        self.assertEqual((self.sync(seconds=0).skipped, self.request_count()), (3, 0))
         self.assertEqual(self.sync(limit=2).calls, 2)
         self.assertEqual(self.sync().calls, 1)
         self.assertEqual(self.sync(days=5).calls, 1)

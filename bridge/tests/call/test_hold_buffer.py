@@ -1,4 +1,4 @@
-"""The buffer buffer: caller frames in order, bounded, with dropped frames counted."""
+"""The hold buffer: caller frames in order, bounded, with dropped frames counted."""
 
 from __future__ import annotations
 

@@ -194,10 +194,10 @@ class CallBackTests(TestCase):
     def test_it_needs_the_permission_and_one_call(self) -> None:
         self.call_back("change_call")
         self.assertIn("exactly one call", self.call_back("place_call", calls=2))
-        self.assertFalse(self.vendor.asked)
+        self.assertFalse(self.vendor.requests)
 
     def test_a_number_that_is_not_allowed_is_not_called(self) -> None:
         with override_settings(OUTBOUND_ALLOWED=["+44"]):
             self.assertIn("Add it to OUTBOUND_ALLOWED", self.call_back("place_call"))
-        self.assertFalse(self.vendor.asked)
+        self.assertFalse(self.vendor.requests)
         self.assertFalse(AuditEntry.objects.filter(action="call-back").exists())

@@ -1,7 +1,7 @@
-"""What staff change about a number counts for the next call, in whichever server process it comes in.
+"""A change of a number takes effect for the next call, in every server process.
 
-Two servers on one PostgreSQL: the change is made in the admin of the one, and the other is rung. Then the
-database stands still, and the other answers as fast as ever: no webhook asks it anything.
+Two servers use one PostgreSQL. The change is made in the admin of the first, and the call comes in at the
+second. Then the database is frozen, and the second answers as fast as before: no webhook needs the database.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 
 @dataclass
 class Installation:
-    """A signed-in staff member at one server, and callers of all servers."""
+    """A staff user who is logged in at one server, and callers of all servers."""
 
     server: LiveServer
     session: aiohttp.ClientSession
@@ -60,7 +60,7 @@ class Installation:
     rung: int = 0
 
     async def save(self, path: str, **changes: str) -> str:
-        """Fill in the form at `path` and send it off. Returns where the admin leads then."""
+        """Submit the form at `path`. Returns the URL that the admin redirects to."""
         headers = {"Cookie": f"sessionid={self.key}"}
         async with self.session.get(f"{self.server.url}{path}", headers=headers) as page:
             token = _TOKEN.search(await page.text())
@@ -75,7 +75,7 @@ class Installation:
             return saved.headers["Location"]
 
     async def ring(self, server: LiveServer, to: str = OURS, *, again: bool = False) -> WebhookResponse:
-        """A new caller, or the last one again, who takes no second place."""
+        """Send the voice webhook of a new caller or, with `again`, of the last one, who takes no second place."""
         self.rung += not again
         form = {
             "CallSid": self.sid, "AccountSid": ACCOUNT_SID, "From": "+15550100135", "To": to,
@@ -86,11 +86,11 @@ class Installation:
 
     @property
     def sid(self) -> str:
-        """Of who rang last."""
+        """The CallSid of the last caller."""
         return f"CA{self.rung:032d}"
 
     async def until_heard(self, server: LiveServer, wanted: list[str], to: str = OURS) -> float:
-        """Ring until the answer is as wanted: how many seconds that took."""
+        """Ring until the TwiML is as wanted. Returns the seconds that it took."""
         began = time.monotonic()
         self.rung += 1
         while (told := heard(await self.ring(server, to, again=True))) != wanted:
@@ -100,7 +100,7 @@ class Installation:
 
 
 def heard(answer: WebhookResponse) -> list[str]:
-    """What the caller gets, in order: words, the number dialled, the stream."""
+    """What the TwiML does, in order: sentences, the number dialled, `Connect`, `Hangup`."""
     assert (answer.status, answer.problem) == (200, "")
     verbs = list(ElementTree.fromstring(answer.text))
     found = [verb.text or "" if verb.tag in ("Say", "Dial") else verb.tag for verb in verbs]

@@ -44,7 +44,7 @@ def outside(vendor: CannedVendor, settings: Settings) -> None:
 
 
 def asked(name: str, number: str = "", route: str = "7", **arguments: Any) -> dict[str, Any]:
-    """A tool's call, of an id of its own: what was answered once is not run again."""
+    """A `tool-calls` message. Each has a new id, because a repeated tool call does not run again."""
     number = number or uuid.uuid4().hex
     return {
         "message": {
@@ -66,7 +66,7 @@ async def test_transfer_call_dials_the_fallback_and_whispers_the_reason(vendor: 
     client = WebhookClient(make_bridge([FRONT_DESK]))
     told = await result(client, asked("transfer_call", "t1", reason="A crown\nfell out & hurts."))
     assert told == {"toolCallId": "t1", "name": "transfer_call", "result": "The caller is being connected."}
-    ((method, path, _, body),) = vendor.asked
+    ((method, path, _, body),) = vendor.requests
     assert (method, path) == ("POST", f"/2010-04-01/Accounts/{ACCOUNT}/Calls/{SID}.json")
     (dial,) = ElementTree.fromstring(parse_qs(body.decode())["Twiml"][0])
     assert dial.get("action") == f"{PUBLIC}/twilio/after?dialed=1"
@@ -91,7 +91,7 @@ async def test_transfer_call_shows_a_caller_id_that_twilio_accepts(
     message = asked("transfer_call")
     message["message"]["call"]["assistantOverrides"]["variableValues"] = {"caller": caller}
     await result(WebhookClient(make_bridge([FRONT_DESK])), message)
-    ((_, _, _, body),) = vendor.asked
+    ((_, _, _, body),) = vendor.requests
     (dial,) = ElementTree.fromstring(parse_qs(body.decode())["Twiml"][0])
     assert dial.get("callerId") == shown
 
@@ -99,7 +99,7 @@ async def test_transfer_call_shows_a_caller_id_that_twilio_accepts(
 async def test_transfer_call_fails_without_a_fallback_number(vendor: CannedVendor) -> None:
     client = WebhookClient(make_bridge([FRONT_DESK]))
     told = await result(client, asked("transfer_call", route="of another time"))
-    assert "no person" in told["error"] and not vendor.asked
+    assert "no person" in told["error"] and not vendor.requests
     (happened,) = client.entries
     assert isinstance(happened, TimelineEvent) and happened.kind == "tool-failed"
 
@@ -125,7 +125,7 @@ async def test_a_repeated_tool_call_runs_once(vendor: CannedVendor) -> None:
     message = asked("transfer_call", number="asked twice")
     first, second = await asyncio.gather(result(client, message), result(client, message))
     assert first == second == await result(client, message)
-    assert len(vendor.asked) == 1
+    assert len(vendor.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -140,9 +140,9 @@ async def test_end_call_ends_the_call_at_vapi(
 ) -> None:
     client = WebhookClient()
     assert (await result(client, asked("end_call", **arguments)))["result"] == "The call is ending."
-    (_, _, _, body) = vendor.asked[-1]
+    (_, _, _, body) = vendor.requests[-1]
     assert json.loads(body) == sent
-    assert VAPI_ID in vendor.asked[0][1]
+    assert VAPI_ID in vendor.requests[0][1]
 
 
 async def test_end_call_reports_a_failure_to_the_model(vendor: CannedVendor) -> None:

@@ -45,7 +45,7 @@ class CannedVendor(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.asked: list[tuple[str, str, dict[str, str], bytes]] = []  # method, path, headers, body
+        self.requests: list[tuple[str, str, dict[str, str], bytes]] = []  # method, path, headers, body
         self.status = 200
         self.answer: Any = None  # None: a successful response
         self.control_url = f"{self.url}/vapi-1/control?secret=s"
@@ -79,7 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         vendor = self.server
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        vendor.asked.append((self.command, self.path, dict(self.headers), body))
+        vendor.requests.append((self.command, self.path, dict(self.headers), body))
         vendor.hold.wait(30)
         status = vendor.control_status if "/control" in self.path else vendor.status
         answer = vendor.answer
@@ -128,14 +128,14 @@ class ActionTests(TestCase):
 
     def form(self) -> dict[str, str]:
         """Form fields of the last request to Twilio."""
-        (_, _, _, body) = self.vendor.asked[-1]
+        (_, _, _, body) = self.vendor.requests[-1]
         return {name: values[0] for name, values in parse_qs(body.decode()).items()}
 
 
 class HangUpTests(ActionTests):
     def test_it_asks_twilio_to_complete_the_call(self) -> None:
         self.assertIn("Call ended.", self.act("hang-up"))
-        ((method, path, headers, _),) = self.vendor.asked
+        ((method, path, headers, _),) = self.vendor.requests
         self.assertEqual(
             (method, path),
             ("POST", f"/2010-04-01/Accounts/{ACCOUNT}/Calls/{self.call.call_sid}.json"),
@@ -195,12 +195,12 @@ class HangUpTests(ActionTests):
         self.vendor.status = 307
         with self.assertLogs("calls.twilio.client"):
             self.act("hang-up", 502)
-        self.assertEqual(len(self.vendor.asked), 1)
+        self.assertEqual(len(self.vendor.requests), 1)
 
     def test_without_credentials_no_request_is_sent(self) -> None:
         with override_settings(TWILIO_AUTH_TOKENS=[]):
             self.assertIn("TWILIO_AUTH_TOKEN", self.act("hang-up", 502))
-        self.assertEqual((self.vendor.asked, self.requested()), ([], ("", False)))
+        self.assertEqual((self.vendor.requests, self.requested()), ([], ("", False)))
 
     def test_it_rejects_actions_on_an_ended_call(self) -> None:
         for changes in ({"status": "completed"}, {"end_reason": "assistant-failed"}):
@@ -208,7 +208,7 @@ class HangUpTests(ActionTests):
             for action in ("hang-up", "say", "transfer"):
                 self.assertIn("already ended", self.act(action, 409, words="Hello."))
             self.assertEqual((self.requested(), self.audited()), (("", False), []))
-        self.assertEqual(self.vendor.asked, [])
+        self.assertEqual(self.vendor.requests, [])
 
     def test_it_rejects_a_call_that_ends_during_the_request(self) -> None:
         def end(*_: object) -> None:
@@ -216,7 +216,7 @@ class HangUpTests(ActionTests):
 
         with mock.patch("calls.staff.live.actions.audit.record", side_effect=end):
             self.assertIn("already ended", self.act("hang-up", 409))
-        self.assertEqual((self.vendor.asked, self.requested()), ([], ("", False)))
+        self.assertEqual((self.vendor.requests, self.requested()), ([], ("", False)))
 
     def test_a_failure_reverts_its_own_request_only(self) -> None:
         self.vendor.status, self.vendor.answer = 500, {"code": 20500, "status": 500, "message": "no"}
@@ -277,7 +277,7 @@ class TransferTests(ActionTests):
 
     def test_without_a_fallback_number_no_request_is_sent(self) -> None:
         self.assertIn("FALLBACK_NUMBER", self.act("transfer", 502))
-        self.assertEqual((self.vendor.asked, self.requested(), self.audited()), ([], ("", False), []))
+        self.assertEqual((self.vendor.requests, self.requested(), self.audited()), ([], ("", False), []))
 
 
 class SayTests(ActionTests):
@@ -287,7 +287,7 @@ class SayTests(ActionTests):
     def test_it_looks_up_the_control_url_and_posts_the_message(self) -> None:
         self.call = make_live_call(vapi_call_id="vapi/1")
         self.assertIn("Message sent to the assistant.", self.say())
-        (look, control) = self.vendor.asked
+        (look, control) = self.vendor.requests
         self.assertEqual(look[:2], ("GET", "/call/vapi%2F1"))
         self.assertEqual(look[2]["Authorization"], f"Bearer {KEY}")
         self.assertEqual(control[:2], ("POST", "/vapi-1/control?secret=s"))
@@ -318,13 +318,13 @@ class SayTests(ActionTests):
                 answer = self.say(502)
             self.assertIn("VAPI_ALLOWED_HOSTS", answer)
             self.assertNotIn("evil", answer + "".join(said.output))
-        self.assertEqual({path for _, path, _, _ in self.vendor.asked}, {"/call/vapi-1"})
+        self.assertEqual({path for _, path, _, _ in self.vendor.requests}, {"/call/vapi-1"})
 
     def test_a_redirect_is_not_followed(self) -> None:
         self.vendor.control_status = 307
         with self.assertLogs("calls.vapi.client", "WARNING"):
             self.say(502)
-        self.assertNotIn("/elsewhere", [path for _, path, _, _ in self.vendor.asked])
+        self.assertNotIn("/elsewhere", [path for _, path, _, _ in self.vendor.requests])
 
     def test_a_public_host_is_reached_at_the_address_that_was_checked(self) -> None:
         self.vendor.control_url = f"http://api.vapi.ai:{self.vendor.server_address[1]}/vapi-1/control"
@@ -334,7 +334,7 @@ class SayTests(ActionTests):
         ):
             self.say()
         looked_up.assert_awaited_once_with("api.vapi.ai", 443)
-        self.assertEqual(self.vendor.asked[-1][2]["Host"], f"api.vapi.ai:{self.vendor.server_address[1]}")
+        self.assertEqual(self.vendor.requests[-1][2]["Host"], f"api.vapi.ai:{self.vendor.server_address[1]}")
 
     def test_a_response_without_a_control_url_is_an_error(self) -> None:
         answers: tuple[Any, ...] = (
@@ -360,14 +360,14 @@ class SayTests(ActionTests):
         self.assertIn("not answered this call yet", self.say(502))
         with override_settings(VAPI_SOCKET_URL="ws://127.0.0.1:1"):
             self.assertIn("cannot be told what to say", self.say(502))
-        self.assertEqual(self.vendor.asked, [])
+        self.assertEqual(self.vendor.requests, [])
 
     def test_the_message_is_limited_and_cleaned(self) -> None:
         self.assertIn("Enter a message.", self.say(502, "  "))
         self.assertIn("501 characters. The maximum is 500", self.say(502, "x" * 501))
-        self.assertEqual((self.vendor.asked, self.audited()), ([], []))
+        self.assertEqual((self.vendor.requests, self.audited()), ([], []))
         self.say(200, " Hello\x00 <b>\ud83d\ude00 ".encode("utf-16", "surrogatepass").decode("utf-16"))
-        self.assertEqual(json.loads(self.vendor.asked[-1][3])["content"], "Hello <b>😀")
+        self.assertEqual(json.loads(self.vendor.requests[-1][3])["content"], "Hello <b>😀")
 
 
 class AccessTests(ActionTests):
@@ -388,7 +388,7 @@ class AccessTests(ActionTests):
             checked = Client(enforce_csrf_checks=True)
             checked.force_login(self.user)
             self.assertEqual(checked.post(path, headers=JS).status_code, 403)
-        self.assertEqual((self.vendor.asked, self.requested(), self.audited()), ([], ("", False), []))
+        self.assertEqual((self.vendor.requests, self.requested(), self.audited()), ([], ("", False), []))
 
     def test_the_csrf_token_of_the_page_is_accepted(self) -> None:
         client = Client(enforce_csrf_checks=True)
@@ -404,7 +404,7 @@ class AccessTests(ActionTests):
             self.assertRaises(RuntimeError),
         ):
             self.act("hang-up")
-        self.assertEqual((self.vendor.asked, self.requested()), ([], ("", False)))
+        self.assertEqual((self.vendor.requests, self.requested()), ([], ("", False)))
 
 
 class SimulatedTests(ActionTests):
