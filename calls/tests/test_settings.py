@@ -34,7 +34,7 @@ def clean(env: dict[str, str]) -> dict[str, str]:
 
 
 def read(**env: str) -> Any:
-    """The settings with this environment, or the last line of the error."""
+    """The settings with this environment, or the error with its type."""
     try:
         return settings_of(clean(env))
     except ImproperlyConfigured as error:

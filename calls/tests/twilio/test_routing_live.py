@@ -75,7 +75,7 @@ class Installation:
             return saved.headers["Location"]
 
     async def ring(self, server: LiveServer, to: str = OURS, *, again: bool = False) -> WebhookResponse:
-        """Send the voice webhook of a new caller or, with `again`, of the last one, who takes no second place."""
+        """Send the voice webhook of a new caller or, with `again`, of the last one."""
         self.rung += not again
         form = {
             "CallSid": self.sid, "AccountSid": ACCOUNT_SID, "From": "+15550100135", "To": to,
