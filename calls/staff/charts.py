@@ -60,6 +60,8 @@ def build_periods(
         local = timezone.localtime(start)
         if by_hour:
             end, name = start + timedelta(hours=1), f"{local:%-d %b, %H:%M}"
+            if local.replace(fold=0).utcoffset() != local.replace(fold=1).utcoffset():
+                name += f" {local:%Z}"  # clocks are set back, so this hour occurs twice
         else:
             next_day = local.date() + timedelta(days=1)
             end = datetime(next_day.year, next_day.month, next_day.day, tzinfo=local.tzinfo)

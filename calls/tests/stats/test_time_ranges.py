@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zoneinfo
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -68,6 +69,35 @@ def make_stats(calls: int = 0, failed: int = 0, latencies: tuple[int, ...] = ())
     aggregate.end_reasons["assistant-failed"] = failed
     aggregate.response_latency.update(latencies)
     return CallStats.of(aggregate)
+
+
+@pytest.mark.parametrize(
+    "name", ["Asia/Calcutta", "Asia/Saigon", "Europe/Kiev", "US/Pacific", "America/Buenos_Aires"]
+)
+def test_old_names_of_zones_are_known_without_the_systems_tables(name: str) -> None:
+    """Browsers report them, and Debian keeps them in a package of their own."""
+    zoneinfo.reset_tzpath(to=())
+    try:
+        assert name in zoneinfo.available_timezones()
+        assert zoneinfo.ZoneInfo.no_cache(name).utcoffset(NOW)
+    finally:
+        zoneinfo.reset_tzpath()
+
+
+@pytest.mark.parametrize(
+    ("zone", "first", "names"),
+    [
+        ("Europe/Berlin", datetime(2026, 10, 25, 0, tzinfo=UTC), ["02:00 CEST", "02:00 CET", "03:00"]),
+        ("America/New_York", datetime(2026, 11, 1, 5, tzinfo=UTC), ["01:00 EDT", "01:00 EST", "02:00"]),
+        ("Europe/Berlin", datetime(2026, 3, 29, 0, tzinfo=UTC), ["01:00", "03:00", "04:00"]),
+        ("America/Sao_Paulo", datetime(2026, 10, 25, 3, tzinfo=UTC), ["00:00", "01:00", "02:00"]),
+    ],
+)
+def test_the_hour_that_occurs_twice_has_two_names(zone: str, first: datetime, names: list[str]) -> None:
+    with timezone.override(zone):
+        parts = [(first + timedelta(hours=hour), make_stats()) for hour in range(3)]
+        periods = charts.build_periods(parts, by_hour=True, link=lambda begins, ends: "")
+    assert [period.name.partition(", ")[2] for period in periods] == names
 
 
 def make_periods(*parts: CallStats, by_hour: bool = True) -> list[charts.Period]:
