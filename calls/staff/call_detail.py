@@ -105,7 +105,12 @@ def call_context(call: Call, viewer: Viewer) -> dict[str, Any]:
         "latency": percentiles.LatencySummary.of([turn.response_latency_ms or 0 for turn in answered]),
         "slowest": max(answered, key=lambda turn: turn.response_latency_ms or 0, default=None),
         "target_ms": settings.LATENCY_TARGET_MS,
-        "lines": build_timeline(_spoken_lines(utterances, waterfalls), events[:MAX_EVENTS], call.party),
+        "lines": build_timeline(
+            _spoken_lines(utterances, waterfalls),
+            events[:MAX_EVENTS],
+            party=call.party,
+            end_reason=call.end_reason,
+        ),
         "has_transcript": bool(utterances),
         "waterfalls": waterfalls,
         "sources": _group_by_source(events[:MAX_EVENTS]),

@@ -53,15 +53,16 @@ Description = tuple[str, bool]  # text, is_alarm
 
 
 def build_timeline(
-    spoken: Sequence[SpokenLine], events: Iterable[CallEvent], party: str = CALLER
+    spoken: Sequence[SpokenLine], events: Iterable[CallEvent], *, party: str = CALLER, end_reason: str = ""
 ) -> list[Line]:
     """Utterances keep their order; each event comes before the first utterance that started after it.
 
-    Events without a time come last. `party` is what the person at the other end is called.
+    Events without a time come last. `party` is what the person at the other end is called. `end_reason` is
+    the call's own: the stream sees only that the caller is gone when staff or a tool ended the call.
     """
     # Interruptions are marked next to the utterance; without such a mark they get a line of their own.
     show_barge_ins = not any(line.utterance.interrupted for line in spoken)
-    pending = deque(_event_lines(list(events), show_barge_ins=show_barge_ins, party=party))
+    pending = deque(_event_lines(list(events), show_barge_ins, party, end_reason))
     lines: list[Line] = []
     for line in spoken:
         while pending and line.at_ms is not None and _sort_ms(pending[0]) <= line.at_ms:
@@ -70,7 +71,9 @@ def build_timeline(
     return [*lines, *pending]
 
 
-def _event_lines(events: list[CallEvent], *, show_barge_ins: bool, party: str) -> list[EventLine]:
+def _event_lines(
+    events: list[CallEvent], show_barge_ins: bool, party: str, end_reason: str
+) -> list[EventLine]:
     results = _tool_results(events)
     hidden = {*HIDDEN_KINDS, *TOOL_RESULT_KINDS, *(() if show_barge_ins else ("barge-in",))}
     if any(event.kind in ASSISTANT_END_KINDS for event in events):
@@ -88,7 +91,7 @@ def _event_lines(events: list[CallEvent], *, show_barge_ins: bool, party: str) -
             continue
         else:
             keys = [event]
-        lines.append(_event_line(event, _describe(event, keys, results), party))
+        lines.append(_event_line(event, _describe(event, keys, results, end_reason), party))
     # Results of tools whose call was never reported.
     return lines + [
         _event_line(result, _describe_tool_result(name, result))
@@ -98,13 +101,15 @@ def _event_lines(events: list[CallEvent], *, show_barge_ins: bool, party: str) -
 
 
 def _describe(
-    event: CallEvent, keys: Sequence[CallEvent], results: Mapping[str, deque[CallEvent]]
+    event: CallEvent, keys: Sequence[CallEvent], results: Mapping[str, deque[CallEvent]], end_reason: str
 ) -> Description:
     match event.kind:
         case "dtmf":
             return _describe_keys(keys)
         case "tool-called":
             return _describe_tool_call(event, results)
+        case "stream-ended" if end_reason:
+            return _describe_stream_end({"reason": end_reason})
         case kind if kind in DESCRIPTIONS:
             return DESCRIPTIONS[kind](_data(event))
         case kind:

@@ -8,7 +8,7 @@ from django.urls import reverse
 
 from calls.models import AuditEntry, Utterance
 from calls.staff.call_detail import split_heard
-from calls.tests.builders import make_call, make_staff, make_utterance
+from calls.tests.builders import make_call, make_event, make_staff, make_utterance
 
 
 class SplitHeardTests(SimpleTestCase):
@@ -70,3 +70,26 @@ class AuditTests(TestCase):
         page = self.client.get(call.get_absolute_url()).content.decode()
         self.assertIn("Activity log", page)
         self.assertEqual(AuditEntry.objects.count(), 2)
+
+
+class EndTests(TestCase):
+    """The page tells one story of the end, whatever the stream saw."""
+
+    def test_the_requested_end_is_told_everywhere(self) -> None:
+        self.client.force_login(make_staff("view_call"))
+        for end_reason, ended_by, sentence in (
+            ("hung-up-by-staff", "staff", "Staff ended the call."),
+            ("transferred", "staff", "The caller was transferred to a person, as requested."),
+            ("transferred", "assistant", "The caller was transferred to a person, as requested."),
+            ("caller-hung-up", "caller", "The caller hung up."),
+            ("worker-lost", "us", "The server that handled the call stopped in the middle of it."),
+        ):
+            with self.subTest(end_reason, ended_by=ended_by):
+                call = make_call(end_reason=end_reason, ended_by=ended_by)
+                make_event(call, kind="stream-ended", data={"reason": "caller-hung-up"}, at_ms=9000)
+                page = self.client.get(call.get_absolute_url()).content.decode()
+                shown = page[page.index('<div id="call-body">') : page.index("<details")]
+                self.assertEqual(shown.count(sentence), 2, "in the head and in the timeline")
+                self.assertIn(f"Ended by: {ended_by}.", shown)
+                if end_reason != "caller-hung-up":
+                    self.assertNotIn("hung up", shown)
