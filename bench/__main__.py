@@ -1,4 +1,7 @@
-"""`make bench`: run every benchmark in turn. Each prints its own figures."""
+"""`make bench`: run the benchmarks of audio, journal, calls and frozen.
+
+`bench.pages` is not among them: it needs a database with generated calls.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
 """Measure what a frozen database adds to audio latency: `python -m bench.frozen`.
 
-Runs several simultaneous calls through our server. Its PostgreSQL is a cluster of its own, which is calm
-for ten seconds and frozen for ten, in turn. Status callbacks arrive throughout, so that the journal has
-entries to write. Prints the one-way audio latency that the server adds in each state and direction, what
+Runs several simultaneous calls through our server. It starts a PostgreSQL, which alternates between ten
+seconds of normal operation and ten seconds frozen. Status callbacks arrive throughout, so that the journal
+has entries to write. Prints the one-way audio latency that the server adds in each state and direction, what
 the freeze adds to its p99 (limit: 5 ms), and the p99 in the second after the freeze, when the rows are
-written. Uses loopback only, and stops by itself. Exits with 1 if a limit was not met.
+written. Uses loopback only, and stops by itself. Exits with 1 if a limit was not met or the machine was too
+busy to tell, with 2 if PostgreSQL is not installed.
 """
 
 from __future__ import annotations

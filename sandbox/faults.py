@@ -11,7 +11,7 @@ from typing import Literal
 class VapiFaults:
     """Faults and timing of the Vapi simulator."""
 
-    # POST /call
+    # REST. `rest_status` applies to /assistant, too, the others to POST /call only.
     rest_status: int = 0  # respond with this error, such as 401, 429 or 503; 0: no error
     rest_failures: int | None = None  # only the first n requests fail; None: all of them
     rest_delay_seconds: float = 0.0  # wait before responding

@@ -20,7 +20,7 @@ BASIC = "Basic " + base64.b64encode(f"{ACCOUNT}:{TOKEN}".encode()).decode()
 
 
 class CannedRestApi(HTTPServer):
-    """Both APIs on one port. Each of several responses is used once, the last one from then on.
+    """Both APIs on one port. Responses are returned in order; the last one repeats.
 
     It handles one request at a time: coverage fails, rarely, when two threads start at the same moment.
     """

@@ -18,7 +18,7 @@ SINCE = datetime(2026, 11, 15, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Billed:
-    """One call, its bills as sent, and what they come to."""
+    """A call, the vendors' bills for it, and its expected cost."""
 
     sid: str
     started_at: datetime

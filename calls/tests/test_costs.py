@@ -339,11 +339,13 @@ class AmountTests(SimpleTestCase):
         ({}, None),
     ],
 )
-def test_the_cost_is_looked_for_where_it_may_stand(bill: dict[str, Any], cost: float | None) -> None:
+def test_the_cost_is_read_from_every_field_that_may_contain_it(
+    bill: dict[str, Any], cost: float | None
+) -> None:
     assert cost_of(bill) == cost
 
 
-def test_parts_of_a_report_are_kept_as_sent_and_none_too_long() -> None:
+def test_report_parts_are_stored_unchanged_and_oversized_ones_are_dropped() -> None:
     analysis = {"successEvaluation": "true", "structuredData": {"day": "Thursday", "n": float("nan")}}
     costs = [{"type": "vapi", "cost": 0.1}]
     assert stored_parts({"analysis": analysis, "costs": costs, "costBreakdown": {"total": 0.1}}) == {

@@ -41,7 +41,7 @@ def test_a_withheld_number_cannot_be_called(number: str) -> None:
 
 
 @pytest.mark.parametrize("number", [*ADDRESSES, *SHORT, *NUMBERS])
-def test_another_number_is_not_withheld(number: str) -> None:
+def test_any_other_number_is_not_withheld(number: str) -> None:
     assert not is_withheld(number)
 
 
@@ -88,6 +88,6 @@ def test_a_number_is_read_however_it_was_written(text: str, number: str) -> None
      "+0123456789", "sip:desk7@pbx.example.com", "client:desk_7", "+1555010013455555", "call me",
      "+44 20 7946 0018 / 19"],
 )  # fmt: skip
-def test_what_is_not_one_whole_number_is_refused(text: str) -> None:
+def test_it_rejects_text_that_is_not_exactly_one_number(text: str) -> None:
     with pytest.raises(ValidationError):
         parse_e164(text)

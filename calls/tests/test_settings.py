@@ -56,7 +56,7 @@ def read_in_a_process(**env: str) -> Any:
 
 
 @pytest.mark.slow
-def test_a_process_that_is_told_what_cannot_be_right_ends_with_its_name() -> None:
+def test_an_invalid_setting_stops_the_process_with_an_error_that_names_it() -> None:
     found = subprocess.run(
         [sys.executable, "-c", SHOW],
         capture_output=True, text=True, env=clean({"LOG_FORMAT": "yaml"}), cwd=settings.BASE_DIR, timeout=60,

@@ -53,7 +53,7 @@ def install() -> None:
     _use_wrong_stream_sid()
     _omit_clear()
     _delay_audio()
-    _replace_speech_by_noise()
+    _replace_speech_with_noise()
     _lose_a_transcript()
     _measure_turns_by_vapi()
 
@@ -142,8 +142,8 @@ def _delay_audio() -> None:
     VapiLink.listen = listen_late  # type: ignore[method-assign]
 
 
-def _replace_speech_by_noise() -> None:
-    """Replace speech to the assistant by noise of the same length and level."""
+def _replace_speech_with_noise() -> None:
+    """Replace speech to the assistant with noise of the same length and level."""
 
     class Upsampler(resample.Upsampler):
         def feed(self, pcm_8k: NDArray[np.int16]) -> NDArray[np.int16]:

@@ -117,7 +117,7 @@ def failed(artifacts: CallArtifacts) -> list[str]:
 
 @pytest.mark.parametrize("audio_format", ["mulaw", "pcm_s16le"])
 @pytest.mark.parametrize("dialect", ["call", "socket"])
-def test_a_healthy_call_passes_every_check_call(audio_format: str, dialect: str) -> None:
+def test_a_healthy_call_passes_every_check(audio_format: str, dialect: str) -> None:
     checks = run_checks(healthy_call(audio_format, dialect))
     assert [(check.name, check.detail) for check in checks if not check.passed] == []
     assert [check.name for check in checks] == list(CHECKS)

@@ -86,7 +86,7 @@ def test_a_reserved_port_is_free_for_the_server_only() -> None:
 
 @pytest.mark.timeout(200)
 def test_it_serves_until_ctrl_c_and_leaves_no_process(tmp_path: Path) -> None:
-    """The third healthy call: the dialect of the API, with mu-law."""
+    """Also covers the API dialect with mu-law, which `HEALTHY` omits."""
     database = f"sqlite:///{tmp_path / 'demo.sqlite3'}"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

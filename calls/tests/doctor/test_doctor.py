@@ -1,7 +1,7 @@
 """The doctor against a real server behind a TLS proxy: each check turns red for a real fault.
 
 The faults are in the proxy, the simulators of Twilio and Vapi, the settings, or a peer that does not exist.
-The doctor runs as a command in a process of its own.
+The doctor runs in the process of the tests (`Shell`), and once as a separate process.
 """
 
 from __future__ import annotations

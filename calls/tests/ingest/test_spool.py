@@ -269,11 +269,14 @@ def test_a_spool_that_another_process_removed_is_skipped(
     path.write_bytes(A)
     finder = claim_abandoned(tmp_path)
     (tmp_path / "2.log").write_bytes(A)
+    claimed = []
     for found in finder:  # both were listed; another process removes one first
         assert found.path in (path, tmp_path / "2.log")
         for other in tmp_path.glob("*.log"):
             other.unlink()
+        claimed.append(found.path)
         found.close(delete=True)
+    assert len(claimed) == 1
 
 
 def test_a_new_file_that_was_removed_before_its_lock_is_created_again(tmp_path: Path) -> None:

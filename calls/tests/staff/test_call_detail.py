@@ -73,9 +73,9 @@ class AuditTests(TestCase):
 
 
 class EndTests(TestCase):
-    """The page tells one story of the end, whatever the stream saw."""
+    """The header and the timeline show the call's end reason, also if the stream reported another."""
 
-    def test_the_requested_end_is_told_everywhere(self) -> None:
+    def test_the_end_reason_is_shown_in_the_header_and_the_timeline(self) -> None:
         self.client.force_login(make_staff("view_call"))
         for end_reason, ended_by, sentence in (
             ("hung-up-by-staff", "staff", "Staff ended the call."),

@@ -76,10 +76,10 @@ class OutboundPageTests(TestCase):
             "Callee pressed 1", "Frames to callee",
         ):  # fmt: skip
             self.assertIn(words, page)
-        self.assertIn("the caller", page, "what somebody else wrote stays")
+        self.assertIn("the caller", page, "tool arguments are not rewritten")
         self.assertNotRegex(page, r"caller (hung up|pressed)|by the caller")
 
-    def test_an_inbound_call_is_about_the_caller(self) -> None:
+    def test_an_inbound_call_names_the_caller(self) -> None:
         page = self.page(make_call().get_absolute_url())
         self.assertIn(f"{CALLER} → Front desk ({OURS})", page)
         self.assertIn("The caller hung up.", page)
@@ -102,7 +102,7 @@ class OutboundPageTests(TestCase):
 
 
 class NeverAnsweredTests(TestCase):
-    def test_it_is_about_calls_that_the_assistant_could_have_answered(self) -> None:
+    def test_only_calls_that_the_assistant_could_have_answered_are_flagged(self) -> None:
         for changes, is_flagged in (
             ({"status": "completed", "end_reason": "assistant-unreachable"}, True),
             ({"status": "completed", "end_reason": "caller-hung-up"}, True),

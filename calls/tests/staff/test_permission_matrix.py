@@ -1,9 +1,9 @@
 """The permission matrix: every URL, socket and admin model, with the expected status for each role.
 
-The test walks the URL resolver, so a new URL without an entry fails. Each entry is requested as every role,
-with GET and POST. 302 is the redirect to the login page, 405 a method that the URL does not support. Webhooks
-authenticate by signature or secret and ignore sessions; the test client sends neither and has no bridge, so
-they are only listed.
+The test walks the URL resolver, so a new URL without an entry fails. Each page is requested as every role
+with GET and POST, each admin model with GET. 302 is the redirect to the login page, 405 a method that the URL
+does not support. Webhooks authenticate by signature or secret and ignore sessions; the test client sends
+neither and has no bridge, so they are only listed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ WEBHOOKS = {
     "doctor_echo",
 }
 
-# name: statuses of GET for each of WHO, then of POST. None: see the change forms of the admin.
+# name: statuses of GET for each of WHO, then of POST.
 PAGES: dict[str, tuple[str, str]] = {
     "dashboard": ("302 403 200 200 200", "302 403 405 405 405"),
     "call_detail": ("302 403 200 200 200", "302 403 405 405 405"),

@@ -49,10 +49,14 @@ class RoleTests(TestCase):
     def test_it_is_idempotent_and_resets_a_changed_group(self) -> None:
         said = StringIO()
         call_command("create_roles", stdout=said)
-        Group.objects.get(name="operator").permissions.clear()
+        permissions = Group.objects.get(name="operator").permissions
+        expected = set(permissions.values_list("codename", flat=True))
+        permissions.clear()
         again = StringIO()
         call_command("create_roles", stdout=again)
         self.assertEqual(said.getvalue(), again.getvalue())
+        self.assertTrue(expected)
+        self.assertEqual(set(permissions.values_list("codename", flat=True)), expected)
         self.assertEqual(Group.objects.count(), 3)
 
     def test_a_new_role_replaces_the_old_one(self) -> None:

@@ -35,6 +35,8 @@ class SearchTests(TestCase):
 
     def test_input_is_never_interpreted_as_an_operator(self) -> None:
         call = self.said("either this or that not the other")
+        self.said("that")  # an operator such as OR would find it
+        self.said("nothing of the kind")
         for typed in ("this or that", "this OR that", 'this" OR "that', "this & !that:*", "'this' that (",
                       "this NEAR that", "this* -that", "text:this"):  # fmt: skip
             with self.subTest(typed):

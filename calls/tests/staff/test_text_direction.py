@@ -1,4 +1,4 @@
-"""Words written from right to left: each text has its own direction, and none turns the page around."""
+"""Right-to-left text: each text has its own direction, and none changes the direction of the page."""
 
 from __future__ import annotations
 

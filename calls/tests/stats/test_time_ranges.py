@@ -75,7 +75,7 @@ def make_stats(calls: int = 0, failed: int = 0, latencies: tuple[int, ...] = ())
     "name", ["Asia/Calcutta", "Asia/Saigon", "Europe/Kiev", "US/Pacific", "America/Buenos_Aires"]
 )
 def test_old_names_of_zones_are_known_without_the_systems_tables(name: str) -> None:
-    """Browsers report them, and Debian keeps them in a package of their own."""
+    """Browsers still report them, and Debian ships them in a separate package."""
     zoneinfo.reset_tzpath(to=())
     try:
         assert name in zoneinfo.available_timezones()

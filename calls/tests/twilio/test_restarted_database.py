@@ -14,8 +14,8 @@ from sandbox.twilio.webhook_client import UrlResolver, WebhookClient
 
 pytestmark = [pytest.mark.slow, pytest.mark.once]
 
-PAGES = 8  # at once, so that as many connections are in the pool
-NOBODY = "http://127.0.0.1:1"
+PAGES = 8  # requested concurrently, so that the pool opens this many connections
+UNREACHABLE_URL = "http://127.0.0.1:1"
 FALLBACK = "+15550107777"
 # Rows of calls that ended well, at another server: their end reasons are not in this server's memory.
 END_CALLS = """
@@ -55,7 +55,7 @@ async def send(server: LiveServer, session: aiohttp.ClientSession, path: str, ca
 async def test_pages_and_callers_do_not_notice_a_restart(cluster: Cluster, tmp_path: Path) -> None:
     server = await asyncio.to_thread(
         live_server,
-        NOBODY,
+        UNREACHABLE_URL,
         cluster.database.url,
         tmp_path / "journal",
         REDIS_URL="",
@@ -68,7 +68,7 @@ async def test_pages_and_callers_do_not_notice_a_restart(cluster: Cluster, tmp_p
         assert "<Hangup" in await send(server, session, "/twilio/after", ENDED_CALLS[0])
         for ended, new in zip(ENDED_CALLS[1:], NEW_CALLS, strict=True):
             await asyncio.to_thread(cluster.restart)
-            # The webhook first: it must not need a page that has repaired the pool.
+            # Before any page, so that no page request has repaired the pool.
             assert "<Hangup" in await send(server, session, "/twilio/after", ended)
             assert await open_pages(server, session, key) == [200] * PAGES
             assert "<Stream" in await send(server, session, "/twilio/voice", new)

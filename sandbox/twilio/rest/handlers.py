@@ -1,7 +1,7 @@
 """HTTP handlers of the Twilio REST API simulator: forms in, JSON out, Twilio's error codes.
 
-Each handler is one documented endpoint. It decides whether a change to a call or a number is allowed; the
-process that runs the call then executes it.
+Each handler is one documented endpoint, except `_register_call`, which is the sandbox's own. It decides
+whether a change to a call or a number is allowed; the process that runs the call then executes it.
 """
 
 import json

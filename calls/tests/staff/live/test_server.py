@@ -118,7 +118,7 @@ async def test_a_frozen_redis_loses_no_row_and_no_frame(database: Database, tmp_
                     rows = await eventually(
                         lambda: database.utterances(SID),
                         lambda rows, sent=sent: len(rows) >= len(sent),  # type: ignore[misc]
-                        WAIT_SECONDS,  # Redis stays frozen as long
+                        WAIT_SECONDS,  # Redis stays frozen during this wait
                     )
                     assert rows[: len(sent)] == sent
                 assert await code == consumer.CLOSE_TRY_LATER, "the page must poll"
