@@ -24,7 +24,7 @@ HTTP_SCHEMES = frozenset({"http", "https"})
 NEXT_ADDRESS_SECONDS = 0.25
 
 
-async def connect(addresses: Sequence[str], port: int) -> socket.socket:
+async def connect_tcp(addresses: Sequence[str], port: int) -> socket.socket:
     """A TCP connection to the first of the addresses that answers. Raises `OSError` if none does."""
     targets = [
         (_family_of(address), socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port))

@@ -35,7 +35,7 @@ class Route:
 
     @property
     def notice_seconds(self) -> float:
-        """How long Twilio speaks before it opens the stream, at most."""
+        """An upper estimate of how long Twilio speaks before it opens the stream."""
         return speech_seconds(self.disclosure) + speech_seconds(self.greeting)
 
     @classmethod
@@ -45,17 +45,18 @@ class Route:
         return cls(**{**_defaults(config), **given})
 
 
-SECONDS_PER_LETTER = 0.1  # a slow voice says ten letters a second
+# Allowances, not measurements: a longer estimate only keeps a ticket valid for longer.
+SECONDS_PER_LETTER = 0.1
 SECONDS_PER_DIGIT = 0.5  # each is a word
-SECONDS_PER_SYLLABLE_SIGN = 0.35  # Chinese, Japanese and Korean write a syllable or more with each character
+SECONDS_PER_WIDE_CHARACTER = 0.35  # Chinese, Japanese, Korean: each is a syllable or more
 
 
 def speech_seconds(text: str) -> float:
-    """How long a synthetic voice takes for the text, at most; real voices are about a third faster."""
+    """An upper estimate of how long a synthetic voice takes for the text."""
     return sum(
         SECONDS_PER_DIGIT
         if char.isdigit()
-        else SECONDS_PER_SYLLABLE_SIGN
+        else SECONDS_PER_WIDE_CHARACTER
         if unicodedata.east_asian_width(char) in "WF"
         else SECONDS_PER_LETTER
         for char in text

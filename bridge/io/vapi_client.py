@@ -16,14 +16,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-from websockets.asyncio.client import connect as connect_websocket
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
 from bridge.allowed_hosts import AllowedHosts, ForbiddenUrl
 from bridge.config import AudioFormat, BridgeConfig
 from bridge.io.vapi_link import VapiLink
 from bridge.io.vapi_socket import VapiSocket
-from bridge.pinned_http import connect, post_json
+from bridge.pinned_http import connect_tcp, post_json
 from bridge.routes import Route
 from bridge.wire import MalformedMessage, vapi
 
@@ -59,7 +59,7 @@ class DialRequest:
     route: Route
 
 
-class _NoRedirect(connect_websocket):
+class _NoRedirect(connect):
     """websockets follows redirects to other hosts; an allowed host must not be able to redirect us."""
 
     def process_redirect(self, exc: Exception) -> Exception | str:
@@ -178,7 +178,7 @@ class VapiClient:
         options: dict[str, Any] = {}
         try:
             if addresses is not None:
-                options["sock"] = await connect(addresses, urlsplit(url).port or 443)
+                options["sock"] = await connect_tcp(addresses, urlsplit(url).port or 443)
             try:
                 socket = await _NoRedirect(
                     url,

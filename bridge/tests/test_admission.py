@@ -222,7 +222,7 @@ async def test_a_ticket_expires_after_a_minute(clock: Clock) -> None:
 @pytest.mark.parametrize(
     ("notice", "spoken_seconds"),
     [
-        # What a voice of Twilio's takes for it, timed generously.
+        # Seconds that the ticket must outlast: an assumed speed of a voice, not a measured one.
         ({"greeting": "Welcome to our practice. " * 40}, 75),
         (
             {"greeting": "We are open from 8 to 18. " * 20, "disclosure": "You are speaking to an AI. " * 20},

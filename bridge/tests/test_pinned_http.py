@@ -12,7 +12,7 @@ from aiohttp import web
 
 from bridge import allowed_hosts
 from bridge.allowed_hosts import AllowedHosts, ForbiddenUrl
-from bridge.pinned_http import connect, post_json
+from bridge.pinned_http import connect_tcp, post_json
 
 MESSAGE = {"type": "end-call"}
 
@@ -85,7 +85,7 @@ async def test_it_connects_to_the_first_address_that_answers(
     by_name = {"silent": silent_address, "refused": "127.0.0.3"}
     addresses = [*(by_name[name] for name in others), "127.0.0.1"]
     async with asyncio.timeout(5):
-        with await connect(addresses, server.port) as connected:
+        with await connect_tcp(addresses, server.port) as connected:
             assert connected.getpeername() == ("127.0.0.1", server.port)
 
     async def public_addresses(host: str, port: int) -> list[str]:
@@ -100,7 +100,7 @@ async def test_it_connects_to_the_first_address_that_answers(
 
 async def test_without_an_address_that_answers_it_fails(server: RecordingServer) -> None:
     with pytest.raises(OSError):
-        await connect(["127.0.0.3", "127.0.0.4"], server.port)
+        await connect_tcp(["127.0.0.3", "127.0.0.4"], server.port)
 
 
 async def test_it_does_not_follow_a_redirect(server: RecordingServer) -> None:

@@ -66,7 +66,7 @@ def dial(public_url: str, number: str, caller_id: str = "") -> VoiceResponse:
 
 
 def dial_with_whisper(public_url: str, number: str, reason: str, caller_id: str = "") -> VoiceResponse:
-    """Dial a person, who hears first that the call was handed over, and the `reason`."""
+    """Dial a person, as `dial` does, who hears first that the call was handed over, and the `reason`."""
     response = VoiceResponse()
     dialing = response.dial(
         action=_after_dial_url(public_url), timeout=DIAL_SECONDS, caller_id=caller_id or None

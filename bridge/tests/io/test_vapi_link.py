@@ -174,7 +174,7 @@ async def test_it_connects_to_the_address_that_was_checked(
     loop = asyncio.get_running_loop()
     connected: list[Any] = []
 
-    async def connect(addresses: list[str], port: int) -> socket.socket:
+    async def connect_tcp(addresses: list[str], port: int) -> socket.socket:
         connected.append((addresses, port))
         return socket.socket()
 
@@ -186,7 +186,7 @@ async def test_it_connects_to_the_address_that_was_checked(
         return CallCreated("vapi-1", "wss://api.vapi.ai/x")
 
     monkeypatch.setattr(allowed_hosts, "public_addresses", public_addresses)
-    monkeypatch.setattr(vapi_client, "connect", connect)
+    monkeypatch.setattr(vapi_client, "connect_tcp", connect_tcp)
     monkeypatch.setattr(loop, "create_connection", create_connection)
     client = make_client()
     monkeypatch.setattr(client, "_create_call", create)
