@@ -29,7 +29,7 @@ from rich.table import Table
 
 from bench.calls import percentile
 from bench.load import ACCOUNT, TOKEN, Assistant, Direction, Load, run, signature
-from calls.tests.live_server import Cluster, LiveServer, live_server, postgres_programs
+from calls.tests.live_server import Cluster, LiveServer, find_postgres_programs, make_server
 
 PERIOD_SECONDS = 10.0
 AFTER_THAW_SECONDS = 1.0  # the writer applies the backlog
@@ -120,7 +120,7 @@ async def send_callbacks(server: LiveServer) -> None:
 async def measure(cluster: Cluster, calls: int, repeats: int, audio_format: str) -> tuple[FreezeCycle, Load]:
     with tempfile.TemporaryDirectory() as folder:
         async with Assistant(mulaw=audio_format == "mulaw") as assistant:
-            server = live_server(
+            server = make_server(
                 assistant.url, cluster.database.url, Path(folder) / "journal",
                 VAPI_AUDIO_FORMAT=audio_format, TWILIO_ACCOUNT_SID=ACCOUNT, TWILIO_AUTH_TOKEN=TOKEN,
                 MAX_CONCURRENT_CALLS=str(calls + 1), OPENBLAS_NUM_THREADS="1",
@@ -183,7 +183,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--format", choices=("pcm_s16le", "mulaw"), default="pcm_s16le")
     options = parser.parse_args()
-    programs = postgres_programs()
+    programs = find_postgres_programs()
     if programs is None:
         print("PostgreSQL's programs (initdb, postgres) are not installed.", file=sys.stderr)
         return 2

@@ -26,7 +26,7 @@ from sandbox.vapi.record import VapiCallRecord
 from sandbox.vapi.server import VapiSimulator
 
 ROWS_TIMEOUT_SECONDS = 10.0
-POLL_SECONDS = 0.1
+POLL_INTERVAL_SECONDS = 0.1
 PERSON_NUMBER = "+15550107777"  # may be called, and is the fallback number
 
 
@@ -155,7 +155,7 @@ async def _read_complete_rows(
                 rows = await asyncio.to_thread(read_rows, call_sid)
                 if rows is not None and _are_complete(rows, has_report):
                     break
-                await asyncio.sleep(POLL_SECONDS)
+                await asyncio.sleep(POLL_INTERVAL_SECONDS)
     return rows
 
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
 READY_SECONDS = 30.0
 STOP_SECONDS = 10.0
-POLL_SECONDS = 0.1
+POLL_INTERVAL_SECONDS = 0.1
 MAX_LINES = 5_000
 
 
@@ -133,7 +133,7 @@ class ServerProcess:
                         async with http.get(f"{self.url}/readyz") as response:
                             if response.status == 200:
                                 return
-                    await asyncio.sleep(POLL_SECONDS)
+                    await asyncio.sleep(POLL_INTERVAL_SECONDS)
             problem = f"it exited with code {process.returncode}"
         except TimeoutError:
             problem = f"it was not ready within {self.ready_seconds:.0f} s"

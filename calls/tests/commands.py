@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 import runpy
 import subprocess
@@ -23,40 +24,66 @@ from django.test import override_settings
 from pytest_django import DjangoDbBlocker
 
 from calls.demo.server_process import ROOT
-from calls.tests.live_server import COMMAND_SECONDS, LiveServer
+from calls.tests.live_server import COMMAND_TIMEOUT_SECONDS
 
 SETTINGS = ROOT / "voiceai" / "settings.py"
+# A blank variable counts as not set, even if `.env` sets it.
+BLANK_VARIABLES = {"DATABASE_URL": "", "VAPI_AUDIO_FORMAT": "", "VAPI_SOCKET_URL": ""}
 
 
 @dataclass(frozen=True, slots=True)
-class Printed:
+class CommandResult:
     code: int
-    out: str
-    err: str
+    stdout: str
+    stderr: str
 
-    def says(self, words: str) -> bool:
+    @property
+    def report(self) -> dict[str, Any]:
+        """The JSON object on stdout; empty if there is none."""
+        try:
+            report = json.loads(self.stdout)
+        except ValueError:
+            return {}
+        return report if isinstance(report, dict) else {}
+
+    def contains(self, text: str) -> bool:
         """Whether this text was printed, to either stream and however its lines were wrapped."""
-        return words in " ".join(f"{self.out} {self.err}".split())
+        return text in " ".join(f"{self.stdout} {self.stderr}".split())
+
+    def __str__(self) -> str:
+        """For a failing test: exit code and the end of both streams."""
+        return f"exit code {self.code}\n{self.stdout[-4000:]}\n{self.stderr[-4000:]}"
 
 
-async def manage(server: LiveServer, *arguments: str, **variables: str) -> Printed:
-    """Run `manage.py` with the server's environment, changed by `variables`."""
-    done = await asyncio.to_thread(
-        subprocess.run,
+def command_environment(**variables: str) -> dict[str, str]:
+    """The environment of the tests, with the demo's defaults, changed by `variables`."""
+    return {**os.environ, **BLANK_VARIABLES, **variables}
+
+
+def run_command(environment: Mapping[str, str], *arguments: str, **variables: str) -> CommandResult:
+    """Run `manage.py` in a separate process with this environment, changed by `variables`."""
+    process = subprocess.run(
         [sys.executable, "manage.py", *arguments],
-        cwd=ROOT, env={**server.environment, **variables}, timeout=COMMAND_SECONDS,
-        stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        cwd=ROOT, env={**environment, **variables}, timeout=COMMAND_TIMEOUT_SECONDS,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    return Printed(done.returncode, done.stdout, done.stderr)
+    return CommandResult(process.returncode, process.stdout, process.stderr)
 
 
-def settings_of(environment: Mapping[str, str]) -> dict[str, Any]:
+async def run_command_async(
+    environment: Mapping[str, str], *arguments: str, **variables: str
+) -> CommandResult:
+    """The same, without blocking the event loop, which may run the peer of the command."""
+    return await asyncio.to_thread(run_command, environment, *arguments, **variables)
+
+
+def read_settings(environment: Mapping[str, str]) -> dict[str, Any]:
     """The settings that a process with this environment reads."""
     with mock.patch.dict(os.environ, environment, clear=True):
         return {name: value for name, value in runpy.run_path(str(SETTINGS)).items() if name.isupper()}
 
 
-class Shell:
+class InProcessCommands:
     """Runs commands in this process, with the settings that a separate process would have.
 
     Network and database are used as usual. Logs are not captured.
@@ -65,46 +92,46 @@ class Shell:
     def __init__(self, blocker: DjangoDbBlocker) -> None:
         self._blocker = blocker
 
-    async def manage(self, server: LiveServer, *arguments: str, **variables: str) -> Printed:
-        return await self.run({**server.environment, **variables}, *arguments)
-
-    async def run(self, environment: Mapping[str, str], *arguments: str) -> Printed:
+    async def run(self, environment: Mapping[str, str], *arguments: str, **variables: str) -> CommandResult:
+        """The same as `run_command_async`, but in this process."""
         # On a thread with its own connections, so that the simulators in the event loop keep running.
         with ThreadPoolExecutor(max_workers=1) as pool:
-            return await asyncio.get_running_loop().run_in_executor(pool, self._run, environment, arguments)
+            return await asyncio.get_running_loop().run_in_executor(
+                pool, self._run, {**environment, **variables}, arguments
+            )
 
-    def _run(self, environment: Mapping[str, str], arguments: tuple[str, ...]) -> Printed:
-        out, err, code = io.StringIO(), io.StringIO(), 0
-        with self._set_up_as(environment), redirect_stdout(out), redirect_stderr(err):
+    def _run(self, environment: Mapping[str, str], arguments: tuple[str, ...]) -> CommandResult:
+        stdout, stderr, code = io.StringIO(), io.StringIO(), 0
+        with self._apply_environment(environment), redirect_stdout(stdout), redirect_stderr(stderr):
             try:
                 app = str(get_commands()[arguments[0]])
                 load_command_class(app, arguments[0]).run_from_argv(["manage.py", *arguments])
             except SystemExit as end:
                 code = int(end.code or 0)
-        return Printed(code, out.getvalue(), err.getvalue())
+        return CommandResult(code, stdout.getvalue(), stderr.getvalue())
 
     @contextmanager
-    def _set_up_as(self, environment: Mapping[str, str]) -> Iterator[None]:
-        found = settings_of(environment)
-        database = connections.configure_settings(found.pop("DATABASES"))["default"]
+    def _apply_environment(self, environment: Mapping[str, str]) -> Iterator[None]:
+        values = read_settings(environment)
+        database = connections.configure_settings(values.pop("DATABASES"))["default"]
         database["OPTIONS"].pop("pool", None)  # pools are by alias, and that of the tests may be open
-        changed = {name: value for name, value in found.items() if getattr(settings, name) != value}
-        changed.pop("UNFOLD", None)  # holds functions, which are never equal
+        changes = {name: value for name, value in values.items() if getattr(settings, name) != value}
+        changes.pop("UNFOLD", None)  # holds functions, which are never equal
         with (
             mock.patch.dict(os.environ, environment, clear=True),
             mock.patch.dict(settings.DATABASES, default=database),
-            override_settings(**changed),
+            override_settings(**changes),
             self._blocker.unblock(),
         ):
             try:
                 yield
             finally:
-                _forget_connections()
+                _close_connections()
                 # `sync_to_async` uses this thread when no thread waits for the event loop.
-                SyncToAsync.single_thread_executor.submit(_forget_connections).result()
+                SyncToAsync.single_thread_executor.submit(_close_connections).result()
 
 
-def _forget_connections() -> None:
+def _close_connections() -> None:
     """Close this thread's connections, so that the next ones use the current settings."""
     for connection in connections.all(initialized_only=True):
         connection.close()

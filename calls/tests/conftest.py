@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from calls.tests.live_server import Cluster, postgres_programs
+from calls.tests.live_server import Cluster, find_postgres_programs
 
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     """A separate PostgreSQL that the test can freeze."""
-    programs = postgres_programs()
+    programs = find_postgres_programs()
     if programs is None:
         pytest.skip("PostgreSQL's programs are not installed")
     # It could run without these, but then `make test` without PostgreSQL would start one unasked.

@@ -1,4 +1,4 @@
-"""A server process with a database of its own, for tests, and a PostgreSQL that can be frozen or restarted.
+"""A server process with a temporary database, and a PostgreSQL that can be frozen or restarted.
 
 The server is started as its users start it, and can be killed at any time. Its database has the type that the
 settings name; it is created for the test and deleted afterwards. Rows are read with plain SQL, as another
@@ -36,27 +36,27 @@ from calls.demo.server_process import HOST, ROOT, ServerProcess, reserve_port
 from sandbox.twilio.simulator import TwilioSimulator
 
 ACCOUNT_SID = "AC" + "7" * 32
-AUTH_TOKEN = "the-token-of-a-test"
+AUTH_TOKEN = "a-test-token"
 VAPI_KEY = "sandbox-key"  # accepted by the simulator only
-COMMAND_SECONDS = 120
-CLUSTER_SECONDS = 30
-LOOK_SECONDS = 0.05
+COMMAND_TIMEOUT_SECONDS = 150
+CLUSTER_TIMEOUT_SECONDS = 30
+POLL_INTERVAL_SECONDS = 0.05
 
 T = TypeVar("T")
 
 
-async def eventually(look: Callable[[], T], wanted: Callable[[T], object], seconds: float) -> T:
-    """The value of `look` once `wanted` accepts it, or the last value after so many seconds."""
-    give_up_at = time.monotonic() + seconds
+async def poll_until(read: Callable[[], T], is_done: Callable[[T], object], timeout_seconds: float) -> T:
+    """Call `read` until `is_done` accepts the value. Returns the last value, also after the timeout."""
+    deadline = time.monotonic() + timeout_seconds
     while True:
-        seen = await asyncio.to_thread(look)
-        if wanted(seen) or time.monotonic() >= give_up_at:
-            return seen
-        await asyncio.sleep(LOOK_SECONDS)
+        value = await asyncio.to_thread(read)
+        if is_done(value) or time.monotonic() >= deadline:
+            return value
+        await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
 
 class LiveServer(ServerProcess):
-    """A server process. Entered again after its end, it starts anew with the same spool and database."""
+    """A server process. It can be started again after its end, with the same spool and database."""
 
     ready_seconds = 120.0  # several start at once on a busy machine
 
@@ -81,17 +81,17 @@ class LiveServer(ServerProcess):
         return TwilioSimulator(self.url, account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN, **changes)
 
     def run(self, *arguments: str) -> str:
-        """Run Python with the server's environment. Returns what it printed."""
-        done = subprocess.run(
+        """Run Python with the server's environment. Returns its standard output."""
+        result = subprocess.run(
             [sys.executable, *arguments],
-            cwd=ROOT, env=self.environment, timeout=COMMAND_SECONDS, capture_output=True, text=True,
+            cwd=ROOT, env=self.environment, timeout=COMMAND_TIMEOUT_SECONDS, capture_output=True, text=True,
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert result.returncode == 0, result.stderr
+        return result.stdout
 
 
-def live_server(vapi_url: str, database_url: str, journal: Path, **more: str) -> LiveServer:
-    """A server that uses the Vapi at `vapi_url`, not started yet. Creates the tables if there are none."""
+def make_server(vapi_url: str, database_url: str, journal: Path, **variables: str) -> LiveServer:
+    """A server that uses the Vapi at `vapi_url`, not started. Creates the tables if there are none."""
     port = reserve_port()
     environment = {
         "DJANGO_DEBUG": "on",
@@ -120,7 +120,7 @@ def live_server(vapi_url: str, database_url: str, journal: Path, **more: str) ->
             ),
             "",
         ),
-        **more,
+        **variables,
     }
     server = LiveServer(environment, port)
     if not Database(database_url).has_tables():
@@ -135,12 +135,12 @@ class Database:
     url: str
 
     def select(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        """The rows of a query with `%s` for each value."""
+        """Run a query with `%s` for each value. Returns its rows."""
         if path := self._path:
-            with closing(sqlite3.connect(path)) as lite:
-                return list(lite.execute(query.replace("%s", "?"), values))
-        with psycopg.connect(self.url, connect_timeout=5) as connection:
-            return list(connection.execute(query.encode(), values))
+            with closing(sqlite3.connect(path)) as connection:
+                return list(connection.execute(query.replace("%s", "?"), values))
+        with psycopg.connect(self.url, connect_timeout=5) as postgres:
+            return list(postgres.execute(query.encode(), values))
 
     def has_tables(self) -> bool:
         try:
@@ -148,27 +148,27 @@ class Database:
         except (sqlite3.OperationalError, psycopg.errors.UndefinedTable):
             return False
 
-    def utterances(self, call_sid: str) -> list[tuple[str, str]]:
+    def select_utterances(self, call_sid: str) -> list[tuple[str, str]]:
         """Speaker and text of each utterance, in order."""
-        found = self.select(
+        rows = self.select(
             'SELECT u.speaker, u.text FROM calls_utterance u JOIN calls_call c ON c.id = u.call_id'
             ' WHERE c.call_sid = %s ORDER BY u."index"',
             call_sid,
         )  # fmt: skip
-        return [(str(speaker), str(text)) for speaker, text in found]
+        return [(str(speaker), str(text)) for speaker, text in rows]
 
     @contextmanager
-    def write_locked(self) -> Iterator[None]:
-        """While this is open, no other connection can write to the table of calls."""
+    def lock_writes(self) -> Iterator[None]:
+        """Until the block ends, no other connection can write to the table of calls."""
         if path := self._path:
-            with closing(sqlite3.connect(path, isolation_level=None)) as lite:
-                lite.execute("BEGIN IMMEDIATE")
+            with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
                 yield
             return
-        with psycopg.connect(self.url, connect_timeout=5) as connection:
-            connection.execute("LOCK TABLE calls_call IN EXCLUSIVE MODE")
+        with psycopg.connect(self.url, connect_timeout=5) as postgres:
+            postgres.execute("LOCK TABLE calls_call IN EXCLUSIVE MODE")
             yield
-            connection.rollback()
+            postgres.rollback()
 
     @property
     def _path(self) -> str:
@@ -177,7 +177,7 @@ class Database:
 
 
 @contextmanager
-def own_database(folder: Path) -> Iterator[Database]:
+def temporary_database(folder: Path) -> Iterator[Database]:
     """A new database of the type that the settings name, with all tables and no rows."""
     if connections["default"].vendor != "postgresql":
         folder.mkdir(parents=True, exist_ok=True)
@@ -186,7 +186,7 @@ def own_database(folder: Path) -> Iterator[Database]:
         return
     name = f"live_{secrets.token_hex(6)}"
     template = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
-    _administer(template.format(sql.Identifier(name), sql.Identifier(_postgres_template())))
+    _execute_as_admin(template.format(sql.Identifier(name), sql.Identifier(_postgres_template())))
     try:
         yield Database(_postgres_url(name))
     finally:
@@ -195,7 +195,7 @@ def own_database(folder: Path) -> Iterator[Database]:
 
 @cache
 def _sqlite_template() -> Path:
-    """A file with all tables. Migrating takes a second, copying the file a millisecond."""
+    """A migrated database. Migrating takes a second, copying the file a millisecond."""
     folder = Path(tempfile.mkdtemp(prefix="voiceai-template-"))
     atexit.register(shutil.rmtree, folder)
     _migrate(f"sqlite:///{folder / 'empty.sqlite3'}")
@@ -205,7 +205,7 @@ def _sqlite_template() -> Path:
 @cache
 def _postgres_template() -> str:
     name = f"live_template_{secrets.token_hex(6)}"
-    _administer(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    _execute_as_admin(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     atexit.register(_drop, name)
     _migrate(_postgres_url(name))
     return name
@@ -214,37 +214,37 @@ def _postgres_template() -> str:
 def _migrate(url: str) -> None:
     environment = {**os.environ, "DATABASE_URL": url, "DJANGO_DEBUG": "on"}
     command = [sys.executable, "manage.py", "migrate", "-v0"]
-    subprocess.run(command, cwd=ROOT, env=environment, timeout=COMMAND_SECONDS, check=True)
+    subprocess.run(command, cwd=ROOT, env=environment, timeout=COMMAND_TIMEOUT_SECONDS, check=True)
 
 
-def _postgres_login() -> dict[str, str]:
+def _postgres_credentials() -> dict[str, str]:
     """Host, port, user and password from the settings, without those that are not set."""
-    found = settings.DATABASES["default"]
+    database = settings.DATABASES["default"]
     names = {"host": "HOST", "port": "PORT", "user": "USER", "password": "PASSWORD"}
-    return {name: str(found[key]) for name, key in names.items() if found[key]}
+    return {name: str(database[key]) for name, key in names.items() if database[key]}
 
 
 def _postgres_url(name: str) -> str:
-    known = _postgres_login()
-    password = f":{known['password']}" if "password" in known else ""
-    port = f":{known['port']}" if "port" in known else ""
-    return f"postgres://{known.get('user', '')}{password}@{known.get('host', HOST)}{port}/{name}"
+    login = _postgres_credentials()
+    password = f":{login['password']}" if "password" in login else ""
+    port = f":{login['port']}" if "port" in login else ""
+    return f"postgres://{login.get('user', '')}{password}@{login.get('host', HOST)}{port}/{name}"
 
 
-def _administer(statement: sql.Composed) -> None:
-    admin = psycopg.conninfo.make_conninfo(dbname="postgres", connect_timeout=5, **_postgres_login())
+def _execute_as_admin(statement: sql.Composed) -> None:
+    admin = psycopg.conninfo.make_conninfo(dbname="postgres", connect_timeout=5, **_postgres_credentials())
     with psycopg.connect(admin, autocommit=True) as connection:
         connection.execute(statement)
 
 
 def _drop(name: str) -> None:
-    _administer(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+    _execute_as_admin(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def postgres_programs() -> Path | None:
+def find_postgres_programs() -> Path | None:
     """The folder with the programs of the newest installed PostgreSQL, if any."""
-    found = Path("/usr/lib/postgresql").glob("*/bin/initdb")
-    newest = max(found, key=lambda path: float(path.parts[-3]), default=None)
+    paths = Path("/usr/lib/postgresql").glob("*/bin/initdb")
+    newest = max(paths, key=lambda path: float(path.parts[-3]), default=None)
     if newest is None and (on_path := shutil.which("initdb")):
         newest = Path(on_path)
     return newest.parent if newest else None
@@ -272,10 +272,10 @@ class Cluster:
                 owner = pwd.getpwnam("postgres")
                 os.chown(self._folder, owner.pw_uid, owner.pw_gid)
             data = str(self._folder / "data")
-            made = self._start(
+            initdb = self._start(
                 "initdb", "-D", data, "-U", "voiceai", "-A", "trust", "-E", "UTF8", "--no-sync"
             )
-            assert made.wait(CLUSTER_SECONDS) == 0, self._log()
+            assert initdb.wait(CLUSTER_TIMEOUT_SECONDS) == 0, self._read_log()
             self._start_server()
         except BaseException:
             self.__exit__()
@@ -293,10 +293,10 @@ class Cluster:
         self._start_server()
 
     def freeze(self) -> None:
-        """Stop all its processes with SIGSTOP: connections stay open, and nothing answers."""
+        """Suspend all its processes with SIGSTOP: connections stay open, and queries do not return."""
         assert self._server is not None
-        os.kill(self._server.pid, signal.SIGSTOP)  # first, so that it makes no more children
-        self._frozen = [self._server.pid, *_children(self._server.pid)]
+        os.kill(self._server.pid, signal.SIGSTOP)  # first, so that it starts no more children
+        self._frozen = [self._server.pid, *_find_children(self._server.pid)]
         for pid in self._frozen[1:]:
             os.kill(pid, signal.SIGSTOP)
 
@@ -306,10 +306,10 @@ class Cluster:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
-    def states(self) -> set[str]:
-        """The states of its processes; `T` is stopped."""
+    def process_states(self) -> set[str]:
+        """The states of its processes as in `ps`; `T` is suspended."""
         assert self._server is not None
-        return {_stat(pid)[0] for pid in (self._server.pid, *_children(self._server.pid))}
+        return {_read_stat(pid)[0] for pid in (self._server.pid, *_find_children(self._server.pid))}
 
     def _start(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
         user: dict[str, Any] = {}
@@ -324,43 +324,43 @@ class Cluster:
             "postgres", "-D", str(self._folder / "data"), "-p", str(self._port), "-k", str(self._folder),
             "-c", f"listen_addresses={HOST}", "-c", "fsync=off",
         )  # fmt: skip
-        self._wait_until_up(self._server)
+        self._wait_until_ready(self._server)
 
     def _stop_server(self) -> None:
         if self._server is None:
             return
         self._server.send_signal(signal.SIGINT)
         try:
-            self._server.wait(CLUSTER_SECONDS)
+            self._server.wait(CLUSTER_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             self._server.send_signal(signal.SIGQUIT)
-            self._server.wait(CLUSTER_SECONDS)
+            self._server.wait(CLUSTER_TIMEOUT_SECONDS)
         self._server = None
 
-    def _wait_until_up(self, server: subprocess.Popen[bytes]) -> None:
-        give_up_at = time.monotonic() + CLUSTER_SECONDS
+    def _wait_until_ready(self, server: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + CLUSTER_TIMEOUT_SECONDS
         while True:
             try:
                 self.database.select("SELECT 1")
                 return
             except psycopg.OperationalError:
-                assert server.poll() is None and time.monotonic() < give_up_at, self._log()
-                time.sleep(LOOK_SECONDS)
+                assert server.poll() is None and time.monotonic() < deadline, self._read_log()
+                time.sleep(POLL_INTERVAL_SECONDS)
 
-    def _log(self) -> str:
+    def _read_log(self) -> str:
         return (self._folder / "log").read_text(errors="replace")[-2000:]
 
 
-def _stat(pid: int) -> tuple[str, int]:
+def _read_stat(pid: int) -> tuple[str, int]:
     """State and parent id of a process."""
     state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
     return state, int(parent)
 
 
-def _children(parent: int) -> list[int]:
-    found = []
+def _find_children(parent: int) -> list[int]:
+    children = []
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if _stat(int(path.name))[1] == parent:
-                found.append(int(path.name))
-    return found
+            if _read_stat(int(path.name))[1] == parent:
+                children.append(int(path.name))
+    return children

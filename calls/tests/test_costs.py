@@ -36,7 +36,7 @@ from calls.templatetags.call_format import cost as cost_shown
 from calls.templatetags.call_format import dollars
 from calls.tests import cost_fixtures as fixtures
 from calls.tests.builders import make_call, make_staff
-from calls.tests.canned_rest import CannedRestApi
+from calls.tests.canned_vendor_api import CannedVendorApi
 from calls.tests.cost_fixtures import BILLED, Billed
 from calls.tests.webhook_client import WebhookClient
 from calls.vapi.webhooks import MAX_PART_CHARS, cost_of, stored_parts
@@ -81,14 +81,14 @@ class BilledTests(TestCase):
     """All bills that have arrived are in the rows."""
 
     def setUp(self) -> None:
-        self.vendor = CannedRestApi()
+        self.vendor = CannedVendorApi()
         self.addCleanup(self.vendor.stop)
         self.enterContext(override_settings(**self.vendor.settings()))
         for billed in BILLED:
             self.assertEqual(upsert.apply_entries([*journal_entries(billed)]), [])
             if billed.vapi_id:
                 self.assertEqual(upsert.apply_entries(report_entries(billed)), [])
-            self.vendor.twilio[billed.sid] = list(billed.twilio)
+            self.vendor.responses[billed.sid] = list(billed.twilio)
         reconcile.sync(now=NOW)
         self.first = {call.call_sid: call for call in Call.objects.all()}
         hourly.roll_up_all(fixtures.UNTIL)  # later changes must mark these hours dirty

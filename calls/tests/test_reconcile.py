@@ -24,14 +24,14 @@ from calls.ingest import upsert
 from calls.models import Call
 from calls.reconcile import Backoff, SyncResult
 from calls.tests.builders import make_call, make_turn
-from calls.tests.canned_rest import CannedRestApi
+from calls.tests.canned_vendor_api import CannedVendorApi
 from calls.tests.live_server import (
     ACCOUNT_SID,
     AUTH_TOKEN,
     Database,
-    eventually,
-    live_server,
-    own_database,
+    make_server,
+    poll_until,
+    temporary_database,
 )
 from calls.twilio import client as twilio_client
 from sandbox.faults import VapiFaults
@@ -58,9 +58,9 @@ ENDED = {"started_at": NOW - HOUR, "ended_at": NOW - HOUR + MINUTE}
 
 class SyncTests(TestCase):
     def setUp(self) -> None:
-        self.vendors = CannedRestApi()
-        self.addCleanup(self.vendors.stop)
-        self.enterContext(override_settings(**self.vendors.settings()))
+        self.vendor = CannedVendorApi()
+        self.addCleanup(self.vendor.stop)
+        self.enterContext(override_settings(**self.vendor.settings()))
 
     def call(self, **changes: Any) -> Call:
         return make_call(**(ENDED | changes))
@@ -73,13 +73,13 @@ class SyncTests(TestCase):
         return reconcile.sync(now=NOW, backoff=SHORT_BACKOFF, **changes)
 
     def request_count(self) -> int:
-        return self.vendors.requests.total()
+        return len(self.vendor.requests)
 
 
 class TwilioTests(SyncTests):
     def test_a_price_is_requested_until_it_is_available(self) -> None:
         call = self.call()
-        self.vendors.twilio[call.call_sid] = [NO_PRICE, NO_PRICE, BILL]
+        self.vendor.responses[call.call_sid] = [NO_PRICE, NO_PRICE, BILL]
         result = self.sync()
         self.assertEqual((dict(result.filled), dict(result.still_open)), ({"lengths": 1}, {"prices": 1}))
         result = self.sync()
@@ -98,7 +98,7 @@ class TwilioTests(SyncTests):
 
     def test_a_call_that_is_over_at_twilio_is_closed_here(self) -> None:
         lost = self.call(status="ringing", end_reason="", ended_by="", ended_at=None)
-        self.vendors.twilio[lost.call_sid] = [
+        self.vendor.responses[lost.call_sid] = [
             BILL | {"end_time": "Wed, 18 Nov 2026 11:05:00 +0000", "answered_by": "human"}
         ]
         self.assertEqual(dict(self.sync().filled), {"ends": 1, "lengths": 1, "prices": 1})
@@ -110,7 +110,7 @@ class TwilioTests(SyncTests):
 
     def test_an_end_is_not_before_the_start(self) -> None:
         lost = self.call(status="ringing", end_reason="", ended_by="", ended_at=None)
-        self.vendors.twilio[lost.call_sid] = [BILL | {"end_time": "Wed, 18 Nov 2026 10:59:58 +0000"}]
+        self.vendor.responses[lost.call_sid] = [BILL | {"end_time": "Wed, 18 Nov 2026 10:59:58 +0000"}]
         self.sync()
         lost.refresh_from_db()
         self.assertEqual((lost.started_at, lost.ended_at), (NOW - HOUR, NOW - HOUR))
@@ -118,7 +118,7 @@ class TwilioTests(SyncTests):
     def test_an_unanswered_call_needs_no_price(self) -> None:
         for status in ("busy", "no-answer", "canceled", "failed"):
             call = self.call(status="queued", end_reason="", ended_by="", ended_at=None)
-            self.vendors.twilio[call.call_sid] = [{"status": status, "duration": None, "price": None}]
+            self.vendor.responses[call.call_sid] = [{"status": status, "duration": None, "price": None}]
         self.assertEqual(dict(self.sync().filled), {"ends": 4, "lengths": 4})
         self.assertEqual(self.sync().calls, 0)
         self.assertFalse(any(call.bills_to_come() for call in Call.objects.all()))
@@ -133,13 +133,13 @@ class TwilioTests(SyncTests):
 
     def test_a_transferred_call_stays_open_until_it_is_over_at_twilio(self) -> None:
         call = self.call(status="in-progress", end_reason="transferred", ended_by="staff")
-        self.vendors.twilio[call.call_sid] = [NO_PRICE | {"status": "in-progress", "duration": None}, BILL]
+        self.vendor.responses[call.call_sid] = [NO_PRICE | {"status": "in-progress", "duration": None}, BILL]
         self.assertEqual(dict(self.sync().still_open), {"calls": 1})
         self.assertEqual(dict(self.sync().filled), {"ends": 1, "lengths": 1, "prices": 1})
 
     def test_a_stream_without_a_reported_end_is_priced_by_the_call(self) -> None:
         call = self.billed(status="failed", end_reason="worker-lost", stream_sid="MZ1")
-        self.vendors.twilio[call.call_sid] = [BILL]
+        self.vendor.responses[call.call_sid] = [BILL]
         self.assertEqual(dict(self.sync().filled), {"stream prices": 1})
         call.refresh_from_db()
         self.assertEqual(call.stream_price, Decimal("0.00800"))
@@ -147,7 +147,7 @@ class TwilioTests(SyncTests):
 
     def test_another_currency_is_not_added_to_dollars(self) -> None:
         call = self.call()
-        self.vendors.twilio[call.call_sid] = [BILL | {"price_unit": "eur"}]
+        self.vendor.responses[call.call_sid] = [BILL | {"price_unit": "eur"}]
         self.assertEqual(
             dict(self.sync().failed), {"Twilio bills in EUR, which cannot be added to dollars": 1}
         )
@@ -156,7 +156,7 @@ class TwilioTests(SyncTests):
 
     def test_a_late_callback_changes_nothing(self) -> None:
         call = self.call()
-        self.vendors.twilio[call.call_sid] = [BILL]
+        self.vendor.responses[call.call_sid] = [BILL]
         self.sync()
         upsert.apply_entries([CarrierReported(call.call_sid, NOW.timestamp(), "completed", 3, 61)])
         upsert.apply_entries(
@@ -176,7 +176,7 @@ class VapiTests(SyncTests):
     def test_a_missing_report_is_fetched_and_merged(self) -> None:
         call = self.billed(vapi_call_id="v1")
         make_turn(call)
-        self.vendors.vapi["v1"] = [REPORT]
+        self.vendor.responses["v1"] = [REPORT]
         self.assertEqual(dict(self.sync().filled), {"reports": 1})
         call.refresh_from_db()
         self.assertEqual(
@@ -189,7 +189,7 @@ class VapiTests(SyncTests):
 
     def test_a_report_without_a_cost_is_requested_again(self) -> None:
         call = self.billed(vapi_call_id="v1")
-        self.vendors.vapi["v1"] = [{**REPORT, "cost": None, "costBreakdown": None}] * 2 + [REPORT]
+        self.vendor.responses["v1"] = [{**REPORT, "cost": None, "costBreakdown": None}] * 2 + [REPORT]
         results = [self.sync() for _ in range(4)]
         self.assertEqual(
             [dict(result.filled) for result in results], [{"reports": 1}, {}, {"costs at Vapi": 1}, {}]
@@ -200,25 +200,25 @@ class VapiTests(SyncTests):
 
     def test_an_assistant_that_still_runs_is_ended(self) -> None:
         call = self.billed(vapi_call_id="v1")
-        self.vendors.vapi["v1"] = [{"status": "in-progress"}, REPORT]
+        self.vendor.responses["v1"] = [{"status": "in-progress"}, REPORT]
         self.assertEqual(dict(self.sync().filled), {"ends at Vapi": 1})
-        self.assertEqual(self.vendors.control_messages, [("/v1/control", {"type": "end-call"})])
+        self.assertEqual(self.vendor.control_messages, [("/v1/control?secret=s", {"type": "end-call"})])
         self.assertEqual(dict(self.sync().filled), {"reports": 1})
         call.refresh_from_db()
         self.assertEqual(call.vapi_cost, Decimal("0.19"))
 
     def test_an_assistant_is_not_ended_while_the_call_is_in_progress(self) -> None:
         call = self.call(status="in-progress", end_reason="", ended_by="", ended_at=None, vapi_call_id="v1")
-        self.vendors.twilio[call.call_sid] = [{"status": "in-progress"}, BILL]
-        self.vendors.vapi["v1"] = [{"status": "in-progress"}]
+        self.vendor.responses[call.call_sid] = [{"status": "in-progress"}, BILL]
+        self.vendor.responses["v1"] = [{"status": "in-progress"}]
         self.sync()
-        self.assertEqual(self.vendors.control_messages, [])
+        self.assertEqual(self.vendor.control_messages, [])
         self.sync()
-        self.assertEqual(self.vendors.control_messages, [("/v1/control", {"type": "end-call"})])
+        self.assertEqual(self.vendor.control_messages, [("/v1/control?secret=s", {"type": "end-call"})])
 
     def test_a_control_url_on_another_host_is_not_followed(self) -> None:
         self.billed(vapi_call_id="v1")
-        self.vendors.vapi["v1"] = [
+        self.vendor.responses["v1"] = [
             {"status": "in-progress", "monitor": {"controlUrl": "https://evil.example.com/x"}}
         ]
         with self.assertLogs("calls.vapi.client"):
@@ -228,7 +228,7 @@ class VapiTests(SyncTests):
     def test_a_response_that_is_not_a_call_is_a_failure(self) -> None:
         self.billed(vapi_call_id="v1")
         for answer in (b"<html>", b"[]", {"status": 7}):
-            self.vendors.vapi["v1"] = [answer]
+            self.vendor.responses["v1"] = [answer]
             self.assertEqual(
                 dict(self.sync().failed), {"Vapi: The response of Vapi was cut off or is not JSON": 1}, answer
             )
@@ -237,8 +237,8 @@ class VapiTests(SyncTests):
 class BackoffTests(SyncTests):
     def test_it_retries_while_a_vendor_is_busy(self) -> None:
         call = self.call(vapi_call_id="v1")
-        self.vendors.twilio[call.call_sid] = [429, 503, BILL]
-        self.vendors.vapi["v1"] = [502, 429, REPORT]
+        self.vendor.responses[call.call_sid] = [429, 503, BILL]
+        self.vendor.responses["v1"] = [502, 429, REPORT]
         result = reconcile.sync(now=NOW, backoff=Backoff(0.01, 0.02, 5))
         self.assertEqual(dict(result.filled), {"lengths": 1, "prices": 1, "reports": 1})
         self.assertEqual((result.failed.total(), result.unavailable), (0, {}))
@@ -246,7 +246,7 @@ class BackoffTests(SyncTests):
 
     def test_it_gives_up_after_the_last_retry(self) -> None:
         call = self.call()
-        self.vendors.twilio[call.call_sid] = [503]
+        self.vendor.responses[call.call_sid] = [503]
         result = self.sync()
         ((reason, count),) = result.failed.items()
         self.assertEqual((count, result.unavailable), (1, {}))
@@ -260,10 +260,10 @@ class BackoffTests(SyncTests):
         self.assertEqual((self.request_count(), result.unavailable), (2, {}))
 
     def test_rejected_credentials_stop_requests_to_that_vendor_only(self) -> None:
-        self.vendors.token = "another"
+        self.vendor.token = "another"
         for n in range(30):
             self.call(vapi_call_id=f"v{n}")
-            self.vendors.vapi[f"v{n}"] = [REPORT]
+            self.vendor.responses[f"v{n}"] = [REPORT]
         result = self.sync()
         self.assertEqual(result.unavailable.keys(), {"Twilio"})
         self.assertIn("TWILIO_AUTH_TOKEN", result.unavailable["Twilio"])
@@ -288,7 +288,7 @@ class BackoffTests(SyncTests):
         old = self.call(started_at=NOW - timedelta(days=4))
         calls = [self.call(started_at=NOW - n * HOUR) for n in (1, 2, 3)]
         for call in (old, *calls):
-            self.vendors.twilio[call.call_sid] = [BILL]
+            self.vendor.responses[call.call_sid] = [BILL]
         self.assertEqual([call.call_sid for call in find_missing(NOW, 3, 2)], [c.call_sid for c in calls[:2]])
         self.assertEqual((self.sync(seconds=0).skipped, self.request_count()), (3, 0))
         self.assertEqual(self.sync(limit=2).calls, 2)
@@ -298,7 +298,7 @@ class BackoffTests(SyncTests):
     def test_many_are_written_batch_by_batch(self) -> None:
         calls = [self.call(started_at=NOW - HOUR - n * MINUTE) for n in range(reconcile.BATCH_SIZE + 3)]
         for call in calls:
-            self.vendors.twilio[call.call_sid] = [BILL]
+            self.vendor.responses[call.call_sid] = [BILL]
         done: list[int] = []
         totals: list[int] = []
         result = self.sync(on_progress=done.append, on_total=totals.append)
@@ -321,7 +321,7 @@ class CommandTests(SyncTests):
 
     def test_it_prints_a_summary_line(self) -> None:
         call = self.recent()
-        self.vendors.twilio[call.call_sid] = [BILL]
+        self.vendor.responses[call.call_sid] = [BILL]
         out, err, code = self.run_command()
         self.assertRegex(
             out,
@@ -333,7 +333,7 @@ class CommandTests(SyncTests):
 
     def test_it_prints_json(self) -> None:
         call = self.recent()
-        self.vendors.twilio[call.call_sid] = [NO_PRICE]
+        self.vendor.responses[call.call_sid] = [NO_PRICE]
         facts = json.loads(self.run_command("--json")[0])
         self.assertGreaterEqual(facts.pop("seconds"), 0)
         self.assertEqual(
@@ -344,7 +344,7 @@ class CommandTests(SyncTests):
 
     def test_it_fails_when_credentials_are_rejected(self) -> None:
         self.recent()
-        self.vendors.token = "another"
+        self.vendor.token = "another"
         out, err, code = self.run_command()
         self.assertEqual(code, 1)
         self.assertIn("Twilio rejected our credentials", err)
@@ -364,7 +364,7 @@ def test_a_summary_counts_skipped_calls() -> None:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    with own_database(tmp_path / "rows") as database:
+    with temporary_database(tmp_path / "rows") as database:
         yield database
 
 
@@ -384,7 +384,7 @@ async def test_a_call_without_callbacks_and_report_becomes_complete(
         VapiSimulator(faults=faults, listen="energy") as assistant,
         TwilioRestSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as api,
         await asyncio.to_thread(
-            live_server, assistant.base_url, database.url, tmp_path / "journal", REDIS_URL="",
+            make_server, assistant.base_url, database.url, tmp_path / "journal", REDIS_URL="",
             TWILIO_BASE_URL=api.base_url,
         ) as server,
     ):  # fmt: skip
@@ -392,7 +392,7 @@ async def test_a_call_without_callbacks_and_report_becomes_complete(
         record = await simulator.place_call((Listen(), Say("correct"), Listen(), HangUp()))
         sid = record.call_sid
         ended = "SELECT call_sid FROM calls_call WHERE ended_at IS NOT NULL"
-        assert await eventually(lambda: database.select(ended), bool, 20) == [(sid,)]
+        assert await poll_until(lambda: database.select(ended), bool, 20) == [(sid,)]
         await assistant.until(lambda: not assistant.active_calls(), 10)
 
         def synced() -> dict[str, Any]:
@@ -417,7 +417,7 @@ async def test_a_call_without_callbacks_and_report_becomes_complete(
 async def test_with_every_it_repeats_until_sigterm(database: Database, tmp_path: Path) -> None:
     async with TwilioRestSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as api:
         server = await asyncio.to_thread(
-            live_server, "http://127.0.0.1:1", database.url, tmp_path / "journal", REDIS_URL="",
+            make_server, "http://127.0.0.1:1", database.url, tmp_path / "journal", REDIS_URL="",
             TWILIO_BASE_URL=api.base_url,
         )  # fmt: skip
         known = TwilioCall("CA1", ACCOUNT_SID, "+15550100134", "+15559870000")
@@ -435,7 +435,7 @@ async def test_with_every_it_repeats_until_sigterm(database: Database, tmp_path:
             assert "filled 1 (lengths 1); still open 1 (prices 1)" in first
             api.set_price("CA1", "0.01700")
             price = "SELECT twilio_price FROM calls_call WHERE twilio_price IS NOT NULL"
-            ((found,),) = await eventually(lambda: database.select(price), bool, 20)
+            ((found,),) = await poll_until(lambda: database.select(price), bool, 20)
             assert round(float(found), 5) == -0.017
             process.terminate()
             assert await asyncio.wait_for(process.wait(), 10) == 0

@@ -16,11 +16,11 @@ from django.test import SimpleTestCase, override_settings
 
 from calls.apps import check_deployment, check_settings
 from calls.requirements import refuse_to_start
-from calls.tests.commands import settings_of
+from calls.tests.commands import read_settings
 from voiceai.bridge_settings import bridge_config
 from voiceai.logs import ConsoleLine, JsonLine
 
-SHOW = """
+PRINT_SETTINGS = """
 import json, voiceai.settings as s
 names = ("DEBUG", "SECRET_KEY", "SECRET_KEY_IS_SET", "PUBLIC_URL", "ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS")
 names += ("VAPI_AUDIO_FORMAT", "TWILIO_AUTH_TOKENS", "DATABASES", "CHANNEL_LAYERS", "CACHES")
@@ -29,14 +29,14 @@ print(json.dumps({name: getattr(s, name) for name in names}))
 """
 
 
-def clean(env: dict[str, str]) -> dict[str, str]:
+def minimal_environment(env: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")} | env
 
 
 def read(**env: str) -> Any:
     """The settings with this environment, or the error with its type."""
     try:
-        return settings_of(clean(env))
+        return read_settings(minimal_environment(env))
     except ImproperlyConfigured as error:
         return f"{type(error).__name__}: {error}"
 
@@ -44,10 +44,10 @@ def read(**env: str) -> Any:
 def read_in_a_process(**env: str) -> Any:
     """The settings as a fresh process with this environment reads them."""
     found = subprocess.run(
-        [sys.executable, "-c", SHOW],
+        [sys.executable, "-c", PRINT_SETTINGS],
         capture_output=True,
         text=True,
-        env=clean(env),
+        env=minimal_environment(env),
         cwd=settings.BASE_DIR,
         timeout=60,
     )
@@ -58,8 +58,9 @@ def read_in_a_process(**env: str) -> Any:
 @pytest.mark.slow
 def test_an_invalid_setting_stops_the_process_with_an_error_that_names_it() -> None:
     found = subprocess.run(
-        [sys.executable, "-c", SHOW],
-        capture_output=True, text=True, env=clean({"LOG_FORMAT": "yaml"}), cwd=settings.BASE_DIR, timeout=60,
+        [sys.executable, "-c", PRINT_SETTINGS],
+        cwd=settings.BASE_DIR, env=minimal_environment({"LOG_FORMAT": "yaml"}),
+        capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     last = found.stderr.strip().splitlines()[-1]
     assert found.returncode != 0 and "ImproperlyConfigured" in last and "LOG_FORMAT" in last
@@ -76,12 +77,12 @@ def test_it_runs_without_any_variable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "heard"),
+    ("value", "expected"),
     [("", "You are speaking with an AI assistant."), ("A machine.", "A machine."), ("Off", ""), ("off", "")],
 )
-def test_the_disclosure_has_a_default_and_can_be_off(value: str, heard: str) -> None:
+def test_the_disclosure_has_a_default_and_can_be_off(value: str, expected: str) -> None:
     found = read(AI_DISCLOSURE=value)
-    assert found["AI_DISCLOSURE"] == heard
+    assert found["AI_DISCLOSURE"] == expected
     assert found["AI_DISCLOSURE_LINE"] == "You are speaking with an AI assistant."
 
 

@@ -24,7 +24,7 @@ PUBLIC = "https://voice.example.com"
 OURS = "+15559870000"
 
 
-class JournalList(list[Entry]):
+class InMemoryJournal(list[Entry]):
     """A journal that is a list."""
 
     def write(self, entry: Entry, /) -> None:
@@ -45,7 +45,7 @@ def make_bridge(routes: Iterable[Route] = (), **changes: Any) -> BridgeContext:
     ends = EndReasonCache()
     admission = Admission(config, end_reason_cache=ends)
     admission.replace_routes(routes)
-    return BridgeContext(config, admission, JournalList(), ends)
+    return BridgeContext(config, admission, InMemoryJournal(), ends)
 
 
 class WebhookClient(AsyncClient):
@@ -56,8 +56,8 @@ class WebhookClient(AsyncClient):
         self.bridge = bridge or make_bridge()
 
     @property
-    def entries(self) -> JournalList:
-        assert isinstance(self.bridge.journal, JournalList)
+    def entries(self) -> InMemoryJournal:
+        assert isinstance(self.bridge.journal, InMemoryJournal)
         return self.bridge.journal
 
     def _base_scope(self, **request: Any) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """A real server with a real browser, for tests of the staff pages.
 
 A `Window` collects what no page may have: errors and warnings in the console, exceptions, requests that fail
-or go to another host, dialogs, violations of the content security policy. `Site.window` asserts at its end
-that there are none.
+or go to another host, dialogs, violations of the content security policy. `BrowserTestbed.window` asserts at
+its end that there are none.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from playwright.async_api import (
 )
 
 from calls.tests.chromium import launch_chromium
-from calls.tests.live_server import Database, LiveServer, live_server, own_database
+from calls.tests.live_server import Database, LiveServer, make_server, temporary_database
 from sandbox.faults import VapiFaults
 from sandbox.vapi.server import VapiSimulator
 
@@ -73,17 +73,17 @@ class Window:
     async def open(self, path: str, status: int = 200) -> None:
         if status >= 400:
             self.expected.add(self.origin + path)
-        answer = await self.page.goto(self.origin + path)
-        assert answer is not None and answer.status == status, f"{path}: {answer and answer.status}"
+        response = await self.page.goto(self.origin + path)
+        assert response is not None and response.status == status, f"{path}: {response and response.status}"
 
-    async def until(self, condition: Callable[[], object]) -> None:
-        """Wait for a condition that no locator can express."""
+    async def wait_until(self, condition: Callable[[], object]) -> None:
+        """Wait for a condition that a locator cannot express."""
         try:
             async with asyncio.timeout(WAIT_MS / 1000):
                 while not condition():
                     await self.page.evaluate("new Promise(requestAnimationFrame)")
         except TimeoutError:
-            pytest.fail(f"not seen in {WAIT_MS / 1000:.0f} s; complaints: {self.errors}")
+            pytest.fail(f"not true within {WAIT_MS / 1000:.0f} s; errors: {self.errors}")
 
     async def find_overflow(self) -> str:
         """Elements that make the page scroll sideways; empty if none do."""
@@ -110,9 +110,9 @@ class Window:
         page.on("requestfailed", self._on_failure)
         page.on("response", self._on_response)
 
-    def add_error(self, what: str) -> None:
+    def add_error(self, error: str) -> None:
         if len(self.errors) < MAX_ERRORS:
-            self.errors.append(f"{urlsplit(self.page.url).path}: {what}")
+            self.errors.append(f"{urlsplit(self.page.url).path}: {error}")
 
     def _on_console(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning") and message.location.get("url") not in self.expected:
@@ -137,15 +137,15 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class BrowserTestbed:
     """A server, the Vapi simulator, a browser, and a session for each role."""
 
     server: LiveServer
     assistant: VapiSimulator
     database: Database
     browser: Browser
-    keys: dict[str, str]  # role -> session
-    ids: dict[str, int]  # of the staged rows, by name
+    session_keys: dict[str, str]  # by role
+    ids: dict[str, int]  # of the rows of the fixture, by name
 
     @asynccontextmanager
     async def window(
@@ -162,11 +162,13 @@ class Site:
         try:
             page = await context.new_page()
             window = Window(page, self.server.url)
-            await page.expose_function("reportViolation", lambda what: window.add_error(f"policy: {what}"))
+            await page.expose_function(
+                "reportViolation", lambda violation: window.add_error(f"policy: {violation}")
+            )
             await page.add_init_script(REPORT_VIOLATIONS)
             window.listen()
             if role is not None:
-                cookie = {"name": "sessionid", "value": self.keys[role], "url": self.server.url}
+                cookie = {"name": "sessionid", "value": self.session_keys[role], "url": self.server.url}
                 await context.add_cookies([cookie])  # type: ignore[list-item]
             if path:
                 await window.open(path)
@@ -176,10 +178,10 @@ class Site:
             await context.close()
 
 
-async def stage(server: LiveServer, *names: str) -> list[dict[str, Any]]:
-    """Create rows with `staging.py`; returns what it prints for each name."""
-    printed = await asyncio.to_thread(server.run, "-m", "calls.tests.browser.staging", *names)
-    return [json.loads(line) for line in printed.splitlines()]
+async def create_fixtures(server: LiveServer, *names: str) -> list[dict[str, Any]]:
+    """Run functions of `fixtures.py` in the environment of the server; returns what each returns."""
+    output = await asyncio.to_thread(server.run, "-m", "calls.tests.browser.fixtures", *names)
+    return [json.loads(line) for line in output.splitlines()]
 
 
 @asynccontextmanager
@@ -193,25 +195,29 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 @asynccontextmanager
-async def running_site(
+async def start_browser_testbed(
     folder: Path,
     *,
     faults: VapiFaults = VapiFaults(),  # noqa: B008 - frozen
-    words: Sequence[str] | None = None,
-    rows: str | None = None,
+    texts: Sequence[str] | None = None,
+    fixture: str | None = None,
     **variables: str,
-) -> AsyncIterator[Site]:
-    """A site with a user for each role, and with the rows of a stage of `staging.py`.
+) -> AsyncIterator[BrowserTestbed]:
+    """A testbed with a user for each role, and with the rows of a function of `fixtures.py`.
+
+    `texts` are what the simulated assistant understands, in order.
 
     Debug is off, as in production, so that error pages are those that users see.
     """
-    with own_database(folder / "rows") as database:
-        async with VapiSimulator(faults=faults, listen="energy", script=words) as assistant:
+    with temporary_database(folder / "rows") as database:
+        async with VapiSimulator(faults=faults, listen="energy", script=texts) as assistant:
             settings = {"DJANGO_DEBUG": "off", "REDIS_URL": "", "VAPI_AUDIO_FORMAT": "mulaw"}
             server = await asyncio.to_thread(
-                live_server, assistant.base_url, database.url, folder / "journal", **(settings | variables)
+                make_server, assistant.base_url, database.url, folder / "journal", **(settings | variables)
             )
             async with server, chromium() as browser:
-                keys, *ids = await stage(server, "people", *([rows] if rows else []))
-                yield Site(server, assistant, database, browser, keys, *(ids or [{}]))
+                session_keys, *ids = await create_fixtures(
+                    server, "create_users", *([fixture] if fixture else [])
+                )
+                yield BrowserTestbed(server, assistant, database, browser, session_keys, *(ids or [{}]))
                 await server.stop()

@@ -1,4 +1,4 @@
-"""`make shots`: the staff pages as pictures, in `docs/shots/`, in light, dark and narrow.
+"""`make shots`: screenshots of the staff pages in `docs/shots/`, in light, dark and narrow viewports.
 
 The calls run between the two simulators and a separate server; the history behind them comes from
 `seed_calls` with a fixed seed. Only times differ from one run to the next.
@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from calls.demo.server_process import ROOT
-from calls.tests.browser.harness import VIEWPORTS, Site, running_site, stage
+from calls.tests.browser.harness import VIEWPORTS, BrowserTestbed, create_fixtures, start_browser_testbed
 from calls.tests.chromium import CHROMIUM
-from calls.tests.live_server import eventually
+from calls.tests.live_server import poll_until
 from sandbox.faults import VapiFaults
 from sandbox.twilio.caller import CutIn, HangUp, Listen, Press, Say, Step, WaitForHangup
 
@@ -32,7 +32,7 @@ GOOD: Sequence[Step] = (
     Listen(), Say("move_appointment"), Listen(), Press("42#"), Listen(), Say("correct"),
     CutIn("talk_to_person", after_ms=1400), Listen(), Say("goodbye"), Listen(), HangUp(),
 )  # fmt: skip
-WORDS = (
+TEXTS = (
     "I need to move my appointment.", "Yes, that is correct.", "Stop, I want to talk to a person.",
     "Thank you, goodbye.",
 )  # fmt: skip
@@ -50,46 +50,48 @@ async def main() -> int:
         return 1
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        async with running_site(Path(folder), faults=FAULTS, words=WORDS, FALLBACK_NUMBER=FALLBACK) as site:
-            await asyncio.to_thread(site.server.run, "manage.py", "seed_calls", *SEED_OPTIONS)
-            good = await _placed(site, GOOD)
-            site.assistant.faults = replace(FAULTS, rest_status=401)
-            failed = await _placed(site, (WaitForHangup(20),))
-            site.assistant.faults = FAULTS
-            await _take(site, "dashboard", "/")
-            await _take(site, "call-good", f"/calls/{good}/")
-            await _take(site, "call-failed", f"/calls/{failed}/")
-            await _take(site, "calls", "/admin/calls/call/")
-            async with _three_live_calls(site):
-                await _take(site, "dashboard-live", "/")
+        async with start_browser_testbed(
+            Path(folder), faults=FAULTS, texts=TEXTS, FALLBACK_NUMBER=FALLBACK
+        ) as testbed:
+            await asyncio.to_thread(testbed.server.run, "manage.py", "seed_calls", *SEED_OPTIONS)
+            good = await _place_call(testbed, GOOD)
+            testbed.assistant.faults = replace(FAULTS, rest_status=401)
+            failed = await _place_call(testbed, (WaitForHangup(20),))
+            testbed.assistant.faults = FAULTS
+            await _take_screenshots(testbed, "dashboard", "/")
+            await _take_screenshots(testbed, "call-good", f"/calls/{good}/")
+            await _take_screenshots(testbed, "call-failed", f"/calls/{failed}/")
+            await _take_screenshots(testbed, "calls", "/admin/calls/call/")
+            async with _keep_three_calls_live(testbed):
+                await _take_screenshots(testbed, "dashboard-live", "/")
     return 0
 
 
-async def _placed(site: Site, script: Sequence[Step]) -> int:
+async def _place_call(testbed: BrowserTestbed, script: Sequence[Step]) -> int:
     """Place a call; returns its id once it has ended and its report, if any, has arrived."""
-    record = await site.server.twilio_simulator(rng_seed=3).place_call(script)
+    record = await testbed.server.twilio_simulator(rng_seed=3).place_call(script)
     query = "SELECT id FROM calls_call WHERE call_sid = %s AND ended_at IS NOT NULL AND (reported_at IS NOT"
     query += " NULL OR answered_at IS NULL)"
-    rows = await eventually(lambda: site.database.select(query, record.call_sid), bool, WAIT_SECONDS)
-    await stage(site.server, "as_real")
+    rows = await poll_until(lambda: testbed.database.select(query, record.call_sid), bool, WAIT_SECONDS)
+    await create_fixtures(testbed.server, "mark_as_real")
     return int(rows[0][0])
 
 
 @asynccontextmanager
-async def _three_live_calls(site: Site) -> AsyncIterator[None]:
-    """The calls stay live until the pictures are taken."""
+async def _keep_three_calls_live(testbed: BrowserTestbed) -> AsyncIterator[None]:
+    """Until the block ends, three calls are live."""
     calls = [
         asyncio.create_task(
-            site.server.twilio_simulator(rng_seed=number).place_call(script, from_number=caller)
+            testbed.server.twilio_simulator(rng_seed=number).place_call(script, from_number=caller)
         )
         for number, (caller, script) in enumerate(LIVE)
     ]
     try:
-        # Until the last of them has heard its second response.
+        # Until all of them have eight utterances, the last of which is the second response.
         query = "SELECT count(*) FROM calls_utterance u JOIN calls_call c ON c.id = u.call_id"
         query += " WHERE c.status = 'in-progress'"
-        await eventually(lambda: site.database.select(query), lambda rows: rows >= [(8,)], WAIT_SECONDS)
-        await stage(site.server, "as_real")
+        await poll_until(lambda: testbed.database.select(query), lambda rows: rows >= [(8,)], WAIT_SECONDS)
+        await create_fixtures(testbed.server, "mark_as_real")
         yield
     finally:
         for call in calls:
@@ -97,13 +99,13 @@ async def _three_live_calls(site: Site) -> AsyncIterator[None]:
         await asyncio.gather(*calls, return_exceptions=True)
 
 
-async def _take(site: Site, name: str, path: str) -> None:
-    """One page in every viewport, from the top down to `MAX_HEIGHT`."""
+async def _take_screenshots(testbed: BrowserTestbed, name: str, path: str) -> None:
+    """One page in every viewport, from the top to `MAX_HEIGHT`."""
     for viewport in VIEWPORTS:
-        async with site.window(viewport, height=HEIGHT, path=path) as window:
+        async with testbed.window(viewport, height=HEIGHT, path=path) as window:
             if name.endswith("live"):
                 await window.page.locator("[data-live-word]", has_text="Live").wait_for()
-            # Resize to the page's height, so that a sticky footer is at the end of the picture.
+            # Resize to the page's height, so that a sticky footer is at the end of the screenshot.
             height = int(await window.page.evaluate("document.scrollingElement.scrollHeight"))
             await window.page.set_viewport_size({"width": viewport.width, "height": min(height, MAX_HEIGHT)})
             file = FOLDER / f"{name}-{viewport.name}.png"

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
 
-from calls.tests.browser.harness import Site, running_site
+from calls.tests.browser.harness import BrowserTestbed, start_browser_testbed
 from calls.tests.chromium import needs_chromium
 
 pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module")]
@@ -22,28 +22,28 @@ LIST = "/admin/calls/call/"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
-    async with running_site(tmp_path_factory.mktemp("admin"), rows="listed") as site:
-        yield site
+async def testbed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BrowserTestbed]:
+    async with start_browser_testbed(tmp_path_factory.mktemp("admin"), fixture="create_list_rows") as testbed:
+        yield testbed
 
 
-def asked(page: Page) -> dict[str, list[str]]:
+def parse_query(page: Page) -> dict[str, list[str]]:
     return parse_qs(urlsplit(page.url).query)
 
 
-async def search(page: Page, words: str) -> None:
-    """Press `/`, type the words, press Enter."""
+async def search(page: Page, text: str) -> None:
+    """Press `/`, type the text, press Enter."""
     await page.keyboard.press("/")
     await expect(page.locator("#searchbar")).to_be_focused()
-    await page.keyboard.type(words)
+    await page.keyboard.type(text)
     await page.keyboard.press("Enter")
-    await page.wait_for_url(lambda url: words.split()[0] in url.replace("%2B", "+").replace("+", " +"))
+    await page.wait_for_url(lambda url: text.split()[0] in url.replace("%2B", "+").replace("+", " +"))
 
 
 async def test_a_filter_stays_in_the_url_through_search_and_paging(
-    site: Site,
+    testbed: BrowserTestbed,
 ) -> None:
-    async with site.window(path=LIST) as window:
+    async with testbed.window(path=LIST) as window:
         page = window.page
         await expect(page.locator("#result_list tbody tr")).to_have_count(50)
         await page.locator("a", has_text=re.compile(r"^\s*Filters")).click()
@@ -51,42 +51,44 @@ async def test_a_filter_stays_in_the_url_through_search_and_paging(
         await page.wait_for_url("**ended=failed**")
         await expect(page.locator("#result_list tbody tr")).to_have_count(1)
         await search(page, "lighthouse")
-        assert asked(page)["ended"] == ["failed"] and asked(page)["q"] == ["lighthouse"]
+        assert parse_query(page)["ended"] == ["failed"] and parse_query(page)["q"] == ["lighthouse"]
         await expect(page.locator("#result_list tbody tr")).to_have_count(1)
         await expect(page.locator("#result_list mark")).to_have_text("lighthouse")
         await page.go_back()
-        assert "q" not in asked(page) and asked(page)["ended"] == ["failed"]
-        await page.goto(f"{site.server.url}{LIST}?p=2")
-        await expect(page.locator("#result_list tbody tr")).to_have_count(site.ids["calls"] - 50)
+        assert "q" not in parse_query(page) and parse_query(page)["ended"] == ["failed"]
+        await page.goto(f"{testbed.server.url}{LIST}?p=2")
+        await expect(page.locator("#result_list tbody tr")).to_have_count(testbed.ids["calls"] - 50)
 
 
-@pytest.mark.parametrize("what", ["sid", "number", "words"])
-async def test_a_call_is_found_by_sid_number_and_words(site: Site, what: str) -> None:
-    ((sid, number),) = site.database.select(
-        "SELECT call_sid, from_number FROM calls_call WHERE id = %s", site.ids["rare"]
+@pytest.mark.parametrize("key", ["sid", "number", "words"])
+async def test_a_call_is_found_by_sid_number_and_words(testbed: BrowserTestbed, key: str) -> None:
+    ((sid, number),) = testbed.database.select(
+        "SELECT call_sid, from_number FROM calls_call WHERE id = %s", testbed.ids["rare"]
     )
-    async with site.window(path=LIST) as window:
+    async with testbed.window(path=LIST) as window:
         page = window.page
         await page.locator("#searchbar").fill(
-            {"sid": sid, "number": number, "words": "Lighthouse keeper"}[what]
+            {"sid": sid, "number": number, "words": "Lighthouse keeper"}[key]
         )
         await page.keyboard.press("Enter")
         await page.wait_for_url("**q=**")
         rows = page.locator("#result_list tbody tr")
         await expect(rows).to_have_count(1)
-        await expect(rows.locator("a").first).to_have_attribute("href", f"/calls/{site.ids['rare']}/")
-        if what == "words":
+        await expect(rows.locator("a").first).to_have_attribute("href", f"/calls/{testbed.ids['rare']}/")
+        if key == "words":
             await expect(rows).to_contain_text("I am the lighthouse keeper")
 
 
-async def test_the_export_follows_the_filters_and_escapes_formulas(site: Site, tmp_path: Path) -> None:
-    ((sid,),) = site.database.select("SELECT call_sid FROM calls_call WHERE id = %s", site.ids["rare"])
-    async with site.window(path=f"{LIST}?ended=failed") as window:
+async def test_the_export_follows_the_filters_and_escapes_formulas(
+    testbed: BrowserTestbed, tmp_path: Path
+) -> None:
+    ((sid,),) = testbed.database.select("SELECT call_sid FROM calls_call WHERE id = %s", testbed.ids["rare"])
+    async with testbed.window(path=f"{LIST}?ended=failed") as window:
         for kind in ("CSV", "JSON"):
-            async with window.page.expect_download() as coming:
+            async with window.page.expect_download() as download:
                 await window.page.get_by_role("link", name=kind, exact=True).click()
             file = tmp_path / kind
-            await (await coming.value).save_as(file)
+            await (await download.value).save_as(file)
             if kind == "CSV":
                 with file.open(newline="", encoding="utf-8-sig") as lines:
                     exported = list(csv.DictReader(lines))
@@ -97,8 +99,8 @@ async def test_the_export_follows_the_filters_and_escapes_formulas(site: Site, t
             assert "=cmd" in exported[0]["note"]
 
 
-async def test_actions_set_an_outcome_and_mark_for_review(site: Site) -> None:
-    async with site.window(role="operator", path=f"{LIST}?ended=failed") as window:
+async def test_actions_set_an_outcome_and_mark_for_review(testbed: BrowserTestbed) -> None:
+    async with testbed.window(role="operator", path=f"{LIST}?ended=failed") as window:
         page = window.page
         for action, outcome in (("set_outcome", "call back"), ("mark_for_review", "")):
             await page.locator("#result_list tbody input[type=checkbox]").first.check()
@@ -107,16 +109,16 @@ async def test_actions_set_an_outcome_and_mark_for_review(site: Site) -> None:
                 await page.get_by_label("Outcome").fill(outcome)
             await page.get_by_title("Run the selected action").click()
             await expect(page.get_by_text("1 call changed.")).to_be_visible()
-        changed = site.database.select(
-            "SELECT outcome, needs_review FROM calls_call WHERE id = %s", site.ids["rare"]
+        rows = testbed.database.select(
+            "SELECT outcome, needs_review FROM calls_call WHERE id = %s", testbed.ids["rare"]
         )
-        assert [(outcome, bool(review)) for outcome, review in changed] == [("call back", True)]
-        await window.open(f"{LIST}{site.ids['rare']}/history/")
+        assert [(outcome, bool(review)) for outcome, review in rows] == [("call back", True)]
+        await window.open(f"{LIST}{testbed.ids['rare']}/history/")
         await expect(page.locator("body")).to_contain_text("Outcome “call back”.")
 
 
-async def test_the_rows_of_a_call_are_read_only(site: Site) -> None:
-    async with site.window(path=f"{LIST}{site.ids['rare']}/change/") as window:
+async def test_the_rows_of_a_call_are_read_only(testbed: BrowserTestbed) -> None:
+    async with testbed.window(path=f"{LIST}{testbed.ids['rare']}/change/") as window:
         await expect(window.page.locator("body")).to_contain_text("I am the lighthouse keeper")
         assert (
             await window.page.locator(
@@ -126,8 +128,8 @@ async def test_the_rows_of_a_call_are_read_only(site: Site) -> None:
         )
 
 
-async def test_viewers_are_not_offered_export_or_changes(site: Site) -> None:
-    async with site.window(role="viewer", path=LIST) as window:
+async def test_viewers_are_not_offered_export_or_changes(testbed: BrowserTestbed) -> None:
+    async with testbed.window(role="viewer", path=LIST) as window:
         await expect(window.page.get_by_role("link", name="CSV", exact=True)).to_have_count(0)
         await expect(window.page.locator("select[name=action] option[value=set_outcome]")).to_have_count(0)
         await expect(window.page.locator("#result_list")).not_to_contain_text("+1555010")

@@ -9,17 +9,17 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import expect
 
+from calls.tests.browser.fixtures import PASSWORD
 from calls.tests.browser.harness import (
     DARK,
     LIGHT,
     NARROW,
     NARROW_DARK,
-    Site,
+    BrowserTestbed,
     Viewport,
     Window,
-    running_site,
+    start_browser_testbed,
 )
-from calls.tests.browser.staging import PASSWORD
 from calls.tests.chromium import needs_chromium
 
 pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module")]
@@ -32,12 +32,12 @@ LISTS = (
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
-    async with running_site(tmp_path_factory.mktemp("pages"), rows="pages") as site:
-        yield site
+async def testbed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BrowserTestbed]:
+    async with start_browser_testbed(tmp_path_factory.mktemp("pages"), fixture="create_page_rows") as testbed:
+        yield testbed
 
 
-def every_path(ids: dict[str, int]) -> list[str]:
+def list_paths(ids: dict[str, int]) -> list[str]:
     dashboards = ["/", "/?range=7d", "/?range=30d", "/?since=2026-01-01&until=2026-02-01", "/?since=nonsense"]
     calls = [f"/calls/{ids[name]}/" for name in CALL_PAGES]
     lists = [f"/admin/{name}/" for name in LISTS]
@@ -61,20 +61,20 @@ WIDE_AND_NARROW = pytest.mark.parametrize("viewport", [LIGHT, NARROW_DARK], ids=
 
 
 @WIDE_AND_NARROW
-async def test_every_page_opens_without_errors(site: Site, viewport: Viewport) -> None:
-    wide = {}
-    async with site.window(viewport) as window:
-        for path in every_path(site.ids):
+async def test_every_page_opens_without_errors(testbed: BrowserTestbed, viewport: Viewport) -> None:
+    overflowing = {}
+    async with testbed.window(viewport) as window:
+        for path in list_paths(testbed.ids):
             await window.open(path)
-            if sticking_out := await window.find_overflow():
-                wide[path] = sticking_out
+            if overflow := await window.find_overflow():
+                overflowing[path] = overflow
     if viewport is NARROW_DARK:
-        assert wide == {}
+        assert overflowing == {}
 
 
 @WIDE_AND_NARROW
-async def test_403_and_404_are_pages(site: Site, viewport: Viewport) -> None:
-    async with site.window(viewport, "viewer") as window:
+async def test_403_and_404_are_pages(testbed: BrowserTestbed, viewport: Viewport) -> None:
+    async with testbed.window(viewport, "viewer") as window:
         for path, status in (("/calls/999999/", 404), ("/nowhere/", 404), ("/admin/auth/user/", 403)):
             await window.open(path, status)
             assert await window.find_overflow() == ""
@@ -82,11 +82,11 @@ async def test_403_and_404_are_pages(site: Site, viewport: Viewport) -> None:
 
 
 async def test_login_redirects_to_the_requested_page(
-    site: Site,
+    testbed: BrowserTestbed,
 ) -> None:
-    async with site.window(NARROW, None) as window:
+    async with testbed.window(NARROW, None) as window:
         page = window.page
-        await window.open(f"/calls/{site.ids['good']}/")
+        await window.open(f"/calls/{testbed.ids['good']}/")
         assert await window.find_overflow() == ""
         await page.get_by_label("Username").fill("viewer")
         await page.get_by_label("Password").fill("not the password")
@@ -94,73 +94,73 @@ async def test_login_redirects_to_the_requested_page(
         await expect(page.get_by_text("Please enter the correct username and password")).to_be_visible()
         await page.get_by_label("Password").fill(PASSWORD)
         await page.keyboard.press("Enter")
-        await page.wait_for_url(f"**/calls/{site.ids['good']}/")
+        await page.wait_for_url(f"**/calls/{testbed.ids['good']}/")
         await expect(page.get_by_text("Thursday afternoon.")).to_be_visible()
 
 
 @pytest.mark.parametrize("viewport", [LIGHT, DARK], ids=["light", "dark"])
-async def test_every_text_has_enough_contrast(site: Site, viewport: Viewport) -> None:
+async def test_every_text_has_enough_contrast(testbed: BrowserTestbed, viewport: Viewport) -> None:
     """WCAG AA: 4.5 to 1, or 3 to 1 for large text."""
     low_contrast: dict[str, list[str]] = {}
-    async with site.window(viewport) as window:
+    async with testbed.window(viewport) as window:
         for path in (
             "/",
-            *(f"/calls/{site.ids[name]}/" for name in CALL_PAGES),
+            *(f"/calls/{testbed.ids[name]}/" for name in CALL_PAGES),
             "/admin/calls/call/?q=thursday",
         ):
             await window.open(path)
             await window.page.evaluate(
                 "document.querySelectorAll('.calls details').forEach(each => each.open = true)"
             )
-            if pale := await window.page.evaluate(CONTRAST):
-                low_contrast[path] = pale
+            if elements := await window.page.evaluate(CONTRAST):
+                low_contrast[path] = elements
     assert low_contrast == {}
 
 
 # CSS colors come in many notations. A canvas turns them into numbers.
 CONTRAST = """() => {
   const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-  const rgba = colour => {
+  const rgba = color => {
     canvas.clearRect(0, 0, 1, 1);
-    canvas.fillStyle = colour;
+    canvas.fillStyle = color;
     canvas.fillRect(0, 0, 1, 1);
     const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data;
     return [r, g, b, a / 255];
   };
-  const over = (top, below) => top.slice(0, 3).map((value, i) => value * top[3] + below[i] * (1 - top[3]));
-  const behind = element => {
+  const blend = (top, below) => top.slice(0, 3).map((value, i) => value * top[3] + below[i] * (1 - top[3]));
+  const background = element => {
     const layers = [];
     for (let each = element; each; each = each.parentElement) {
       layers.push(rgba(getComputedStyle(each).backgroundColor));
       if (layers.at(-1)[3] === 1) break;
     }
-    return layers.reverse().reduce((below, layer) => over(layer, below), [255, 255, 255]);
+    return layers.reverse().reduce((below, layer) => blend(layer, below), [255, 255, 255]);
   };
-  const light = colour => {
-    const [r, g, b] = colour.map(value => value / 255).map(
+  const luminance = color => {
+    const [r, g, b] = color.map(value => value / 255).map(
       value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
-  const pale = new Set();
+  const lowContrast = new Set();
   for (const element of document.querySelectorAll(".calls *, #result_list *, .list-foot *")) {
     const own = [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
     if (!own || !element.checkVisibility({ visibilityProperty: true, opacityProperty: true })) continue;
-    const style = getComputedStyle(element), back = behind(element);
-    const [a, b] = [light(over(rgba(style.color), back)), light(back)];
+    const style = getComputedStyle(element), back = background(element);
+    const [a, b] = [luminance(blend(rgba(style.color), back)), luminance(back)];
     const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
     const size = parseFloat(style.fontSize);
     const large = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
     if (ratio < (large ? 3 : 4.5))
-      pale.add(`${ratio.toFixed(2)} ${element.tagName}.${element.className} `
+      lowContrast.add(`${ratio.toFixed(2)} ${element.tagName}.${element.className} `
         + element.textContent.trim().slice(0, 40));
   }
-  return [...pale].slice(0, 20);
+  return [...lowContrast].slice(0, 20);
 }"""
 
 
 ERRORS = {
-    "console: look here": "console.error('look here')",
-    "exception: on purpose": "setTimeout(() => { throw new Error('on purpose') })",
+    "console: a message": "console.error('a message')",
+    "exception: a bug": "setTimeout(() => { throw new Error('a bug') })",
     "dialog: hello": "setTimeout(() => alert('hello'))",
     "policy: script-src-elem inline": "document.body.append(Object.assign(document.createElement('script'),"
     " {textContent: '1'}))",
@@ -169,15 +169,15 @@ ERRORS = {
 }
 
 
-def has_error(window: Window, what: str) -> bool:
-    return any(what in each for each in window.errors)
+def has_error(window: Window, error: str) -> bool:
+    return any(error in each for each in window.errors)
 
 
-async def test_the_harness_detects_every_kind_of_error(site: Site) -> None:
-    async with site.window(NARROW, path="/") as window:
-        for what, script in ERRORS.items():
+async def test_the_harness_detects_every_kind_of_error(testbed: BrowserTestbed) -> None:
+    async with testbed.window(NARROW, path="/") as window:
+        for error, script in ERRORS.items():
             await window.page.evaluate(f"() => {{ {script} }}")
-            await window.until(partial(has_error, window, what))
+            await window.wait_until(partial(has_error, window, error))
             window.errors.clear()
         await window.page.evaluate("document.querySelector('.calls h2').style.minWidth = '900px'")
         assert "H2" in await window.find_overflow()

@@ -18,32 +18,33 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from calls.demo.assertions import CHECKS
-from calls.demo.server_process import ServerFailed, reserve_port
-from calls.tests.demo.demo_runs import ROOT, environment, manage
+from calls.demo.server_process import ROOT, ServerFailed, reserve_port
+from calls.tests.commands import command_environment, run_command
 
 pytestmark = [pytest.mark.slow, pytest.mark.once]
 
-HEALTHY: dict[str, tuple[dict[str, str], list[str]]] = {
+VARIANTS: dict[str, tuple[dict[str, str], list[str]]] = {
     "pcm": ({}, []),
     "socket": ({"VAPI_SOCKET_URL": "on"}, ["--fast", "--listen", "energy"]),
 }
-ONCE_SECONDS = 45
+MAX_RUN_SECONDS = 45
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("name", HEALTHY)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_a_healthy_call_passes_every_check(tmp_path: Path, name: str) -> None:
-    variables, arguments = HEALTHY[name]
-    ran = manage("demo", "--once", "--json", "--save", str(tmp_path), *arguments, **variables)
-    assert ran.code == 0, str(ran)
-    report = ran.report
+    variables, arguments = VARIANTS[name]
+    arguments = ["--once", "--json", "--save", str(tmp_path), *arguments]
+    result = run_command(command_environment(**variables), "demo", *arguments)
+    assert result.code == 0, result
+    report = result.report
     assert report["ok"] is True and report["failed"] == []
     assert all(check["held"] for check in report["checks"].values())
     assert report["dialect"] == ("socket" if name == "socket" else "call")
     assert report["audio_format"] == ("pcm_s16le" if name == "pcm" else "mulaw")
     assert len(report["turns"]) >= 3 and len(report["transcript"]) >= 6
     assert report["barge_ins"] == 1 and report["frames"]["held"] > 0
-    assert report["took_s"] < ONCE_SECONDS
+    assert report["took_s"] < MAX_RUN_SECONDS
     for path, rate in zip(report["wavs"], (8_000, 16_000 if name == "pcm" else 8_000), strict=True):
         with wave.open(path) as file:
             assert file.getframerate() == rate and file.getnframes() > 10 * rate
@@ -54,10 +55,11 @@ def test_json_needs_once() -> None:
         call_command("demo", "--json")
 
 
-def test_it_reports_why_the_server_did_not_start(tmp_path: Path) -> None:
-    ran = manage("demo", "--once", "--json", "--asgi", "voiceai.nowhere:application")
-    assert ran.code != 0 and ran.stdout == ""
-    assert "The server did not start" in ran.stderr and "No module named" in ran.stderr
+def test_it_reports_why_the_server_did_not_start() -> None:
+    arguments = ("--once", "--json", "--asgi", "voiceai.nowhere:application")
+    result = run_command(command_environment(), "demo", *arguments)
+    assert result.code != 0 and result.stdout == ""
+    assert "The server did not start" in result.stderr and "No module named" in result.stderr
 
 
 def test_it_uses_the_next_port_if_one_is_in_use() -> None:
@@ -86,7 +88,7 @@ def test_a_reserved_port_is_free_for_the_server_only() -> None:
 
 @pytest.mark.timeout(200)
 def test_it_serves_until_ctrl_c_and_leaves_no_process(tmp_path: Path) -> None:
-    """Also covers the API dialect with mu-law, which `HEALTHY` omits."""
+    """Also covers the call dialect with mu-law, which `VARIANTS` omits."""
     database = f"sqlite:///{tmp_path / 'demo.sqlite3'}"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -95,9 +97,7 @@ def test_it_serves_until_ctrl_c_and_leaves_no_process(tmp_path: Path) -> None:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=environment(
-                {"DATABASE_URL": database, "VAPI_AUDIO_FORMAT": "mulaw", "PYTHONUNBUFFERED": "1"}
-            ),
+            env=command_environment(DATABASE_URL=database, VAPI_AUDIO_FORMAT="mulaw", PYTHONUNBUFFERED="1"),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -116,7 +116,7 @@ def test_it_serves_until_ctrl_c_and_leaves_no_process(tmp_path: Path) -> None:
             url = re.search(r"Calls: +(\S+)/", output)
             login = re.search(r"Log in as demo with (\S+)", output)
             assert url and login, output
-            assert "/calls/1/" in _pages_after_log_in(url[1], login[1])
+            assert "/calls/1/" in _get_dashboard(url[1], login[1])
             process.send_signal(signal.SIGINT)
             rest, _ = process.communicate(timeout=30)
         finally:
@@ -129,16 +129,16 @@ def test_it_serves_until_ctrl_c_and_leaves_no_process(tmp_path: Path) -> None:
     assert "= webhook 200" in (tmp_path / "server.log").read_text()
 
 
-def _pages_after_log_in(url: str, password: str) -> str:
-    """The dashboard, as the demo's user sees it."""
+def _get_dashboard(url: str, password: str) -> str:
+    """Log in as the demo's user. Returns the HTML of the dashboard."""
     cookies = CookieJar()
     browser = build_opener(ProxyHandler({}), HTTPCookieProcessor(cookies))
     browser.open(f"{url}/admin/login/", timeout=10).read()
     token = next(cookie.value for cookie in cookies if cookie.name == "csrftoken")
     form = {"username": "demo", "password": password, "csrfmiddlewaretoken": token or "", "next": "/"}
-    with browser.open(f"{url}/admin/login/", urlencode(form).encode(), timeout=10) as answer:
-        assert answer.url == f"{url}/"
-        return str(answer.read().decode())
+    with browser.open(f"{url}/admin/login/", urlencode(form).encode(), timeout=10) as response:
+        assert response.url == f"{url}/"
+        return str(response.read().decode())
 
 
 def _is_listening(port: int) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from calls.tests.live_server import Database, eventually, live_server, own_database
+from calls.tests.live_server import Database, make_server, poll_until, temporary_database
 from sandbox.faults import VapiFaults
 from sandbox.speech import audio
 from sandbox.twilio.caller import HangUp, Listen, Pause, Say, Step, WaitForHangup
@@ -71,14 +71,14 @@ async def caller_rows(
     faults = VapiFaults(greets=False, delay_ms=(200, 300))
     async with VapiSimulator(seed=seed, faults=faults, listen="speech") as assistant:
         server = await asyncio.to_thread(
-            live_server, assistant.base_url, database.url, folder / "journal", VAPI_AUDIO_FORMAT=audio_format
+            make_server, assistant.base_url, database.url, folder / "journal", VAPI_AUDIO_FORMAT=audio_format
         )
         async with server:
             record = await server.twilio_simulator(rng_seed=seed).place_call(caller_script.steps())
             assert record.errors == []
             call = await assistant.call_for(record.call_sid)
-            rows = await eventually(
-                lambda: database.utterances(record.call_sid),
+            rows = await poll_until(
+                lambda: database.select_utterances(record.call_sid),
                 lambda rows: len(rows) >= len(call.transcripts),
                 WAIT_SECONDS,
             )
@@ -98,7 +98,7 @@ async def test_the_callers_rows_are_the_transmitted_sentences_in_order(tmp_path:
         async with asyncio.TaskGroup() as both:
             for audio_format, caller_script in scripts.items():
                 folder = tmp_path / audio_format
-                database = databases.enter_context(own_database(folder))
+                database = databases.enter_context(temporary_database(folder))
                 work = caller_rows(seeds[audio_format], caller_script, audio_format, database, folder)
                 calls[audio_format] = both.create_task(work)
 

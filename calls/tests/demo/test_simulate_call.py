@@ -1,4 +1,4 @@
-"""`manage.py simulate_call` against a running server, with the settings that Twilio knows."""
+"""`manage.py simulate_call` against a running server, with the credentials of its Twilio account."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from calls.demo.runner import Observers, Testbed, start_testbed
 from calls.demo.scenario import Scenario
 from calls.demo.server_process import reserve_port
 from calls.management.commands.simulate_call import failures
-from calls.tests.commands import Printed, Shell
-from calls.tests.demo.demo_runs import CommandResult, environment, manage_async
-from calls.tests.live_server import own_database
+from calls.tests.commands import CommandResult, InProcessCommands, command_environment, run_command_async
+from calls.tests.live_server import temporary_database
 from sandbox.speech import audio
 from sandbox.twilio.record import HeardSegment, TwilioCallRecord
 
 pytestmark = [pytest.mark.slow, pytest.mark.once]
 
-QUIET = Observers(lambda kind, data: None, lambda call, what: None, lambda line: None)
+QUIET = Observers(lambda kind, data: None, lambda call, event: None, lambda line: None)
 
 
 @pytest.fixture
-async def running(tmp_path: Path) -> AsyncIterator[Testbed]:
+async def testbed(tmp_path: Path) -> AsyncIterator[Testbed]:
     """A real server with a Vapi simulator behind it, and its own database."""
-    with own_database(tmp_path / "rows") as database:
+    with temporary_database(tmp_path / "rows") as database:
         variables = {"DATABASE_URL": database.url, "JOURNAL_DIR": str(tmp_path / "journal")}
         scenario = Scenario(fast=True, listen="energy", environment=variables)
         async with start_testbed(scenario, reserve_port(), QUIET) as testbed:
@@ -42,16 +41,18 @@ def settings_of(testbed: Testbed) -> dict[str, str]:
 
 
 async def simulate(testbed: Testbed, *arguments: str) -> CommandResult:
-    return await manage_async("simulate_call", *arguments, **settings_of(testbed))
+    return await run_command_async(command_environment(), "simulate_call", *arguments, **settings_of(testbed))
 
 
 @pytest.fixture
-def shell(django_db_blocker: DjangoDbBlocker) -> Shell:
-    return Shell(django_db_blocker)
+def commands(django_db_blocker: DjangoDbBlocker) -> InProcessCommands:
+    return InProcessCommands(django_db_blocker)
 
 
-async def simulate_in_process(shell: Shell, *arguments: str, **variables: str) -> Printed:
-    return await shell.run(environment(variables), "simulate_call", *arguments)
+async def simulate_in_process(
+    commands: InProcessCommands, *arguments: str, **variables: str
+) -> CommandResult:
+    return await commands.run(command_environment(**variables), "simulate_call", *arguments)
 
 
 @pytest.fixture
@@ -65,47 +66,47 @@ def question(tmp_path: Path) -> Path:
 
 @pytest.mark.timeout(200)
 async def test_it_plays_a_wav_file_listens_and_saves_what_it_heard(
-    running: Testbed, question: Path, tmp_path: Path
+    testbed: Testbed, question: Path, tmp_path: Path
 ) -> None:
     heard = tmp_path / "new-folder" / "heard.wav"
     arguments = ["--wav", str(question), "--listen-seconds", "3", "--save-heard", str(heard)]
     arguments += ["--to", "+15559870042", "--from", "+15550100199"]
     # The server's address may differ from its public URL, as behind a proxy or in a container.
-    port = running.server.port
-    ran = await simulate(running, *arguments, "--url", f"http://localhost:{port}")
-    assert ran.code == 0, str(ran)
-    assert "webhook /twilio/voice 200" in ran.stdout and "media socket open" in ran.stdout
-    assert "“question.wav”: answered after" in ran.stdout, ran.stdout
-    assert str(heard) in ran.stdout
+    port = testbed.server.port
+    result = await simulate(testbed, *arguments, "--url", f"http://localhost:{port}")
+    assert result.code == 0, str(result)
+    assert "webhook /twilio/voice 200" in result.stdout and "media socket open" in result.stdout
+    assert "“question.wav”: answered after" in result.stdout, result.stdout
+    assert str(heard) in result.stdout
     pcm, rate = audio.read_wav(heard)
     assert rate == 8_000 and len(audio.loud_windows(pcm)) > 100
-    call = running.vapi.calls[-1]
+    call = testbed.vapi.calls[-1]
     assert len(call.utterances) == 1 and call.ended_at is not None
 
 
 @pytest.mark.timeout(200)
 async def test_it_fails_when_the_server_refuses_the_signature(
-    running: Testbed, question: Path, shell: Shell
+    testbed: Testbed, question: Path, commands: InProcessCommands
 ) -> None:
-    variables = settings_of(running) | {"TWILIO_AUTH_TOKEN": "another"}
-    ran = await simulate_in_process(shell, "--wav", str(question), **variables)
-    assert ran.code == 1
-    assert "/twilio/voice responded with 403" in ran.err and "never started" in ran.err
-    assert len(running.vapi.calls) == 0
+    variables = settings_of(testbed) | {"TWILIO_AUTH_TOKEN": "another"}
+    result = await simulate_in_process(commands, "--wav", str(question), **variables)
+    assert result.code == 1
+    assert "/twilio/voice responded with 403" in result.stderr and "never started" in result.stderr
+    assert len(testbed.vapi.calls) == 0
 
 
-async def test_it_fails_when_the_server_is_unreachable(shell: Shell) -> None:
-    ran = await simulate_in_process(shell, "--url", f"http://127.0.0.1:{reserve_port()}")
-    assert ran.code == 1 and "no response from /twilio/voice" in ran.err
+async def test_it_fails_when_the_server_is_unreachable(commands: InProcessCommands) -> None:
+    result = await simulate_in_process(commands, "--url", f"http://127.0.0.1:{reserve_port()}")
+    assert result.code == 1 and "no response from /twilio/voice" in result.stderr
 
 
-async def test_it_reports_a_missing_or_empty_file(shell: Shell, tmp_path: Path) -> None:
-    missing = await simulate_in_process(shell, "--wav", str(tmp_path / "none.wav"))
-    assert missing.code == 1 and "none.wav" in missing.err
+async def test_it_reports_a_missing_or_empty_file(commands: InProcessCommands, tmp_path: Path) -> None:
+    missing = await simulate_in_process(commands, "--wav", str(tmp_path / "none.wav"))
+    assert missing.code == 1 and "none.wav" in missing.stderr
     empty = tmp_path / "empty.wav"
     audio.write_wav(empty, audio.line_noise(1, 0), 8_000)
-    ran = await simulate_in_process(shell, "--wav", str(empty))
-    assert ran.code == 1 and "is empty" in ran.err
+    result = await simulate_in_process(commands, "--wav", str(empty))
+    assert result.code == 1 and "is empty" in result.stderr
 
 
 def test_only_a_call_without_problems_is_a_success() -> None:

@@ -1,6 +1,6 @@
 """A TLS proxy in front of a server, with the faults that tunnels and proxies have.
 
-Its certificate comes from an authority that is made here, which a process trusts if `SSL_CERT_FILE` names it.
+Its certificate is signed by a test authority, which a process trusts if `SSL_CERT_FILE` names the file.
 It handles one request per connection, as the doctor sends them.
 """
 
@@ -22,10 +22,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 Fault = Literal[
-    "", "redirects", "elsewhere", "strips-signature", "decodes-query", "drops-body", "no-upgrade",
+    "", "redirects", "wrong-server", "strips-signature", "decodes-query", "drops-body", "no-upgrade",
 ]  # fmt: skip
 HEAD_BYTES = 1 << 16
-ELSEWHERE = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"
+WRONG_SERVER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"
 END = b"Content-Length: 0\r\nConnection: close\r\n\r\n"
 MOVED = b"HTTP/1.1 301 Moved\r\nLocation: https://other.example/\r\n" + END
 
@@ -37,28 +37,28 @@ class Authority:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"test {folder.name}")])
-        made = self._signed(self._name, self._key.public_key(), is_authority=True)
+        certificate = self._sign(self._name, self._key.public_key(), is_authority=True)
         self.file = folder / "authority.pem"
         folder.mkdir(parents=True, exist_ok=True)
-        self.file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+        self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def context(self) -> ssl.SSLContext:
+    def make_context(self) -> ssl.SSLContext:
         """An SSL context for a server, with a new certificate."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-        made = self._signed(name, key.public_key(), is_authority=False)
+        certificate = self._sign(name, key.public_key(), is_authority=False)
         file = self._folder / "server.pem"
         file.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             )
-            + made.public_bytes(serialization.Encoding.PEM)
+            + certificate.public_bytes(serialization.Encoding.PEM)
         )
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(file)
         return context
 
-    def _signed(self, name: x509.Name, key: Any, *, is_authority: bool) -> x509.Certificate:
+    def _sign(self, name: x509.Name, key: Any, *, is_authority: bool) -> x509.Certificate:
         now = datetime.now(UTC)
         hosts = x509.SubjectAlternativeName(
             [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
@@ -82,10 +82,10 @@ class Authority:
 
 
 class Proxy:
-    """Forwards requests, changed by its fault. The second port has a certificate that nobody trusts."""
+    """Forwards requests, changed by its fault. The second port has an untrusted certificate."""
 
     def __init__(self) -> None:
-        self.target = 0  # port of the server
+        self.target_port = 0  # of the server
         self.fault: Fault = ""
         self.port = self.untrusted_port = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -94,27 +94,29 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        theirs = None
+        upstream = None
         try:
             head = await reader.readuntil(b"\r\n\r\n")
-            if self.fault in ("redirects", "elsewhere"):
-                writer.write(MOVED if self.fault == "redirects" else ELSEWHERE)
+            if self.fault in ("redirects", "wrong-server"):
+                writer.write(MOVED if self.fault == "redirects" else WRONG_SERVER)
                 await writer.drain()
                 return
-            ours, theirs = await asyncio.open_connection("127.0.0.1", self.target)
-            theirs.write(self._apply_fault(head))
-            drops = self.fault == "drops-body" and head.startswith(b"POST")
-            there = asyncio.ensure_future(_drop() if drops else _pipe(reader, theirs))
+            downstream, upstream = await asyncio.open_connection("127.0.0.1", self.target_port)
+            upstream.write(self._apply_fault(head))
+            uploads = []
+            if self.fault != "drops-body" or not head.startswith(b"POST"):
+                uploads.append(asyncio.create_task(_pipe(reader, upstream)))
             try:
-                await _pipe(ours, writer)
+                await _pipe(downstream, writer)
             finally:
-                there.cancel()
-                await asyncio.gather(there, return_exceptions=True)
+                for upload in uploads:
+                    upload.cancel()
+                await asyncio.gather(*uploads, return_exceptions=True)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # the client has gone
         finally:
             self._tasks.discard(task)
-            for each in (theirs, writer):
+            for each in (upstream, writer):
                 if each is not None:
                     each.close()
                     with contextlib.suppress(OSError):
@@ -146,20 +148,18 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         await writer.drain()
 
 
-async def _drop() -> None:
-    """Forwards nothing."""
-
-
 @asynccontextmanager
-async def tls_proxy(authority: Authority, stranger: Authority) -> AsyncIterator[Proxy]:
+async def tls_proxy(authority: Authority, untrusted_authority: Authority) -> AsyncIterator[Proxy]:
     proxy = Proxy()
-    server = await asyncio.start_server(proxy._serve, "127.0.0.1", 0, ssl=authority.context())
-    other = await asyncio.start_server(proxy._serve, "127.0.0.1", 0, ssl=stranger.context())
+    server = await asyncio.start_server(proxy._serve, "127.0.0.1", 0, ssl=authority.make_context())
+    untrusted = await asyncio.start_server(
+        proxy._serve, "127.0.0.1", 0, ssl=untrusted_authority.make_context()
+    )
     proxy.port = server.sockets[0].getsockname()[1]
-    proxy.untrusted_port = other.sockets[0].getsockname()[1]
+    proxy.untrusted_port = untrusted.sockets[0].getsockname()[1]
     try:
         yield proxy
     finally:
         server.close()
-        other.close()
+        untrusted.close()
         await proxy.stop()

@@ -1,19 +1,18 @@
-"""The doctor against a real server behind a TLS proxy: each check turns red for a real fault.
+"""The doctor against a real server behind a TLS proxy: each check is red for a real fault.
 
 The faults are in the proxy, the simulators of Twilio and Vapi, the settings, or a peer that does not exist.
-The doctor runs in the process of the tests (`Shell`), and once as a separate process.
+The doctor runs in the process of the tests (`InProcessCommands`), and once as a separate process.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 import pytest_asyncio
@@ -22,9 +21,9 @@ from pytest_django import DjangoDbBlocker
 from calls.demo.server_process import reserve_port
 from calls.doctor import NAMES
 from calls.doctor.symptoms import SYMPTOMS
-from calls.tests.commands import Printed, Shell, manage
+from calls.tests.commands import CommandResult, InProcessCommands, run_command_async
 from calls.tests.doctor.proxy import END, Authority, Fault, Proxy, tls_proxy
-from calls.tests.live_server import ACCOUNT_SID, AUTH_TOKEN, LiveServer, live_server, own_database
+from calls.tests.live_server import ACCOUNT_SID, AUTH_TOKEN, LiveServer, make_server, temporary_database
 from calls.twilio.number_config import desired_config
 from calls.vapi import assistant_config, tools
 from calls.vapi.assistant_config import Options, ServerDefaults
@@ -34,249 +33,265 @@ from sandbox.vapi.server import VapiSimulator
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow, pytest.mark.once]
 
 SECRET = "a-webhook-secret"
-LONG_AGO = b"HTTP/1.1 404 No\r\nDate: Mon, 23 Nov 2020 10:00:00 GMT\r\n" + END
+OLD_DATE_RESPONSE = b"HTTP/1.1 404 No\r\nDate: Mon, 23 Nov 2020 10:00:00 GMT\r\n" + END
 
 
 @dataclass
-class Installation:
+class DoctorTestbed:
     server: LiveServer
     proxy: Proxy
     twilio: TwilioRestSimulator
     vapi: VapiSimulator
     authority: Authority
-    shell: Shell
-    old_clock: int  # the port of a peer whose clock is years behind
+    commands: InProcessCommands
+    wrong_clock_port: int  # of a peer whose clock is years behind
     assistant_id: str = ""
     folder: Path = field(default_factory=Path)
 
-    async def doctor(self, *arguments: str, **variables: str) -> Printed:
-        return await self.shell.manage(self.server, "doctor", *arguments, **(self.trusted | variables))
+    async def run_doctor(self, *arguments: str, **variables: str) -> CommandResult:
+        return await self.commands.run(
+            self.server.environment, "doctor", *arguments, **(self.variables | variables)
+        )
 
     @property
-    def trusted(self) -> dict[str, str]:
+    def variables(self) -> dict[str, str]:
         return {"SSL_CERT_FILE": str(self.authority.file), "VAPI_ASSISTANT_ID": self.assistant_id}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def installation(
+async def testbed(
     tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker
-) -> AsyncIterator[Installation]:
+) -> AsyncIterator[DoctorTestbed]:
     folder = tmp_path_factory.mktemp("doctor")
-    authority, stranger = Authority(folder / "ours"), Authority(folder / "theirs")
+    authority, untrusted_authority = Authority(folder / "trusted"), Authority(folder / "untrusted")
     async with (
         VapiSimulator(listen="energy") as vapi,
         TwilioRestSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as twilio,
-        tls_proxy(authority, stranger) as proxy,
-        old_clock() as clock,
+        tls_proxy(authority, untrusted_authority) as proxy,
+        peer_with_wrong_clock() as wrong_clock_port,
     ):
         public = f"https://localhost:{proxy.port}"
-        with own_database(folder / "rows") as database:
+        with temporary_database(folder / "rows") as database:
             server = await asyncio.to_thread(
-                live_server, vapi.base_url, database.url, folder / "journal", PUBLIC_URL=public,
+                make_server, vapi.base_url, database.url, folder / "journal", PUBLIC_URL=public,
                 DJANGO_DEBUG="off", TWILIO_BASE_URL=twilio.base_url, TWILIO_PHONE_NUMBER=NUMBER,
                 FALLBACK_NUMBER="+15550107777", VAPI_WEBHOOK_SECRET=SECRET, REDIS_URL="",
             )  # fmt: skip
-            proxy.target = server.port
+            proxy.target_port = server.port
             defaults = ServerDefaults(
                 server_url=f"{public}/vapi/events", secret=SECRET, max_call_seconds=1800, record=False,
                 tools=tools.declarations(),
             )  # fmt: skip
-            made = vapi.assistant_store.put(assistant_config.desired_config({}, Options(), defaults))
+            assistant = vapi.assistant_store.put(assistant_config.desired_config({}, Options(), defaults))
             for name, value in desired_config(public).items():
                 setattr(twilio.numbers[NUMBER], name, value)
             twilio.numbers[NUMBER].voice_fallback_url = "https://handler.twilio.com/twiml/EH1"
             async with server:
-                installation = Installation(
-                    server, proxy, twilio, vapi, authority, Shell(django_db_blocker), clock,
-                    str(made["id"]), folder,
+                testbed = DoctorTestbed(
+                    server, proxy, twilio, vapi, authority, InProcessCommands(django_db_blocker),
+                    wrong_clock_port, str(assistant["id"]), folder,
                 )  # fmt: skip
-                yield installation
+                yield testbed
                 await server.stop()
 
 
 @asynccontextmanager
-async def old_clock() -> AsyncIterator[int]:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def peer_with_wrong_clock() -> AsyncIterator[int]:
+    """Yields the port."""
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(LONG_AGO)
+        writer.write(OLD_DATE_RESPONSE)
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    server = await asyncio.start_server(respond, "127.0.0.1", 0)
     try:
         yield int(server.sockets[0].getsockname()[1])
     finally:
         server.close()
 
 
-# What makes a check red: a fault of the proxy, settings, or a change to the simulators that is undone again.
+# What makes a check red: a fault of the proxy, other settings, or a change to the simulators.
+
+
+# Changes the testbed. Returns a function that undoes it.
+Change: TypeAlias = Callable[["DoctorTestbed"], Callable[[], None]]
 
 
 @dataclass(frozen=True)
-class Red:
-    fix: str  # part of the fix
+class FailingCase:
+    fix: str  # text that the advice must contain
     fault: Fault = ""
-    variables: Callable[[Installation], dict[str, str]] = lambda installation: {}
-    broken: Callable[[Installation], Callable[[], None]] | None = None
+    variables: Callable[[DoctorTestbed], dict[str, str]] = lambda testbed: {}
+    change: Change | None = None
 
 
-def variables(**found: str) -> Callable[[Installation], dict[str, str]]:
-    return lambda installation: found
+def variables(**values: str) -> Callable[[DoctorTestbed], dict[str, str]]:
+    return lambda testbed: values
 
 
-def changed(
-    thing: Callable[[Installation], Any], name: str, value: Any
-) -> Callable[[Installation], Callable[[], None]]:
-    """Set an attribute; the function that is returned restores it."""
-
-    def break_it(installation: Installation) -> Callable[[], None]:
-        target = thing(installation)
+def set_attribute(find_target: Callable[[DoctorTestbed], Any], name: str, value: Any) -> Change:
+    def apply(testbed: DoctorTestbed) -> Callable[[], None]:
+        target = find_target(testbed)
         before = getattr(target, name)
         setattr(target, name, value)
         return lambda: setattr(target, name, before)
 
-    return break_it
+    return apply
 
 
-def assistant_with(**fields: Any) -> Callable[[Installation], Callable[[], None]]:
-    def break_it(installation: Installation) -> Callable[[], None]:
-        before = dict(installation.vapi.assistant_store.get(installation.assistant_id) or {})
-        installation.vapi.assistant_store.put(fields, installation.assistant_id)
+def update_assistant(**fields: Any) -> Change:
+    def apply(testbed: DoctorTestbed) -> Callable[[], None]:
+        before = dict(testbed.vapi.assistant_store.get(testbed.assistant_id) or {})
+        testbed.vapi.assistant_store.put(fields, testbed.assistant_id)
 
         def restore() -> None:
-            installation.vapi.assistant_store.put(before, installation.assistant_id)
+            testbed.vapi.assistant_store.put(before, testbed.assistant_id)
 
         return restore
 
-    return break_it
+    return apply
 
 
 NO_SERVER = f"127.0.0.1:{reserve_port()}"
-REDS: dict[str, Red] = {
-    "public-url": Red("Set PUBLIC_URL to the https address", variables=variables(PUBLIC_URL="")),
-    "secret-key": Red("Set DJANGO_SECRET_KEY", variables=variables(DJANGO_SECRET_KEY="")),
-    "twilio-settings": Red("TWILIO_AUTH_TOKEN", variables=variables(TWILIO_AUTH_TOKEN="")),
-    "vapi-settings": Red("VAPI_API_KEY", variables=variables(VAPI_API_KEY="")),
-    "fallback-number": Red("with + and the country code", variables=variables(FALLBACK_NUMBER="555 0107")),
-    "address": Red("Start the tunnel or the proxy", variables=variables(PUBLIC_URL=f"https://{NO_SERVER}")),
-    "certificate": Red(
+FAILING_CASES: dict[str, FailingCase] = {
+    "public-url": FailingCase("Set PUBLIC_URL to the https address", variables=variables(PUBLIC_URL="")),
+    "secret-key": FailingCase("Set DJANGO_SECRET_KEY", variables=variables(DJANGO_SECRET_KEY="")),
+    "twilio-settings": FailingCase("TWILIO_AUTH_TOKEN", variables=variables(TWILIO_AUTH_TOKEN="")),
+    "vapi-settings": FailingCase("VAPI_API_KEY", variables=variables(VAPI_API_KEY="")),
+    "fallback-number": FailingCase(
+        "with + and the country code", variables=variables(FALLBACK_NUMBER="555 0107")
+    ),
+    "address": FailingCase("Start the tunnel or the proxy", variables=variables(PUBLIC_URL=f"https://{NO_SERVER}")),
+    "certificate": FailingCase(
         "valid certificate for this name",
-        variables=lambda installation: {"PUBLIC_URL": f"https://localhost:{installation.proxy.untrusted_port}"},
+        variables=lambda testbed: {"PUBLIC_URL": f"https://localhost:{testbed.proxy.untrusted_port}"},
     ),
-    "redirects": Red("Switch the redirect off", "redirects"),
-    "this-server": Red("Point the proxy or tunnel to this server's port", "elsewhere"),
-    "headers": Red("pass all headers unchanged", "strips-signature"),
-    "paths": Red("no decoding of %2B", "decodes-query"),
-    "bodies": Red("pass POST requests with their body", "drops-body"),
-    "signature": Red("with the same TWILIO_AUTH_TOKEN", variables=variables(TWILIO_AUTH_TOKEN="another")),
-    "websocket": Red("Upgrade and Connection headers", "no-upgrade"),
-    "twilio-account": Red(
+    "redirects": FailingCase("Switch the redirect off", "redirects"),
+    "this-server": FailingCase("Point the proxy or tunnel to this server's port", "wrong-server"),
+    "headers": FailingCase("pass all headers unchanged", "strips-signature"),
+    "paths": FailingCase("no decoding of %2B", "decodes-query"),
+    "bodies": FailingCase("pass POST requests with their body", "drops-body"),
+    "signature": FailingCase(
+        "with the same TWILIO_AUTH_TOKEN", variables=variables(TWILIO_AUTH_TOKEN="another")
+    ),
+    "websocket": FailingCase("Upgrade and Connection headers", "no-upgrade"),
+    "twilio-account": FailingCase(
         "see what the account needs",
-        broken=changed(lambda installation: installation.twilio.account, "status", "suspended"),
+        change=set_attribute(lambda testbed: testbed.twilio.account, "status", "suspended"),
     ),
-    "twilio-number": Red(
+    "twilio-number": FailingCase(
         "manage.py configure_number",
-        broken=changed(lambda installation: installation.twilio.numbers[NUMBER], "voice_url", "https://elsewhere.example/"),
+        change=set_attribute(lambda testbed: testbed.twilio.numbers[NUMBER], "voice_url", "https://elsewhere.example/"),
     ),
-    "vapi-key": Red("private key", variables=variables(VAPI_API_KEY="a-public-key")),
-    "assistant": Red("Set VAPI_ASSISTANT_ID", variables=variables(VAPI_ASSISTANT_ID="nobody")),
-    "assistant-parts": Red("Choose a model, a voice", broken=assistant_with(voice=None)),
-    "assistant-endpointing": Red(
-        "300 to 400", broken=assistant_with(transcriber={"provider": "deepgram", "endpointing": 10})
+    "vapi-key": FailingCase("private key", variables=variables(VAPI_API_KEY="a-public-key")),
+    "assistant": FailingCase("Set VAPI_ASSISTANT_ID", variables=variables(VAPI_ASSISTANT_ID="nobody")),
+    "assistant-parts": FailingCase("Choose a model, a voice", change=update_assistant(voice=None)),
+    "assistant-endpointing": FailingCase(
+        "300 to 400", change=update_assistant(transcriber={"provider": "deepgram", "endpointing": 10})
     ),
-    "assistant-limits": Red("Raise MAX_CALL_SECONDS", variables=variables(MAX_CALL_SECONDS="30")),
-    "vapi-socket": Red(
+    "assistant-limits": FailingCase("Raise MAX_CALL_SECONDS", variables=variables(MAX_CALL_SECONDS="30")),
+    "vapi-socket": FailingCase(
         "check the address in VAPI_SOCKET_URL", variables=variables(VAPI_SOCKET_URL=f"ws://{NO_SERVER}/socket")
     ),
-    "database": Red("check DATABASE_URL", variables=variables(DATABASE_URL=f"postgres://x@{NO_SERVER}/x")),
-    "migrations": Red(
+    "database": FailingCase("check DATABASE_URL", variables=variables(DATABASE_URL=f"postgres://x@{NO_SERVER}/x")),
+    "migrations": FailingCase(
         "manage.py migrate",
-        variables=lambda installation: {"DATABASE_URL": f"sqlite:///{installation.folder / 'empty.db'}"},
+        variables=lambda testbed: {"DATABASE_URL": f"sqlite:///{testbed.folder / 'empty.db'}"},
     ),
-    "redis": Red("check REDIS_URL", variables=variables(REDIS_URL=f"redis://{NO_SERVER}/0")),
-    "clock": Red(
+    "redis": FailingCase("check REDIS_URL", variables=variables(REDIS_URL=f"redis://{NO_SERVER}/0")),
+    "clock": FailingCase(
         "Set the clock by NTP",
-        variables=lambda installation: {"TWILIO_BASE_URL": f"http://127.0.0.1:{installation.old_clock}"},
+        variables=lambda testbed: {"TWILIO_BASE_URL": f"http://127.0.0.1:{testbed.wrong_clock_port}"},
     ),
-    "disk": Red("Point JOURNAL_DIR to a folder", variables=variables(JOURNAL_DIR="/dev/null/journal")),
-    "workers": Red("Set REDIS_URL, or run one worker", variables=variables(WEB_CONCURRENCY="3")),
+    "disk": FailingCase(
+        "Point JOURNAL_DIR to a folder", variables=variables(JOURNAL_DIR="/dev/null/journal")
+    ),
+    "workers": FailingCase("Set REDIS_URL, or run one worker", variables=variables(WEB_CONCURRENCY="3")),
 }  # fmt: skip
 
 
 async def test_every_check_has_a_failing_case() -> None:
-    assert set(REDS) == set(NAMES)
+    assert set(FAILING_CASES) == set(NAMES)
 
 
-@pytest.mark.parametrize("name", REDS)
-async def test_each_check_fails_and_says_how_to_fix_it(installation: Installation, name: str) -> None:
-    red = REDS[name]
-    installation.proxy.fault = red.fault
-    restore = red.broken(installation) if red.broken else None
+@pytest.mark.parametrize("name", FAILING_CASES)
+async def test_each_check_fails_and_says_how_to_fix_it(testbed: DoctorTestbed, name: str) -> None:
+    case = FAILING_CASES[name]
+    testbed.proxy.fault = case.fault
+    restore = case.change(testbed) if case.change else None
     try:
-        found = await installation.doctor("--only", name, "--json", **red.variables(installation))
+        result = await testbed.run_doctor("--only", name, "--json", **case.variables(testbed))
     finally:
-        installation.proxy.fault = ""
+        testbed.proxy.fault = ""
         if restore is not None:
             restore()
-    assert found.code == 1, found
-    (check,) = json.loads(found.out)["checks"]
+    assert result.code == 1, result
+    (check,) = result.report["checks"]
     assert (check["name"], check["level"]) == (name, "red"), check
-    assert red.fix in check["fix"], check
-    assert AUTH_TOKEN not in found.out + found.err and SECRET not in found.out + found.err
+    assert case.fix in check["fix"], check
+    assert AUTH_TOKEN not in result.stdout + result.stderr and SECRET not in result.stdout + result.stderr
 
 
-async def test_all_checks_pass_on_a_working_installation(installation: Installation) -> None:
-    found = await installation.doctor("--json")
-    told = json.loads(found.out)
-    assert {check["name"]: check for check in told["checks"] if check["level"] != "green"} == {}
-    assert found.code == 0 and told["ok"]
-    assert [check["name"] for check in told["checks"]] == list(NAMES)
-    as_text = await manage(installation.server, "doctor", **installation.trusted)
-    assert as_text.code == 0 and as_text.out.count("green") == len(NAMES)
+async def test_all_checks_pass_on_a_working_installation(testbed: DoctorTestbed) -> None:
+    result = await testbed.run_doctor("--json")
+    report = result.report
+    assert {check["name"]: check for check in report["checks"] if check["level"] != "green"} == {}
+    assert result.code == 0 and report["ok"]
+    assert [check["name"] for check in report["checks"]] == list(NAMES)
+    as_text = await run_command_async(testbed.server.environment, "doctor", **testbed.variables)
+    assert as_text.code == 0 and as_text.stdout.count("green") == len(NAMES)
 
 
-async def test_a_check_that_depends_on_a_red_one_is_skipped(installation: Installation) -> None:
-    found = await installation.doctor(
+async def test_a_check_that_depends_on_a_red_one_is_skipped(testbed: DoctorTestbed) -> None:
+    result = await testbed.run_doctor(
         "--json", "--only", "websocket", "--only", "address", PUBLIC_URL=f"https://{NO_SERVER}"
     )
-    levels = {check["name"]: (check["level"], check["seen"]) for check in json.loads(found.out)["checks"]}
+    levels = {check["name"]: (check["level"], check["seen"]) for check in result.report["checks"]}
     assert levels["address"][0] == "red"
     assert levels["websocket"] == ("amber", "Not checked: address is red.")
 
 
 @pytest.mark.parametrize(
-    ("name", "red", "words"),
+    ("name", "case", "text"),
     [
         (
             "twilio-account",
-            Red("", broken=changed(lambda installation: installation.twilio.account, "type", "Trial")),
+            FailingCase("", change=set_attribute(lambda testbed: testbed.twilio.account, "type", "Trial")),
             "trial",
         ),
-        ("twilio-number", Red("", variables=variables(TWILIO_PHONE_NUMBER="")), "is not set"),
+        ("twilio-number", FailingCase("", variables=variables(TWILIO_PHONE_NUMBER="")), "is not set"),
         (
             "twilio-number",
-            Red(
+            FailingCase(
                 "",
-                broken=changed(
-                    lambda installation: installation.twilio.numbers[NUMBER], "voice_fallback_url", ""
+                change=set_attribute(
+                    lambda testbed: testbed.twilio.numbers[NUMBER], "voice_fallback_url", ""
                 ),
             ),
             "has no fallback URL",
         ),
-        ("assistant-parts", Red("", broken=assistant_with(firstMessage="")), "no first message"),
-        ("assistant-limits", Red("", broken=assistant_with(maxDurationSeconds=600)), "own limit is 600"),
-        ("secret-key", Red("", variables=variables(DJANGO_DEBUG="on")), "DJANGO_DEBUG is on"),
+        ("assistant-parts", FailingCase("", change=update_assistant(firstMessage="")), "no first message"),
+        (
+            "assistant-limits",
+            FailingCase("", change=update_assistant(maxDurationSeconds=600)),
+            "own limit is 600",
+        ),
+        ("secret-key", FailingCase("", variables=variables(DJANGO_DEBUG="on")), "DJANGO_DEBUG is on"),
     ],
 )
-async def test_recommendations_are_amber(installation: Installation, name: str, red: Red, words: str) -> None:
-    restore = red.broken(installation) if red.broken else None
+async def test_recommendations_are_amber(
+    testbed: DoctorTestbed, name: str, case: FailingCase, text: str
+) -> None:
+    restore = case.change(testbed) if case.change else None
     try:
-        found = await installation.doctor("--only", name, "--json", **red.variables(installation))
+        result = await testbed.run_doctor("--only", name, "--json", **case.variables(testbed))
     finally:
         if restore is not None:
             restore()
-    (check,) = json.loads(found.out)["checks"]
-    assert (found.code, check["level"]) == (0, "amber") and words in check["seen"], check
+    (check,) = result.report["checks"]
+    assert (result.code, check["level"]) == (0, "amber") and text in check["seen"], check
 
 
 async def test_every_symptom_names_existing_checks() -> None:
@@ -285,17 +300,17 @@ async def test_every_symptom_names_existing_checks() -> None:
         assert row.checks and set(row.checks) <= set(NAMES), row.title
 
 
-async def test_symptoms_are_printed(installation: Installation) -> None:
-    printed = await installation.doctor("--symptoms")
-    assert printed.code == 0
-    assert all(row.title in printed.out for row in SYMPTOMS)
+async def test_symptoms_are_printed(testbed: DoctorTestbed) -> None:
+    result = await testbed.run_doctor("--symptoms")
+    assert result.code == 0
+    assert all(row.title in result.stdout for row in SYMPTOMS)
 
 
-async def test_too_many_workers_for_the_database_are_amber(installation: Installation) -> None:
+async def test_too_many_workers_for_the_database_are_amber(testbed: DoctorTestbed) -> None:
     url = os.environ.get("TEST_POSTGRES_URL")
     if not url:
         pytest.skip("needs PostgreSQL: set TEST_POSTGRES_URL")
     settings = {"DATABASE_URL": url, "WEB_CONCURRENCY": "1000"}
-    found = await installation.doctor("--only", "database", "--json", **settings)
-    (check,) = json.loads(found.out)["checks"]
+    result = await testbed.run_doctor("--only", "database", "--json", **settings)
+    (check,) = result.report["checks"]
     assert check["level"] == "amber" and "may need 10000 connections" in check["seen"], check

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from calls.tests.live_server import Database, LiveServer, eventually, live_server, own_database
+from calls.tests.live_server import Database, LiveServer, make_server, poll_until, temporary_database
 from sandbox.faults import VapiFaults
 from sandbox.speech import audio
 from sandbox.twilio.caller import CutIn, Say, Step
@@ -82,8 +82,8 @@ async def call_and_kill(
 
 
 async def check_rows(database: Database, killed: KilledCall) -> None:
-    rows = await eventually(
-        lambda: database.utterances(killed.call_sid),
+    rows = await poll_until(
+        lambda: database.select_utterances(killed.call_sid),
         lambda rows: len(rows) >= killed.expected_count,
         WAIT_SECONDS,
     )
@@ -99,16 +99,16 @@ async def kill_and_restart(database: Database, folder: Path, *, kills: int, lock
     script = [f"these are words number {number}" for number in range(1, 50)]
     killed: list[KilledCall] = []
     async with VapiSimulator(seed=seed, faults=faults, listen="energy", script=script) as assistant:
-        server = await asyncio.to_thread(live_server, assistant.base_url, database.url, folder / "journal")
+        server = await asyncio.to_thread(make_server, assistant.base_url, database.url, folder / "journal")
         for number in range(kills):
             async with server:
                 if killed:
                     await check_rows(database, killed[-1])
                 call_sid = f"CA{seed:016x}{number:016x}"
-                with database.write_locked() if locked else nullcontext():
+                with database.lock_writes() if locked else nullcontext():
                     after_s = rng.uniform(*BEFORE_THE_KILL)
                     killed.append(await call_and_kill(server, assistant, call_sid, after_s))
-                    assert not locked or database.utterances(call_sid) == []
+                    assert not locked or database.select_utterances(call_sid) == []
         async with server:
             await check_rows(database, killed[-1])
     assert all(each.expected_count for each in killed), (
@@ -123,7 +123,7 @@ async def kill_and_restart(database: Database, folder: Path, *, kills: int, lock
 
 async def test_ten_kills_in_mid_call_lose_no_utterance_and_end_the_calls(tmp_path: Path) -> None:
     """Two servers, five kills each. One of them has a locked database as long as it lives."""
-    with own_database(tmp_path / "free") as free, own_database(tmp_path / "locked") as locked:
+    with temporary_database(tmp_path / "free") as free, temporary_database(tmp_path / "locked") as locked:
         async with asyncio.TaskGroup() as both:
             both.create_task(kill_and_restart(free, tmp_path / "free", kills=5, locked=False, seed=41))
             both.create_task(kill_and_restart(locked, tmp_path / "locked", kills=5, locked=True, seed=42))

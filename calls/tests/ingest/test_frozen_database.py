@@ -19,8 +19,8 @@ from calls.tests.live_server import (
     Cluster,
     Database,
     LiveServer,
-    eventually,
-    live_server,
+    make_server,
+    poll_until,
 )
 from sandbox.faults import VapiFaults
 from sandbox.twilio.caller import Listen, Say, Step
@@ -75,7 +75,7 @@ async def freeze_and_ring(server: LiveServer, cluster: Cluster) -> list[WebhookR
             while (left := frozen_until - time.monotonic()) > 0:
                 answers.append(await ring(server, webhooks, len(answers)))
                 await asyncio.sleep(min(RING_SECONDS, left))
-            assert cluster.states() == {"T"}
+            assert cluster.process_states() == {"T"}
         finally:
             cluster.thaw()
         await asyncio.gather(*pages)
@@ -90,7 +90,7 @@ async def test_a_frozen_database_loses_no_row_no_frame_and_no_caller(
     script = [f"these are words number {number}" for number in range(1, 50)]
     async with VapiSimulator(faults=faults, listen="energy", script=script) as assistant:
         server = await asyncio.to_thread(
-            live_server, assistant.base_url, database.url, tmp_path / "journal", VAPI_AUDIO_FORMAT="mulaw"
+            make_server, assistant.base_url, database.url, tmp_path / "journal", VAPI_AUDIO_FORMAT="mulaw"
         )
         async with server:
             calling = asyncio.create_task(server.twilio_simulator().place_call(SCRIPT, call_sid=SID))
@@ -116,11 +116,11 @@ async def test_a_frozen_database_loses_no_row_no_frame_and_no_caller(
 async def check_rows(database: Database, call: VapiCallRecord, answers: list[WebhookResponse]) -> None:
     said = [(speaker, words) for _, speaker, words in call.transcripts]
     assert len(said) == 2 * len(SAYS)
-    assert await eventually(lambda: database.utterances(SID), said.__eq__, WAIT_SECONDS) == said
+    assert await poll_until(lambda: database.select_utterances(SID), said.__eq__, WAIT_SECONDS) == said
     rings = "SELECT count(*) FROM calls_call WHERE call_sid <> %s"
     rung = [(len(answers),)]
-    assert await eventually(lambda: database.select(rings, SID), rung.__eq__, WAIT_SECONDS) == rung
-    ended = await eventually(
+    assert await poll_until(lambda: database.select(rings, SID), rung.__eq__, WAIT_SECONDS) == rung
+    ended = await poll_until(
         lambda: database.select(
             "SELECT status, end_reason, ended_by, frames_to_assistant, frames_dropped, barge_ins,"
             " (SELECT count(*) FROM calls_turn t WHERE t.call_id = c.id AND response_latency_ms IS NOT NULL)"

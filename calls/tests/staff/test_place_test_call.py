@@ -16,54 +16,54 @@ from calls.demo.runner import Observers, Testbed, start_testbed
 from calls.demo.scenario import Scenario
 from calls.demo.server_process import reserve_port
 from calls.staff.place_test_call import _local_url, is_billable
-from calls.tests.commands import Shell
-from calls.tests.demo.demo_runs import environment
-from calls.tests.live_server import own_database
+from calls.tests.commands import InProcessCommands, command_environment
+from calls.tests.live_server import temporary_database
 
-QUIET = Observers(lambda kind, data: None, lambda call, what: None, lambda line: None)
+QUIET = Observers(lambda kind, data: None, lambda call, event: None, lambda line: None)
 PASSWORD = "correct-horse-battery"
 TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 
 
 @pytest.fixture
-async def running(tmp_path: Path, django_db_blocker: DjangoDbBlocker) -> AsyncIterator[Testbed]:
-    """A real server with the Vapi simulator, and a member of staff with all permissions."""
-    with own_database(tmp_path / "rows") as database:
+async def testbed(tmp_path: Path, django_db_blocker: DjangoDbBlocker) -> AsyncIterator[Testbed]:
+    """A real server with the Vapi simulator, and a superuser."""
+    with temporary_database(tmp_path / "rows") as database:
         variables = {"DATABASE_URL": database.url, "JOURNAL_DIR": str(tmp_path / "journal")}
-        more = {"DJANGO_SUPERUSER_PASSWORD": PASSWORD, "DJANGO_SUPERUSER_EMAIL": "ops@example.com"}
+        superuser = {"DJANGO_SUPERUSER_PASSWORD": PASSWORD, "DJANGO_SUPERUSER_EMAIL": "ops@example.com"}
         arguments = ("createsuperuser", "--noinput", "--username", "ops")
-        ran = await Shell(django_db_blocker).run(environment(variables | more), *arguments)
-        assert ran.code == 0, ran.err
+        environment = command_environment(**variables, **superuser)
+        result = await InProcessCommands(django_db_blocker).run(environment, *arguments)
+        assert result.code == 0, result
         scenario = Scenario(fast=True, listen="energy", environment=variables)
         async with start_testbed(scenario, reserve_port(), QUIET) as testbed:
             yield testbed
 
 
-async def token_of(session: aiohttp.ClientSession, url: str) -> str:
+async def get_csrf_token(session: aiohttp.ClientSession, url: str) -> str:
     async with session.get(url) as response:
-        found = TOKEN.search(await response.text())
-        assert response.status == 200 and found
-        return found[1]
+        token = TOKEN.search(await response.text())
+        assert response.status == 200 and token
+        return token[1]
 
 
 @pytest.mark.slow
 @pytest.mark.once
 @pytest.mark.timeout(200)
-async def test_the_call_and_its_transcript_appear_on_the_live_board(running: Testbed) -> None:
-    url = running.server.url
+async def test_the_call_and_its_transcript_appear_on_the_live_board(testbed: Testbed) -> None:
+    url = testbed.server.url
     async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
         form = {"username": "ops", "password": PASSWORD, "next": "/"}
-        form["csrfmiddlewaretoken"] = await token_of(session, f"{url}/admin/login/")
+        form["csrfmiddlewaretoken"] = await get_csrf_token(session, f"{url}/admin/login/")
         async with session.post(f"{url}/admin/login/", data=form) as response:
             assert response.status == 200 and str(response.url) == f"{url}/"
-        token = await token_of(session, f"{url}/")
+        token = await get_csrf_token(session, f"{url}/")
         async with session.ws_connect(url.replace("http", "ws") + "/live", origin=url) as board:
             first = await board.receive_str(timeout=10)
             assert "No live calls" in first
             async with session.post(f"{url}/test-call", data={"csrfmiddlewaretoken": token}) as response:
                 assert "Test call started" in await response.text()
             seen: set[str] = set()
-            wanted = {
+            expected = {
                 "simulated",
                 "Assistant speaking",
                 'id="said-',
@@ -73,11 +73,11 @@ async def test_the_call_and_its_transcript_appear_on_the_live_board(running: Tes
             html = ""
             try:
                 async with asyncio.timeout(60):
-                    while seen != wanted:
+                    while seen != expected:
                         html = await board.receive_str()
-                        seen |= {words for words in wanted if words in html}
+                        seen |= {text for text in expected if text in html}
             except TimeoutError:
-                pytest.fail(f"never seen: {wanted - seen}; at last: {html}")
+                pytest.fail(f"never seen: {expected - seen}; the last update: {html}")
             async with asyncio.timeout(90):
                 while "No live calls" not in await board.receive_str():
                     pass
@@ -87,7 +87,7 @@ async def test_the_call_and_its_transcript_appear_on_the_live_board(running: Tes
 
 
 class LocalUrlTests(SimpleTestCase):
-    def test_the_simulator_calls_the_address_this_server_listens_on(self) -> None:
+    def test_the_simulator_calls_the_address_that_this_server_listens_on(self) -> None:
         request = RequestFactory().post("/test-call")
         self.assertEqual(_local_url(request), "http://127.0.0.1:8000")
         for server, address in (

@@ -8,8 +8,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from calls.tests.live_server import ACCOUNT_SID, AUTH_TOKEN, Cluster, LiveServer, eventually, live_server
-from calls.tests.staff.live.watching import log_in
+from calls.tests.live_server import ACCOUNT_SID, AUTH_TOKEN, Cluster, LiveServer, make_server, poll_until
+from calls.tests.staff.live.live_socket_client import log_in
 from sandbox.twilio.webhook_client import UrlResolver, WebhookClient
 
 pytestmark = [pytest.mark.slow, pytest.mark.once]
@@ -54,7 +54,7 @@ async def send(server: LiveServer, session: aiohttp.ClientSession, path: str, ca
 
 async def test_pages_and_callers_do_not_notice_a_restart(cluster: Cluster, tmp_path: Path) -> None:
     server = await asyncio.to_thread(
-        live_server,
+        make_server,
         UNREACHABLE_URL,
         cluster.database.url,
         tmp_path / "journal",
@@ -72,7 +72,7 @@ async def test_pages_and_callers_do_not_notice_a_restart(cluster: Cluster, tmp_p
             assert "<Hangup" in await send(server, session, "/twilio/after", ended)
             assert await open_pages(server, session, key) == [200] * PAGES
             assert "<Stream" in await send(server, session, "/twilio/voice", new)
-            rows = await eventually(
+            rows = await poll_until(
                 lambda new=new: cluster.database.select("SELECT 1 FROM calls_call WHERE call_sid = %s", new),  # type: ignore[misc]
                 bool,
                 WAIT_SECONDS,

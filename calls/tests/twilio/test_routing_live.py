@@ -24,10 +24,10 @@ from calls.tests.live_server import (
     AUTH_TOKEN,
     Cluster,
     LiveServer,
-    eventually,
-    live_server,
+    make_server,
+    poll_until,
 )
-from calls.tests.staff.live.watching import log_in
+from calls.tests.staff.live.live_socket_client import log_in
 from calls.twilio import twiml
 from sandbox.twilio.caller import Listen, Say, Step
 from sandbox.twilio.webhook_client import UrlResolver, WebhookClient, WebhookResponse
@@ -113,7 +113,7 @@ async def two_servers(
 ) -> AsyncIterator[list[LiveServer]]:
     servers = [
         await asyncio.to_thread(
-            live_server, assistant.base_url, cluster.database.url, folder / name, REDIS_URL=""
+            make_server, assistant.base_url, cluster.database.url, folder / name, REDIS_URL=""
         )
         for name in ("here", "there")
     ]
@@ -180,7 +180,7 @@ async def test_a_change_takes_effect_for_the_next_call_at_every_server(
         took.append(await installation.until_heard(here, ["Connect"], ONE_LINE))
         assert max(took) < LIVE_SECONDS, took
 
-        ended = await eventually(
+        ended = await poll_until(
             lambda: cluster.database.select(
                 "SELECT end_reason, ended_by FROM calls_call WHERE call_sid = %s AND end_reason <> ''", closed
             ),
@@ -193,7 +193,7 @@ async def test_a_change_takes_effect_for_the_next_call_at_every_server(
         try:
             answers = [await installation.ring(there) for _ in range(RINGS_WHILE_FROZEN)]
             others = [await installation.ring(there, "+15559879999") for _ in range(RINGS_WHILE_FROZEN)]
-            assert cluster.states() <= {"T", "Z"}, "nothing of it moves"
+            assert cluster.process_states() <= {"T", "Z"}, "nothing of it moves"
         finally:
             cluster.thaw()
         assert [heard(answer) for answer in answers] == [[PERSON]] * RINGS_WHILE_FROZEN

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from pytest_django import DjangoDbBlocker
 
-from calls.tests.commands import Printed, Shell, manage
-from calls.tests.live_server import LiveServer, live_server, own_database
+from calls.tests.commands import CommandResult, InProcessCommands, run_command_async
+from calls.tests.live_server import LiveServer, make_server, temporary_database
 from calls.vapi import assistant_config
 from calls.vapi.assistant_config import Options, ServerDefaults
 from sandbox.faults import VapiFaults
@@ -29,56 +29,60 @@ DEFAULTS = ServerDefaults(
 
 
 @dataclass(frozen=True)
-class Installation:
-    server: LiveServer  # its settings; it need not run
+class AssistantTestbed:
+    server: LiveServer  # for its environment; it does not run
     vapi: VapiSimulator
-    shell: Shell
+    commands: InProcessCommands
 
-    async def configure(self, *arguments: str, **variables: str) -> Printed:
-        return await self.shell.manage(self.server, "configure_assistant", *arguments, **variables)
+    async def configure(self, *arguments: str, **variables: str) -> CommandResult:
+        return await self.commands.run(
+            self.server.environment, "configure_assistant", *arguments, **variables
+        )
 
-    def kept(self, assistant_id: str) -> dict[str, Any]:
-        found = self.vapi.assistant_store.get(assistant_id)
-        assert found is not None
-        return found
+    def get_assistant(self, assistant_id: str) -> dict[str, Any]:
+        assistant = self.vapi.assistant_store.get(assistant_id)
+        assert assistant is not None
+        return assistant
 
 
 @pytest.fixture
-async def installation(tmp_path: Path, django_db_blocker: DjangoDbBlocker) -> AsyncIterator[Installation]:
+async def testbed(tmp_path: Path, django_db_blocker: DjangoDbBlocker) -> AsyncIterator[AssistantTestbed]:
     async with VapiSimulator(listen="energy") as vapi:
-        with own_database(tmp_path / "rows") as database:
+        with temporary_database(tmp_path / "rows") as database:
             server = await asyncio.to_thread(
-                live_server, vapi.base_url, database.url, tmp_path / "journal",
+                make_server, vapi.base_url, database.url, tmp_path / "journal",
                 PUBLIC_URL=PUBLIC, VAPI_WEBHOOK_SECRET=SECRET, VAPI_ASSISTANT_ID="",
             )  # fmt: skip
-            yield Installation(server, vapi, Shell(django_db_blocker))
+            yield AssistantTestbed(server, vapi, InProcessCommands(django_db_blocker))
 
 
-async def test_it_creates_an_assistant_with_fast_settings_and_our_tools(installation: Installation) -> None:
-    planned = await installation.configure("--dry-run")
-    assert planned.code == 0 and installation.vapi.assistant_store.newest(9) == []
+async def test_it_creates_an_assistant_with_settings_for_low_latency_and_our_tools(
+    testbed: AssistantTestbed,
+) -> None:
+    preview = await testbed.configure("--dry-run")
+    assert preview.code == 0 and testbed.vapi.assistant_store.newest(9) == []
     arguments = ("--name", "Front desk", "--first-message", "Harbour Dental, hello?")
-    made = await manage(installation.server, "configure_assistant", *arguments)
-    assert made.code == 0, made
-    assert SECRET not in made.out + made.err and made.says("server.headers.X-Vapi-Secret")
-    (name,) = re.findall(r"VAPI_ASSISTANT_ID=(\S+)", made.out)
-    found = installation.kept(name)
-    assert (found["name"], found["firstMessage"]) == ("Front desk", "Harbour Dental, hello?")
-    assert found["transcriber"] == {
+    created = await run_command_async(testbed.server.environment, "configure_assistant", *arguments)
+    assert created.code == 0, created
+    assert SECRET not in created.stdout + created.stderr and created.contains("server.headers.X-Vapi-Secret")
+    (assistant_id,) = re.findall(r"VAPI_ASSISTANT_ID=(\S+)", created.stdout)
+    assistant = testbed.get_assistant(assistant_id)
+    assert (assistant["name"], assistant["firstMessage"]) == ("Front desk", "Harbour Dental, hello?")
+    assert assistant["transcriber"] == {
         "provider": "deepgram", "model": "nova-3", "language": "en", "endpointing": 300,
     }  # fmt: skip
-    assert found["server"]["url"] == f"{PUBLIC}/vapi/events"
-    assert found["server"]["headers"] == {"X-Vapi-Secret": SECRET}
-    assert {tool["function"]["name"] for tool in found["model"]["tools"]} >= {"transfer_call", "end_call"}
-    assert (found["maxDurationSeconds"], found["artifactPlan"]) == (1800, {"recordingEnabled": False})
-    assert "tool-calls" in found["serverMessages"] and "tool-calls" in found["clientMessages"]
-    again = await installation.configure(VAPI_ASSISTANT_ID=name)
-    assert again.code == 0 and again.says("nothing to change"), again
+    assert assistant["server"]["url"] == f"{PUBLIC}/vapi/events"
+    assert assistant["server"]["headers"] == {"X-Vapi-Secret": SECRET}
+    assert {tool["function"]["name"] for tool in assistant["model"]["tools"]} >= {"transfer_call", "end_call"}
+    assert (assistant["maxDurationSeconds"], assistant["artifactPlan"]) == (1800, {"recordingEnabled": False})
+    assert "tool-calls" in assistant["serverMessages"] and "tool-calls" in assistant["clientMessages"]
+    again = await testbed.configure(VAPI_ASSISTANT_ID=assistant_id)
+    assert again.code == 0 and again.contains("nothing to change"), again
 
 
-async def test_it_updates_an_assistant_and_keeps_what_no_option_names(installation: Installation) -> None:
-    theirs = {
-        "name": "Mine",
+async def test_it_updates_an_assistant_and_keeps_what_no_option_names(testbed: AssistantTestbed) -> None:
+    existing = {
+        "name": "Reception",
         "voice": {"provider": "11labs", "voiceId": "abc"},
         "model": {
             "provider": "anthropic", "model": "a-model",
@@ -89,30 +93,40 @@ async def test_it_updates_an_assistant_and_keeps_what_no_option_names(installati
         "endCallMessage": "Bye.",
         "maxDurationSeconds": 600,
     }  # fmt: skip
-    mine = installation.vapi.assistant_store.put(theirs)["id"]
-    changed = await installation.configure(VAPI_ASSISTANT_ID=mine)
-    assert changed.code == 0 and changed.says("transcriber.endpointing"), changed
-    found = installation.kept(mine)
-    assert (found["name"], found["voice"], found["endCallMessage"]) == ("Mine", theirs["voice"], "Bye.")
-    assert found["model"]["messages"] == theirs["model"]["messages"]  # type: ignore[index]
-    names = [tool["function"]["name"] for tool in found["model"]["tools"]]
+    assistant_id = testbed.vapi.assistant_store.put(existing)["id"]
+    updated = await testbed.configure(VAPI_ASSISTANT_ID=assistant_id)
+    assert updated.code == 0 and updated.contains("transcriber.endpointing"), updated
+    assistant = testbed.get_assistant(assistant_id)
+    assert (assistant["name"], assistant["voice"], assistant["endCallMessage"]) == (
+        "Reception",
+        existing["voice"],
+        "Bye.",
+    )
+    assert assistant["model"]["messages"] == existing["model"]["messages"]  # type: ignore[index]
+    names = [tool["function"]["name"] for tool in assistant["model"]["tools"]]
     assert names[0] == "book" and "transfer_call" in names
-    assert found["transcriber"] == {
+    assert assistant["transcriber"] == {
         "provider": "deepgram", "model": "nova-3", "language": "de", "endpointing": 300,
     }  # fmt: skip
-    assert found["maxDurationSeconds"] == 1800
-    await installation.configure(
-        "--voice", "vapi/Elliot", "--model", "openai/m", "--endpointing", "400", VAPI_ASSISTANT_ID=mine
+    assert assistant["maxDurationSeconds"] == 1800
+    await testbed.configure(
+        "--voice",
+        "vapi/Elliot",
+        "--model",
+        "openai/m",
+        "--endpointing",
+        "400",
+        VAPI_ASSISTANT_ID=assistant_id,
     )
-    found = installation.kept(mine)
-    assert found["voice"] == {"provider": "vapi", "voiceId": "Elliot"}
-    assert (found["model"]["model"], found["transcriber"]["endpointing"]) == ("m", 400)
-    made = await installation.configure("--new", VAPI_ASSISTANT_ID=mine)
-    assert made.says("VAPI_ASSISTANT_ID=") and len(installation.vapi.assistant_store.newest(9)) == 2
+    assistant = testbed.get_assistant(assistant_id)
+    assert assistant["voice"] == {"provider": "vapi", "voiceId": "Elliot"}
+    assert (assistant["model"]["model"], assistant["transcriber"]["endpointing"]) == ("m", 400)
+    created = await testbed.configure("--new", VAPI_ASSISTANT_ID=assistant_id)
+    assert created.contains("VAPI_ASSISTANT_ID=") and len(testbed.vapi.assistant_store.newest(9)) == 2
 
 
 @pytest.mark.parametrize(
-    ("arguments", "variables", "words"),
+    ("arguments", "variables", "text"),
     [
         (("--endpointing", "200"), {}, "callers are cut off while they think"),
         (("--voice", "Elliot"), {}, "--voice must be provider/name"),
@@ -124,31 +138,31 @@ async def test_it_updates_an_assistant_and_keeps_what_no_option_names(installati
     ],
 )
 async def test_it_explains_why_it_cannot_configure(
-    installation: Installation, arguments: tuple[str, ...], variables: dict[str, str], words: str
+    testbed: AssistantTestbed, arguments: tuple[str, ...], variables: dict[str, str], text: str
 ) -> None:
-    refused = await installation.configure(*arguments, **variables)
-    assert refused.code == 1 and refused.says(words), refused
-    assert installation.vapi.assistant_store.newest(9) == []
+    failed = await testbed.configure(*arguments, **variables)
+    assert failed.code == 1 and failed.contains(text), failed
+    assert testbed.vapi.assistant_store.newest(9) == []
 
 
-async def test_it_reports_vapis_errors(installation: Installation) -> None:
-    for status, words in ((429, "rate limiting"), (503, "failed with status 503")):
-        installation.vapi.faults = VapiFaults(rest_status=status)
-        refused = await installation.configure()
-        assert refused.code == 1 and refused.says(words), refused
+async def test_it_reports_vapis_errors(testbed: AssistantTestbed) -> None:
+    for status, text in ((429, "rate limiting"), (503, "failed with status 503")):
+        testbed.vapi.faults = VapiFaults(rest_status=status)
+        failed = await testbed.configure()
+        assert failed.code == 1 and failed.contains(text), failed
 
 
-async def test_a_changed_secret_is_reported_but_not_printed(installation: Installation) -> None:
-    await installation.configure()
-    (made,) = installation.vapi.assistant_store.newest(9)
-    server = {**made["server"], "headers": {"X-Vapi-Secret": SECRET, "X-Theirs": "kept"}}
-    mine = installation.vapi.assistant_store.put({"server": server}, made["id"])["id"]
-    changed = await installation.configure(VAPI_ASSISTANT_ID=mine, VAPI_WEBHOOK_SECRET="another-secret")
-    assert changed.code == 0 and changed.says("(changed)"), changed
-    assert not any(secret in changed.out + changed.err for secret in (SECRET, "another-secret"))
-    assert installation.kept(mine)["server"]["headers"] == {
+async def test_a_changed_secret_is_reported_but_not_printed(testbed: AssistantTestbed) -> None:
+    await testbed.configure()
+    (assistant,) = testbed.vapi.assistant_store.newest(9)
+    server = {**assistant["server"], "headers": {"X-Vapi-Secret": SECRET, "X-Other": "kept"}}
+    assistant_id = testbed.vapi.assistant_store.put({"server": server}, assistant["id"])["id"]
+    updated = await testbed.configure(VAPI_ASSISTANT_ID=assistant_id, VAPI_WEBHOOK_SECRET="another-secret")
+    assert updated.code == 0 and updated.contains("(changed)"), updated
+    assert not any(secret in updated.stdout + updated.stderr for secret in (SECRET, "another-secret"))
+    assert testbed.get_assistant(assistant_id)["server"]["headers"] == {
         "X-Vapi-Secret": "another-secret",
-        "X-Theirs": "kept",
+        "X-Other": "kept",
     }
 
 
@@ -160,13 +174,13 @@ def test_without_a_secret_the_assistant_gets_no_webhook_url() -> None:
 
 
 def test_it_replaces_invalid_values_from_vapi() -> None:
-    strange: dict[str, Any] = {
+    invalid: dict[str, Any] = {
         "model": None,
         "voice": [],
         "transcriber": {"provider": "other", "endpointing": "?"},
         "server": 3,
     }
-    fields = assistant_config.desired_config(strange, Options(), DEFAULTS)
+    fields = assistant_config.desired_config(invalid, Options(), DEFAULTS)
     again = assistant_config.desired_config(fields, Options(), DEFAULTS)
     assert fields["transcriber"]["endpointing"] == 300 and fields["voice"]["provider"] == "vapi"
     assert (

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,88 +22,27 @@ from calls.ingest.journal import SpoolJournal
 from calls.ingest.merge import utc_datetime
 from calls.models import AuditEntry, Call, PhoneNumber
 from calls.tests.builders import make_staff
+from calls.tests.canned_vendor_api import ACCOUNT, KEY, TOKEN, CannedVendorApi
 from calls.tests.staff.live.test_consumer import make_live_call
 from calls.twilio import client as twilio_client
 from calls.vapi import client as vapi_client
 from calls.vendor_errors import VendorError
 
-ACCOUNT = "AC" + "1" * 32
-TOKEN = "a-token"
-KEY = "a-vapi-key"
 FALLBACK = "+15550107777"
 T = 1_700_000_000.0
-JS = {"HX-Request": "true"}
-
-
-class CannedVendor(ThreadingHTTPServer):
-    """Twilio and Vapi on one port. Records requests and sends canned responses."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.requests: list[tuple[str, str, dict[str, str], bytes]] = []  # method, path, headers, body
-        self.status = 200
-        self.answer: Any = None  # None: a successful response
-        self.control_url = f"{self.url}/vapi-1/control?secret=s"
-        self.control_status = 200
-        self.hold = threading.Event()
-        self.hold.set()
-        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    def stop(self) -> None:
-        self.hold.set()
-        self.shutdown()
-        self.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: CannedVendor
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep the test output clean."""
-
-    def do_GET(self) -> None:
-        self._answer()
-
-    def do_POST(self) -> None:
-        self._answer()
-
-    def _answer(self) -> None:
-        vendor = self.server
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        vendor.requests.append((self.command, self.path, dict(self.headers), body))
-        vendor.hold.wait(30)
-        status = vendor.control_status if "/control" in self.path else vendor.status
-        answer = vendor.answer
-        if answer is None:
-            answer = {"sid": "CA1", "status": "completed", "monitor": {"controlUrl": vendor.control_url}}
-        raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-        with suppress(ConnectionError):  # a client that timed out is gone
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Location", f"{vendor.url}/elsewhere")
-            self.send_header("Content-Length", str(len(raw)))
-            self.end_headers()
-            self.wfile.write(raw)
+HTMX_HEADERS = {"HX-Request": "true"}
 
 
 class ActionTests(TestCase):
-    vendor: CannedVendor
-
     def setUp(self) -> None:
-        self.vendor = CannedVendor()
+        self.vendor = CannedVendorApi({"status": "completed"})
         self.addCleanup(self.vendor.stop)
         self.enterContext(
             override_settings(
-                TWILIO_ACCOUNT_SID=ACCOUNT, TWILIO_AUTH_TOKENS=[TOKEN, "the-next"],
-                TWILIO_BASE_URL=self.vendor.url, PUBLIC_URL="https://voice.example.com",
-                VAPI_BASE_URL=self.vendor.url, VAPI_API_KEY=KEY, VAPI_SOCKET_URL="",
-                VAPI_ALLOWED_HOSTS=["127.0.0.1"], FALLBACK_NUMBER="",
+                **self.vendor.settings(
+                    TWILIO_AUTH_TOKENS=[TOKEN, "the-next"], PUBLIC_URL="https://voice.example.com",
+                    FALLBACK_NUMBER="",
+                )
             )
         )  # fmt: skip
         self.user = make_staff("view_call", "act_on_call")
@@ -114,22 +50,22 @@ class ActionTests(TestCase):
         self.call = make_live_call()
 
     def act(self, action: str, status: int = 200, **form: str) -> str:
-        response = self.client.post(f"/calls/{self.call.pk}/{action}", form, headers=JS)
+        response = self.client.post(f"/calls/{self.call.pk}/{action}", form, headers=HTMX_HEADERS)
         self.assertEqual(response.status_code, status, response.content.decode())
         return str(response.content.decode())
 
-    def requested(self) -> tuple[str, bool]:
+    def get_requested_end(self) -> tuple[str, bool]:
         self.call.refresh_from_db()
         return self.call.end_requested, self.call.end_requested_at is not None
 
-    def audited(self) -> list[tuple[str, str, str]]:
-        found = AuditEntry.objects.filter(call=self.call).order_by("pk")
-        return list(found.values_list("username", "action", "detail"))
+    def get_audit_entries(self) -> list[tuple[str, str, str]]:
+        entries = AuditEntry.objects.filter(call=self.call).order_by("pk")
+        return list(entries.values_list("username", "action", "detail"))
 
-    def form(self) -> dict[str, str]:
+    def parse_last_form(self) -> dict[str, str]:
         """Form fields of the last request to Twilio."""
-        (_, _, _, body) = self.vendor.requests[-1]
-        return {name: values[0] for name, values in parse_qs(body.decode()).items()}
+        body = self.vendor.requests[-1].body.decode()
+        return {name: values[0] for name, values in parse_qs(body).items()}
 
 
 class HangUpTests(ActionTests):
@@ -141,15 +77,15 @@ class HangUpTests(ActionTests):
             ("POST", f"/2010-04-01/Accounts/{ACCOUNT}/Calls/{self.call.call_sid}.json"),
         )
         self.assertEqual(base64.b64decode(headers["Authorization"].split()[1]).decode(), f"{ACCOUNT}:{TOKEN}")
-        self.assertEqual(self.form(), {"Status": "completed"})
-        self.assertEqual(self.requested(), ("hung-up-by-staff", True))
-        self.assertEqual(self.audited(), [(self.user.username, "hang-up", "")])
+        self.assertEqual(self.parse_last_form(), {"Status": "completed"})
+        self.assertEqual(self.get_requested_end(), ("hung-up-by-staff", True))
+        self.assertEqual(self.get_audit_entries(), [(self.user.username, "hang-up", "")])
 
     def test_the_requested_end_is_written_before_twilio_is_asked(self) -> None:
         seen: list[tuple[str, bool]] = []
 
         def ask(call_sid: str) -> None:
-            seen.append(self.requested())
+            seen.append(self.get_requested_end())
 
         with mock.patch("calls.staff.live.actions.async_to_sync", return_value=ask):
             self.act("hang-up")
@@ -166,33 +102,33 @@ class HangUpTests(ActionTests):
             (400, 21218, "Twilio rejected the request (21218)"),
         ):
             with self.subTest(code=code, status=status):
-                self.vendor.status = status
-                self.vendor.answer = {"code": code, "message": f"{ACCOUNT} is bad", "status": status}
-                with self.assertLogs("calls.twilio.client", "WARNING") as said:
-                    answer = self.act("hang-up", 502)
-                self.assertIn(words, answer)
-                self.assertNotIn(ACCOUNT, answer + "".join(said.output))
-                self.assertEqual(self.requested(), ("", False))
+                error = {"code": code, "message": f"{ACCOUNT} is bad", "status": status}
+                self.vendor.response = (status, error)
+                with self.assertLogs("calls.twilio.client", "WARNING") as logs:
+                    html = self.act("hang-up", 502)
+                self.assertIn(words, html)
+                self.assertNotIn(ACCOUNT, html + "".join(logs.output))
+                self.assertEqual(self.get_requested_end(), ("", False))
 
     def test_a_failed_connection_is_reverted_and_explained(self) -> None:
         with override_settings(TWILIO_BASE_URL="http://127.0.0.1:1"), self.assertLogs("calls.twilio.client"):
             self.assertIn("Cannot connect", self.act("hang-up", 502))
-        self.assertEqual(self.requested(), ("", False))
+        self.assertEqual(self.get_requested_end(), ("", False))
 
     def test_a_timeout_may_have_ended_the_call(self) -> None:
-        self.vendor.hold.clear()
+        self.vendor.hang()
         with mock.patch.object(twilio_client, "REQUEST_SECONDS", 0.2):
             self.assertIn("may have been carried out", self.act("hang-up", 502))
-        self.assertEqual(self.requested(), ("hung-up-by-staff", True))
+        self.assertEqual(self.get_requested_end(), ("hung-up-by-staff", True))
 
     def test_an_invalid_response_may_have_ended_the_call(self) -> None:
-        self.vendor.answer = b"<html>"
+        self.vendor.response = b"<html>"
         with self.assertLogs("calls.twilio.client"):
             self.assertIn("is not JSON", self.act("hang-up", 502))
-        self.assertEqual(self.requested(), ("hung-up-by-staff", True))
+        self.assertEqual(self.get_requested_end(), ("hung-up-by-staff", True))
 
     def test_a_redirect_is_not_followed(self) -> None:
-        self.vendor.status = 307
+        self.vendor.response = 307
         with self.assertLogs("calls.twilio.client"):
             self.act("hang-up", 502)
         self.assertEqual(len(self.vendor.requests), 1)
@@ -200,14 +136,14 @@ class HangUpTests(ActionTests):
     def test_without_credentials_no_request_is_sent(self) -> None:
         with override_settings(TWILIO_AUTH_TOKENS=[]):
             self.assertIn("TWILIO_AUTH_TOKEN", self.act("hang-up", 502))
-        self.assertEqual((self.vendor.requests, self.requested()), ([], ("", False)))
+        self.assertEqual((self.vendor.requests, self.get_requested_end()), ([], ("", False)))
 
     def test_it_rejects_actions_on_an_ended_call(self) -> None:
         for changes in ({"status": "completed"}, {"end_reason": "assistant-failed"}):
             self.call = make_live_call(**changes)
             for action in ("hang-up", "say", "transfer"):
                 self.assertIn("already ended", self.act(action, 409, words="Hello."))
-            self.assertEqual((self.requested(), self.audited()), (("", False), []))
+            self.assertEqual((self.get_requested_end(), self.get_audit_entries()), (("", False), []))
         self.assertEqual(self.vendor.requests, [])
 
     def test_it_rejects_a_call_that_ends_during_the_request(self) -> None:
@@ -216,18 +152,18 @@ class HangUpTests(ActionTests):
 
         with mock.patch("calls.staff.live.actions.audit.record", side_effect=end):
             self.assertIn("already ended", self.act("hang-up", 409))
-        self.assertEqual((self.vendor.requests, self.requested()), ([], ("", False)))
+        self.assertEqual((self.vendor.requests, self.get_requested_end()), ([], ("", False)))
 
     def test_a_failure_reverts_its_own_request_only(self) -> None:
-        self.vendor.status, self.vendor.answer = 500, {"code": 20500, "status": 500, "message": "no"}
+        self.vendor.response = 500
 
-        def transferred_meanwhile(*given: Any) -> Any:
+        def transfer_and_fail(*_: Any) -> Any:
             Call.objects.update(end_requested="transferred")
             raise VendorError("no")
 
-        with mock.patch("calls.staff.live.actions.async_to_sync", return_value=transferred_meanwhile):
+        with mock.patch("calls.staff.live.actions.async_to_sync", return_value=transfer_and_fail):
             self.act("hang-up", 502)
-        self.assertEqual(self.requested(), ("transferred", True))
+        self.assertEqual(self.get_requested_end(), ("transferred", True))
 
     def test_without_javascript_the_result_is_a_message_on_the_page(self) -> None:
         for back, path in (("call", self.call.get_absolute_url()), ("", "/"), ("//evil.example", "/")):
@@ -246,26 +182,26 @@ class TransferTests(ActionTests):
         PhoneNumber.objects.create(number=self.call.to_number, fallback_number=FALLBACK)
         self.assertIn("Transferring the caller to the fallback number.", self.act("transfer"))
         self.assertEqual(
-            self.form()["Twiml"],
+            self.parse_last_form()["Twiml"],
             '<?xml version="1.0" encoding="UTF-8"?><Response>'
             '<Dial action="https://voice.example.com/twilio/after?dialed=1" timeout="20">'
             '<Number url="https://voice.example.com/twilio/whisper?about=">+15550107777</Number></Dial>'
             "</Response>",
         )
-        self.assertEqual(self.requested(), ("transferred", True))
-        self.assertEqual(self.audited(), [(self.user.username, "transfer", "to +1 555 …7777")])
+        self.assertEqual(self.get_requested_end(), ("transferred", True))
+        self.assertEqual(self.get_audit_entries(), [(self.user.username, "transfer", "to +1 555 …7777")])
 
     def test_it_shows_our_number_if_the_callers_cannot_be_shown(self) -> None:
         for caller in ("sip:desk7@pbx.example.com", "client:desk_7", "+266696687", ""):
             with self.subTest(caller), override_settings(FALLBACK_NUMBER=FALLBACK):
                 self.call = make_live_call(from_number=caller, to_number="+15559870000")
                 self.act("transfer")
-                self.assertIn('callerId="+15559870000"', self.form()["Twiml"])
+                self.assertIn('callerId="+15559870000"', self.parse_last_form()["Twiml"])
 
     def test_it_dials_the_default_fallback_number(self) -> None:
         with override_settings(FALLBACK_NUMBER=FALLBACK):
             self.act("transfer")
-        self.assertIn(FALLBACK, self.form()["Twiml"])
+        self.assertIn(FALLBACK, self.parse_last_form()["Twiml"])
 
     def test_an_outbound_call_uses_the_fallback_of_our_number(self) -> None:
         PhoneNumber.objects.create(number="+15559870000", fallback_number=FALLBACK)
@@ -273,11 +209,13 @@ class TransferTests(ActionTests):
             direction="outbound-api", from_number="+15559870000", to_number="+15550100134"
         )
         self.act("transfer")
-        self.assertIn(FALLBACK, self.form()["Twiml"])
+        self.assertIn(FALLBACK, self.parse_last_form()["Twiml"])
 
     def test_without_a_fallback_number_no_request_is_sent(self) -> None:
         self.assertIn("FALLBACK_NUMBER", self.act("transfer", 502))
-        self.assertEqual((self.vendor.requests, self.requested(), self.audited()), ([], ("", False), []))
+        self.assertEqual(
+            (self.vendor.requests, self.get_requested_end(), self.get_audit_entries()), ([], ("", False), [])
+        )
 
 
 class SayTests(ActionTests):
@@ -287,14 +225,14 @@ class SayTests(ActionTests):
     def test_it_looks_up_the_control_url_and_posts_the_message(self) -> None:
         self.call = make_live_call(vapi_call_id="vapi/1")
         self.assertIn("Message sent to the assistant.", self.say())
-        (look, control) = self.vendor.requests
-        self.assertEqual(look[:2], ("GET", "/call/vapi%2F1"))
-        self.assertEqual(look[2]["Authorization"], f"Bearer {KEY}")
-        self.assertEqual(control[:2], ("POST", "/vapi-1/control?secret=s"))
-        self.assertNotIn("Authorization", control[2])
-        self.assertEqual(json.loads(control[3]), {"type": "say", "content": "One moment please."})
-        self.assertEqual(self.requested(), ("", False))
-        self.assertEqual(self.audited(), [(self.user.username, "say", "One moment please.")])
+        (lookup, control) = self.vendor.requests
+        self.assertEqual(lookup[:2], ("GET", "/call/vapi%2F1"))
+        self.assertEqual(lookup.headers["Authorization"], f"Bearer {KEY}")
+        self.assertEqual(control[:2], ("POST", "/vapi%2F1/control?secret=s"))
+        self.assertNotIn("Authorization", control.headers)
+        self.assertEqual(json.loads(control.body), {"type": "say", "content": "One moment please."})
+        self.assertEqual(self.get_requested_end(), ("", False))
+        self.assertEqual(self.get_audit_entries(), [(self.user.username, "say", "One moment please.")])
 
     def test_a_rejection_by_vapi_is_explained(self) -> None:
         for status, words in (
@@ -303,7 +241,7 @@ class SayTests(ActionTests):
             (429, "rate limiting"),
             (503, "failed with status 503"),
         ):
-            for name in ("status", "control_status"):
+            for name in ("response", "control_status"):
                 with (
                     self.subTest(name=name, status=status),
                     mock.patch.object(self.vendor, name, status),
@@ -314,44 +252,46 @@ class SayTests(ActionTests):
     def test_it_rejects_a_control_url_on_another_host(self) -> None:
         for url in ("http://evil.example/control", "file:///etc/passwd", "https://10.0.0.1/control"):
             self.vendor.control_url = url
-            with self.assertLogs("calls.vapi.client", "WARNING") as said:
+            with self.assertLogs("calls.vapi.client", "WARNING") as logs:
                 answer = self.say(502)
             self.assertIn("VAPI_ALLOWED_HOSTS", answer)
-            self.assertNotIn("evil", answer + "".join(said.output))
-        self.assertEqual({path for _, path, _, _ in self.vendor.requests}, {"/call/vapi-1"})
+            self.assertNotIn("evil", answer + "".join(logs.output))
+        self.assertEqual({request.path for request in self.vendor.requests}, {"/call/vapi-1"})
 
     def test_a_redirect_is_not_followed(self) -> None:
         self.vendor.control_status = 307
         with self.assertLogs("calls.vapi.client", "WARNING"):
             self.say(502)
-        self.assertNotIn("/elsewhere", [path for _, path, _, _ in self.vendor.requests])
+        self.assertNotIn("/elsewhere", [request.path for request in self.vendor.requests])
 
     def test_a_public_host_is_reached_at_the_address_that_was_checked(self) -> None:
         self.vendor.control_url = f"http://api.vapi.ai:{self.vendor.server_address[1]}/vapi-1/control"
         with (
             mock.patch.object(AllowedHosts, "check", return_value=True),
-            mock.patch.object(allowed_hosts, "public_addresses", return_value=["127.0.0.1"]) as looked_up,
+            mock.patch.object(allowed_hosts, "public_addresses", return_value=["127.0.0.1"]) as resolve,
         ):
             self.say()
-        looked_up.assert_awaited_once_with("api.vapi.ai", 443)
-        self.assertEqual(self.vendor.requests[-1][2]["Host"], f"api.vapi.ai:{self.vendor.server_address[1]}")
+        resolve.assert_awaited_once_with("api.vapi.ai", 443)
+        self.assertEqual(
+            self.vendor.requests[-1].headers["Host"], f"api.vapi.ai:{self.vendor.server_address[1]}"
+        )
 
     def test_a_response_without_a_control_url_is_an_error(self) -> None:
-        answers: tuple[Any, ...] = (
-            {},
+        responses: tuple[Any, ...] = (
+            {"monitor": {}},
             {"monitor": {"controlUrl": 7}},
             [],
             b"<html>",
             b"x" * (vapi_client.MAX_RESPONSE_BYTES + 9),
         )
-        for answer in answers:
-            self.vendor.answer = answer
+        for response in responses:
+            self.vendor.response = response
             self.assertIn("no control URL", self.say(502))
 
     def test_a_failed_connection_and_a_timeout_are_explained(self) -> None:
         with override_settings(VAPI_BASE_URL="http://127.0.0.1:1"), self.assertLogs("calls.vapi.client"):
             self.assertIn("Cannot connect", self.say(502))
-        self.vendor.hold.clear()
+        self.vendor.hang()
         with mock.patch.object(vapi_client, "REQUEST_SECONDS", 0.2):
             self.assertIn("did not respond", self.say(502))
 
@@ -365,9 +305,9 @@ class SayTests(ActionTests):
     def test_the_message_is_limited_and_cleaned(self) -> None:
         self.assertIn("Enter a message.", self.say(502, "  "))
         self.assertIn("501 characters. The maximum is 500", self.say(502, "x" * 501))
-        self.assertEqual((self.vendor.requests, self.audited()), ([], []))
+        self.assertEqual((self.vendor.requests, self.get_audit_entries()), ([], []))
         self.say(200, " Hello\x00 <b>\ud83d\ude00 ".encode("utf-16", "surrogatepass").decode("utf-16"))
-        self.assertEqual(json.loads(self.vendor.requests[-1][3])["content"], "Hello <b>😀")
+        self.assertEqual(json.loads(self.vendor.requests[-1].body)["content"], "Hello <b>😀")
 
 
 class AccessTests(ActionTests):
@@ -387,8 +327,10 @@ class AccessTests(ActionTests):
                 self.assertEqual(client.post(path).status_code, status)
             checked = Client(enforce_csrf_checks=True)
             checked.force_login(self.user)
-            self.assertEqual(checked.post(path, headers=JS).status_code, 403)
-        self.assertEqual((self.vendor.requests, self.requested(), self.audited()), ([], ("", False), []))
+            self.assertEqual(checked.post(path, headers=HTMX_HEADERS).status_code, 403)
+        self.assertEqual(
+            (self.vendor.requests, self.get_requested_end(), self.get_audit_entries()), ([], ("", False), [])
+        )
 
     def test_the_csrf_token_of_the_page_is_accepted(self) -> None:
         client = Client(enforce_csrf_checks=True)
@@ -396,7 +338,7 @@ class AccessTests(ActionTests):
         page = client.get("/").content.decode()
         token = page.partition('data-csrf="')[2].partition('"')[0]
         path = f"/calls/{self.call.pk}/hang-up"
-        self.assertEqual(client.post(path, headers=JS | {"X-CSRFToken": token}).status_code, 200)
+        self.assertEqual(client.post(path, headers=HTMX_HEADERS | {"X-CSRFToken": token}).status_code, 200)
 
     def test_an_action_that_cannot_be_audited_does_not_happen(self) -> None:
         with (
@@ -404,7 +346,7 @@ class AccessTests(ActionTests):
             self.assertRaises(RuntimeError),
         ):
             self.act("hang-up")
-        self.assertEqual((self.vendor.requests, self.requested()), ([], ("", False)))
+        self.assertEqual((self.vendor.requests, self.get_requested_end()), ([], ("", False)))
 
 
 class SimulatedTests(ActionTests):
@@ -412,32 +354,32 @@ class SimulatedTests(ActionTests):
         self.call = make_live_call(simulated=True)
         with override_settings(TWILIO_BASE_URL="https://api.twilio.com"):
             self.assertIn("simulated", self.act("hang-up", 502))
-        self.assertEqual(self.requested(), ("", False))
+        self.assertEqual(self.get_requested_end(), ("", False))
         self.act("hang-up")  # the simulator knows the call
 
 
 class EndTests(TestCase):
     """The end reason of a call whose end was requested."""
 
-    def ended(self, requested: str, reason: str, after: float, **changes: Any) -> Call:
+    def end_call(self, requested: str, reason: str, after_seconds: float, **changes: Any) -> Call:
         call = make_live_call(end_requested=requested, end_requested_at=utc_datetime(T), **changes)
         ended_by = ENDED_BY[reason]
         self.assertEqual(
-            upsert.apply_entries([StreamEnded(call.call_sid, T + after, 9000, reason, ended_by)]), []
+            upsert.apply_entries([StreamEnded(call.call_sid, T + after_seconds, 9000, reason, ended_by)]), []
         )
         call.refresh_from_db()
         return call
 
     def test_a_requested_end_outranks_the_end_of_the_stream(self) -> None:
-        for seen in ("caller-hung-up", "stream-lost", "assistant-ended", "assistant-failed"):
-            call = self.ended("hung-up-by-staff", seen, 0.4)
+        for reported in ("caller-hung-up", "stream-lost", "assistant-ended", "assistant-failed"):
+            call = self.end_call("hung-up-by-staff", reported, 0.4)
             self.assertEqual(
                 (call.end_reason, call.ended_by, call.status), ("hung-up-by-staff", "staff", "completed")
             )
             self.assertFalse(call.is_failed)
 
     def test_a_transferred_call_stays_in_progress(self) -> None:
-        call = self.ended("transferred", "caller-hung-up", 0.4)
+        call = self.end_call("transferred", "caller-hung-up", 0.4)
         self.assertEqual(
             (call.end_reason, call.ended_by, call.status), ("transferred", "staff", "in-progress")
         )
@@ -447,21 +389,23 @@ class EndTests(TestCase):
         call.refresh_from_db()
         self.assertEqual((call.end_reason, call.status), ("transferred", "completed"))
 
-    def test_a_request_applies_for_ten_seconds(self) -> None:
-        for after, reason in (
+    def test_a_requested_end_applies_for_ten_seconds(self) -> None:
+        for after_seconds, reason in (
             (-60.0, "caller-hung-up"),
             (-1.0, "hung-up-by-staff"),  # clock skew between machines
             (10.0, "hung-up-by-staff"),
             (10.5, "caller-hung-up"),
         ):
-            self.assertEqual(self.ended("hung-up-by-staff", "caller-hung-up", after).end_reason, reason)
+            self.assertEqual(
+                self.end_call("hung-up-by-staff", "caller-hung-up", after_seconds).end_reason, reason
+            )
 
     def test_an_end_by_the_bridge_keeps_its_reason(self) -> None:
         for reason in ("limit-reached", "protocol-abuse", "assistant-stalled", "worker-lost"):
-            self.assertEqual(self.ended("hung-up-by-staff", reason, 0.4).end_reason, reason)
+            self.assertEqual(self.end_call("hung-up-by-staff", reason, 0.4).end_reason, reason)
 
     def test_without_a_request_nothing_changes(self) -> None:
-        self.assertEqual(self.ended("", "caller-hung-up", 0.4).end_reason, "caller-hung-up")
+        self.assertEqual(self.end_call("", "caller-hung-up", 0.4).end_reason, "caller-hung-up")
 
     def test_a_live_note_is_never_written_to_the_database(self) -> None:
         call = make_live_call()
@@ -470,10 +414,10 @@ class EndTests(TestCase):
 
 
 def test_a_live_note_is_passed_on_and_not_spooled(tmp_path: Path) -> None:
-    told: list[LiveNote] = []
-    journal = SpoolJournal(tmp_path, "1-abcd", on_note=told.append)
+    notes: list[LiveNote] = []
+    journal = SpoolJournal(tmp_path, "1-abcd", on_note=notes.append)
     journal.write(LiveNote("CA1", 1))
-    assert (told, journal.spool.size, journal.wake.is_set()) == ([LiveNote("CA1", 1)], 0, False)
+    assert (notes, journal.spool.size, journal.wake.is_set()) == ([LiveNote("CA1", 1)], 0, False)
     journal.write(CallOffered("CA1", T))
     assert journal.spool.size and journal.wake.is_set()
     journal.close()

@@ -18,11 +18,11 @@ from calls.tests.live_server import (
     AUTH_TOKEN,
     Database,
     LiveServer,
-    eventually,
-    live_server,
-    own_database,
+    make_server,
+    poll_until,
+    temporary_database,
 )
-from calls.tests.staff.live.watching import WAIT_SECONDS, log_in
+from calls.tests.staff.live.live_socket_client import WAIT_SECONDS, log_in
 from sandbox.faults import TwilioFaults, TwilioRestFaults, VapiFaults
 from sandbox.twilio.caller import WaitForHangup
 from sandbox.twilio.record import TwilioCallRecord
@@ -63,7 +63,7 @@ class Scene:
             await asyncio.gather(calling, return_exceptions=True)
 
     async def row(self, wanted: Callable[[Any], object]) -> tuple[Any, ...]:
-        rows = await eventually(lambda: self.database.select(ROW, self.call_sid), wanted, WAIT_SECONDS)
+        rows = await poll_until(lambda: self.database.select(ROW, self.call_sid), wanted, WAIT_SECONDS)
         assert wanted(rows), rows
         (row,) = rows
         return tuple(row)
@@ -84,13 +84,13 @@ class Scene:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared_scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
     folder = tmp_path_factory.mktemp("actions")
-    with own_database(folder / "rows") as database:
+    with temporary_database(folder / "rows") as database:
         async with (
             VapiSimulator(faults=VapiFaults(), listen="energy", script=[]) as assistant,
             TwilioRestSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as twilio_rest,
         ):
             server = await asyncio.to_thread(
-                live_server, assistant.base_url, database.url, folder / "journal",
+                make_server, assistant.base_url, database.url, folder / "journal",
                 REDIS_URL="", TWILIO_BASE_URL=twilio_rest.base_url, FALLBACK_NUMBER=FALLBACK,
             )  # fmt: skip
             key = await asyncio.to_thread(log_in, server, "staff", "view_call", "act_on_call")

@@ -19,11 +19,11 @@ from calls.tests.live_server import (
     AUTH_TOKEN,
     Database,
     LiveServer,
-    eventually,
-    live_server,
-    own_database,
+    make_server,
+    poll_until,
+    temporary_database,
 )
-from calls.tests.staff.live.watching import WAIT_SECONDS, log_in
+from calls.tests.staff.live.live_socket_client import WAIT_SECONDS, log_in
 from sandbox.faults import TwilioRestFaults, VapiFaults
 from sandbox.twilio.caller import Listen, Pause, Say, Step
 from sandbox.twilio.rest.server import TwilioRestSimulator
@@ -100,13 +100,13 @@ class Site:
 async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     folder = tmp_path_factory.mktemp("live")
     faults = VapiFaults(delay_ms=(200, 300))
-    with own_database(folder / "rows") as database:
+    with temporary_database(folder / "rows") as database:
         async with (
             VapiSimulator(faults=faults, listen="energy", script=WORDS) as assistant,
             TwilioRestSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as twilio,
         ):
             server = await asyncio.to_thread(
-                live_server, assistant.base_url, database.url, folder / "journal",
+                make_server, assistant.base_url, database.url, folder / "journal",
                 REDIS_URL="", VAPI_AUDIO_FORMAT="mulaw", TWILIO_BASE_URL=twilio.base_url,
                 FALLBACK_NUMBER=FALLBACK,
             )  # fmt: skip
@@ -177,7 +177,7 @@ async def test_staff_follow_a_call_send_a_message_and_hang_up(desk: Desk) -> Non
         await expect(result).to_contain_text("Call ended.", timeout=TIMEOUT_MS)
         await asyncio.wait_for(calling, WAIT_SECONDS)
         await expect(page.get_by_text("No live calls")).to_be_visible(timeout=TIMEOUT_MS)
-        rows = await eventually(
+        rows = await poll_until(
             lambda: desk.database.select(
                 "SELECT end_reason FROM calls_call WHERE call_sid = %s", desk.call_sid
             ),

@@ -15,8 +15,8 @@ from websockets.exceptions import InvalidStatus
 
 from calls.demo.loop_lag import measure_loop_lag
 from calls.staff.live import consumer
-from calls.tests.live_server import Database, LiveServer, eventually, live_server, own_database
-from calls.tests.staff.live.watching import WAIT_SECONDS, FreezableProxy, log_in, open_socket
+from calls.tests.live_server import Database, LiveServer, make_server, poll_until, temporary_database
+from calls.tests.staff.live.live_socket_client import WAIT_SECONDS, FreezableProxy, log_in, open_socket
 from sandbox.faults import VapiFaults
 from sandbox.twilio.caller import Listen, Pause, Say, Step
 from sandbox.vapi.server import VapiSimulator
@@ -34,13 +34,13 @@ MAX_DELAY_SECONDS = 1.0
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    with own_database(tmp_path / "rows") as database:
+    with temporary_database(tmp_path / "rows") as database:
         yield database
 
 
 async def serve(assistant: VapiSimulator, database: Database, folder: Path, **more: str) -> LiveServer:
     more = {"REDIS_URL": "", "VAPI_AUDIO_FORMAT": "mulaw"} | more
-    return await asyncio.to_thread(live_server, assistant.base_url, database.url, folder / "journal", **more)
+    return await asyncio.to_thread(make_server, assistant.base_url, database.url, folder / "journal", **more)
 
 
 def make_assistant() -> VapiSimulator:
@@ -115,8 +115,8 @@ async def test_a_frozen_redis_loses_no_row_and_no_frame(database: Database, tmp_
                     known = len(call.transcripts)
                     await assistant.until(lambda known=known: len(call.transcripts) > known, WAIT_SECONDS)  # type: ignore[misc]
                     sent = [(speaker, words) for _, speaker, words in call.transcripts]
-                    rows = await eventually(
-                        lambda: database.utterances(SID),
+                    rows = await poll_until(
+                        lambda: database.select_utterances(SID),
                         lambda rows, sent=sent: len(rows) >= len(sent),  # type: ignore[misc]
                         WAIT_SECONDS,  # Redis stays frozen during this wait
                     )
@@ -130,7 +130,7 @@ async def test_a_frozen_redis_loses_no_row_and_no_frame(database: Database, tmp_
                 await page.until(lambda html: any(words in html for *_, words in call.transcripts[known:]))
         finally:
             calling.cancel()
-        ((dropped, end_reason),) = await eventually(
+        ((dropped, end_reason),) = await poll_until(
             lambda: database.select(
                 "SELECT frames_dropped, end_reason FROM calls_call WHERE call_sid = %s", SID
             ),

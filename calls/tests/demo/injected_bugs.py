@@ -1,8 +1,8 @@
-"""Sabotages of the bridge: each breaks one thing on purpose, so that tests can prove that a check fails.
+"""Fault injection: bugs in the bridge, so that tests can prove that the demo's checks detect them.
 
-`install` replaces parts of the bridge in its process. A call is sabotaged if its caller's number is in
+`install` replaces parts of the bridge in its process. The caller's number selects the bug of a call, see
 `CALLERS`; the calls of other callers are not changed. The product has no such switch: only
-`sabotaged_asgi.py` calls `install`, in a server that only the tests start.
+`asgi_with_bugs.py` calls `install`, in a server that only the tests start.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from bridge.io.vapi_link import LinkEvent, VapiLink
 from bridge.journal import Entry, UtteranceSpoken
 from bridge.wire import twilio
 
-EVERY = 500  # frames
-LATE_SECONDS = 0.1
+TAMPER_INTERVAL_FRAMES = 500
+DELAY_SECONDS = 0.1
 WRONG_SID = "MZ" + "0" * 32
 
-TAMPER: dict[str, Callable[[list[bytes]], list[bytes]]] = {
+FRAME_BUGS: dict[str, Callable[[list[bytes]], list[bytes]]] = {
     "drop": lambda pair: pair[1:],
     "swap": lambda pair: pair[::-1],
     "repeat": lambda pair: [pair[0], *pair],
 }
-SABOTAGES = (
-    *TAMPER, "wrong_stream_sid", "no_clear", "late_audio", "noise_for_speech", "lost_transcript",
+BUGS = (
+    *FRAME_BUGS, "wrong_stream_sid", "no_clear", "late_audio", "noise_for_speech", "lost_transcript",
     "turns_by_vapi",
 )  # fmt: skip
-CALLERS = {f"+155501001{number:02d}": name for number, name in enumerate(SABOTAGES)}
+CALLERS = {f"+155501001{number:02d}": name for number, name in enumerate(BUGS)}
 
-# The sabotage of the call that the current task belongs to.
-_current: ContextVar[str] = ContextVar("sabotage", default="")
+# The bug in the call that the current task belongs to.
+_current: ContextVar[str] = ContextVar("bug", default="")
 
 
 def install() -> None:
@@ -71,7 +71,7 @@ def _select_by_caller() -> None:
 
 
 class TamperingTranscoder:
-    """A transcoder that tampers with the last two of every 500 caller frames."""
+    """A transcoder that tampers with the last two of every `TAMPER_INTERVAL_FRAMES` caller frames."""
 
     def __init__(self, transcoder: Transcoder, tamper: Callable[[list[bytes]], list[bytes]]) -> None:
         self._transcoder = transcoder
@@ -82,9 +82,9 @@ class TamperingTranscoder:
     def to_assistant(self, ulaw: bytes) -> bytes:
         self._count += 1
         self._frames.append(ulaw)
-        if self._count % EVERY == EVERY - 1:
+        if self._count % TAMPER_INTERVAL_FRAMES == TAMPER_INTERVAL_FRAMES - 1:
             return b""
-        frames = self._frames if self._count % EVERY else self._tamper(self._frames)
+        frames = self._frames if self._count % TAMPER_INTERVAL_FRAMES else self._tamper(self._frames)
         self._frames = []
         return b"".join(map(self._transcoder.to_assistant, frames))
 
@@ -98,7 +98,7 @@ class TamperingTranscoder:
 def _tamper_with_frames() -> None:
     def transcoder_for(audio_format: AudioFormat) -> Transcoder:
         transcoder = transcode.transcoder_for(audio_format)
-        tamper = TAMPER.get(_current.get())
+        tamper = FRAME_BUGS.get(_current.get())
         return TamperingTranscoder(transcoder, tamper) if tamper else transcoder
 
     vapi_link.transcoder_for = transcoder_for  # type: ignore[attr-defined]
@@ -127,19 +127,19 @@ def _delay_audio() -> None:
     """Everything from the assistant reaches the session 100 ms late."""
     listen = VapiLink.listen
 
-    async def listen_late(self: VapiLink, on_event: Callable[[LinkEvent], None]) -> None:
+    async def delay_listen(self: VapiLink, on_event: Callable[[LinkEvent], None]) -> None:
         if _current.get() != "late_audio":
             await listen(self, on_event)
             return
         loop = asyncio.get_running_loop()
 
-        def on_event_late(event: LinkEvent) -> None:
-            loop.call_later(LATE_SECONDS, on_event, event)
+        def delay_event(event: LinkEvent) -> None:
+            loop.call_later(DELAY_SECONDS, on_event, event)
 
-        await listen(self, on_event_late)
-        await asyncio.sleep(LATE_SECONDS)
+        await listen(self, delay_event)
+        await asyncio.sleep(DELAY_SECONDS)
 
-    VapiLink.listen = listen_late  # type: ignore[method-assign]
+    VapiLink.listen = delay_listen  # type: ignore[method-assign]
 
 
 def _replace_speech_with_noise() -> None:

@@ -1,12 +1,12 @@
-"""Forty strings that attempt cross-site scripting.
+"""Forty payloads for cross-site scripting.
 
-A string that gets through sets `window.pwned`, opens a dialog, or leaves an element named `pwned` behind.
-Each fits into the shortest field that takes foreign text (64 characters).
+A payload that is not escaped sets `window.pwned`, opens a dialog, or adds an element named `pwned`. Each fits
+into the shortest field that takes untrusted text (64 characters).
 """
 
 from __future__ import annotations
 
-TAG = "injected"  # precedes each string in transcripts, so that a search finds it
+TAG = "injected"  # precedes each payload in transcripts, so that a search finds all
 
 # Elements that execute code
 ELEMENTS = (
@@ -60,4 +60,4 @@ ENCODINGS = (
     "\u202e<script>alert(1)</script>\u202c \u2066pwned\u2069",
     "null undefined NaN '; DROP TABLE calls_call; -- \u200b\ufeff",
 )
-STRINGS: tuple[str, ...] = ELEMENTS + BREAKOUTS + TEMPLATES + ENCODINGS
+PAYLOADS: tuple[str, ...] = ELEMENTS + BREAKOUTS + TEMPLATES + ENCODINGS

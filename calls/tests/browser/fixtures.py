@@ -1,8 +1,9 @@
 """Creates rows for browser tests, as a separate process on the database of the server under test.
 
-    python -m calls.tests.browser.staging people|pages|injection|listed|as_real ...
+    python -m calls.tests.browser.fixtures FUNCTION ...
 
-Prints one JSON object for each argument: ids by name, or for `people` the session key by role.
+Calls each function of `FIXTURES`. Prints what it returns as JSON, one line each: ids by name, or for
+`create_users` the session key by role.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from calls.models import Call, CallEvent, PhoneNumber, Turn, Utterance
 from calls.staff import audit
 from calls.staff.roles import ROLES, assign_role, create_roles
 from calls.stats import call_summary
-from calls.tests.browser.injection import STRINGS, TAG
+from calls.tests.browser.xss_payloads import PAYLOADS, TAG
 from calls.tests.builders import make_call, make_event, make_turn, make_utterance
 
 PASSWORD = "a password"
@@ -47,11 +48,11 @@ def create_users() -> dict[str, str]:
     return keys
 
 
-def create_pages() -> dict[str, int]:
+def create_page_rows() -> dict[str, int]:
     """Calls of every kind, and a row for every admin list."""
     PhoneNumber.objects.create(number=OUR_NUMBER, label="Front desk")
     now = timezone.now()
-    good = _make_conversation(
+    good = _make_call_with_turns(
         caller_name="Ann Example",
         started_at=now - timedelta(minutes=50),
         answered_at=now - timedelta(minutes=50),
@@ -65,7 +66,7 @@ def create_pages() -> dict[str, int]:
         counters={"frames_late": 3, "jitter_p95_ms": 4},
         barge_ins=1,
     )
-    failed = _make_conversation(
+    failed = _make_call_with_turns(
         end_reason="assistant-unreachable",
         ended_by="assistant",
         started_at=now - timedelta(minutes=40),
@@ -73,7 +74,7 @@ def create_pages() -> dict[str, int]:
         vapi_ended_reason="call.start.error-get-assistant",
         answered=False,
     )
-    live = _make_conversation(
+    live = _make_call_with_turns(
         status="in-progress",
         end_reason="",
         ended_by="",
@@ -103,7 +104,7 @@ def create_pages() -> dict[str, int]:
     }
 
 
-def _make_conversation(answered: bool = True, **changes: Any) -> Call:
+def _make_call_with_turns(answered: bool = True, **changes: Any) -> Call:
     call = make_call(**changes)
     make_utterance(call)
     if answered:
@@ -132,10 +133,10 @@ def _make_conversation(answered: bool = True, **changes: Any) -> Call:
     return call
 
 
-def create_injection() -> dict[str, int]:
-    """A call per string, with the string in every field that can hold foreign text."""
+def create_xss_rows() -> dict[str, int]:
+    """A call for each payload, with the payload in every field that can hold untrusted text."""
     ids: dict[str, int] = {}
-    for number, text in enumerate(STRINGS):
+    for number, text in enumerate(PAYLOADS):
         short = text[:64]
         PhoneNumber.objects.create(
             number=f"+1555987{number:04d}", label=text[:128], greeting=text, fallback_number=short
@@ -154,7 +155,7 @@ def create_injection() -> dict[str, int]:
             answered_at=timezone.now(),
             duration_seconds=5,
             vapi_cost=Decimal("0.01"),
-            # Half of them are live, for the board.
+            # Half of them are live, for the live board.
             **(_LIVE if number % 2 else {}),
         )
         make_utterance(call, text=f"{TAG} {text}")
@@ -166,13 +167,13 @@ def create_injection() -> dict[str, int]:
         ids[str(number)] = call.pk
     call_summary.update_summaries(list(Call.objects.all()))
     # An unknown end reason, as another version might write.
-    strange = make_call(end_reason=STRINGS[0][:64], ended_by=STRINGS[0][:16], call_sid=STRINGS[0][:64])
+    unknown = make_call(end_reason=PAYLOADS[0][:64], ended_by=PAYLOADS[0][:16], call_sid=PAYLOADS[0][:64])
     admin = User.objects.get(username="admin")
-    LogEntry.objects.log_actions(admin.pk, [strange], CHANGE, change_message=STRINGS[0])
-    return ids | {"strange": strange.pk}
+    LogEntry.objects.log_actions(admin.pk, [unknown], CHANGE, change_message=PAYLOADS[0])
+    return ids | {"unknown-end-reason": unknown.pk}
 
 
-def create_list() -> dict[str, int]:
+def create_list_rows() -> dict[str, int]:
     """More calls than one page of the list holds, and one with unique values."""
     now = timezone.now()
     for number in range(59):
@@ -187,7 +188,7 @@ def create_list() -> dict[str, int]:
 
 
 def mark_as_real() -> dict[str, int]:
-    """Mark simulated calls as real, for pictures of the pages."""
+    """Mark simulated calls as real, for screenshots."""
     simulated = list(Call.objects.filter(simulated=True))
     Call.objects.filter(simulated=True).update(simulated=False)
     call_summary.update_summaries(list(Call.objects.filter(pk__in=[call.pk for call in simulated])))
@@ -196,11 +197,11 @@ def mark_as_real() -> dict[str, int]:
 
 _LIVE = {"status": "in-progress", "end_reason": "", "ended_by": ""}
 
-STAGES: dict[str, Callable[[], object]] = {
-    "people": create_users, "pages": create_pages, "injection": create_injection, "listed": create_list,
-    "as_real": mark_as_real,
-}  # fmt: skip
+FIXTURES: dict[str, Callable[[], object]] = {
+    function.__name__: function
+    for function in (create_users, create_page_rows, create_xss_rows, create_list_rows, mark_as_real)
+}
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        print(json.dumps(STAGES[name]()))
+        print(json.dumps(FIXTURES[name]()))
