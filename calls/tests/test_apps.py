@@ -1,4 +1,4 @@
-"""What the app does once in each process."""
+"""What the app does once in each process: it closes the connection pools at the end."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from django.conf import settings
 
 @pytest.mark.slow
 def test_no_pool_thread_is_left_when_a_command_ends() -> None:
-    """Checked by an exit handler that runs after ours, because it was registered before it."""
+    """Exit handlers run in reverse order: this one is registered before the app's, so it runs after it."""
     url = os.environ.get("TEST_POSTGRES_URL", "")
     if not url:
-        pytest.skip("TEST_POSTGRES_URL is not set: no PostgreSQL to pool connections to")
+        pytest.skip("needs PostgreSQL: set TEST_POSTGRES_URL")
     program = (
         "import atexit, threading\n"
         "atexit.register(lambda: print(sorted(t.name for t in threading.enumerate())))\n"
@@ -24,8 +24,8 @@ def test_no_pool_thread_is_left_when_a_command_ends() -> None:
         "connection.ensure_connection(); print(len(threading.enumerate()) > 1)\n"
     )
     environment = {**os.environ, "DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "voiceai.settings"}
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program],
         cwd=settings.BASE_DIR, env=environment, capture_output=True, text=True, timeout=30,
     )  # fmt: skip
-    assert done.stdout.split("\n")[:2] == ["True", "['MainThread']"], done.stderr
+    assert result.stdout.split("\n")[:2] == ["True", "['MainThread']"], result.stderr

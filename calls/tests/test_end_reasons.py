@@ -39,7 +39,7 @@ FOLLOW_UPS = {
     "transferred": APOLOGY,
 }
 
-# The same words with another meaning: kinds of events, and an outcome that staff choose.
+# The same strings with another meaning: kinds of events, and an outcome that staff choose.
 NOT_END_REASONS = {
     "staff/timeline.py": {"assistant-ended", "assistant-unreachable"},
     "staff/call_detail.py": {"transferred"},
@@ -61,15 +61,15 @@ def test_every_end_reason_has_its_follow_up() -> None:
     assert {name: reason.follow_up for name, reason in END_REASONS.items()} == FOLLOW_UPS
 
 
-@pytest.mark.parametrize("name", [None, "", "sun-exploded"])
+@pytest.mark.parametrize("name", [None, "", "unknown-reason"])
 def test_an_unknown_end_reason_gets_the_fallback_number(name: str | None) -> None:
     assert explain(name).follow_up == APOLOGY
 
 
-def test_no_module_retypes_an_end_reason() -> None:
+def test_no_module_repeats_the_text_of_an_end_reason() -> None:
     """`bridge.end_reasons` has a constant for each."""
     root = Path(calls.__file__).parent
-    retyped = []
+    repeated = []
     for path in root.rglob("*.py"):
         module = path.relative_to(root)
         if {"tests", "migrations"} & set(module.parts):
@@ -77,8 +77,8 @@ def test_no_module_retypes_an_end_reason() -> None:
         allowed = NOT_END_REASONS.get(module.as_posix(), set())
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and node.value in ENDED_BY.keys() - allowed:
-                retyped.append(f"{module}:{node.lineno} {node.value}")
-    assert not retyped
+                repeated.append(f"{module}:{node.lineno} {node.value}")
+    assert not repeated
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_no_vapi_prefix_is_hidden_by_a_more_general_one_above_it() -> None:
 
 
 def test_every_published_vapi_reason_is_explained() -> None:
-    unknown = explain_vapi_reason("sun-exploded")
+    unknown = explain_vapi_reason("unknown-reason")
     assert unknown is not None
     sentences = {reason: explain_vapi_reason(reason) for reason in ENDED_REASONS}
     assert not [
@@ -130,7 +130,7 @@ def test_an_explanation_does_not_contradict_what_the_caller_heard() -> None:
 
 
 def test_an_unknown_vapi_reason_counts_as_a_failure() -> None:
-    found = explain_vapi_reason("sun-exploded")
+    found = explain_vapi_reason("unknown-reason")
     assert found is not None and "counts as a failure" in found.sentence and found.next_step
     assert explain_vapi_reason("") is None
 

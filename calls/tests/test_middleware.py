@@ -1,4 +1,4 @@
-"""The webhook bypass, with Django's real ASGI handler."""
+"""The middleware that webhooks bypass, with Django's real ASGI handler."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ entered = threading.Event()
 release = threading.Event()
 
 
-def blocked(request: HttpRequest) -> HttpResponse:
+def hang(request: HttpRequest) -> HttpResponse:
     """A page whose query hangs."""
     entered.set()
     release.wait(30)
     return HttpResponse("late")
 
 
-urlpatterns = [path("blocked", blocked), path("", include("voiceai.urls"))]
+urlpatterns = [path("blocked", hang), path("", include("voiceai.urls"))]
 
 
-def request(
+def make_request(
     path: str, bridge: BridgeContext, form: dict[str, str] | None = None, host: str = "localhost"
 ) -> Any:
     body = urlencode(form or {}).encode()
@@ -55,10 +55,10 @@ def request(
     return ApplicationCommunicator(get_asgi_application(), scope), body  # type: ignore[no-untyped-call]
 
 
-async def answer_to(
+async def send_request(
     path: str, form: dict[str, str] | None = None, host: str = "localhost"
 ) -> tuple[int, dict[bytes, bytes], bytes]:
-    communicator, body = request(path, make_bridge(), form, host)
+    communicator, body = make_request(path, make_bridge(), form, host)
     await communicator.send_input({"type": "http.request", "body": body})
     start = await communicator.receive_output(10)
     content = (await communicator.receive_output(10))["body"]
@@ -73,11 +73,11 @@ FORM = {"CallSid": SID, "AccountSid": ACCOUNT, "From": "+15550100134", "To": "+1
 async def test_a_call_is_answered_while_a_page_hangs() -> None:
     entered.clear()
     release.clear()
-    page, body = request("/blocked", make_bridge())
+    page, body = make_request("/blocked", make_bridge())
     await page.send_input({"type": "http.request", "body": body})
     try:
         assert await asyncio.to_thread(entered.wait, 10)
-        status, _, content = await answer_to("/twilio/voice", FORM)
+        status, _, content = await send_request("/twilio/voice", FORM)
     finally:
         release.set()
     assert status == 200
@@ -90,7 +90,7 @@ async def test_a_call_is_answered_while_a_page_hangs() -> None:
 @override_settings(DEBUG=False, ALLOWED_HOSTS=["voice.example.com"])
 @pytest.mark.parametrize("path", ["/twilio/voice", "/twilio/voice/"])
 async def test_a_signed_webhook_may_have_any_host_header(path: str) -> None:
-    status, headers, content = await answer_to(path, FORM, host="10.0.0.7:8000")
+    status, headers, content = await send_request(path, FORM, host="10.0.0.7:8000")
     assert status == 200
     assert b"<Connect" in content
     assert b"set-cookie" not in {name.lower() for name in headers}
@@ -98,22 +98,22 @@ async def test_a_signed_webhook_may_have_any_host_header(path: str) -> None:
 
 @override_settings(DEBUG=False, ALLOWED_HOSTS=["voice.example.com"])
 async def test_a_page_needs_an_allowed_host_header() -> None:
-    status, _, _ = await answer_to("/admin/login/", host="10.0.0.7:8000")
+    status, _, _ = await send_request("/admin/login/", host="10.0.0.7:8000")
     assert status == 400
 
 
 @override_settings(DEBUG=False, ALLOWED_HOSTS=["voice.example.com"])
 async def test_a_health_probe_may_use_the_ip_address() -> None:
-    assert (await answer_to("/healthz", host="10.0.0.7:8000"))[0] == 200
-    assert (await answer_to("/readyz", host="10.0.0.7:8000"))[0] == 200
+    assert (await send_request("/healthz", host="10.0.0.7:8000"))[0] == 200
+    assert (await send_request("/readyz", host="10.0.0.7:8000"))[0] == 200
 
 
 async def test_an_unknown_webhook_path_is_a_404() -> None:
-    assert (await answer_to("/twilio/nothing"))[0] == 404
+    assert (await send_request("/twilio/nothing"))[0] == 404
 
 
 async def test_static_files_are_served_without_collectstatic() -> None:
-    status, headers, content = await answer_to("/static/calls/calls.css")
+    status, headers, content = await send_request("/static/calls/calls.css")
     assert status == 200
     assert headers[b"Content-Type"].startswith(b"text/css")
     assert content.startswith(b"/* The staff pages")

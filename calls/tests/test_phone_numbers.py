@@ -1,4 +1,4 @@
-"""Phone numbers as people type them, and as carriers withhold them."""
+"""Phone numbers as people write them, and the codes of carriers for withheld numbers."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def test_any_other_number_is_not_withheld(number: str) -> None:
 
 
 @pytest.mark.parametrize("number", [*WITHHELD, *ADDRESSES, *SHORT])
-def test_our_number_is_the_caller_id_of_a_caller_without_one(number: str) -> None:
+def test_a_caller_without_a_valid_number_gets_ours_as_caller_id(number: str) -> None:
     assert not is_e164(number)
     assert caller_id(number, OURS) == OURS
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_a_callers_number_is_its_own_caller_id(number: str) -> None:
+def test_a_caller_with_a_valid_number_keeps_it_as_caller_id(number: str) -> None:
     assert is_e164(number)
     assert caller_id(number, OURS) == ""
 

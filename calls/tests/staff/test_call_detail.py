@@ -12,23 +12,23 @@ from calls.tests.builders import make_call, make_event, make_staff, make_utteran
 
 
 class SplitHeardTests(SimpleTestCase):
-    def words(self, **changes: object) -> tuple[str, str]:
-        facts = {"text": "one two three four", "started_ms": 1000, "ended_ms": 2000, "interrupted": True}
-        return split_heard(Utterance(**(facts | changes)))
+    def split(self, **changes: object) -> tuple[str, str]:
+        values = {"text": "one two three four", "started_ms": 1000, "ended_ms": 2000, "interrupted": True}
+        return split_heard(Utterance(**(values | changes)))
 
     def test_the_text_is_split_by_the_share_of_audio_played(self) -> None:
-        self.assertEqual(self.words(unheard_ms=1000), ("one two", "three four"))
-        self.assertEqual(self.words(unheard_ms=3000), ("one", "two three four"))
-        self.assertEqual(self.words(unheard_ms=10), ("one two three four", ""))
+        self.assertEqual(self.split(unheard_ms=1000), ("one two", "three four"))
+        self.assertEqual(self.split(unheard_ms=3000), ("one", "two three four"))
+        self.assertEqual(self.split(unheard_ms=10), ("one two three four", ""))
 
     def test_missing_times_leave_the_text_whole(self) -> None:
         whole = ("one two three four", "")
-        self.assertEqual(self.words(unheard_ms=None), whole)
-        self.assertEqual(self.words(unheard_ms=1000, interrupted=False), whole)
-        self.assertEqual(self.words(unheard_ms=1000, started_ms=None), whole)
+        self.assertEqual(self.split(unheard_ms=None), whole)
+        self.assertEqual(self.split(unheard_ms=1000, interrupted=False), whole)
+        self.assertEqual(self.split(unheard_ms=1000, started_ms=None), whole)
 
     def test_nothing_is_heard_when_no_audio_was_played(self) -> None:
-        self.assertEqual(self.words(unheard_ms=1000, ended_ms=1000), ("", "one two three four"))
+        self.assertEqual(self.split(unheard_ms=1000, ended_ms=1000), ("", "one two three four"))
 
 
 class NoteTests(TestCase):
@@ -89,7 +89,7 @@ class EndTests(TestCase):
                 make_event(call, kind="stream-ended", data={"reason": "caller-hung-up"}, at_ms=9000)
                 page = self.client.get(call.get_absolute_url()).content.decode()
                 shown = page[page.index('<div id="call-body">') : page.index("<details")]
-                self.assertEqual(shown.count(sentence), 2, "in the head and in the timeline")
+                self.assertEqual(shown.count(sentence), 2, "in the header and in the timeline")
                 self.assertIn(f"Ended by: {ended_by}.", shown)
                 if end_reason != "caller-hung-up":
                     self.assertNotIn("hung up", shown)

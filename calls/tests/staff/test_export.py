@@ -33,11 +33,11 @@ def export(*arguments: str) -> str:
     return out.getvalue()
 
 
-def lines(*arguments: str) -> list[dict[str, Any]]:
+def export_lines(*arguments: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in export(*arguments).splitlines()]
 
 
-def csv_rows() -> list[dict[str, str]]:
+def export_csv_rows() -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(export("--format=csv").removeprefix("\ufeff"))))
 
 
@@ -50,13 +50,13 @@ class ExportCallsTests(TestCase):
         make_utterance(call, text="Grüße 👋\nnext line")
         make_utterance(call, speaker="assistant", text="Of course.", interrupted=True, unheard_ms=300)
         make_turn(call, model_ms=420)
-        (line,) = lines()
+        (line,) = export_lines()
         self.assertEqual((line["call_sid"], line["from_number"]), (call.call_sid, "+15550100134"))
         self.assertEqual((line["started_at"], line["cost"]), ("2026-11-18T12:00:00+00:00", "0.15500"))
         self.assertEqual((line["twilio_price"], line["stream_price"]), ("-0.01700", "0.00800"))
         self.assertEqual((line["success"], line["report"]["costs"]), ("true", [{"cost": 0.13}]))
         self.assertEqual(
-            [(said["speaker"], said["text"], said["unheard_ms"]) for said in line["transcript"]],
+            [(row["speaker"], row["text"], row["unheard_ms"]) for row in line["transcript"]],
             [("caller", "Grüße 👋\nnext line", None), ("assistant", "Of course.", 300)],
         )
         (turn,) = line["turns"]
@@ -73,13 +73,13 @@ class ExportCallsTests(TestCase):
             (("--since=2026-11-18T13:00+01:00", "--until=2026-11-18T23:00"), 1),
             (("--since=2026-11-18T23:00", "--until=2026-11-19"), 2),
         ):
-            found = [line["started_at"] for line in lines(*arguments)]
+            found = [line["started_at"] for line in export_lines(*arguments)]
             self.assertEqual(len(found), count, arguments)
             self.assertEqual(found, sorted(found))
 
     def test_csv_escapes_formulas(self) -> None:
         make_call(caller_name="=1+1", note="@SUM(A1)")
-        (row,) = csv_rows()
+        (row,) = export_csv_rows()
         self.assertEqual((row["caller_name"], row["note"]), ("'=1+1", "'@SUM(A1)"))
         self.assertEqual(row["from_number"], "'+15550100134")
 
@@ -101,7 +101,7 @@ class ExportCallsTests(TestCase):
 
     def test_amounts_and_counts_are_numbers(self) -> None:
         make_call(twilio_price="-0.00850", vapi_cost="0.13", stream_price="0.004", barge_ins=2)
-        (row,) = csv_rows()
+        (row,) = export_csv_rows()
         amounts = (row["twilio_price"], row["vapi_cost"], row["cost"], row["barge_ins"])
         self.assertEqual(amounts, ("-0.00850", "0.13000", "0.14250", "2"))
 
@@ -111,10 +111,10 @@ class ExportCallsTests(TestCase):
 
     def test_simulated_calls_are_left_out_once_there_is_a_real_one(self) -> None:
         make_call(simulated=True)
-        self.assertEqual(len(lines()), 1)
+        self.assertEqual(len(export_lines()), 1)
         make_call()
-        self.assertEqual([line["simulated"] for line in lines()], [False])
-        self.assertEqual(len(lines("--simulated")), 2)
+        self.assertEqual([line["simulated"] for line in export_lines()], [False])
+        self.assertEqual(len(export_lines("--simulated")), 2)
 
     def test_queries_do_not_grow_with_the_calls_of_a_chunk(self) -> None:
         counts = []
@@ -122,7 +122,7 @@ class ExportCallsTests(TestCase):
             for _ in range(more):
                 make_utterance(make_call())
             with CaptureQueriesContext(connection) as queries:
-                lines()
+                export_lines()
             counts.append(len(queries))
         self.assertEqual(counts[0], counts[1])
 
@@ -158,18 +158,20 @@ class ExportCallsTests(TestCase):
 
 
 @pytest.mark.slow
-def test_a_closed_pipe_ends_it_quietly(tmp_path: Path) -> None:
+def test_it_exits_without_an_error_when_its_pipe_is_closed(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path / 'calls.sqlite3'}"
-    manage = [sys.executable, "manage.py"]
+    manage_py = [sys.executable, "manage.py"]
     environment = {"DATABASE_URL": database, "PATH": "/usr/bin:/bin", "DJANGO_DEBUG": "on"}
     fill = (
         "from calls.models import Call\n"
         "Call.objects.bulk_create(Call(call_sid=f'CA{n}', note='x' * 900) for n in range(1000))"
     )
     for arguments in (["migrate", "-v0"], ["shell", "-v0", "-c", fill]):
-        subprocess.run([*manage, *arguments], env=environment, cwd=settings.BASE_DIR, check=True, timeout=60)
+        subprocess.run(
+            [*manage_py, *arguments], env=environment, cwd=settings.BASE_DIR, check=True, timeout=60
+        )
     process = subprocess.Popen(
-        [*manage, "export_calls"], env=environment, cwd=settings.BASE_DIR, text=True,
+        [*manage_py, "export_calls"], env=environment, cwd=settings.BASE_DIR, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None and process.stderr is not None
@@ -181,18 +183,18 @@ def test_a_closed_pipe_ends_it_quietly(tmp_path: Path) -> None:
 
 
 class ProgressTests(TestCase):
-    def test_a_progress_bar_is_shown_on_a_terminal_only_on_stderr(self) -> None:
+    def test_on_a_terminal_stderr_has_a_progress_bar(self) -> None:
         make_call()
         with (
             mock.patch.dict("os.environ", {"FORCE_COLOR": "1", "TERM": "xterm"}),
             redirect_stderr(io.StringIO()) as err,
         ):
-            (line,) = lines()
+            (line,) = export_lines()
         self.assertEqual(line["direction"], "inbound")
         self.assertRegex(err.getvalue(), r"Exporting calls.*1/1")
 
     def test_without_a_terminal_there_is_no_progress_bar(self) -> None:
         make_call()
         with redirect_stderr(io.StringIO()) as err:
-            lines()
+            export_lines()
         self.assertEqual(err.getvalue(), "")

@@ -91,9 +91,9 @@ class OutboundPageTests(TestCase):
         self.assertRegex(page, rf"(?i)number:? {re.escape(OURS)}")
 
     def test_the_number_filter_finds_both_directions(self) -> None:
-        inbound, foreign = make_call(), make_call(to_number="+15559870001", from_number=OURS)
+        inbound, unrelated = make_call(), make_call(to_number="+15559870001", from_number=OURS)
         page = self.client.get(f"{LIST}?number={PhoneNumber.objects.get().pk}").content.decode()
-        for call, is_found in ((self.call, True), (inbound, True), (foreign, False)):
+        for call, is_found in ((self.call, True), (inbound, True), (unrelated, False)):
             self.assertEqual(call.get_absolute_url() in page, is_found, call)
 
     def test_the_live_board_names_both_sides(self) -> None:

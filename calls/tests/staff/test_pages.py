@@ -1,3 +1,5 @@
+"""The staff pages: dashboard, call page and admin, with Django's test client."""
+
 from __future__ import annotations
 
 from datetime import timedelta
@@ -27,7 +29,7 @@ class PageTests(TestCase):
         self.assertEqual(response.status_code, status)
         return response.content.decode()
 
-    def full_call(self, **changes: Any) -> Any:
+    def make_full_call(self, **changes: Any) -> Any:
         call = make_call(answered_at=timezone.now(), **changes)
         make_utterance(call)
         make_utterance(call, speaker="assistant", text="Of course.", started_ms=5880, interrupted=True)
@@ -45,7 +47,7 @@ class DashboardTests(PageTests):
         self.assertIn("simulate_call", page)
 
     def test_it_counts_the_last_day_and_links_to_the_calls(self) -> None:
-        call = self.full_call(barge_ins=2, twilio_price="-0.03", vapi_cost="0.13")
+        call = self.make_full_call(barge_ins=2, twilio_price="-0.03", vapi_cost="0.13")
         failed = make_call(end_reason="assistant-unreachable")
         make_call(started_at=timezone.now() - timedelta(hours=25), end_reason="worker-lost")
         call_summary.update_summaries(list(Call.objects.all()))
@@ -77,21 +79,21 @@ class DashboardTests(PageTests):
 
     @override_settings(LATENCY_TARGET_MS=800)
     def test_it_marks_a_missed_latency_target(self) -> None:
-        self.full_call()
+        self.make_full_call()
         self.assertIn("is-slow", self.page("/"))
 
-    def test_it_asks_the_same_number_of_queries_for_any_number_of_calls(self) -> None:
-        self.full_call()
+    def test_it_makes_the_same_number_of_queries_for_any_number_of_calls(self) -> None:
+        self.make_full_call()
         self.page("/")
         with CaptureQueriesContext(connection) as few:
             self.page("/")
         for _ in range(12):
-            self.full_call(end_reason="assistant-failed")
+            self.make_full_call(end_reason="assistant-failed")
         with self.assertNumQueries(len(few)):
             self.page("/")
 
     def test_it_loads_no_script_or_style_from_another_host(self) -> None:
-        self.full_call()
+        self.make_full_call()
         page = self.page("/")
         self.assertNotIn('src="http', page)
         self.assertNotIn('rel="stylesheet" href="http', page)
@@ -100,7 +102,7 @@ class DashboardTests(PageTests):
 
 class CallPageTests(PageTests):
     def test_it_shows_transcript_and_latency(self) -> None:
-        call = self.full_call(
+        call = self.make_full_call(
             summary="Moved.\nTo Thursday.",
             counters={"frames_late": 3},
             end_reason="stream-lost",
@@ -135,7 +137,7 @@ class CallPageTests(PageTests):
         self.assertIn("No transcript yet.", page)
         self.assertIn("No turns yet.", page)
 
-    def test_it_escapes_foreign_text(self) -> None:
+    def test_it_escapes_untrusted_text(self) -> None:
         call = make_call(
             from_number=XSS, to_number=XSS, summary=XSS, end_reason=XSS, vapi_ended_reason=XSS,
             call_sid=XSS, vapi_call_id=XSS, counters={XSS: XSS},
@@ -146,8 +148,8 @@ class CallPageTests(PageTests):
         for url in (call.get_absolute_url(), "/"):
             self.assertNotIn("<script>alert", self.page(url))
 
-    def test_it_asks_the_same_number_of_queries_for_any_number_of_turns(self) -> None:
-        call = self.full_call()
+    def test_it_makes_the_same_number_of_queries_for_any_number_of_turns(self) -> None:
+        call = self.make_full_call()
         self.page(call.get_absolute_url())
         with CaptureQueriesContext(connection) as few:
             self.page(call.get_absolute_url())
@@ -252,7 +254,7 @@ class AdminTests(TestCase):
         self.assertEqual((self.call.outcome, self.call.status), ("moved", "completed"))
         self.assertEqual(self.client.get(reverse("admin:calls_call_add")).status_code, 403)
 
-    def test_the_list_of_calls_asks_the_same_number_of_queries_for_any_number(self) -> None:
+    def test_the_list_makes_the_same_number_of_queries_for_any_number_of_calls(self) -> None:
         url = reverse("admin:calls_call_changelist")
         self.client.get(url)
         with CaptureQueriesContext(connection) as few:

@@ -89,11 +89,11 @@ MODELS: dict[str, dict[str, str]] = {
 ACTIONS = {"changelist": "view", "add": "add", "change": "view", "history": "view", "delete": "delete"}
 
 
-def every_name(resolver: URLResolver, prefix: str = "") -> Iterator[str]:
+def iterate_names(resolver: URLResolver, prefix: str = "") -> Iterator[str]:
     for pattern in resolver.url_patterns:
         if isinstance(pattern, URLResolver):
             namespace = f"{pattern.namespace}:" if pattern.namespace else ""
-            yield from every_name(pattern, prefix + namespace)
+            yield from iterate_names(pattern, prefix + namespace)
         else:
             assert isinstance(pattern, URLPattern)
             yield prefix + (pattern.name or f"<{pattern.pattern}>")
@@ -123,7 +123,7 @@ class PermissionMatrixTests(TestCase):
             cls.users[role] = user
         AuditEntry.objects.create(username="somebody", action="opened")
 
-    def ask(self, who: str, method: str, url: str) -> int:
+    def request_status(self, who: str, method: str, url: str) -> int:
         user = self.users[who]
         self.client.logout()
         if user is not None:
@@ -143,37 +143,37 @@ class PermissionMatrixTests(TestCase):
         return reverse(name)
 
     def test_every_url_is_in_the_table(self) -> None:
-        names = set(every_name(get_resolver()))
+        names = set(iterate_names(get_resolver()))
         rows = {f"admin:{model}_{action}" for model in MODELS for action in ACTIONS}
         known = rows | PAGES.keys() | WEBHOOKS | UNNAMED | {"admin:auth_user_password_change"}
-        self.assertEqual(names - known, set(), "addresses without a row")
-        self.assertEqual(known - names, set(), "rows without an address")
+        self.assertEqual(names - known, set(), "URLs without an entry")
+        self.assertEqual(known - names, set(), "entries without a URL")
 
-    # The doctor contacts the configured hosts: here a closed port, which fails at once.
+    # The set-up page runs the doctor, which contacts the configured hosts: here a port that refuses at once.
     @override_settings(
         TWILIO_BASE_URL="http://127.0.0.1:9", VAPI_BASE_URL="http://127.0.0.1:9", PUBLIC_URL=""
     )
-    def test_the_pages(self) -> None:
+    def test_each_page_responds_with_the_status_in_the_table(self) -> None:
         # All slots are taken, so that no test call is placed.
         for _ in range(place_test_call.MAX_CONCURRENT):
             place_test_call._free_slots.acquire()
             self.addCleanup(place_test_call._free_slots.release)
-        for name, answers in PAGES.items():
-            for method, expected in zip(("get", "post"), answers, strict=True):
-                got = " ".join(str(self.ask(who, method, self.url_of(name))) for who in WHO)
-                self.assertEqual(got, expected, f"{method.upper()} {name}")
+        for name, statuses in PAGES.items():
+            for method, expected in zip(("get", "post"), statuses, strict=True):
+                actual = " ".join(str(self.request_status(who, method, self.url_of(name))) for who in WHO)
+                self.assertEqual(actual, expected, f"{method.upper()} {name}")
 
-    def test_the_rows(self) -> None:
-        for model, may in MODELS.items():
+    def test_each_admin_page_responds_with_the_status_in_the_table(self) -> None:
+        for model, roles in MODELS.items():
             app, name = model.split("_", 1)
             for action, needed in ACTIONS.items():
                 row = self.row_of(model)
                 args = [] if action in ("changelist", "add") else [row]
                 url = reverse(f"admin:{app}_{name}_{action}", args=args)
                 for who in WHO:
-                    allowed = who in may.get(needed, "").split()
+                    allowed = who in roles.get(needed, "").split()
                     expected = 302 if who == "anonymous" else 200 if allowed else 403
-                    self.assertEqual(self.ask(who, "get", url), expected, f"{who}: GET {url}")
+                    self.assertEqual(self.request_status(who, "get", url), expected, f"{who}: GET {url}")
 
     def row_of(self, model: str) -> int:
         app, name = model.split("_", 1)
@@ -207,7 +207,7 @@ class PermissionMatrixTests(TestCase):
             self.assertEqual(gone, who == "admin", who)
 
 
-LIST_SOCKETS = (
+PRINT_SOCKETS = (
     "from voiceai.asgi import build_sockets;"
     "print(*(route.pattern for route in build_sockets(None, '').routes), sep='\\n')"
 )
@@ -222,23 +222,23 @@ class SocketMatrixTests(TransactionTestCase):
 
     def test_every_socket_is_in_the_table(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            own = {"DATABASE_URL": "", "REDIS_URL": "", "JOURNAL_DIR": folder, "DJANGO_DEBUG": "on"}
-            told = subprocess.run(
-                [sys.executable, "-c", LIST_SOCKETS],
-                cwd=settings.BASE_DIR, env=os.environ | own, capture_output=True, text=True, timeout=60,
+            variables = {"DATABASE_URL": "", "REDIS_URL": "", "JOURNAL_DIR": folder, "DJANGO_DEBUG": "on"}
+            result = subprocess.run(
+                [sys.executable, "-c", PRINT_SOCKETS],
+                cwd=settings.BASE_DIR, env=os.environ | variables, capture_output=True, text=True, timeout=60,
             )  # fmt: skip
-        self.assertEqual(set(told.stdout.split()), SOCKETS.keys(), told.stderr)
+        self.assertEqual(set(result.stdout.split()), SOCKETS.keys(), result.stderr)
 
-    async def opens(self, client: Client, path: str) -> bool:
+    async def can_connect(self, client: Client, path: str) -> bool:
         cookies = "; ".join(f"{name}={morsel.value}" for name, morsel in client.cookies.items())
         headers = {"host": "127.0.0.1", "origin": "http://127.0.0.1", "cookie": cookies}
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
         socket = WebsocketCommunicator(CookieMiddleware(live.LiveConsumer.as_asgi()), path, raw)
-        opened, _ = await socket.connect(timeout=5)
+        connected, _ = await socket.connect(timeout=5)
         await socket.disconnect()
-        return bool(opened)
+        return bool(connected)
 
-    def test_the_live_socket(self) -> None:
+    def test_the_live_socket_accepts_the_roles_in_the_table(self) -> None:
         call = make_call(status="in-progress", end_reason="")
         for who in WHO:
             client = Client()
@@ -248,5 +248,5 @@ class SocketMatrixTests(TransactionTestCase):
                     call_command("create_roles", user=user.username, role=who, stdout=StringIO())
                 client.force_login(user)
             for path in ("/live", f"/live?call={call.pk}"):
-                opened = async_to_sync(self.opens)(client, path)
-                self.assertEqual(opened, who in SOCKETS["live"].split(), f"{who}: {path}")
+                connected = async_to_sync(self.can_connect)(client, path)
+                self.assertEqual(connected, who in SOCKETS["live"].split(), f"{who}: {path}")

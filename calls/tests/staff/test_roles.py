@@ -14,18 +14,18 @@ from calls.viewer import Viewer
 
 
 class RoleTests(TestCase):
-    def role(self, name: str) -> Viewer:
+    def make_viewer(self, role: str) -> Viewer:
         user = make_staff()
-        call_command("create_roles", user=user.username, role=name, stdout=StringIO())
+        call_command("create_roles", user=user.username, role=role, stdout=StringIO())
         return Viewer.for_user(User.objects.get(pk=user.pk))
 
     def test_a_viewer_sees_calls_and_masked_numbers(self) -> None:
-        viewer = self.role("viewer")
+        viewer = self.make_viewer("viewer")
         self.assertEqual(viewer, Viewer(can_view_calls=True))
         self.assertEqual(viewer.display_number("+15550100134"), "+1 555 …0134")
 
     def test_an_operator_may_do_everything_except_administration(self) -> None:
-        operator = self.role("operator")
+        operator = self.make_viewer("operator")
         self.assertEqual(
             operator,
             Viewer(
@@ -40,21 +40,21 @@ class RoleTests(TestCase):
         self.assertEqual(operator.display_number("+15550100134"), "+15550100134")
 
     def test_an_admin_may_view_the_audit_log(self) -> None:
-        self.assertTrue(self.role("admin").can_view_audit_log)
+        self.assertTrue(self.make_viewer("admin").can_view_audit_log)
 
     def test_a_user_who_is_not_staff_may_do_nothing(self) -> None:
         user = make_staff("view_call", is_staff=False)
         self.assertEqual(Viewer.for_user(user), Viewer())
 
     def test_it_is_idempotent_and_resets_a_changed_group(self) -> None:
-        said = StringIO()
-        call_command("create_roles", stdout=said)
+        first = StringIO()
+        call_command("create_roles", stdout=first)
         permissions = Group.objects.get(name="operator").permissions
         expected = set(permissions.values_list("codename", flat=True))
         permissions.clear()
-        again = StringIO()
-        call_command("create_roles", stdout=again)
-        self.assertEqual(said.getvalue(), again.getvalue())
+        second = StringIO()
+        call_command("create_roles", stdout=second)
+        self.assertEqual(first.getvalue(), second.getvalue())
         self.assertTrue(expected)
         self.assertEqual(set(permissions.values_list("codename", flat=True)), expected)
         self.assertEqual(Group.objects.count(), 3)

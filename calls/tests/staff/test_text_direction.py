@@ -9,7 +9,7 @@ from calls.models import PhoneNumber
 from calls.tests.builders import make_call, make_staff, make_utterance
 
 HEBREW, ARABIC = "שלום, אני רוצה לקבוע תור ל-12:30", "مرحبا، أريد حجز موعد"
-FORCED = [chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))]
+OVERRIDES = [chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))]
 
 
 class DirectionTests(TestCase):
@@ -36,9 +36,9 @@ class DirectionTests(TestCase):
         found = self.client.get("/admin/calls/call/", {"q": "שלום"}).content.decode()
         self.assertIn('<span dir="auto"><mark>שלום</mark>', found)
 
-    def test_a_forced_direction_is_removed_from_what_callers_say(self) -> None:
-        for char in FORCED:
+    def test_characters_that_override_the_direction_are_removed(self) -> None:
+        for char in OVERRIDES:
             self.assertEqual(clean_text(f"a{char}b"), "ab")
             self.assertEqual(clean_json({f"k{char}": [f"a{char}b"]}), {"k": ["ab"]})
-        marks = "\u200e\u200f\u061c"  # they affect their neighbours only
+        marks = "\u200e\u200f\u061c"  # they affect adjacent characters only
         self.assertEqual(clean_text(f"a{marks}b"), f"a{marks}b")

@@ -15,7 +15,7 @@ def test_a_percentile_is_the_nearest_rank(q: float, value: int) -> None:
     assert percentiles.percentile([40, 15, 50, 20, 35], q) == value
 
 
-def test_no_values_have_no_percentile() -> None:
+def test_without_values_there_is_no_percentile() -> None:
     assert percentiles.percentile([], 50) is None
     assert percentiles.LatencySummary.of([]) == percentiles.LatencySummary(0, None, None, None)
     assert not percentiles.LatencySummary.of([]).misses_target(1200)
@@ -48,7 +48,7 @@ class WaterfallTests(TestCase):
         self.assertEqual(waterfall.parts(), [])
         self.assertIn("not answered", waterfall.describe())
 
-    def test_it_draws_all_turns_on_one_scale_that_holds_the_slowest(self) -> None:
+    def test_all_turns_have_the_same_scale_which_includes_the_slowest(self) -> None:
         call = make_call()
         turns = [make_turn(call), make_turn(call, first_audio_ms=None, sent_ms=None, heard_ms=None)]
         self.assertEqual([w.scale_ms for w in build_waterfalls(turns, 600)], [930, 930])

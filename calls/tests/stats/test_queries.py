@@ -28,7 +28,7 @@ NOW = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
 
 
-def some_calls(n: int, *, seed: int = 1) -> None:
+def make_random_calls(n: int, *, seed: int = 1) -> None:
     random = Random(seed)
     for _ in range(n):
         failed = random.random() < 0.2
@@ -48,18 +48,18 @@ def some_calls(n: int, *, seed: int = 1) -> None:
         call_summary.update_summaries([call])
 
 
-def total(since: datetime, until: datetime) -> CallStats:
+def get_stats(since: datetime, until: datetime) -> CallStats:
     return call_stats(since, until, simulated=False)
 
 
 @pytest.mark.slow
 class CallStatsTests(TestCase):
-    def test_they_are_the_same_before_and_after_the_rollup(self) -> None:
-        some_calls(60)
+    def test_stats_are_the_same_before_and_after_the_rollup(self) -> None:
+        make_random_calls(60)
         since, until = NOW - 2 * DAY - 17 * MINUTE, NOW - 3 * MINUTE
-        before = total(since, until)
+        before = get_stats(since, until)
         self.assertGreater(hourly.roll_up_all(NOW), 20)
-        after = total(since, until)
+        after = get_stats(since, until)
         self.assertEqual(before, after)
         inside = Call.objects.filter(started_at__gte=since, started_at__lt=until)
         self.assertEqual(after.calls, inside.count())
@@ -77,10 +77,10 @@ class CallStatsTests(TestCase):
         self.assertEqual(after.response_latency, expected)
 
     def test_hours_and_days_add_up_to_the_period(self) -> None:
-        some_calls(40)
+        make_random_calls(40)
         hourly.roll_up_all(NOW)
         since = NOW - 2 * DAY - 17 * MINUTE
-        whole = total(since, NOW)
+        whole = get_stats(since, NOW)
         for zone in ("UTC", "Asia/Kathmandu", "America/St_Johns"):
             with timezone.override(zone):
                 for parts in (
@@ -93,13 +93,13 @@ class CallStatsTests(TestCase):
                     )
 
     def test_a_changed_call_counts_at_once(self) -> None:
-        some_calls(5)
+        make_random_calls(5)
         hourly.roll_up_all(NOW)
         call = Call.objects.order_by("started_at")[0]
         call.vapi_cost = Decimal(50)
         call.save()
         call_summary.update_summaries([call])
-        self.assertGreaterEqual(total(NOW - 4 * DAY, NOW).cost or 0, 50)
+        self.assertGreaterEqual(get_stats(NOW - 4 * DAY, NOW).cost or 0, 50)
 
     def test_simulated_calls_are_counted_separately(self) -> None:
         for simulated in (True, False):
@@ -110,48 +110,48 @@ class CallStatsTests(TestCase):
             hourly.roll_up_all(NOW + DAY)
 
     def test_the_query_count_does_not_grow_with_the_rows(self) -> None:
-        some_calls(3)
+        make_random_calls(3)
         hourly.roll_up_all(NOW - DAY)
         for n in (3, 30):
             with self.assertNumQueries(7):
-                total(NOW - 2 * DAY - MINUTE, NOW)
-            some_calls(n, seed=n)
+                get_stats(NOW - 2 * DAY - MINUTE, NOW)
+            make_random_calls(n, seed=n)
 
     def test_rolled_up_hours_are_not_computed_again(self) -> None:
-        some_calls(30)
+        make_random_calls(30)
         hourly.roll_up_all(NOW)
         with self.assertNumQueries(2):
-            total(NOW.replace(minute=0) - 2 * DAY, NOW.replace(minute=0))
+            get_stats(NOW.replace(minute=0) - 2 * DAY, NOW.replace(minute=0))
 
     def test_no_calls_have_empty_stats(self) -> None:
         self.assertEqual(hourly.roll_up_all(NOW), 0)
-        self.assertEqual(total(NOW - DAY, NOW), CallStats.of(Aggregate()))
-        self.assertEqual(total(NOW, NOW - DAY).calls, 0)
+        self.assertEqual(get_stats(NOW - DAY, NOW), CallStats.of(Aggregate()))
+        self.assertEqual(get_stats(NOW, NOW - DAY).calls, 0)
 
     def test_calls_before_the_first_rollup_count(self) -> None:
         make_call(started_at=NOW - 3 * DAY)
         call_summary.update_summaries([make_call(started_at=NOW)])
-        self.assertEqual(total(NOW - 4 * DAY, NOW + DAY).calls, 2)
+        self.assertEqual(get_stats(NOW - 4 * DAY, NOW + DAY).calls, 2)
 
     def test_a_call_without_an_end_counts(self) -> None:
         for hours_ago in (6, 2):
             call_summary.update_summaries([make_call(started_at=NOW - timedelta(hours=hours_ago))])
         upsert.apply_entries([CallOffered(call_sid(), (NOW - timedelta(hours=4)).timestamp())])
-        self.assertEqual(total(NOW - DAY, NOW).calls, 3)
+        self.assertEqual(get_stats(NOW - DAY, NOW).calls, 3)
 
     def test_the_migration_marks_the_hours_of_older_calls(self) -> None:
         calls = [make_call(started_at=NOW - timedelta(hours=n), simulated=n == 10) for n in (20, 15, 10, 1)]
         import_module("calls.migrations.0004_old_hours").mark_hours(apps, None)
         call_summary.update_summaries([calls[0], calls[-1]])
         self.assertEqual(CallHour.objects.filter(dirty=True).count(), 4)
-        self.assertEqual(total(NOW - DAY, NOW).calls, 3)
+        self.assertEqual(get_stats(NOW - DAY, NOW).calls, 3)
 
     def test_many_dirty_hours_become_one_interval(self) -> None:
         for n in range(0, 480, 2):
             CallHour.objects.create(hour=NOW.replace(minute=0) - n * timedelta(hours=1))
         make_call(started_at=NOW - DAY)
         with self.assertNumQueries(7):
-            self.assertEqual(total(NOW - 20 * DAY, NOW).calls, 1)
+            self.assertEqual(get_stats(NOW - 20 * DAY, NOW).calls, 1)
 
     def test_days_are_in_the_viewers_time_zone(self) -> None:
         make_call(started_at=datetime(2026, 11, 19, 23, 30, tzinfo=UTC))

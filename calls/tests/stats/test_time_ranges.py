@@ -41,7 +41,7 @@ def test_the_last_day_may_be_today_and_ends_now() -> None:
 
 
 @pytest.mark.parametrize(
-    ("params", "why"),
+    ("params", "message"),
     [
         ({"range": "<script>"}, "Unknown range"),
         ({"since": "yesterday"}, "not a date"),
@@ -52,8 +52,8 @@ def test_the_last_day_may_be_today_and_ends_now() -> None:
         ({"until": "9999-12-31"}, "2000 and 2999"),
     ],
 )
-def test_an_invalid_range_says_why(params: dict[str, str], why: str) -> None:
-    with pytest.raises(time_ranges.InvalidRange, match=why):
+def test_an_invalid_range_says_why(params: dict[str, str], message: str) -> None:
+    with pytest.raises(time_ranges.InvalidRange, match=message):
         time_ranges.parse_range(params, NOW)
 
 
@@ -74,7 +74,7 @@ def make_stats(calls: int = 0, failed: int = 0, latencies: tuple[int, ...] = ())
 @pytest.mark.parametrize(
     "name", ["Asia/Calcutta", "Asia/Saigon", "Europe/Kiev", "US/Pacific", "America/Buenos_Aires"]
 )
-def test_old_names_of_zones_are_known_without_the_systems_tables(name: str) -> None:
+def test_old_names_of_zones_are_known_without_the_systems_time_zone_files(name: str) -> None:
     """Browsers still report them, and Debian ships them in a separate package."""
     zoneinfo.reset_tzpath(to=())
     try:
@@ -93,7 +93,9 @@ def test_old_names_of_zones_are_known_without_the_systems_tables(name: str) -> N
         ("America/Sao_Paulo", datetime(2026, 10, 25, 3, tzinfo=UTC), ["00:00", "01:00", "02:00"]),
     ],
 )
-def test_the_hour_that_occurs_twice_has_two_names(zone: str, first: datetime, names: list[str]) -> None:
+def test_an_hour_that_occurs_twice_has_the_zone_in_its_names(
+    zone: str, first: datetime, names: list[str]
+) -> None:
     with timezone.override(zone):
         parts = [(first + timedelta(hours=hour), make_stats()) for hour in range(3)]
         periods = charts.build_periods(parts, by_hour=True, link=lambda begins, ends: "")
@@ -109,7 +111,7 @@ def make_periods(*parts: CallStats, by_hour: bool = True) -> list[charts.Period]
     )
 
 
-def test_a_bar_is_as_high_as_its_share_and_leads_to_its_hour() -> None:
+def test_the_height_of_a_bar_is_proportional_and_the_bar_links_to_its_hour() -> None:
     chart = charts.calls_chart(make_periods(make_stats(10, 5), make_stats(), make_stats(4)))
     assert (chart.top, chart.width, len(chart.bars)) == (10, 30, 2)
     first, last = chart.bars
@@ -118,7 +120,7 @@ def test_a_bar_is_as_high_as_its_share_and_leads_to_its_hour() -> None:
     assert "10 calls, 5 failed" in first.label
 
 
-def test_the_target_has_its_place_on_the_scale() -> None:
+def test_the_latency_chart_shows_the_target_and_a_bar_for_each_hour_with_turns() -> None:
     chart = charts.latency_chart(make_periods(make_stats(1, 0, (80, 90, 200)), make_stats(1)), 1000)
     assert chart.top == 2000
     assert chart.target_y == 50
@@ -126,7 +128,7 @@ def test_the_target_has_its_place_on_the_scale() -> None:
     assert "p50 0.90 s, p95 2.00 s, 3 turns" in chart.bars[0].label
 
 
-def test_a_day_ends_where_the_next_one_begins_also_when_the_clocks_change() -> None:
+def test_a_day_has_25_hours_when_the_clocks_are_set_back() -> None:
     with timezone.override("Europe/Berlin"):
         begins = datetime(2026, 10, 25, tzinfo=timezone.get_current_timezone())
         (period,) = charts.build_periods(
@@ -137,5 +139,5 @@ def test_a_day_ends_where_the_next_one_begins_also_when_the_clocks_change() -> N
 
 
 @pytest.mark.parametrize(("value", "top"), [(1, 1), (3, 4), (5, 5), (7, 8), (9, 10), (1201, 2000), (81, 100)])
-def test_an_axis_ends_at_a_number_that_reads_well(value: int, top: int) -> None:
+def test_the_top_of_an_axis_is_a_round_number(value: int, top: int) -> None:
     assert charts.calls_chart(make_periods(make_stats(value))).top == top

@@ -1,4 +1,4 @@
-"""A number's row, from the admin form to the route in the bridge's snapshot."""
+"""A number's row, from the admin form to the route that the bridge uses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from calls.tests.builders import make_staff
 
 NUMBER = "+15559870000"
 AN_AI = "You are speaking with an AI assistant."
-CHANGES = ("view_phonenumber", "add_phonenumber", "change_phonenumber")
+MAY_CHANGE = ("view_phonenumber", "add_phonenumber", "change_phonenumber")
 ROW = {"number": NUMBER, "overrides": "{}", "active": "on", "discloses_ai": "on"}
 LIST, ADD = "admin:calls_phonenumber_changelist", "admin:calls_phonenumber_add"
 
@@ -32,71 +32,71 @@ def make_number(**changes: Any) -> PhoneNumber:
     return PhoneNumber.objects.create(**({"number": NUMBER} | changes))
 
 
-def route() -> Route:
-    """The one number, as the bridge gets it."""
+def resolve_route() -> Route:
+    """The route of the only number, as the bridge resolves it."""
     (row,) = active_routes()
     return Route.resolve(BridgeConfig(), row)
 
 
 class FormTests(TestCase):
-    def form(self, **changes: str) -> NumberForm:
+    def make_form(self, **changes: str) -> NumberForm:
         return NumberForm({**ROW, **changes})
 
-    def saved(self, **changes: str) -> PhoneNumber:
-        form = self.form(**changes)
+    def save(self, **changes: str) -> PhoneNumber:
+        form = self.make_form(**changes)
         self.assertEqual(form.errors, {})
         number: PhoneNumber = form.save()
         number.refresh_from_db()
         return number
 
-    def refused(self, field: str, value: str) -> str:
-        errors = self.form(**{field: value}).errors
+    def get_error(self, field: str, value: str) -> str:
+        errors = self.make_form(**{field: value}).errors
         self.assertEqual(list(errors), [field], value)
         return str(errors[field][0])
 
     def test_numbers_are_stored_in_e164_format(self) -> None:
         for text in (NUMBER, " +1 (555) 987-0000 ", "001.555.987.0000", "+1/555 987\u20110000"):
-            form = self.form(number=text, fallback_number="+44 20 7946 0011")
+            form = self.make_form(number=text, fallback_number="+44 20 7946 0011")
             self.assertEqual(form.errors, {})
             self.assertEqual(form.cleaned_data["number"], NUMBER)
             self.assertEqual(form.cleaned_data["fallback_number"], "+442079460011")
 
     def test_it_rejects_an_invalid_number(self) -> None:
         for text in ("5559870000", "+0555987000", "+1555", "+1555987000012345", "sip:a@b.c"):
-            self.assertIn("such as +15551234567", self.refused("number", text))
-            self.assertIn("such as +15551234567", self.refused("fallback_number", text))
+            self.assertIn("such as +15551234567", self.get_error("number", text))
+            self.assertIn("such as +15551234567", self.get_error("fallback_number", text))
 
     def test_a_number_is_unique_however_it_is_written(self) -> None:
         make_number()
-        self.assertIn("already exists", self.refused("number", "+1 555 987 0000"))
+        self.assertIn("already exists", self.get_error("number", "+1 555 987 0000"))
 
     def test_a_number_cannot_be_its_own_fallback(self) -> None:
-        self.assertIn("must differ from the number itself", self.refused("fallback_number", NUMBER))
+        self.assertIn("must differ from the number itself", self.get_error("fallback_number", NUMBER))
 
     def test_it_rejects_invalid_hours_with_a_sentence(self) -> None:
-        self.assertIn("“Fry” is not a day", self.refused("hours", "Mon-Fry 08:00-18:00"))
-        number = self.saved(hours=" Mon-Fri 08:00-18:00 ", time_zone="europe/berlin")
+        self.assertIn("“Fry” is not a day", self.get_error("hours", "Mon-Fry 08:00-18:00"))
+        number = self.save(hours=" Mon-Fri 08:00-18:00 ", time_zone="europe/berlin")
         self.assertEqual((number.hours, number.time_zone), ("Mon-Fri 08:00-18:00", "Europe/Berlin"))
 
     def test_it_rejects_an_unknown_time_zone(self) -> None:
         self.assertEqual(
-            self.refused("time_zone", "Europe/Berln"),
+            self.get_error("time_zone", "Europe/Berln"),
             "“Europe/Berln” is not a time zone. Did you mean Europe/Berlin?",
         )
         for text in ("Mars", "../../etc/passwd", "Europe"):
-            self.assertIn("is not a time zone.", self.refused("time_zone", text))
-        self.assertEqual(self.saved(time_zone=" America/New York ").time_zone, "America/New_York")
+            self.assertIn("is not a time zone.", self.get_error("time_zone", text))
+        self.assertEqual(self.save(time_zone=" America/New York ").time_zone, "America/New_York")
 
     def test_overrides_must_be_a_json_object(self) -> None:
         for text in ("[]", '"x"', "3", "true"):
-            self.assertIn("one JSON object", self.refused("overrides", text))
-        self.assertIn("valid JSON", self.refused("overrides", "{"))
+            self.assertIn("one JSON object", self.get_error("overrides", text))
+        self.assertIn("valid JSON", self.get_error("overrides", "{"))
         for text in ('{"a": NaN}', '{"a": "\\u0000"}', '{"a": "\\ud800"}', '{"a": "' + "x" * 3000 + '"}'):
-            self.assertIn("too long or too deep", self.refused("overrides", text))
-        self.assertEqual(self.saved(overrides="").overrides, {})
+            self.assertIn("too long or too deep", self.get_error("overrides", text))
+        self.assertEqual(self.save(overrides="").overrides, {})
 
     def test_overrides_cannot_change_what_the_bridge_needs(self) -> None:
-        for text, says in (
+        for text, error in (
             ('{"clientMessages": []}', "clientMessages cannot be overridden"),
             ('{"metadata": {}}', "metadata cannot be overridden"),
             ('{"server": {"url": "https://evil.example"}}', "server cannot be overridden"),
@@ -105,19 +105,19 @@ class FormTests(TestCase):
             ('{"artifactPlan": {"recordingEnabled": true}}', "artifactPlan.recordingEnabled cannot"),
             ('{"variableValues": {"caller": "x"}}', "variableValues.caller cannot"),
         ):
-            self.assertIn(says, self.refused("overrides", text))
+            self.assertIn(error, self.get_error("overrides", text))
         kept = '{"firstMessage": "Hello.", "variableValues": {"shop": "x"}, "startSpeakingPlan": null}'
-        self.assertEqual(self.saved(overrides=kept).overrides["variableValues"], {"shop": "x"})
+        self.assertEqual(self.save(overrides=kept).overrides["variableValues"], {"shop": "x"})
 
     def test_values_have_limits(self) -> None:
         for field, text in (
             ("endpointing_ms", "5001"), ("max_concurrent_calls", "0"), ("max_call_seconds", "9"),
             ("max_call_seconds", "14401"),
         ):  # fmt: skip
-            self.assertIn("Enter a number from", self.refused(field, text))
+            self.assertIn("Enter a number from", self.get_error(field, text))
         for field in ("greeting", "disclosure", "closed_message"):
-            self.assertIn("at most 1000 characters", self.refused(field, "x" * 1001))
-        self.assertIn("letters, digits, hyphens", self.refused("assistant_id", "a/b"))
+            self.assertIn("at most 1000 characters", self.get_error(field, "x" * 1001))
+        self.assertIn("letters, digits, hyphens", self.get_error("assistant_id", "a/b"))
 
 
 class RouteTests(TestCase):
@@ -134,18 +134,18 @@ class RouteTests(TestCase):
             endpointing_ms=400, greeting="Hello.", fallback_number="+15550101111", max_call_seconds=60,
             record=True, disclosure=AN_AI, hours=hours, closed_message="Later.", max_concurrent_calls=3,
         )  # fmt: skip
-        self.assertEqual(route(), expected)
+        self.assertEqual(resolve_route(), expected)
 
     def test_every_number_discloses_the_ai_unless_switched_off(self) -> None:
         number = make_number()
         with override_settings(AI_DISCLOSURE="An AI."):
-            self.assertEqual(route().disclosure, "An AI.")
+            self.assertEqual(resolve_route().disclosure, "An AI.")
         with override_settings(AI_DISCLOSURE=""):  # for numbers without a row
-            self.assertEqual(route().disclosure, AN_AI)
+            self.assertEqual(resolve_route().disclosure, AN_AI)
         PhoneNumber.objects.update(disclosure=" A machine. ")
-        self.assertEqual(route().disclosure, "A machine.")
+        self.assertEqual(resolve_route().disclosure, "A machine.")
         PhoneNumber.objects.filter(pk=number.pk).update(discloses_ai=False)
-        self.assertEqual(route().disclosure, "")
+        self.assertEqual(resolve_route().disclosure, "")
 
     def test_an_inactive_number_uses_the_settings(self) -> None:
         make_number(active=False)
@@ -157,94 +157,94 @@ class RouteTests(TestCase):
             PhoneNumber.objects.all().delete()
             make_number(hours=hours, time_zone=zone)
             with self.assertLogs("calls.routes", "WARNING") as logs:
-                self.assertEqual([route().hours for _ in range(3)], [None] * 3)
+                self.assertEqual([resolve_route().hours for _ in range(3)], [None] * 3)
             self.assertEqual(len(logs.output), 1, logs.output)
 
 
-class DatabaseAwayTests(TransactionTestCase):
+class DatabaseDownTests(TransactionTestCase):
     def test_routes_stay_while_the_database_is_down_which_is_logged_once(self) -> None:
         make_number()
-        taken: list[list[Mapping[str, Any]]] = []
+        received: list[list[Mapping[str, Any]]] = []
 
-        def take(found: Iterable[Mapping[str, Any]]) -> None:
-            taken.append(list(found))
+        def receive(routes: Iterable[Mapping[str, Any]]) -> None:
+            received.append(list(routes))
 
-        housekeeping = Housekeeping(list, take, started_at=0.0)
+        housekeeping = Housekeeping(list, receive, started_at=0.0)
         housekeeping.refresh_routes()
-        away = connection.execute_wrapper(refuse)
+        down = connection.execute_wrapper(raise_error)
         with self.assertLogs("calls.ingest.housekeeping", "INFO") as logs:
-            with away:
+            with down:
                 for _ in range(3):
                     housekeeping.refresh_routes()
-            self.assertEqual(len(taken), 1)
+            self.assertEqual(len(received), 1)
             housekeeping.refresh_routes()
-        self.assertEqual(len(taken), 2)
+        self.assertEqual(len(received), 2)
         self.assertEqual([record.levelname for record in logs.records], ["WARNING", "INFO"], logs.output)
         self.assertIn("OperationalError", logs.output[0])
 
 
-def refuse(*_: Any) -> Any:
+def raise_error(*_: Any) -> Any:
     raise OperationalError("the server closed the connection unexpectedly")
 
 
-class NumbersInTheAdminTests(TestCase):
+class NumberAdminTests(TestCase):
     def page(self, url: str, *permissions: str) -> str:
         self.client.force_login(make_staff(*permissions))
         response = self.client.get(url)
         self.assertEqual(response.status_code, 200)
         return unescape(response.content.decode())
 
-    def change(self, number: PhoneNumber) -> str:
+    def change_url(self, number: PhoneNumber) -> str:
         return reverse("admin:calls_phonenumber_change", args=[number.pk])
 
     def test_it_says_when_a_change_takes_effect(self) -> None:
-        for url in (reverse(ADD), self.change(make_number())):
-            self.assertIn(TAKES_EFFECT, self.page(url, *CHANGES, "view_numbers"))
+        for url in (reverse(ADD), self.change_url(make_number())):
+            self.assertIn(TAKES_EFFECT, self.page(url, *MAY_CHANGE, "view_numbers"))
 
     def test_a_saved_form_is_logged_with_a_masked_number(self) -> None:
-        self.client.force_login(make_staff(*CHANGES, "view_numbers"))
-        saved = self.client.post(
+        self.client.force_login(make_staff(*MAY_CHANGE, "view_numbers"))
+        response = self.client.post(
             reverse(ADD), {**ROW, "number": "+1 555 987 0000", "hours": "Mon 08:00-9:00"}
         )
-        self.assertRedirects(saved, reverse(LIST))
+        self.assertRedirects(response, reverse(LIST))
         self.assertEqual(PhoneNumber.objects.get().number, NUMBER)
         self.assertNotIn("9870000", LogEntry.objects.get().object_repr)
-        refused = self.client.post(reverse(ADD), {**ROW, "hours": "Mon"})
-        self.assertIn("Mon has no times.", unescape(refused.content.decode()))
+        response = self.client.post(reverse(ADD), {**ROW, "hours": "Mon"})
+        self.assertIn("Mon has no times.", unescape(response.content.decode()))
 
     def test_numbers_are_masked_without_the_permission(self) -> None:
         number = make_number(label="Front desk", fallback_number="+15550101111")
-        for url in (reverse(LIST), self.change(number)):
-            for permissions in (CHANGES, CHANGES[:1]):
+        for url in (reverse(LIST), self.change_url(number)):
+            for permissions in (MAY_CHANGE, MAY_CHANGE[:1]):
                 page = self.page(url, *permissions)
                 self.assertNotRegex(page, "5559870000|5550101111")
                 self.assertIn("+1 555 …0000", page)
                 self.assertIn("+1 555 …1111", page)
-            whole = self.page(url, *CHANGES, "view_numbers")
+            whole = self.page(url, *MAY_CHANGE, "view_numbers")
             self.assertRegex(whole, re.escape(NUMBER))
 
     def test_without_the_permission_other_fields_can_be_changed(self) -> None:
         number = make_number(fallback_number="+15550101111")
-        self.client.force_login(make_staff(*CHANGES))
+        self.client.force_login(make_staff(*MAY_CHANGE))
         form = {**ROW, "number": "+15550000000", "fallback_number": "", "greeting": "Hello."}
-        self.assertRedirects(self.client.post(self.change(number), form), reverse(LIST))
+        self.assertRedirects(self.client.post(self.change_url(number), form), reverse(LIST))
         number.refresh_from_db()
         self.assertEqual(
             (number.number, number.fallback_number, number.greeting), (NUMBER, "+15550101111", "Hello.")
         )
 
     def test_search_does_not_reveal_masked_numbers(self) -> None:
-        url = self.change(make_number(label="Front desk"))
+        url = self.change_url(make_number(label="Front desk"))
         for permissions, query, found in (
-            (CHANGES, "?q=%2B1555987", False),
-            (CHANGES, "?q=front", True),
-            ((*CHANGES, "view_numbers"), "?q=%2B1555987", True),
+            (MAY_CHANGE, "?q=%2B1555987", False),
+            (MAY_CHANGE, "?q=front", True),
+            ((*MAY_CHANGE, "view_numbers"), "?q=%2B1555987", True),
         ):
             self.assertEqual(url in self.page(reverse(LIST) + query, *permissions), found, query)
 
     def test_the_list_shows_which_numbers_are_open(self) -> None:
         make_number()
         make_number(number="+15559870001", hours="Mon 00:00-00:01", time_zone="", active=False)
-        page = self.page(reverse(LIST), *CHANGES)
+        page = self.page(reverse(LIST), *MAY_CHANGE)
         self.assertRegex(page, r">\s*Open\s*<")
         self.assertRegex(page, r">\s*Default settings\s*<")

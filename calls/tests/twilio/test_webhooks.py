@@ -41,7 +41,7 @@ WITH_PERSON = make_route(
 )
 
 
-def verbs(response: Any) -> list[str]:
+def parse_verbs(response: Any) -> list[str]:
     assert response.headers["Content-Type"].startswith("text/xml")
     return [verb.tag for verb in ElementTree.fromstring(response.content)]
 
@@ -131,7 +131,7 @@ async def test_it_rejects_a_json_body() -> None:
 async def test_it_connects_a_call_to_the_media_stream() -> None:
     client = WebhookClient()
     response = await client.twilio("/twilio/voice")
-    assert verbs(response) == ["Say", "Connect", "Say"]
+    assert parse_verbs(response) == ["Say", "Connect", "Say"]
     connect = ElementTree.fromstring(response.content)[1]
     assert connect.attrib == {"action": f"{PUBLIC}/twilio/after"}
     stream = connect[0]
@@ -146,7 +146,7 @@ async def test_it_connects_a_call_to_the_media_stream() -> None:
     assert all(len(name) + len(value) < 500 for name, value in parameters.items())
 
 
-async def test_it_writes_who_called_to_the_journal() -> None:
+async def test_it_writes_the_callers_number_to_the_journal() -> None:
     client = WebhookClient()
     await client.twilio("/twilio/voice", From="9" * 300, VoiceaiSimulated="1")
     (offered,) = client.entries
@@ -156,23 +156,24 @@ async def test_it_writes_who_called_to_the_journal() -> None:
     assert abs(offered.at - time.time()) < 60
 
 
-def said_before_the_stream(response: Any) -> list[str | None]:
-    heard: list[str | None] = []
+def parse_announcements(response: Any) -> list[str | None]:
+    """The texts that are spoken before the media stream."""
+    texts: list[str | None] = []
     for verb in ElementTree.fromstring(response.content):
         if verb.tag == "Connect":
-            return heard
+            return texts
         assert verb.tag == "Say"
-        heard.append(verb.text)
+        texts.append(verb.text)
     raise AssertionError("there is no stream")
 
 
 async def test_it_speaks_the_disclosure_then_the_greeting_in_valid_xml() -> None:
     response = await WebhookClient(make_bridge([WITH_PERSON])).twilio("/twilio/voice")
-    assert said_before_the_stream(response) == [AN_AI, "This call is recorded.   <ok>"]
+    assert parse_announcements(response) == [AN_AI, "This call is recorded.   <ok>"]
 
 
 @pytest.mark.parametrize(
-    ("setting", "disclosure", "heard"),
+    ("setting", "disclosure", "expected"),
     [
         ("An AI.", None, ["An AI."]),
         ("An AI.", "A \x0b machine & <more>", ["A   machine & <more>"]),
@@ -182,71 +183,71 @@ async def test_it_speaks_the_disclosure_then_the_greeting_in_valid_xml() -> None
     ],
 )
 async def test_the_disclosure_comes_from_the_number_or_the_settings(
-    setting: str, disclosure: str | None, heard: list[str]
+    setting: str, disclosure: str | None, expected: list[str]
 ) -> None:
     with override_settings(AI_DISCLOSURE=setting):
         route = make_route(id="desk", number=OURS, disclosure=disclosure)
         response = await WebhookClient(make_bridge([route])).twilio("/twilio/voice")
-    assert said_before_the_stream(response) == heard
+    assert parse_announcements(response) == expected
 
 
 async def test_a_number_without_a_row_discloses_the_ai() -> None:
-    assert said_before_the_stream(await WebhookClient().twilio("/twilio/voice")) == [AN_AI]
+    assert parse_announcements(await WebhookClient().twilio("/twilio/voice")) == [AN_AI]
 
 
 CLOSED = make_route(id="desk", number=OURS, hours=OpeningHours((), UTC))
 
 
 @pytest.mark.parametrize(
-    ("message", "said"), [("", twiml.CLOSED), ("Back on \x0b Monday.", "Back on   Monday.")]
+    ("message", "spoken"), [("", twiml.CLOSED), ("Back on \x0b Monday.", "Back on   Monday.")]
 )
-async def test_outside_its_hours_a_number_plays_the_closed_message(message: str, said: str) -> None:
+async def test_outside_its_hours_a_number_plays_the_closed_message(message: str, spoken: str) -> None:
     client = WebhookClient(make_bridge([replace(CLOSED, closed_message=message)]))
     response = await client.twilio("/twilio/voice")
-    assert verbs(response) == ["Say", "Hangup"]
-    assert ElementTree.fromstring(response.content)[0].text == said
+    assert parse_verbs(response) == ["Say", "Hangup"]
+    assert ElementTree.fromstring(response.content)[0].text == spoken
     assert isinstance(client.entries[-1], CallOffered)
     assert client.entries[-1].refused == "out-of-hours"
 
 
 async def test_outside_its_hours_a_number_dials_its_fallback() -> None:
     client = WebhookClient(make_bridge([replace(CLOSED, fallback_number=PERSON)]))
-    assert verbs(await client.twilio("/twilio/voice")) == ["Dial"]
+    assert parse_verbs(await client.twilio("/twilio/voice")) == ["Dial"]
 
 
 async def test_hours_do_not_apply_to_outbound_calls() -> None:
     client = WebhookClient(make_bridge([CLOSED]))
-    placed = await client.twilio("/twilio/voice", Direction="outbound-api", From=OURS, To="+15550100134")
-    assert verbs(placed) == ["Say", "Connect", "Say"]
+    response = await client.twilio("/twilio/voice", Direction="outbound-api", From=OURS, To="+15550100134")
+    assert parse_verbs(response) == ["Say", "Connect", "Say"]
 
 
 async def test_it_plays_the_busy_message_when_a_numbers_limit_is_reached() -> None:
     client = WebhookClient(make_bridge([make_route(id="desk", number=OURS, max_concurrent_calls=1)]))
     await client.twilio("/twilio/voice")
-    assert verbs(await client.twilio("/twilio/voice", CallSid="CA" + "2" * 32)) == ["Say", "Hangup"]
+    assert parse_verbs(await client.twilio("/twilio/voice", CallSid="CA" + "2" * 32)) == ["Say", "Hangup"]
     assert isinstance(client.entries[-1], CallOffered)
     assert client.entries[-1].refused == "at-capacity"
-    elsewhere = await client.twilio("/twilio/voice", CallSid="CA" + "3" * 32, To="+15559870009")
-    assert "Connect" in verbs(elsewhere)
+    other_number = await client.twilio("/twilio/voice", CallSid="CA" + "3" * 32, To="+15559870009")
+    assert "Connect" in parse_verbs(other_number)
 
 
 async def test_an_outbound_call_uses_the_route_of_the_number_it_comes_from() -> None:
     client = WebhookClient(make_bridge([WITH_PERSON]))
-    placed = await client.twilio("/twilio/voice", Direction="outbound-api", From=OURS, To="+15550100134")
-    assert said_before_the_stream(placed)[1:] == ["This call is recorded.   <ok>"]
+    response = await client.twilio("/twilio/voice", Direction="outbound-api", From=OURS, To="+15550100134")
+    assert parse_announcements(response)[1:] == ["This call is recorded.   <ok>"]
 
 
 async def test_a_repeated_webhook_uses_no_second_slot() -> None:
     client = WebhookClient(make_bridge(max_concurrent_calls=1))
     for _ in range(3):
-        assert "Connect" in verbs(await client.twilio("/twilio/voice"))
+        assert "Connect" in parse_verbs(await client.twilio("/twilio/voice"))
 
 
 async def test_it_plays_the_busy_message_at_capacity() -> None:
     client = WebhookClient(make_bridge(max_concurrent_calls=1))
     await client.twilio("/twilio/voice")
     response = await client.twilio("/twilio/voice", CallSid="CA" + "2" * 32)
-    assert verbs(response) == ["Say", "Hangup"]
+    assert parse_verbs(response) == ["Say", "Hangup"]
     assert isinstance(client.entries[-1], CallOffered)
     assert client.entries[-1].refused == "at-capacity"
 
@@ -255,7 +256,7 @@ async def test_it_dials_the_fallback_while_draining() -> None:
     client = WebhookClient(make_bridge([WITH_PERSON]))
     client.bridge.admission.draining = True
     response = await client.twilio("/twilio/voice")
-    assert verbs(response) == ["Dial"]
+    assert parse_verbs(response) == ["Dial"]
     dial = ElementTree.fromstring(response.content)[0]
     assert dial.text == PERSON
     assert dial.attrib == {"action": f"{PUBLIC}/twilio/after?dialed=1", "timeout": "20"}
@@ -265,25 +266,25 @@ async def test_it_dials_the_fallback_while_draining() -> None:
 async def test_it_answers_the_end_of_the_stream_by_its_reason(reason: str) -> None:
     client = WebhookClient()
     client.bridge.end_reasons.store(SID, reason)
-    alone = verbs(await client.twilio("/twilio/after"))
-    with_person = WebhookClient(make_bridge([WITH_PERSON]))
-    with_person.bridge.end_reasons.store(SID, reason)
-    helped = verbs(await with_person.twilio("/twilio/after"))
+    without_fallback = parse_verbs(await client.twilio("/twilio/after"))
+    client_with_fallback = WebhookClient(make_bridge([WITH_PERSON]))
+    client_with_fallback.bridge.end_reasons.store(SID, reason)
+    with_fallback = parse_verbs(await client_with_fallback.twilio("/twilio/after"))
     if FOLLOW_UPS[reason] == HANG_UP:
-        assert (alone, helped) == (["Hangup"], ["Hangup"])
+        assert (without_fallback, with_fallback) == (["Hangup"], ["Hangup"])
     else:
-        assert (alone, helped) == (["Say", "Hangup"], ["Dial"])
+        assert (without_fallback, with_fallback) == (["Say", "Hangup"], ["Dial"])
 
 
 @override_settings(FALLBACK_NUMBER=PERSON)
 async def test_it_dials_the_fallback_of_the_settings_when_the_route_has_none() -> None:
     client = WebhookClient()
     client.bridge.end_reasons.store(SID, "assistant-failed")
-    assert verbs(await client.twilio("/twilio/after")) == ["Dial"]
+    assert parse_verbs(await client.twilio("/twilio/after")) == ["Dial"]
 
 
 @pytest.mark.parametrize(
-    ("form", "told"),
+    ("form", "number"),
     [
         ({}, "+15550100134"),
         ({"Direction": "outbound-api", "From": OURS, "To": "+442079460018"}, "+442079460018"),
@@ -293,7 +294,7 @@ async def test_it_dials_the_fallback_of_the_settings_when_the_route_has_none() -
         ({"From": ""}, ""),
     ],
 )
-async def test_the_assistant_is_told_the_number_of_the_other_party(form: dict[str, str], told: str) -> None:
+async def test_the_assistant_is_told_the_number_of_the_other_party(form: dict[str, str], number: str) -> None:
     client = WebhookClient()
     response = await client.twilio("/twilio/voice", **form)
     parameters = {
@@ -303,7 +304,7 @@ async def test_the_assistant_is_told_the_number_of_the_other_party(form: dict[st
     claim = await client.bridge.admission.claim(
         str(parameters["ticket"]), str(parameters["route"]), SID, ACCOUNT
     )
-    assert claim.caller == told
+    assert claim.caller == number
 
 
 CALLER_IDS = [
@@ -334,8 +335,8 @@ async def test_the_fallback_is_dialled_with_a_caller_id_that_twilio_accepts(
 
 @pytest.mark.parametrize("status", ["completed", "answered", "busy", "no-answer", "failed", "canceled", ""])
 async def test_it_apologizes_when_the_fallback_does_not_answer(status: str) -> None:
-    said = verbs(await WebhookClient().twilio("/twilio/after?dialed=1", DialCallStatus=status))
-    assert said == (["Hangup"] if status in ("completed", "answered") else ["Say", "Hangup"])
+    actual = parse_verbs(await WebhookClient().twilio("/twilio/after?dialed=1", DialCallStatus=status))
+    assert actual == (["Hangup"] if status in ("completed", "answered") else ["Say", "Hangup"])
 
 
 @pytest.fixture
@@ -345,8 +346,11 @@ def ended_call(transactional_db: None) -> Call:
 
 async def test_it_reads_the_row_when_the_end_reason_is_not_in_memory(ended_call: Call) -> None:
     call = ended_call
-    assert verbs(await WebhookClient().twilio("/twilio/after", CallSid=call.call_sid)) == ["Hangup"]
-    assert verbs(await WebhookClient().twilio("/twilio/after", CallSid="CAunknown")) == ["Say", "Hangup"]
+    assert parse_verbs(await WebhookClient().twilio("/twilio/after", CallSid=call.call_sid)) == ["Hangup"]
+    assert parse_verbs(await WebhookClient().twilio("/twilio/after", CallSid="CAunknown")) == [
+        "Say",
+        "Hangup",
+    ]
 
 
 async def test_it_answers_in_time_when_the_database_hangs() -> None:
@@ -364,33 +368,33 @@ async def test_it_answers_in_time_when_the_database_hangs() -> None:
     finally:
         release.set()
         twilio_webhooks._end_reason_in_row = real
-    assert verbs(response) == ["Say", "Hangup"]
+    assert parse_verbs(response) == ["Say", "Hangup"]
     assert time.monotonic() - began < 5
 
 
-class BrokenEnds(EndReasonCache):
+class BrokenCache(EndReasonCache):
     async def find(self, call_sid: str) -> str | None:
         raise ConnectionError("gone")
 
 
-class HangingEnds(EndReasonCache):
+class HangingCache(EndReasonCache):
     async def find(self, call_sid: str) -> str | None:
         await asyncio.Event().wait()
         return None
 
 
-@pytest.mark.parametrize("ends", [BrokenEnds, HangingEnds])
-async def test_it_reads_the_row_when_the_cache_fails(ends: type[EndReasonCache], ended_call: Call) -> None:
-    client = WebhookClient(replace(make_bridge(), end_reasons=ends()))
-    assert verbs(await client.twilio("/twilio/after", CallSid=ended_call.call_sid)) == ["Hangup"]
+@pytest.mark.parametrize("cache", [BrokenCache, HangingCache])
+async def test_it_reads_the_row_when_the_cache_fails(cache: type[EndReasonCache], ended_call: Call) -> None:
+    client = WebhookClient(replace(make_bridge(), end_reasons=cache()))
+    assert parse_verbs(await client.twilio("/twilio/after", CallSid=ended_call.call_sid)) == ["Hangup"]
 
 
 async def test_it_writes_status_callbacks_to_the_journal() -> None:
     client = WebhookClient()
-    told = await client.twilio(
+    response = await client.twilio(
         "/twilio/status", CallStatus="Completed", CallDuration="128", SequenceNumber="3"
     )
-    assert told.status_code == 204
+    assert response.status_code == 204
     await client.twilio("/twilio/status", CallDuration="-1", SequenceNumber="9" * 20)
     await client.twilio("/twilio/stream", StreamEvent="stream-error", StreamError="x" * 1000)
     completed, odd, stream = client.entries
@@ -406,7 +410,7 @@ async def test_it_writes_status_callbacks_to_the_journal() -> None:
     assert (stream.stream_event, len(stream.detail)) == ("stream-error", 255)
 
 
-async def test_a_caller_who_hangs_up_during_the_greeting_frees_the_place() -> None:
+async def test_a_caller_who_hangs_up_during_the_greeting_frees_the_slot() -> None:
     client = WebhookClient(make_bridge(max_concurrent_calls=1))
     await client.twilio("/twilio/voice")
     await client.twilio("/twilio/status", CallStatus="in-progress")
@@ -425,14 +429,14 @@ async def test_readyz_reports_whether_new_calls_are_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("about", "heard"),
+    ("about", "reason"),
     [
         (twiml.encode_text("a crown fell out \u2603"), "a crown fell out \u2603"),
         (twiml.encode_text(""), ""),
         ("%%%", ""), ("a", ""), ("_w", ""), ("", ""),
     ],
 )  # fmt: skip
-async def test_the_whisper_contains_the_reason(about: str, heard: str) -> None:
-    answer = await WebhookClient().twilio(f"/twilio/whisper?{urlencode({'about': about})}")
-    (said,) = ElementTree.fromstring(answer.content)
-    assert said.text == f"{twiml.WHISPER} {heard}".strip()
+async def test_the_whisper_contains_the_reason(about: str, reason: str) -> None:
+    response = await WebhookClient().twilio(f"/twilio/whisper?{urlencode({'about': about})}")
+    (say,) = ElementTree.fromstring(response.content)
+    assert say.text == f"{twiml.WHISPER} {reason}".strip()

@@ -40,69 +40,71 @@ async def send(client: WebhookClient, body: Any, path: str = "/vapi/events", **h
     return await client.post(path, raw, content_type="application/json", headers=headers or SECRET)
 
 
-def signed(body: bytes, timestamp: str, secret: bytes = b"topsecret", prefix: str = "") -> dict[str, str]:
+def sign(body: bytes, timestamp: str, secret: bytes = b"topsecret", prefix: str = "") -> dict[str, str]:
     digest = hmac.new(secret, f"{timestamp}.".encode() + body, sha256).hexdigest()
     return {"X-Signature": prefix + digest, "X-Timestamp": timestamp}
 
 
-def now(offset: float = 0, scale: int = 1) -> str:
-    return str(int((time.time() + offset) * scale))
+def make_timestamp(offset_seconds: float = 0, scale: int = 1) -> str:
+    return str(int((time.time() + offset_seconds) * scale))
 
 
 BODY = b'{"message":{"type":"hang"}}'
 
 
-# Made when the test runs: a timestamp that was taken when it was collected may have grown old.
+# Called when the test runs: a timestamp from the collection of the tests may be too old by then.
 Headers = Callable[[], dict[str, str]]
 
-OPEN: dict[str, Headers] = {
+ACCEPTED_CREDENTIALS: dict[str, Headers] = {
     "secret header": lambda: SECRET,
     "bearer": lambda: {"Authorization": "Bearer topsecret"},
-    "bearer, written oddly": lambda: {"Authorization": "bearer  topsecret"},
-    "hmac": lambda: signed(BODY, now()),
-    "hmac in milliseconds": lambda: signed(BODY, now(scale=1000)),
-    "hmac nearly too old": lambda: signed(BODY, now(-280), prefix="sha256="),
+    "bearer in lower case, with two spaces": lambda: {"Authorization": "bearer  topsecret"},
+    "hmac": lambda: sign(BODY, make_timestamp()),
+    "hmac in milliseconds": lambda: sign(BODY, make_timestamp(scale=1000)),
+    "hmac almost too old": lambda: sign(BODY, make_timestamp(-280), prefix="sha256="),
 }
-SHUT: dict[str, Headers] = {
-    "nothing": lambda: {"X-Nothing": "1"},
+REJECTED_CREDENTIALS: dict[str, Headers] = {
+    "no credentials": lambda: {"X-Other": "1"},
     "empty header": lambda: {"X-Vapi-Secret": ""},
-    "nearly the secret": lambda: {"X-Vapi-Secret": "topsecre"},
+    "prefix of the secret": lambda: {"X-Vapi-Secret": "topsecre"},
     "not ascii": lambda: {"X-Vapi-Secret": "töpsecret"},
     "no scheme": lambda: {"Authorization": "topsecret"},
     "another scheme": lambda: {"Authorization": "Basic topsecret"},
     "empty bearer": lambda: {"Authorization": "Bearer "},
-    "hmac too old": lambda: signed(BODY, now(-330)),
-    "hmac of the future": lambda: signed(BODY, now(330)),
-    "hmac of another secret": lambda: signed(BODY, now(), secret=b"other"),
-    "hmac of another body": lambda: signed(BODY + b" ", now()),
-    "hmac without time": lambda: {"X-Signature": signed(BODY, now())["X-Signature"]},
-    "hmac of a word": lambda: signed(BODY, "soon"),
-    "hmac of a long number": lambda: signed(BODY, "9" * 17),
+    "hmac too old": lambda: sign(BODY, make_timestamp(-330)),
+    "hmac of the future": lambda: sign(BODY, make_timestamp(330)),
+    "hmac of another secret": lambda: sign(BODY, make_timestamp(), secret=b"other"),
+    "hmac of another body": lambda: sign(BODY + b" ", make_timestamp()),
+    "hmac without timestamp": lambda: {"X-Signature": sign(BODY, make_timestamp())["X-Signature"]},
+    "hmac with a timestamp that is no number": lambda: sign(BODY, "soon"),
+    "hmac with a timestamp of 17 digits": lambda: sign(BODY, "9" * 17),
 }
 
 
-@pytest.mark.parametrize("proof", OPEN)
-async def test_it_accepts_every_proof_of_the_secret(proof: str) -> None:
-    assert (await send(WebhookClient(), BODY, **OPEN[proof]())).status_code == 200
+@pytest.mark.parametrize("name", ACCEPTED_CREDENTIALS)
+async def test_it_accepts_valid_credentials(name: str) -> None:
+    assert (await send(WebhookClient(), BODY, **ACCEPTED_CREDENTIALS[name]())).status_code == 200
 
 
-@pytest.mark.parametrize("proof", SHUT)
-async def test_it_rejects_everything_else(proof: str) -> None:
+@pytest.mark.parametrize("name", REJECTED_CREDENTIALS)
+async def test_it_rejects_all_other_credentials(name: str) -> None:
     client = WebhookClient()
-    assert (await send(client, BODY, **SHUT[proof]())).status_code == 401
+    assert (await send(client, BODY, **REJECTED_CREDENTIALS[name]())).status_code == 401
     assert not client.entries
 
 
 async def test_the_hmac_matches_the_documented_scheme() -> None:
-    digest = signed(BODY, "1700000000")["X-Signature"]
+    digest = sign(BODY, "1700000000")["X-Signature"]
     assert digest == "a1758beabad8c89bca930251a8f61bfa4b447482318e293976b66e1878edc6d3"
 
 
-@pytest.mark.parametrize("proof", OPEN | SHUT)
-async def test_without_a_secret_it_rejects_everything(proof: str) -> None:
+@pytest.mark.parametrize("name", ACCEPTED_CREDENTIALS | REJECTED_CREDENTIALS)
+async def test_without_a_secret_it_rejects_everything(name: str) -> None:
     client = WebhookClient(make_bridge(vapi_webhook_secret=""))
-    assert (await send(client, BODY, **(OPEN | SHUT)[proof]())).status_code == 401
-    assert (await send(client, BODY, **signed(BODY, now(), b""))).status_code == 401
+    assert (
+        await send(client, BODY, **(ACCEPTED_CREDENTIALS | REJECTED_CREDENTIALS)[name]())
+    ).status_code == 401
+    assert (await send(client, BODY, **sign(BODY, make_timestamp(), b""))).status_code == 401
 
 
 async def test_a_secret_may_contain_any_character() -> None:
@@ -148,7 +150,7 @@ async def test_it_reads_the_callsid_from_the_query_first() -> None:
     client = WebhookClient()
     await send(client, REPORT, "/vapi/events?callSid=CAquery")
     await send(client, REPORT, "/vapi/events?callSid=../odd")
-    assert [note.call_sid for note in client.entries] == ["CAquery", SID]
+    assert [entry.call_sid for entry in client.entries] == ["CAquery", SID]
 
 
 async def test_it_writes_a_status_update_to_the_journal() -> None:

@@ -33,7 +33,7 @@ from calls.viewer import Viewer
 STAFF = Viewer(can_view_calls=True)
 OPERATOR = Viewer(can_view_calls=True, can_view_numbers=True, can_act=True)
 XSS = "<script>alert(1)</script>"
-OWN_CACHE = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "live"}}
+SEPARATE_CACHE = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "live"}}
 DEAD_REDIS = {
     "default": {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
@@ -48,7 +48,7 @@ def make_live_call(**changes: Any) -> Call:
     return make_call(**(facts | {"vapi_call_id": "vapi-1"} | changes))
 
 
-def note(call: Call, **changes: Any) -> LiveNote:
+def make_note(call: Call, **changes: Any) -> LiveNote:
     facts: dict[str, Any] = {"at_ms": 1000, "floor_since": time.time()}
     return LiveNote(call.call_sid, **(facts | changes))
 
@@ -61,9 +61,9 @@ def publish(*notes: LiveNote) -> None:
 
 
 @contextmanager
-def own_cache() -> Iterator[None]:
+def separate_cache() -> Iterator[None]:
     """A separate cache without a recorded failure."""
-    with override_settings(CACHES=OWN_CACHE), mock.patch.object(publisher, "_cache_retry_at", 0.0):
+    with override_settings(CACHES=SEPARATE_CACHE), mock.patch.object(publisher, "_cache_retry_at", 0.0):
         cache.clear()
         yield
 
@@ -71,7 +71,7 @@ def own_cache() -> Iterator[None]:
 class CacheTestCase(SimpleTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.enterContext(own_cache())
+        self.enterContext(separate_cache())
 
 
 class BoardTests(CacheTestCase, TestCase):
@@ -111,7 +111,7 @@ class BoardTests(CacheTestCase, TestCase):
         call = make_live_call()
         for words in ("First.", "Second.", "Third."):
             make_utterance(call, text=words)
-        publish(note(call, floor="caller", speaker="caller", partial="can I move it to"))
+        publish(make_note(call, floor="caller", speaker="caller", partial="can I move it to"))
         html = render_board(STAFF)
         self.assertNotIn("First.", html)
         self.assertLess(html.index("Second."), html.index("Third."))
@@ -123,23 +123,23 @@ class BoardTests(CacheTestCase, TestCase):
         make_turn(call, response_latency_ms=880)
         make_turn(call, response_latency_ms=None)
         self.assertEqual(live_rows(STAFF)[0].latency_ms, 880)
-        publish(note(call, latency_ms=940))
+        publish(make_note(call, latency_ms=940))
         self.assertIn("0.94 s", render_board(STAFF))
 
     def test_a_silence_of_five_seconds_is_a_warning(self) -> None:
         call = make_live_call()
-        publish(note(call, floor="", floor_since=time.time() - 4))
+        publish(make_note(call, floor="", floor_since=time.time() - 4))
         self.assertFalse(live_rows(STAFF)[0].is_silent)
         self.assertIn("hidden>⚠ silent", render_board(STAFF))
-        publish(note(call, floor="", floor_since=time.time() - 9))
+        publish(make_note(call, floor="", floor_since=time.time() - 9))
         self.assertTrue(live_rows(STAFF)[0].is_silent)
         self.assertIn(">⚠ silent for 9 s", render_board(STAFF))
-        publish(note(call, floor="assistant", floor_since=time.time() - 9))
+        publish(make_note(call, floor="assistant", floor_since=time.time() - 9))
         self.assertNotIn("⚠ silent", render_board(STAFF))
 
     def test_there_is_no_silence_warning_before_the_assistant_answers(self) -> None:
         call = make_live_call(answered_at=None)
-        publish(note(call, floor_since=time.time() - 9))
+        publish(make_note(call, floor_since=time.time() - 9))
         self.assertFalse(live_rows(STAFF)[0].is_silent)
 
     def test_without_a_note_the_state_of_the_call_is_shown(self) -> None:
@@ -158,10 +158,10 @@ class BoardTests(CacheTestCase, TestCase):
         make_live_call(started_at=timezone.now() - timedelta(seconds=3 * 3600 + 65.2))
         self.assertEqual([row.timer for row in live_rows(STAFF)], ["1:42", "3:01:05"])
 
-    def test_foreign_text_is_escaped(self) -> None:
+    def test_untrusted_text_is_escaped(self) -> None:
         call = make_live_call(from_number=XSS, to_number=XSS)
         make_utterance(call, text=XSS)
-        publish(note(call, speaker="caller", partial=XSS + "\ud800\x00"))
+        publish(make_note(call, speaker="caller", partial=XSS + "\ud800\x00"))
         html = render_board(OPERATOR)
         self.assertNotIn(XSS, html)
         self.assertIn("&lt;script&gt;alert(1)", html)
@@ -191,18 +191,18 @@ class BoardTests(CacheTestCase, TestCase):
             self.assertEqual(live_rows(OPERATOR)[0].fallback_number, "+15550107777")
 
     def test_the_number_of_queries_does_not_grow_with_the_calls(self) -> None:
-        def queries() -> int:
-            with CaptureQueriesContext(connection) as asked:
+        def count_queries() -> int:
+            with CaptureQueriesContext(connection) as queries:
                 render_board(OPERATOR)
-            return len(asked)
+            return len(queries)
 
         make_turn(call := make_live_call())
         make_utterance(call)
-        few = queries()
+        few = count_queries()
         for _ in range(20):
             make_turn(call := make_live_call(to_number=f"+1555{call_sid()[-7:]}"))
             make_utterance(call)
-        self.assertEqual(queries(), few)
+        self.assertEqual(count_queries(), few)
         self.assertLessEqual(few, 4)
 
 
@@ -317,20 +317,20 @@ async def test_a_hanging_channel_layer_times_out() -> None:
 
 
 def test_the_thread_publishes_pending_notes_and_stops() -> None:
-    with own_cache(), mock.patch.object(publisher, "INTERVAL_SECONDS", 0.01):
+    with separate_cache(), mock.patch.object(publisher, "INTERVAL_SECONDS", 0.01):
         live = Publisher()
         live.start()
         for number in range(3):
             live.put_note(LiveNote("CA1", number))
-            give_up = time.monotonic() + 5
+            deadline = time.monotonic() + 5
             while get_notes(["CA1"]).get("CA1") != LiveNote("CA1", number):
-                assert time.monotonic() < give_up
+                assert time.monotonic() < deadline
         live.stop(5)
         assert not live.is_alive()
 
 
 @pytest.mark.parametrize(
-    ("origin", "host", "secure", "ours"),
+    ("origin", "host", "is_secure", "is_allowed"),
     [
         ("http://127.0.0.1:8000", "127.0.0.1:8000", False, True),
         ("http://LOCALHOST:8000", "localhost:8000", False, True),
@@ -354,14 +354,14 @@ def test_the_thread_publishes_pending_notes_and_stops() -> None:
         ("http://127.0.0.1:8000", "127.0.0.1:8000", True, False),
     ],
 )
-def test_a_socket_needs_an_allowed_origin(origin: str, host: str, secure: bool, ours: bool) -> None:
+def test_a_socket_needs_an_allowed_origin(origin: str, host: str, is_secure: bool, is_allowed: bool) -> None:
     scope = {"headers": [(b"host", host.encode()), (b"origin", origin.encode())]}
     with override_settings(
-        SESSION_COOKIE_SECURE=secure,
+        SESSION_COOKIE_SECURE=is_secure,
         CSRF_TRUSTED_ORIGINS=["https://voice.example.com"],
         ALLOWED_HOSTS=["voice.example.com", "localhost", "127.0.0.1"],
     ):
-        assert consumer._has_allowed_origin(scope) is ours
+        assert consumer._has_allowed_origin(scope) is is_allowed
 
 
 @pytest.mark.slow
@@ -369,7 +369,7 @@ class ConsumerTests(TransactionTestCase):
     """The consumer with its threads, on an in-memory channel layer."""
 
     def setUp(self) -> None:
-        self.enterContext(own_cache())
+        self.enterContext(separate_cache())
         self.layer = InMemoryChannelLayer()
         self.enterContext(mock.patch.object(consumer, "get_channel_layer", return_value=self.layer))
         self.enterContext(mock.patch.object(consumer, "fragment_cache", FragmentCache()))
@@ -418,7 +418,7 @@ class ConsumerTests(TransactionTestCase):
         socket = self.socket()
         await socket.connect()
         self.assertIn("No live calls", await socket.receive_from(timeout=5))
-        call = await asyncio.to_thread(self.make, make_live_call)
+        call = await asyncio.to_thread(self.run_and_close, make_live_call)
         began = time.monotonic()
         await self.notify_changed(call.call_sid)
         self.assertIn(f'id="live-{call.pk}"', await socket.receive_from(timeout=5))
@@ -438,7 +438,7 @@ class ConsumerTests(TransactionTestCase):
         await socket.disconnect()
 
     async def test_a_call_page_is_notified_of_its_call_only(self) -> None:
-        call = await asyncio.to_thread(self.make, make_live_call)
+        call = await asyncio.to_thread(self.run_and_close, make_live_call)
         socket = self.socket(f"/live?call={call.pk}")
         await socket.connect()
         self.assertIn('id="call-body"', await socket.receive_from(timeout=5))
@@ -484,7 +484,9 @@ class ConsumerTests(TransactionTestCase):
             return int(message["code"])
 
     async def test_logging_out_closes_the_socket(self) -> None:
-        logged_out = await self.wait_for_close(lambda: asyncio.to_thread(self.make, self.client.logout))
+        logged_out = await self.wait_for_close(
+            lambda: asyncio.to_thread(self.run_and_close, self.client.logout)
+        )
         self.assertEqual(logged_out, consumer.CLOSE_FORBIDDEN)
 
     async def test_losing_the_permission_closes_the_socket(self) -> None:
@@ -500,22 +502,22 @@ class ConsumerTests(TransactionTestCase):
         self.assertEqual(await self.wait_for_close(change), consumer.CLOSE_FORBIDDEN)
 
     async def test_a_failed_channel_layer_closes_the_socket(self) -> None:
-        for broken in ("receive", "group_add"):
+        for method in ("receive", "group_add"):
             with mock.patch.multiple(consumer, REFRESH_SECONDS=0.1, LAYER_TIMEOUT_SECONDS=0.1):
                 socket = self.socket()
                 self.assertTrue((await socket.connect())[0])
                 await socket.receive_from(timeout=5)
                 hang = asyncio.Event().wait
-                dead = mock.AsyncMock(side_effect=ConnectionError if broken == "receive" else hang)
+                dead = mock.AsyncMock(side_effect=ConnectionError if method == "receive" else hang)
                 with (
-                    mock.patch.object(self.layer, broken, dead),
+                    mock.patch.object(self.layer, method, dead),
                     self.assertLogs("calls.staff.live.consumer", "INFO"),
                 ):
                     await self.notify_changed()  # makes the receiver call receive() again
                     message = await socket.receive_output(timeout=5)
                     while message["type"] == "websocket.send":
                         message = await socket.receive_output(timeout=5)
-                self.assertEqual(message["code"], consumer.CLOSE_TRY_LATER, broken)
+                self.assertEqual(message["code"], consumer.CLOSE_TRY_LATER, method)
 
     async def test_a_failed_database_rejects_the_socket(self) -> None:
         with (
@@ -525,21 +527,23 @@ class ConsumerTests(TransactionTestCase):
             self.assertTrue(await self.is_rejected())
 
     async def test_numbers_are_masked_per_viewer(self) -> None:
-        await asyncio.to_thread(self.make, lambda: make_live_call(from_number="+15550100134"))
-        seen = []
+        await asyncio.to_thread(self.run_and_close, lambda: make_live_call(from_number="+15550100134"))
+        are_shown = []
         for user in (
             self.user,
-            await asyncio.to_thread(self.make, lambda: make_staff("view_call", "view_numbers")),
+            await asyncio.to_thread(self.run_and_close, lambda: make_staff("view_call", "view_numbers")),
         ):
-            await asyncio.to_thread(self.make, lambda user=user: self.client.force_login(user))
+            await asyncio.to_thread(self.run_and_close, lambda user=user: self.client.force_login(user))
             socket = self.socket()
             await socket.connect()
-            seen.append("+15550100134" in await socket.receive_from(timeout=5))
+            are_shown.append("+15550100134" in await socket.receive_from(timeout=5))
             await socket.disconnect()
-        self.assertEqual(seen, [False, True])
+        self.assertEqual(are_shown, [False, True])
 
     async def test_times_are_in_the_viewers_time_zone(self) -> None:
-        call = await asyncio.to_thread(self.make, lambda: make_live_call(started_at="2026-01-15T12:00:00Z"))
+        call = await asyncio.to_thread(
+            self.run_and_close, lambda: make_live_call(started_at="2026-01-15T12:00:00Z")
+        )
         self.client.cookies["tz"] = "America%2FNew_York"
         socket = self.socket(f"/live?call={call.pk}")
         await socket.connect()
@@ -548,29 +552,29 @@ class ConsumerTests(TransactionTestCase):
         await socket.disconnect()
 
     @staticmethod
-    def make(build: Any) -> Any:
-        """Create rows on another thread and close its connection."""
+    def run_and_close(function: Any) -> Any:
+        """Call a function that uses the database on another thread, and close its connection."""
         try:
-            return build()
+            return function()
         finally:
             connection.close()
 
 
 class FragmentCacheTests(CacheTestCase, TestCase):
     def test_equal_subscriptions_share_one_rendering(self) -> None:
-        kept = FragmentCache()
-        asked_at = time.monotonic()
-        watched = Subscription(STAFF, "", "")
+        fragments = FragmentCache()
+        requested_at = time.monotonic()
+        subscription = Subscription(STAFF, "", "")
         with CaptureQueriesContext(connection) as first:
-            html = kept.render(watched, None, asked_at)
+            html = fragments.render(subscription, None, requested_at)
         self.assertTrue(first)
         with self.assertNumQueries(0):
-            self.assertEqual(kept.render(watched, None, asked_at), html)
+            self.assertEqual(fragments.render(subscription, None, requested_at), html)
         with self.assertNumQueries(len(first)):
-            kept.render(watched, None, time.monotonic())
+            fragments.render(subscription, None, time.monotonic())
 
     def test_the_number_of_cached_fragments_is_limited(self) -> None:
-        kept = FragmentCache()
+        fragments = FragmentCache()
         for number in range(MAX_CACHED + 5):
-            kept.render(Subscription(STAFF, f"zone{number}", ""), None, 0.0)
-        self.assertEqual(len(kept._cached), MAX_CACHED)
+            fragments.render(Subscription(STAFF, f"zone{number}", ""), None, 0.0)
+        self.assertEqual(len(fragments._cached), MAX_CACHED)
