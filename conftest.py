@@ -1,11 +1,11 @@
-"""Rules for all tests: which may be skipped, which count as slow, and what parallel workers do not share.
+"""Rules for all tests: what may be skipped, what is slow, and which Redis databases each worker uses.
 
 A test is skipped where PostgreSQL, Redis or the speech extra that it needs is missing. In CI
 (`VOICEAI_CI=1`) all of them are present, so a skip counts as a failure there.
 
 `make test-fast` runs the product's tests without the markers `slow` and `database`. A test that starts a
-process must be marked `slow`, otherwise it fails. Tests of the browser are marked by their folder, tests
-that use the database by their class or their `django_db` marker.
+process must be marked `slow`, otherwise it fails. Browser tests are marked by their folder, tests that use
+the database by their class or their `django_db` marker.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from hypothesis import settings as hypothesis_settings
 STRICT = os.environ.get("VOICEAI_CI") == "1"
 # Each worker has its own Redis databases, because clearing the cache empties a whole database.
 REDIS_VARIABLES = ("REDIS_URL", "TEST_REDIS_URL")
-REDIS_DATABASES = len(REDIS_VARIABLES)  # of one worker
+REDIS_DATABASES = len(REDIS_VARIABLES)  # per worker
 
-# Tests start many processes: without bytecode files each would compile the product again.
+# Without bytecode files each process that a test starts would compile the product again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 
-# The duration of an example depends on how busy the machine is, so it is no criterion.
+# The duration of an example depends on the load of the machine, so it must not fail a test.
 hypothesis_settings.register_profile("any-speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("any-speed")
 

@@ -1,7 +1,7 @@
-"""Bills as the vendors send them, and their totals, added up by hand.
+"""Bills as the vendors send them, and their totals, added by hand.
 
-Nothing here is computed: if you change an amount, add up its totals by hand. Prices are Twilio's for a local
-number ($0.0085 a started minute) and for a media stream ($0.004 a started minute); Vapi's are invented.
+Nothing here is computed: if you change an amount, add the totals by hand. Twilio's prices are those of a
+local number ($0.0085 for each started minute) and of a media stream ($0.004); Vapi's are made up.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SINCE = datetime(2026, 11, 15, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Billed:
+class BilledCall:
     """A call, the vendors' bills for it, and its expected cost."""
 
     sid: str
@@ -32,8 +32,8 @@ class Billed:
     vapi: dict[str, Any] = field(default_factory=dict)  # the part of the report with the cost
 
 
-BILLED = (
-    Billed(
+BILLED_CALLS = (
+    BilledCall(
         # A second over the minute: Twilio bills two minutes, for the call and for the stream.
         sid="CA00000000000000000000000000000061",
         started_at=datetime(2026, 11, 16, 23, 30, 0, tzinfo=UTC),
@@ -49,7 +49,7 @@ BILLED = (
         shown="$0.15",
         per_minute="$0.15",
     ),
-    Billed(
+    BilledCall(
         sid="CA00000000000000000000000000000060",
         started_at=datetime(2026, 11, 17, 4, 10, 0, tzinfo=UTC),
         twilio=({"status": "completed", "duration": "60", "price": "-0.00850", "price_unit": "USD"},),
@@ -61,7 +61,7 @@ BILLED = (
         shown="$0.11",
         per_minute="$0.11",
     ),
-    Billed(
+    BilledCall(
         sid="CA00000000000000000000000000000001",
         started_at=datetime(2026, 11, 17, 10, 0, 0, tzinfo=UTC),
         twilio=({"status": "completed", "duration": "1", "price": "-0.00850", "price_unit": "USD"},),
@@ -73,7 +73,7 @@ BILLED = (
         shown="$0.014",
         per_minute="$0.84",
     ),
-    Billed(
+    BilledCall(
         # Ten minutes and a second, and expensive. Starts in the last second of the day in Kolkata.
         sid="CA00000000000000000000000000000601",
         started_at=datetime(2026, 11, 17, 18, 29, 59, tzinfo=UTC),
@@ -86,8 +86,8 @@ BILLED = (
         shown="$1.37",
         per_minute="$0.14",
     ),
-    Billed(
-        # Refused: only Twilio bills it. Starts in the first second of the day in New York.
+    BilledCall(
+        # Rejected: only Twilio bills it. Starts in the first second of the day in New York.
         sid="CA00000000000000000000000000000004",
         started_at=datetime(2026, 11, 18, 5, 0, 0, tzinfo=UTC),
         twilio=({"status": "completed", "duration": "4", "price": "-0.00850", "price_unit": "USD"},),
@@ -95,7 +95,7 @@ BILLED = (
         shown="$0.0085",
         per_minute="$0.13",
     ),
-    Billed(
+    BilledCall(
         # No answer: no bill is expected.
         sid="CA00000000000000000000000000000000",
         started_at=datetime(2026, 11, 18, 5, 30, 0, tzinfo=UTC),
@@ -104,7 +104,7 @@ BILLED = (
         shown="–",
         per_minute="",
     ),
-    Billed(
+    BilledCall(
         # Twilio's price has not arrived yet.
         sid="CA00000000000000000000000000000120",
         started_at=datetime(2026, 11, 18, 6, 0, 0, tzinfo=UTC),
@@ -119,7 +119,7 @@ BILLED = (
     ),
 )
 
-# All of them: 0.14840 + 0.11250 + 0.01400 + 1.37200 + 0.00850 + 0.20800.
+# All calls: 0.14840 + 0.11250 + 0.01400 + 1.37200 + 0.00850 + 0.20800.
 TOTAL = Decimal("1.86340")
 TOTAL_SHOWN = "$1.86"
 # Without the last call, which has a missing bill: 1.65540 dollars for 61 + 60 + 1 + 601 + 4 = 727 seconds.

@@ -1,4 +1,4 @@
-"""Costs agree to the cent with bills that were added up by hand, on every page and in every export."""
+"""Costs equal totals of bills that were added by hand, on every page and in every export."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ from calls.templatetags.call_format import dollars
 from calls.tests import cost_fixtures as fixtures
 from calls.tests.builders import make_call, make_staff
 from calls.tests.canned_vendor_api import CannedVendorApi
-from calls.tests.cost_fixtures import BILLED, Billed
+from calls.tests.cost_fixtures import BILLED_CALLS, BilledCall
 from calls.tests.webhook_client import WebhookClient
 from calls.vapi.webhooks import MAX_PART_CHARS, cost_of, stored_parts
 
 NOW = datetime(2026, 11, 18, 12, 0, tzinfo=UTC)
 
 
-def journal_entries(billed: Billed) -> Iterator[Entry]:
-    """The entries of the bridge and of Twilio's callbacks, which contain no amounts."""
+def make_entries(billed: BilledCall) -> Iterator[Entry]:
+    """The entries of the bridge and of Twilio's callbacks, without amounts."""
     at = billed.started_at.timestamp()
     yield CallOffered(billed.sid, at, "+15550100134", "+15559870000")
     if billed.stream_ms is not None:
@@ -58,39 +58,39 @@ def journal_entries(billed: Billed) -> Iterator[Entry]:
     yield CarrierReported(billed.sid, at + int(last["duration"]), last["status"], 0, int(last["duration"]))
 
 
-def report_entries(billed: Billed) -> list[Any]:
-    """The entries of the end-of-call report, posted to the webhook."""
-    caller = WebhookClient()
+def post_report(billed: BilledCall) -> list[Any]:
+    """Post the end-of-call report to the webhook. Returns the journal entries."""
+    client = WebhookClient()
     message = {
         "type": "end-of-call-report",
         "endedReason": "customer-ended-call",
         "call": {"id": billed.vapi_id, "assistantOverrides": {"metadata": {"callSid": billed.sid}}},
         **billed.vapi,
     }
-    send = async_to_sync(caller.post)
-    answer = send(
+    send = async_to_sync(client.post)
+    response = send(
         "/vapi/events", json.dumps({"message": message}), content_type="application/json",
         headers={"X-Vapi-Secret": "topsecret"},
     )  # fmt: skip
-    assert answer.status_code == 200
-    return list(caller.entries)
+    assert response.status_code == 200
+    return list(client.entries)
 
 
 @override_settings(TWILIO_STREAM_PRICE_PER_MINUTE=fixtures.STREAM_PRICE_PER_MINUTE)
 class BilledTests(TestCase):
-    """All bills that have arrived are in the rows."""
+    """All bills that have arrived are in the database."""
 
     def setUp(self) -> None:
         self.vendor = CannedVendorApi()
         self.addCleanup(self.vendor.stop)
         self.enterContext(override_settings(**self.vendor.settings()))
-        for billed in BILLED:
-            self.assertEqual(upsert.apply_entries([*journal_entries(billed)]), [])
+        for billed in BILLED_CALLS:
+            self.assertEqual(upsert.apply_entries([*make_entries(billed)]), [])
             if billed.vapi_id:
-                self.assertEqual(upsert.apply_entries(report_entries(billed)), [])
+                self.assertEqual(upsert.apply_entries(post_report(billed)), [])
             self.vendor.responses[billed.sid] = list(billed.twilio)
         reconcile.sync(now=NOW)
-        self.first = {call.call_sid: call for call in Call.objects.all()}
+        self.calls_after_first_sync = {call.call_sid: call for call in Call.objects.all()}
         hourly.roll_up_all(fixtures.UNTIL)  # later changes must mark these hours dirty
         reconcile.sync(now=NOW)
         self.calls = {call.call_sid: call for call in Call.objects.all()}
@@ -98,15 +98,15 @@ class BilledTests(TestCase):
 
 class CostTests(BilledTests):
     def test_a_price_that_arrives_late_is_stored(self) -> None:
-        sid = BILLED[0].sid
-        self.assertIsNone(self.first[sid].twilio_price)
-        self.assertEqual(self.first[sid].cost(), Decimal("0.13140"))
-        self.assertEqual(self.first[sid].bills_to_come(), ["Twilio"])
+        sid = BILLED_CALLS[0].sid
+        self.assertIsNone(self.calls_after_first_sync[sid].twilio_price)
+        self.assertEqual(self.calls_after_first_sync[sid].cost(), Decimal("0.13140"))
+        self.assertEqual(self.calls_after_first_sync[sid].bills_to_come(), ["Twilio"])
         self.assertEqual(self.calls[sid].twilio_price, Decimal("-0.01700"))
         self.assertEqual(self.calls[sid].bills_to_come(), [])
 
     def test_a_call_costs_the_sum_of_its_bills(self) -> None:
-        for billed in BILLED:
+        for billed in BILLED_CALLS:
             with self.subTest(billed.sid):
                 call = self.calls[billed.sid]
                 self.assertEqual(call.stream_price, billed.stream_price)
@@ -146,7 +146,7 @@ class CostTests(BilledTests):
         self.assertEqual((stats.cost, stats.cost_per_minute), (fixtures.TOTAL, None))
 
     def test_an_expensive_call_is_flagged(self) -> None:
-        self.assertEqual([call.call_sid for call in Call.objects.flagged("over-cost")], [BILLED[3].sid])
+        self.assertEqual([call.call_sid for call in Call.objects.flagged("over-cost")], [BILLED_CALLS[3].sid])
 
     def test_the_query_for_missing_bills_agrees_with_the_method(self) -> None:
         self.assertEqual(
@@ -167,8 +167,8 @@ class PageTests(BilledTests):
         self.assertEqual(response.status_code, 200)
         return response.content.decode()
 
-    def test_the_call_page(self) -> None:
-        for billed in BILLED:
+    def test_the_call_page_shows_the_costs(self) -> None:
+        for billed in BILLED_CALLS:
             with self.subTest(billed.sid):
                 page = self.page(self.calls[billed.sid].get_absolute_url())
                 amount, _, so_far = billed.shown.partition(" ")
@@ -176,15 +176,15 @@ class PageTests(BilledTests):
                 per_minute = re.search(r"(\$[\d.]+)/min", page)
                 self.assertEqual(per_minute[1] if per_minute else "", billed.per_minute)
                 self.assertEqual("so far (Twilio pending" in page, bool(so_far))
-        page = self.page(self.calls[BILLED[0].sid].get_absolute_url())
+        page = self.page(self.calls[BILLED_CALLS[0].sid].get_absolute_url())
         self.assertIn("(Twilio $0.017, media stream $0.008, Vapi $0.12; $0.15/min)", page)
 
-    def test_the_list(self) -> None:
+    def test_the_list_shows_the_costs(self) -> None:
         page = self.page("/admin/calls/call/?started_at__gte=2026-11-15T00:00:00%2B00:00")
         shown = re.findall(r'<td class="[^"]*field-cost[^"]*"[^>]*>\s*([^<]*?)\s*</td>', page)
-        self.assertEqual(shown, [billed.shown for billed in reversed(BILLED)])
+        self.assertEqual(shown, [billed.shown for billed in reversed(BILLED_CALLS)])
 
-    def test_the_dashboard(self) -> None:
+    def test_the_dashboard_shows_the_costs(self) -> None:
         for zone, days in fixtures.DAYS_SHOWN.items():
             self.client.cookies["tz"] = zone
             with self.subTest(zone):
@@ -198,25 +198,25 @@ class PageTests(BilledTests):
                 ]
                 self.assertEqual({line[0]: (line[-2], line[-1]) for line in cells}, days)
 
-    def test_the_exported_list(self) -> None:
+    def test_the_exported_csv_has_the_costs(self) -> None:
         url = "/admin/calls/call/export/?started_at__gte=2026-11-15T00:00:00%2B00:00&format=csv"
         response = self.client.get(url)
 
-        async def whole() -> bytes:
+        async def read_all() -> bytes:
             return b"".join([piece async for piece in response])  # type: ignore[attr-defined]
 
-        table = list(csv.DictReader(io.StringIO(async_to_sync(whole)().decode())))
-        self.agrees({line["call_sid"]: (line["cost"] or None, line["bills_to_come"]) for line in table})
+        table = list(csv.DictReader(io.StringIO(async_to_sync(read_all)().decode())))
+        self.assert_costs({line["call_sid"]: (line["cost"] or None, line["bills_to_come"]) for line in table})
 
-    def test_the_exported_lines(self) -> None:
+    def test_the_exported_json_lines_have_the_costs(self) -> None:
         out = io.StringIO()
         call_command("export_calls", "--since=2026-11-15", stdout=out, stderr=io.StringIO())
         lines = [json.loads(line) for line in out.getvalue().splitlines()]
-        self.agrees({line["call_sid"]: (line["cost"], line["bills_to_come"]) for line in lines})
+        self.assert_costs({line["call_sid"]: (line["cost"], line["bills_to_come"]) for line in lines})
         self.assertEqual(sum(Decimal(line["cost"] or 0) for line in lines), fixtures.TOTAL)
 
-    def agrees(self, found: dict[str, Any]) -> None:
-        for billed in BILLED:
+    def assert_costs(self, found: dict[str, Any]) -> None:
+        for billed in BILLED_CALLS:
             cost = None if billed.cost is None else str(billed.cost)
             to_come = "Twilio" if billed.shown.endswith("so far") else ""
             self.assertEqual(found[billed.sid], (cost, to_come))
@@ -240,13 +240,13 @@ class StreamTests(TestCase):
 
     def test_a_stream_whose_server_died_is_billed_by_the_calls_duration(self) -> None:
         call = make_call(status="failed", end_reason="worker-lost", stream_sid="MZ1")
-        looked_up = CarrierReported(
+        lookup = CarrierReported(
             call.call_sid, 0, "completed", duration_seconds=61, asked=True, price="-0.01700"
         )
-        upsert.apply_entries([looked_up])
+        upsert.apply_entries([lookup])
         call.refresh_from_db()
         self.assertEqual(call.stream_price, Decimal("0.00800"))
-        upsert.apply_entries([StreamEnded(call.call_sid, 0, 30_000, "caller-hung-up", "caller"), looked_up])
+        upsert.apply_entries([StreamEnded(call.call_sid, 0, 30_000, "caller-hung-up", "caller"), lookup])
         call.refresh_from_db()
         self.assertEqual(call.stream_price, Decimal("0.00400"), "the stream's own duration is exact")
 
@@ -262,12 +262,12 @@ class ReportTests(TestCase):
         self.call.refresh_from_db()
         return self.call
 
-    def report(self, at: float, **facts: Any) -> AssistantReported:
+    def make_report(self, at: float, **facts: Any) -> AssistantReported:
         return AssistantReported(self.call.call_sid, at, "end-of-call-report", "v1", **facts)
 
     def test_the_later_report_wins_in_any_order(self) -> None:
-        early = self.report(100, cost=0.1, summary="Early.", kept={"success": "false"})
-        late = self.report(200, cost=0.3, summary="Late.", kept={"success": "true"})
+        early = self.make_report(100, cost=0.1, summary="Early.", kept={"success": "false"})
+        late = self.make_report(200, cost=0.3, summary="Late.", kept={"success": "true"})
         for order in ((early, late), (late, early), (late, late, early, early)):
             call = self.apply(*order)
             self.assertEqual(
@@ -275,8 +275,10 @@ class ReportTests(TestCase):
             )
 
     def test_values_that_a_later_report_lacks_stay(self) -> None:
-        first = self.report(100, cost=0.1, summary="Well.", kept={"success": "8", "costs": [{"cost": 0.1}]})
-        call = self.apply(first, self.report(200, kept={"structured_data": {"day": "Thursday"}}))
+        first = self.make_report(
+            100, cost=0.1, summary="Well.", kept={"success": "8", "costs": [{"cost": 0.1}]}
+        )
+        call = self.apply(first, self.make_report(200, kept={"structured_data": {"day": "Thursday"}}))
         self.assertEqual((call.vapi_cost, call.summary, call.success()), (Decimal("0.1"), "Well.", "8"))
         self.assertEqual(call.vapi_report["structured_data"], {"day": "Thursday"})
         self.assertEqual(call.events.filter(kind="end-of-call-report").count(), 1)
@@ -285,7 +287,7 @@ class ReportTests(TestCase):
         status = AssistantReported(
             self.call.call_sid, 300, "status-update", "v1", "ended", "assistant-ended-call"
         )
-        report = self.report(200, ended_reason="customer-ended-call")
+        report = self.make_report(200, ended_reason="customer-ended-call")
         for order in ((report, status), (status, report)):
             self.assertEqual(self.apply(*order).vapi_ended_reason, "customer-ended-call")
 
@@ -299,12 +301,12 @@ class ReportTests(TestCase):
 
 class AmountTests(SimpleTestCase):
     def test_a_bill_is_stored_as_sent(self) -> None:
-        for text, kept in (
+        for text, stored in (
             ("-0.01700", "-0.01700"), ("0", "0.00000"), (0.19, "0.19000"), ("0.000005", "0.00001"),
             (None, None), ("", None), ("free", None), ("NaN", None), ("Infinity", None), ("-10000", None),
             (float("nan"), None), (1e300, None),
         ):  # fmt: skip
-            self.assertEqual(costs.parse_bill(text), None if kept is None else Decimal(kept))
+            self.assertEqual(costs.parse_bill(text), None if stored is None else Decimal(stored))
 
     def test_a_started_minute_is_billed(self) -> None:
         for ms, minutes in ((0, 1), (1, 1), (60_000, 1), (60_001, 2), (61_000, 2), (120_000, 2)):

@@ -1,4 +1,4 @@
-"""Syncing calls with Twilio and Vapi over real HTTP: what is missing is requested until it is available."""
+"""Syncs calls with Twilio and Vapi over real HTTP: missing values are requested until they are available."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ class SyncTests(TestCase):
         self.addCleanup(self.vendor.stop)
         self.enterContext(override_settings(**self.vendor.settings()))
 
-    def call(self, **changes: Any) -> Call:
+    def make_call(self, **changes: Any) -> Call:
         return make_call(**(ENDED | changes))
 
-    def billed(self, **changes: Any) -> Call:
-        """A call for which Twilio has no new facts."""
-        return self.call(duration_seconds=61, twilio_price=Decimal("-0.017"), **changes)
+    def make_billed_call(self, **changes: Any) -> Call:
+        """A call for which nothing is missing from Twilio."""
+        return self.make_call(duration_seconds=61, twilio_price=Decimal("-0.017"), **changes)
 
     def sync(self, **changes: Any) -> SyncResult:
         return reconcile.sync(now=NOW, backoff=SHORT_BACKOFF, **changes)
@@ -78,7 +78,7 @@ class SyncTests(TestCase):
 
 class TwilioTests(SyncTests):
     def test_a_price_is_requested_until_it_is_available(self) -> None:
-        call = self.call()
+        call = self.make_call()
         self.vendor.responses[call.call_sid] = [NO_PRICE, NO_PRICE, BILL]
         result = self.sync()
         self.assertEqual((dict(result.filled), dict(result.still_open)), ({"lengths": 1}, {"prices": 1}))
@@ -97,7 +97,7 @@ class TwilioTests(SyncTests):
         )
 
     def test_a_call_that_is_over_at_twilio_is_closed_here(self) -> None:
-        lost = self.call(status="ringing", end_reason="", ended_by="", ended_at=None)
+        lost = self.make_call(status="ringing", end_reason="", ended_by="", ended_at=None)
         self.vendor.responses[lost.call_sid] = [
             BILL | {"end_time": "Wed, 18 Nov 2026 11:05:00 +0000", "answered_by": "human"}
         ]
@@ -109,7 +109,7 @@ class TwilioTests(SyncTests):
         )
 
     def test_an_end_is_not_before_the_start(self) -> None:
-        lost = self.call(status="ringing", end_reason="", ended_by="", ended_at=None)
+        lost = self.make_call(status="ringing", end_reason="", ended_by="", ended_at=None)
         self.vendor.responses[lost.call_sid] = [BILL | {"end_time": "Wed, 18 Nov 2026 10:59:58 +0000"}]
         self.sync()
         lost.refresh_from_db()
@@ -117,28 +117,32 @@ class TwilioTests(SyncTests):
 
     def test_an_unanswered_call_needs_no_price(self) -> None:
         for status in ("busy", "no-answer", "canceled", "failed"):
-            call = self.call(status="queued", end_reason="", ended_by="", ended_at=None)
+            call = self.make_call(status="queued", end_reason="", ended_by="", ended_at=None)
             self.vendor.responses[call.call_sid] = [{"status": status, "duration": None, "price": None}]
         self.assertEqual(dict(self.sync().filled), {"ends": 4, "lengths": 4})
         self.assertEqual(self.sync().calls, 0)
         self.assertFalse(any(call.bills_to_come() for call in Call.objects.all()))
 
     def test_a_call_in_progress_is_not_requested(self) -> None:
-        carried = {"status": "in-progress", "end_reason": "", "ended_by": "", "ended_at": None}
-        self.call(**carried, lease_until=NOW + timedelta(seconds=10))
-        self.call(**carried, lease_until=NOW - timedelta(seconds=30))  # housekeeping ends it in a moment
-        self.call(**carried, started_at=NOW - timedelta(seconds=30))
-        self.call(started_at=NOW - MINUTE, ended_at=NOW - timedelta(seconds=50))  # callbacks may be under way
+        in_progress = {"status": "in-progress", "end_reason": "", "ended_by": "", "ended_at": None}
+        self.make_call(**in_progress, lease_until=NOW + timedelta(seconds=10))
+        self.make_call(
+            **in_progress, lease_until=NOW - timedelta(seconds=30)
+        )  # housekeeping is about to end it
+        self.make_call(**in_progress, started_at=NOW - timedelta(seconds=30))
+        self.make_call(
+            started_at=NOW - MINUTE, ended_at=NOW - timedelta(seconds=50)
+        )  # callbacks may still arrive
         self.assertEqual((self.sync().calls, self.request_count()), (0, 0))
 
     def test_a_transferred_call_stays_open_until_it_is_over_at_twilio(self) -> None:
-        call = self.call(status="in-progress", end_reason="transferred", ended_by="staff")
+        call = self.make_call(status="in-progress", end_reason="transferred", ended_by="staff")
         self.vendor.responses[call.call_sid] = [NO_PRICE | {"status": "in-progress", "duration": None}, BILL]
         self.assertEqual(dict(self.sync().still_open), {"calls": 1})
         self.assertEqual(dict(self.sync().filled), {"ends": 1, "lengths": 1, "prices": 1})
 
     def test_a_stream_without_a_reported_end_is_priced_by_the_call(self) -> None:
-        call = self.billed(status="failed", end_reason="worker-lost", stream_sid="MZ1")
+        call = self.make_billed_call(status="failed", end_reason="worker-lost", stream_sid="MZ1")
         self.vendor.responses[call.call_sid] = [BILL]
         self.assertEqual(dict(self.sync().filled), {"stream prices": 1})
         call.refresh_from_db()
@@ -146,7 +150,7 @@ class TwilioTests(SyncTests):
         self.assertEqual(self.sync().calls, 0)
 
     def test_another_currency_is_not_added_to_dollars(self) -> None:
-        call = self.call()
+        call = self.make_call()
         self.vendor.responses[call.call_sid] = [BILL | {"price_unit": "eur"}]
         self.assertEqual(
             dict(self.sync().failed), {"Twilio bills in EUR, which cannot be added to dollars": 1}
@@ -155,7 +159,7 @@ class TwilioTests(SyncTests):
         self.assertEqual((call.twilio_price, call.duration_seconds), (None, 61))
 
     def test_a_late_callback_changes_nothing(self) -> None:
-        call = self.call()
+        call = self.make_call()
         self.vendor.responses[call.call_sid] = [BILL]
         self.sync()
         upsert.apply_entries([CarrierReported(call.call_sid, NOW.timestamp(), "completed", 3, 61)])
@@ -166,7 +170,7 @@ class TwilioTests(SyncTests):
         self.assertEqual((call.twilio_price, call.duration_seconds), (Decimal("-0.01700"), 61))
 
     def test_simulated_calls_are_not_requested_from_twilios_api(self) -> None:
-        self.call(simulated=True)
+        self.make_call(simulated=True)
         with override_settings(TWILIO_BASE_URL=twilio_client.TWILIO_API):
             self.assertEqual(find_missing(NOW), [])
         self.assertEqual(len(find_missing(NOW)), 1)  # the simulator knows it
@@ -174,7 +178,7 @@ class TwilioTests(SyncTests):
 
 class VapiTests(SyncTests):
     def test_a_missing_report_is_fetched_and_merged(self) -> None:
-        call = self.billed(vapi_call_id="v1")
+        call = self.make_billed_call(vapi_call_id="v1")
         make_turn(call)
         self.vendor.responses["v1"] = [REPORT]
         self.assertEqual(dict(self.sync().filled), {"reports": 1})
@@ -188,7 +192,7 @@ class VapiTests(SyncTests):
         self.assertEqual((self.sync().calls, self.request_count()), (0, 1))
 
     def test_a_report_without_a_cost_is_requested_again(self) -> None:
-        call = self.billed(vapi_call_id="v1")
+        call = self.make_billed_call(vapi_call_id="v1")
         self.vendor.responses["v1"] = [{**REPORT, "cost": None, "costBreakdown": None}] * 2 + [REPORT]
         results = [self.sync() for _ in range(4)]
         self.assertEqual(
@@ -198,8 +202,8 @@ class VapiTests(SyncTests):
         call.refresh_from_db()
         self.assertEqual(call.vapi_cost, Decimal("0.19"))
 
-    def test_an_assistant_that_still_runs_is_ended(self) -> None:
-        call = self.billed(vapi_call_id="v1")
+    def test_a_call_that_is_still_in_progress_at_vapi_is_ended(self) -> None:
+        call = self.make_billed_call(vapi_call_id="v1")
         self.vendor.responses["v1"] = [{"status": "in-progress"}, REPORT]
         self.assertEqual(dict(self.sync().filled), {"ends at Vapi": 1})
         self.assertEqual(self.vendor.control_messages, [("/v1/control?secret=s", {"type": "end-call"})])
@@ -207,8 +211,10 @@ class VapiTests(SyncTests):
         call.refresh_from_db()
         self.assertEqual(call.vapi_cost, Decimal("0.19"))
 
-    def test_an_assistant_is_not_ended_while_the_call_is_in_progress(self) -> None:
-        call = self.call(status="in-progress", end_reason="", ended_by="", ended_at=None, vapi_call_id="v1")
+    def test_a_call_in_progress_at_twilio_is_not_ended_at_vapi(self) -> None:
+        call = self.make_call(
+            status="in-progress", end_reason="", ended_by="", ended_at=None, vapi_call_id="v1"
+        )
         self.vendor.responses[call.call_sid] = [{"status": "in-progress"}, BILL]
         self.vendor.responses["v1"] = [{"status": "in-progress"}]
         self.sync()
@@ -217,7 +223,7 @@ class VapiTests(SyncTests):
         self.assertEqual(self.vendor.control_messages, [("/v1/control?secret=s", {"type": "end-call"})])
 
     def test_a_control_url_on_another_host_is_not_followed(self) -> None:
-        self.billed(vapi_call_id="v1")
+        self.make_billed_call(vapi_call_id="v1")
         self.vendor.responses["v1"] = [
             {"status": "in-progress", "monitor": {"controlUrl": "https://evil.example.com/x"}}
         ]
@@ -226,7 +232,7 @@ class VapiTests(SyncTests):
         self.assertIn("VAPI_ALLOWED_HOSTS", reason)
 
     def test_a_response_that_is_not_a_call_is_a_failure(self) -> None:
-        self.billed(vapi_call_id="v1")
+        self.make_billed_call(vapi_call_id="v1")
         for answer in (b"<html>", b"[]", {"status": 7}):
             self.vendor.responses["v1"] = [answer]
             self.assertEqual(
@@ -236,7 +242,7 @@ class VapiTests(SyncTests):
 
 class BackoffTests(SyncTests):
     def test_it_retries_while_a_vendor_is_busy(self) -> None:
-        call = self.call(vapi_call_id="v1")
+        call = self.make_call(vapi_call_id="v1")
         self.vendor.responses[call.call_sid] = [429, 503, BILL]
         self.vendor.responses["v1"] = [502, 429, REPORT]
         result = reconcile.sync(now=NOW, backoff=Backoff(0.01, 0.02, 5))
@@ -245,7 +251,7 @@ class BackoffTests(SyncTests):
         self.assertEqual(self.request_count(), 6)
 
     def test_it_gives_up_after_the_last_retry(self) -> None:
-        call = self.call()
+        call = self.make_call()
         self.vendor.responses[call.call_sid] = [503]
         result = self.sync()
         ((reason, count),) = result.failed.items()
@@ -254,7 +260,7 @@ class BackoffTests(SyncTests):
         self.assertGreater(self.request_count(), 1)
 
     def test_an_unknown_call_is_a_failure_without_retries(self) -> None:
-        self.call(vapi_call_id="v1")
+        self.make_call(vapi_call_id="v1")
         result = self.sync()
         self.assertEqual(dict(result.failed), {"Twilio: call not found": 1, "Vapi: call not found": 1})
         self.assertEqual((self.request_count(), result.unavailable), (2, {}))
@@ -262,7 +268,7 @@ class BackoffTests(SyncTests):
     def test_rejected_credentials_stop_requests_to_that_vendor_only(self) -> None:
         self.vendor.token = "another"
         for n in range(30):
-            self.call(vapi_call_id=f"v{n}")
+            self.make_call(vapi_call_id=f"v{n}")
             self.vendor.responses[f"v{n}"] = [REPORT]
         result = self.sync()
         self.assertEqual(result.unavailable.keys(), {"Twilio"})
@@ -270,9 +276,9 @@ class BackoffTests(SyncTests):
         self.assertEqual(dict(result.filled), {"reports": 30})
         self.assertLessEqual(self.request_count(), 30 + reconcile.CONCURRENT_REQUESTS)
 
-    def test_an_unreachable_vendor_is_given_up(self) -> None:
+    def test_requests_to_an_unreachable_vendor_stop(self) -> None:
         for _ in range(30):
-            self.call()
+            self.make_call()
         with override_settings(TWILIO_BASE_URL="http://127.0.0.1:1"):
             result = self.sync()
         self.assertEqual(result.unavailable, {"Twilio": "Cannot connect to Twilio."})
@@ -280,13 +286,13 @@ class BackoffTests(SyncTests):
 
     @override_settings(TWILIO_AUTH_TOKENS=[], VAPI_API_KEY="")
     def test_without_credentials_no_request_is_sent(self) -> None:
-        self.call(vapi_call_id="v1")
+        self.make_call(vapi_call_id="v1")
         self.assertEqual(self.sync().unavailable.keys(), {"Twilio", "Vapi"})
         self.assertEqual(self.request_count(), 0)
 
-    def test_a_run_is_bounded_and_begins_with_the_newest_calls(self) -> None:
-        old = self.call(started_at=NOW - timedelta(days=4))
-        calls = [self.call(started_at=NOW - n * HOUR) for n in (1, 2, 3)]
+    def test_a_run_is_bounded_and_starts_with_the_newest_calls(self) -> None:
+        old = self.make_call(started_at=NOW - timedelta(days=4))
+        calls = [self.make_call(started_at=NOW - n * HOUR) for n in (1, 2, 3)]
         for call in (old, *calls):
             self.vendor.responses[call.call_sid] = [BILL]
         self.assertEqual([call.call_sid for call in find_missing(NOW, 3, 2)], [c.call_sid for c in calls[:2]])
@@ -295,8 +301,8 @@ class BackoffTests(SyncTests):
         self.assertEqual(self.sync().calls, 1)
         self.assertEqual(self.sync(days=5).calls, 1)
 
-    def test_many_are_written_batch_by_batch(self) -> None:
-        calls = [self.call(started_at=NOW - HOUR - n * MINUTE) for n in range(reconcile.BATCH_SIZE + 3)]
+    def test_many_calls_are_written_in_batches(self) -> None:
+        calls = [self.make_call(started_at=NOW - HOUR - n * MINUTE) for n in range(reconcile.BATCH_SIZE + 3)]
         for call in calls:
             self.vendor.responses[call.call_sid] = [BILL]
         done: list[int] = []
@@ -315,12 +321,12 @@ class CommandTests(SyncTests):
             return out.getvalue(), err.getvalue(), int(str(end.code))
         return out.getvalue(), err.getvalue(), 0
 
-    def recent(self, **changes: Any) -> Call:
+    def make_recent_call(self, **changes: Any) -> Call:
         began = datetime.now(UTC) - HOUR
         return make_call(started_at=began, ended_at=began + MINUTE, **changes)
 
     def test_it_prints_a_summary_line(self) -> None:
-        call = self.recent()
+        call = self.make_recent_call()
         self.vendor.responses[call.call_sid] = [BILL]
         out, err, code = self.run_command()
         self.assertRegex(
@@ -332,7 +338,7 @@ class CommandTests(SyncTests):
         self.assertRegex(self.run_command()[0], r"^0 incomplete calls; [\d.]+ s\n$")
 
     def test_it_prints_json(self) -> None:
-        call = self.recent()
+        call = self.make_recent_call()
         self.vendor.responses[call.call_sid] = [NO_PRICE]
         facts = json.loads(self.run_command("--json")[0])
         self.assertGreaterEqual(facts.pop("seconds"), 0)
@@ -343,7 +349,7 @@ class CommandTests(SyncTests):
         )  # fmt: skip
 
     def test_it_fails_when_credentials_are_rejected(self) -> None:
-        self.recent()
+        self.make_recent_call()
         self.vendor.token = "another"
         out, err, code = self.run_command()
         self.assertEqual(code, 1)
@@ -395,16 +401,16 @@ async def test_a_call_without_callbacks_and_report_becomes_complete(
         assert await poll_until(lambda: database.select(ended), bool, 20) == [(sid,)]
         await assistant.until(lambda: not assistant.active_calls(), 10)
 
-        def synced() -> dict[str, Any]:
+        def sync() -> dict[str, Any]:
             return dict(json.loads(server.run("manage.py", "sync_calls", "--after=0", "--json")))
 
-        first = await asyncio.to_thread(synced)
+        first = await asyncio.to_thread(sync)
         assert first["filled"] == {"lengths": 1, "reports": 1}
         assert first["still_open"] == {"prices": 1}
         api.set_price(sid, "0.01700")
-        second = await asyncio.to_thread(synced)
+        second = await asyncio.to_thread(sync)
         assert (second["filled"], second["still_open"]) == ({"prices": 1}, {})
-        assert (await asyncio.to_thread(synced))["calls"] == 0
+        assert (await asyncio.to_thread(sync))["calls"] == 0
 
         ((status, length, price, stream, cost, summary, reported_at),) = database.select(ROW, sid)
         assert (status, length) == ("completed", api.call(sid).duration)
@@ -420,9 +426,9 @@ async def test_with_every_it_repeats_until_sigterm(database: Database, tmp_path:
             make_server, "http://127.0.0.1:1", database.url, tmp_path / "journal", REDIS_URL="",
             TWILIO_BASE_URL=api.base_url,
         )  # fmt: skip
-        known = TwilioCall("CA1", ACCOUNT_SID, "+15550100134", "+15559870000")
-        known.status, known.duration = "completed", 61
-        api.add_call(known)
+        call = TwilioCall("CA1", ACCOUNT_SID, "+15550100134", "+15559870000")
+        call.status, call.duration = "completed", 61
+        api.add_call(call)
         fill = "from calls.models import Call; Call.objects.create(call_sid='CA1', status='completed')"
         await asyncio.to_thread(server.run, "manage.py", "shell", "-v0", "-c", fill)
         process = await asyncio.create_subprocess_exec(
@@ -434,9 +440,9 @@ async def test_with_every_it_repeats_until_sigterm(database: Database, tmp_path:
             first = (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
             assert "filled 1 (lengths 1); still open 1 (prices 1)" in first
             api.set_price("CA1", "0.01700")
-            price = "SELECT twilio_price FROM calls_call WHERE twilio_price IS NOT NULL"
-            ((found,),) = await poll_until(lambda: database.select(price), bool, 20)
-            assert round(float(found), 5) == -0.017
+            query = "SELECT twilio_price FROM calls_call WHERE twilio_price IS NOT NULL"
+            ((price,),) = await poll_until(lambda: database.select(query), bool, 20)
+            assert round(float(price), 5) == -0.017
             process.terminate()
             assert await asyncio.wait_for(process.wait(), 10) == 0
         finally:

@@ -1,4 +1,4 @@
-"""A client that sends webhooks as Twilio and Vapi do, to a real admission and a journal that is a list."""
+"""A client that sends webhooks as Twilio and Vapi do, to a real bridge context with a journal in memory."""
 
 from __future__ import annotations
 
@@ -25,14 +25,12 @@ OURS = "+15559870000"
 
 
 class InMemoryJournal(list[Entry]):
-    """A journal that is a list."""
-
     def write(self, entry: Entry, /) -> None:
         self.append(entry)
 
 
 def make_bridge(routes: Iterable[Route] = (), **changes: Any) -> BridgeContext:
-    facts: dict[str, Any] = {
+    values: dict[str, Any] = {
         "public_url": PUBLIC,
         "twilio_account_sid": ACCOUNT,
         "twilio_auth_tokens": (TOKEN,),
@@ -41,11 +39,11 @@ def make_bridge(routes: Iterable[Route] = (), **changes: Any) -> BridgeContext:
         "ai_disclosure": settings.AI_DISCLOSURE,
         "fallback_number": settings.FALLBACK_NUMBER,
     }
-    config = BridgeConfig(**(facts | changes))
-    ends = EndReasonCache()
-    admission = Admission(config, end_reason_cache=ends)
+    config = BridgeConfig(**(values | changes))
+    end_reasons = EndReasonCache()
+    admission = Admission(config, end_reason_cache=end_reasons)
     admission.replace_routes(routes)
-    return BridgeContext(config, admission, InMemoryJournal(), ends)
+    return BridgeContext(config, admission, InMemoryJournal(), end_reasons)
 
 
 class WebhookClient(AsyncClient):

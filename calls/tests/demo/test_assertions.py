@@ -15,12 +15,10 @@ from calls.demo import audio_compare
 from calls.demo.artifacts import CallArtifacts, CallRows, TurnRow, UtteranceRow
 from calls.demo.assertions import CHECKS, run_checks
 from calls.demo.loop_lag import LoopLag, measure_loop_lag
-from calls.tests.demo.test_audio_compare import noise_frames
+from calls.tests.demo.test_audio_compare import make_noise_frames
 from sandbox.speech import audio as sound
 from sandbox.twilio.record import CallerUtterance, ReceivedAudio, SentFrame, TwilioCallRecord
 from sandbox.vapi.record import Reply, VapiCallRecord
-
-# The checks
 
 START = 1000.0
 ENDED = START + 12.0
@@ -36,12 +34,12 @@ LOG = [
 ]
 
 
-def healthy_call(audio_format: str = "mulaw", dialect: str = "call") -> CallArtifacts:
+def make_healthy_call(audio_format: str = "mulaw", dialect: str = "call") -> CallArtifacts:
     """Three turns; the second answer is cut off after a quarter of a second."""
     record = TwilioCallRecord(SID, "AC1", "+15550100134", "+15559870000", started_at=START)
     call = VapiCallRecord("id", dialect, {}, START, call_sid=SID, opened_at=START + 0.1)
     up, down = (Pcm16k(), Pcm16k()) if audio_format == "pcm_s16le" else (PassThrough(), PassThrough())
-    for number, ulaw in enumerate(noise_frames(600)):
+    for number, ulaw in enumerate(make_noise_frames(600)):
         at = START + 0.02 * number
         record.frames.append(SentFrame(number, number, at, ulaw))
         if number < 599:
@@ -111,19 +109,19 @@ def add_answer(
             call.cancelled_at.append(reply.cut_at + 0.003)
 
 
-def failed(artifacts: CallArtifacts) -> list[str]:
+def find_failed_checks(artifacts: CallArtifacts) -> list[str]:
     return [check.name for check in run_checks(artifacts) if not check.passed]
 
 
 @pytest.mark.parametrize("audio_format", ["mulaw", "pcm_s16le"])
 @pytest.mark.parametrize("dialect", ["call", "socket"])
 def test_a_healthy_call_passes_every_check(audio_format: str, dialect: str) -> None:
-    checks = run_checks(healthy_call(audio_format, dialect))
+    checks = run_checks(make_healthy_call(audio_format, dialect))
     assert [(check.name, check.detail) for check in checks if not check.passed] == []
     assert [check.name for check in checks] == list(CHECKS)
 
 
-def rows_with(**changes: Any) -> Callable[[CallArtifacts], CallArtifacts]:
+def change_rows(**changes: Any) -> Callable[[CallArtifacts], CallArtifacts]:
     def change(artifacts: CallArtifacts) -> CallArtifacts:
         assert artifacts.rows is not None
         return replace(artifacts, rows=replace(artifacts.rows, **changes))
@@ -131,7 +129,7 @@ def rows_with(**changes: Any) -> Callable[[CallArtifacts], CallArtifacts]:
     return change
 
 
-def twilio_with(**changes: Any) -> Callable[[CallArtifacts], CallArtifacts]:
+def change_twilio(**changes: Any) -> Callable[[CallArtifacts], CallArtifacts]:
     def change(artifacts: CallArtifacts) -> CallArtifacts:
         for name, value in changes.items():
             setattr(artifacts.twilio, name, value)
@@ -140,7 +138,7 @@ def twilio_with(**changes: Any) -> Callable[[CallArtifacts], CallArtifacts]:
     return change
 
 
-def vapi_with(**changes: Any) -> Callable[[CallArtifacts], CallArtifacts]:
+def change_vapi(**changes: Any) -> Callable[[CallArtifacts], CallArtifacts]:
     def change(artifacts: CallArtifacts) -> CallArtifacts:
         for name, value in changes.items():
             setattr(artifacts.vapi, name, value)
@@ -149,48 +147,48 @@ def vapi_with(**changes: Any) -> Callable[[CallArtifacts], CallArtifacts]:
     return change
 
 
-def turns_of(*turns: tuple[int | None, bool]) -> list[TurnRow]:
+def make_turns(*turns: tuple[int | None, bool]) -> list[TurnRow]:
     return [TurnRow(number, ms, 300, 2000, cut) for number, (ms, cut) in enumerate(turns, start=1)]
 
 
-def twilio_error(artifacts: CallArtifacts) -> CallArtifacts:
+def add_twilio_error(artifacts: CallArtifacts) -> CallArtifacts:
     artifacts.twilio.add_error(31951, "media for another stream")
     return artifacts
 
 
-def error_in_the_log(artifacts: CallArtifacts) -> CallArtifacts:
+def log_error(artifacts: CallArtifacts) -> CallArtifacts:
     return replace(artifacts, log=[*LOG, "12:00:01.000 E bridge.io.runner CA11..11 ! our own error"])
 
 
-def traceback_in_the_log(artifacts: CallArtifacts) -> CallArtifacts:
+def log_traceback(artifacts: CallArtifacts) -> CallArtifacts:
     return replace(artifacts, log=[*LOG, "Traceback (most recent call last):"])
 
 
-def refused_webhook(artifacts: CallArtifacts) -> CallArtifacts:
+def reject_webhook(artifacts: CallArtifacts) -> CallArtifacts:
     assert artifacts.vapi is not None
     artifacts.vapi.webhooks_posted.append((START, "status-update", 401))
     return artifacts
 
 
-def late_chunks(artifacts: CallArtifacts) -> CallArtifacts:
+def delay_chunks(artifacts: CallArtifacts) -> CallArtifacts:
     received = artifacts.twilio.received
     received[:] = [ReceivedAudio(audio.at + 0.1, audio.ulaw) for audio in received]
     return artifacts
 
 
-def late_frames(artifacts: CallArtifacts) -> CallArtifacts:
+def delay_frames(artifacts: CallArtifacts) -> CallArtifacts:
     assert artifacts.vapi is not None
     artifacts.vapi.received[:] = [(at + 0.1, payload) for at, payload in artifacts.vapi.received]
     return artifacts
 
 
-def lost_chunk(artifacts: CallArtifacts) -> CallArtifacts:
+def lose_chunk(artifacts: CallArtifacts) -> CallArtifacts:
     del artifacts.twilio.received[5]
     assert artifacts.rows is not None
     return replace(artifacts, rows=replace(artifacts.rows, frames_to_caller=len(artifacts.twilio.received)))
 
 
-def swapped_chunks(artifacts: CallArtifacts) -> CallArtifacts:
+def swap_chunks(artifacts: CallArtifacts) -> CallArtifacts:
     first, second = artifacts.twilio.received[5:7]
     artifacts.twilio.received[5:7] = [
         ReceivedAudio(first.at, second.ulaw),
@@ -199,32 +197,32 @@ def swapped_chunks(artifacts: CallArtifacts) -> CallArtifacts:
     return artifacts
 
 
-def swapped_frames(artifacts: CallArtifacts) -> CallArtifacts:
+def swap_frames(artifacts: CallArtifacts) -> CallArtifacts:
     assert artifacts.vapi is not None
     received = artifacts.vapi.received
     received[300], received[301] = received[301], received[300]
     return artifacts
 
 
-def long_tail(artifacts: CallArtifacts) -> CallArtifacts:
+def lose_tail(artifacts: CallArtifacts) -> CallArtifacts:
     assert artifacts.vapi is not None and artifacts.rows is not None
     artifacts.vapi.ended_at = START
     del artifacts.vapi.received[580:]
     return replace(artifacts, rows=replace(artifacts.rows, frames_to_assistant=580))
 
 
-def lost_before_the_end(artifacts: CallArtifacts) -> CallArtifacts:
+def lose_frames_before_the_end(artifacts: CallArtifacts) -> CallArtifacts:
     assert artifacts.vapi is not None and artifacts.rows is not None
     del artifacts.vapi.received[592:]
     return replace(artifacts, rows=replace(artifacts.rows, frames_to_assistant=592))
 
 
-def late_clear(artifacts: CallArtifacts) -> CallArtifacts:
+def delay_clear(artifacts: CallArtifacts) -> CallArtifacts:
     artifacts.twilio.clears[0] = (artifacts.twilio.clears[0][0] + 0.05, 800)
     return artifacts
 
 
-def stale_audio(artifacts: CallArtifacts) -> CallArtifacts:
+def send_stale_audio(artifacts: CallArtifacts) -> CallArtifacts:
     """The last chunk of the cut answer comes after the clear."""
     cleared_at, received = artifacts.twilio.clears[0][0], artifacts.twilio.received
     index = max(number for number, audio in enumerate(received) if audio.at < cleared_at)
@@ -232,35 +230,35 @@ def stale_audio(artifacts: CallArtifacts) -> CallArtifacts:
     return artifacts
 
 
-def not_cut(artifacts: CallArtifacts) -> CallArtifacts:
+def remove_cut(artifacts: CallArtifacts) -> CallArtifacts:
     assert artifacts.vapi is not None
     artifacts.vapi.replies[1].cut_at = None
     return artifacts
 
 
-def utterance_lost(artifacts: CallArtifacts) -> CallArtifacts:
+def lose_utterance(artifacts: CallArtifacts) -> CallArtifacts:
     assert artifacts.rows is not None
-    heard = list(artifacts.rows.utterances)
-    return replace(artifacts, rows=replace(artifacts.rows, utterances=[*heard[:1], *heard[2:]]))
+    utterances = list(artifacts.rows.utterances)
+    return replace(artifacts, rows=replace(artifacts.rows, utterances=[*utterances[:1], *utterances[2:]]))
 
 
-def utterance_changed(artifacts: CallArtifacts) -> CallArtifacts:
+def change_utterance(artifacts: CallArtifacts) -> CallArtifacts:
     assert artifacts.rows is not None
-    heard = list(artifacts.rows.utterances)
-    heard[2] = replace(heard[2], text="swords")
-    return replace(artifacts, rows=replace(artifacts.rows, utterances=heard))
+    utterances = list(artifacts.rows.utterances)
+    utterances[2] = replace(utterances[2], text="other words")
+    return replace(artifacts, rows=replace(artifacts.rows, utterances=utterances))
 
 
-def not_marked(artifacts: CallArtifacts) -> CallArtifacts:
+def unmark_utterances(artifacts: CallArtifacts) -> CallArtifacts:
     assert artifacts.rows is not None
-    heard = [replace(row, interrupted=False) for row in artifacts.rows.utterances]
-    return replace(artifacts, rows=replace(artifacts.rows, utterances=heard))
+    utterances = [replace(row, interrupted=False) for row in artifacts.rows.utterances]
+    return replace(artifacts, rows=replace(artifacts.rows, utterances=utterances))
 
 
-def reported_and_lost(artifacts: CallArtifacts) -> CallArtifacts:
+def lose_report(artifacts: CallArtifacts) -> CallArtifacts:
     assert artifacts.vapi is not None
     artifacts.vapi.webhooks_posted.append((ENDED, "end-of-call-report", 200))
-    return rows_with(has_vapi_cost=False)(artifacts)
+    return change_rows(has_vapi_cost=False)(artifacts)
 
 
 @dataclass(frozen=True)
@@ -273,93 +271,97 @@ class Fault:
 
 ANSWERED = ((400, False), (400, True), (400, False))
 FAULTS = [
-    Fault("a sign missing in the log", lambda e: replace(e, log=LOG[:-1]), "signs"),
-    Fault("31951", twilio_error, "wire"),
-    Fault("refused by the assistant", lambda e: replace(e, rejected_requests=["400 no"]), "wire"),
-    Fault("an error in the log", error_in_the_log, "wire"),
-    Fault("a traceback in the log", traceback_in_the_log, "wire"),
-    Fault("a refused webhook", refused_webhook, "wire"),
-    Fault("no disclosure", twilio_with(spoken_by_twilio=[]), "disclosure"),
+    Fault("a sign missing in the log", lambda call: replace(call, log=LOG[:-1]), "signs"),
+    Fault("31951", add_twilio_error, "wire"),
+    Fault("a request rejected by Vapi", lambda call: replace(call, rejected_requests=["400 no"]), "wire"),
+    Fault("an error in the log", log_error, "wire"),
+    Fault("a traceback in the log", log_traceback, "wire"),
+    Fault("a rejected webhook", reject_webhook, "wire"),
+    Fault("no disclosure", change_twilio(spoken_by_twilio=[]), "disclosure"),
     Fault("another announcement first",
-          twilio_with(spoken_by_twilio=["Hello.", DISCLOSURE], spoken_before_stream=2), "disclosure"),
-    Fault("disclosure too late", twilio_with(spoken_before_stream=0), "disclosure"),
-    Fault("an unanswered turn", rows_with(turns=turns_of((400, False), (400, True), (None, False))),
+          change_twilio(spoken_by_twilio=["Hello.", DISCLOSURE], spoken_before_stream=2), "disclosure"),
+    Fault("disclosure too late", change_twilio(spoken_before_stream=0), "disclosure"),
+    Fault("an unanswered turn", change_rows(turns=make_turns((400, False), (400, True), (None, False))),
           "turns", ["latency"]),
-    Fault("a turn too few", rows_with(turns=turns_of((400, False), (400, True))), "turns", ["latency"]),
-    Fault("a turn too many", rows_with(turns=turns_of(*ANSWERED, (None, False))), "turns", ["latency"]),
+    Fault("a turn too few", change_rows(turns=make_turns((400, False), (400, True))), "turns", ["latency"]),
+    Fault("a turn too many", change_rows(turns=make_turns(*ANSWERED, (None, False))), "turns", ["latency"]),
     Fault("an utterance without an answer",
-          lambda e: twilio_with(utterances=e.twilio.utterances * 2)(e), "turns"),
-    Fault("swapped frames", swapped_frames, "frames_to_assistant"),
-    Fault("a long tail", long_tail, "frames_to_assistant"),
-    Fault("frames lost before the end", lost_before_the_end, "frames_to_assistant"),
-    Fault("frames counted as dropped", rows_with(frames_dropped=1), "frames_to_assistant"),
-    Fault("frames miscounted", rows_with(frames_to_assistant=500), "frames_to_assistant"),
-    Fault("nothing held", rows_with(frames_held=0), "frames_to_assistant"),
-    Fault("a lost chunk", lost_chunk, "frames_to_caller", ["transit"]),
-    Fault("swapped chunks", swapped_chunks, "frames_to_caller"),
-    Fault("messages miscounted", rows_with(frames_to_caller=1), "frames_to_caller"),
-    Fault("late to the assistant", late_frames, "transit"),
-    Fault("late to the caller", late_chunks, "transit", ["barge_in"]),
-    Fault("no clear", twilio_with(clears=[]), "barge_in"),
-    Fault("two clears", lambda e: twilio_with(clears=e.twilio.clears * 2)(e), "barge_in"),
-    Fault("a late clear", late_clear, "barge_in"),
-    Fault("stale audio", stale_audio, "barge_in"),
-    Fault("no answer cut", not_cut, "barge_in"),
-    Fault("no interruption sent", vapi_with(events_sent=[]), "barge_in"),
-    Fault("a barge-in not counted", rows_with(barge_ins=0), "barge_in"),
-    Fault("the wrong turn marked", rows_with(turns=turns_of((400, True), (400, False), (400, False))),
+          lambda call: change_twilio(utterances=call.twilio.utterances * 2)(call), "turns"),
+    Fault("swapped frames", swap_frames, "frames_to_assistant"),
+    Fault("too many frames missing at the end", lose_tail, "frames_to_assistant"),
+    Fault("frames lost before the end", lose_frames_before_the_end, "frames_to_assistant"),
+    Fault("frames counted as dropped", change_rows(frames_dropped=1), "frames_to_assistant"),
+    Fault("frames miscounted", change_rows(frames_to_assistant=500), "frames_to_assistant"),
+    Fault("no frame held", change_rows(frames_held=0), "frames_to_assistant"),
+    Fault("a lost chunk", lose_chunk, "frames_to_caller", ["transit"]),
+    Fault("swapped chunks", swap_chunks, "frames_to_caller"),
+    Fault("messages miscounted", change_rows(frames_to_caller=1), "frames_to_caller"),
+    Fault("late to the assistant", delay_frames, "transit"),
+    Fault("late to the caller", delay_chunks, "transit", ["barge_in"]),
+    Fault("no clear", change_twilio(clears=[]), "barge_in"),
+    Fault("two clears", lambda call: change_twilio(clears=call.twilio.clears * 2)(call), "barge_in"),
+    Fault("a late clear", delay_clear, "barge_in"),
+    Fault("stale audio", send_stale_audio, "barge_in"),
+    Fault("no answer cut", remove_cut, "barge_in"),
+    Fault("no interruption sent", change_vapi(events_sent=[]), "barge_in"),
+    Fault("a barge-in not counted", change_rows(barge_ins=0), "barge_in"),
+    Fault("the wrong turn marked", change_rows(turns=make_turns((400, True), (400, False), (400, False))),
           "barge_in"),
-    Fault("no utterance marked", not_marked, "barge_in"),
-    Fault("latency off", rows_with(turns=turns_of((400, False), (450, True), (400, False))), "latency"),
-    Fault("an utterance lost", utterance_lost, "transcript"),
-    Fault("an utterance changed", utterance_changed, "transcript"),
-    Fault("no transcript", vapi_with(transcripts=[]), "transcript"),
-    Fault("the last utterance lost", lambda e: rows_with(utterances=list(e.rows.utterances[:-1]))(e)
-          if e.rows else e, "transcript"),
-    Fault("keys lost", vapi_with(digits_received=[]), "dtmf"),
-    Fault("another ending", rows_with(end_reason="caller-hung-up"), "ending"),
-    Fault("not completed", rows_with(status="in-progress"), "ending"),
-    Fault("ended by the caller", twilio_with(ended_by="caller"), "ending"),
-    Fault("closed with 1011", twilio_with(close_code=1011), "ending"),
-    Fault("goodbye not played", twilio_with(unheard_bytes=160), "ending"),
-    Fault("an orphaned call", vapi_with(ended_at=None), "ending", ["frames_to_assistant"]),
-    Fault("final status failed", twilio_with(final_status="failed"), "ending"),
-    Fault("no duration", rows_with(has_duration=False), "ending"),
-    Fault("not marked as simulated", rows_with(simulated=False), "ending"),
-    Fault("report missing", reported_and_lost, "ending"),
+    Fault("no utterance marked", unmark_utterances, "barge_in"),
+    Fault("a wrong latency", change_rows(turns=make_turns((400, False), (450, True), (400, False))), "latency"),
+    Fault("an utterance lost", lose_utterance, "transcript"),
+    Fault("an utterance changed", change_utterance, "transcript"),
+    Fault("no transcript", change_vapi(transcripts=[]), "transcript"),
+    Fault("the last utterance lost",
+          lambda call: change_rows(utterances=call.rows.utterances[:-1])(call) if call.rows else call,
+          "transcript"),
+    Fault("keys lost", change_vapi(digits_received=[]), "dtmf"),
+    Fault("another end reason", change_rows(end_reason="caller-hung-up"), "ending"),
+    Fault("not completed", change_rows(status="in-progress"), "ending"),
+    Fault("ended by the caller", change_twilio(ended_by="caller"), "ending"),
+    Fault("closed with 1011", change_twilio(close_code=1011), "ending"),
+    Fault("goodbye not played", change_twilio(unheard_bytes=160), "ending"),
+    Fault("a Vapi call that was not ended", change_vapi(ended_at=None), "ending", ["frames_to_assistant"]),
+    Fault("final status failed", change_twilio(final_status="failed"), "ending"),
+    Fault("no duration", change_rows(has_duration=False), "ending"),
+    Fault("not marked as simulated", change_rows(simulated=False), "ending"),
+    Fault("a missing report", lose_report, "ending"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=[fault.description for fault in FAULTS])
 def test_a_fault_fails_its_check_and_no_other(fault: Fault) -> None:
-    assert set(failed(fault.change(healthy_call()))) <= {fault.failed_check, *fault.may_also_fail}
-    assert fault.failed_check in failed(fault.change(healthy_call()))
+    assert set(find_failed_checks(fault.change(make_healthy_call()))) <= {
+        fault.failed_check,
+        *fault.may_also_fail,
+    }
+    assert fault.failed_check in find_failed_checks(fault.change(make_healthy_call()))
 
 
-def test_a_busy_machine_excuses_one_late_turn_but_not_all_of_them() -> None:
-    one_late = rows_with(turns=turns_of((400, False), (500, True), (400, False)))
-    all_late = rows_with(turns=turns_of((500, False), (500, True), (500, False)))
+def test_on_a_busy_machine_one_turn_may_be_late_but_not_all() -> None:
+    one_late = change_rows(turns=make_turns((400, False), (500, True), (400, False)))
+    all_late = change_rows(turns=make_turns((500, False), (500, True), (500, False)))
     no_lag, one_lag = LoopLag([1.0] * 99), LoopLag([1.0] * 99 + [80.0])
-    assert failed(replace(one_late(healthy_call()), lag=no_lag)) == ["latency"]
-    assert failed(replace(one_late(healthy_call()), lag=one_lag)) == []
-    assert failed(replace(all_late(healthy_call()), lag=one_lag)) == ["latency"]
+    assert find_failed_checks(replace(one_late(make_healthy_call()), lag=no_lag)) == ["latency"]
+    assert find_failed_checks(replace(one_late(make_healthy_call()), lag=one_lag)) == []
+    assert find_failed_checks(replace(all_late(make_healthy_call()), lag=one_lag)) == ["latency"]
 
 
-def test_audio_and_a_clear_may_be_as_late_as_the_machine() -> None:
+def test_audio_and_a_clear_may_be_late_by_the_lag_of_the_machine() -> None:
     constant_lag, one_lag = LoopLag([100.0] * 99), LoopLag([1.0] * 99 + [80.0])
-    for change, name in ((late_frames, "transit"), (late_chunks, "transit"), (late_clear, "barge_in")):
-        assert name not in failed(replace(change(healthy_call()), lag=constant_lag))
-    for change in (late_frames, late_chunks):
-        assert "transit" in failed(replace(change(healthy_call()), lag=one_lag))
-    assert "barge_in" not in failed(replace(late_clear(healthy_call()), lag=one_lag))
+    for change, name in ((delay_frames, "transit"), (delay_chunks, "transit"), (delay_clear, "barge_in")):
+        assert name not in find_failed_checks(replace(change(make_healthy_call()), lag=constant_lag))
+    for change in (delay_frames, delay_chunks):
+        assert "transit" in find_failed_checks(replace(change(make_healthy_call()), lag=one_lag))
+    assert "barge_in" not in find_failed_checks(replace(delay_clear(make_healthy_call()), lag=one_lag))
 
 
 async def test_the_loop_lag_shows_what_blocks_the_loop() -> None:
     async with measure_loop_lag() as lag:
         while not lag.samples_ms:
             await asyncio.sleep(0.01)
-        until = time.monotonic() + 0.1
-        while time.monotonic() < until:
+        blocked_until = time.monotonic() + 0.1
+        while time.monotonic() < blocked_until:
             pass
         count = len(lag.samples_ms)
         while len(lag.samples_ms) == count:
@@ -369,24 +371,24 @@ async def test_the_loop_lag_shows_what_blocks_the_loop() -> None:
 
 def test_audio_that_the_bridge_dropped_after_a_barge_in_is_not_missing() -> None:
     """Socket dialect: audio that Vapi sent before it received `cancel` may be dropped, but no more."""
-    artifacts = healthy_call(dialect="socket")
+    artifacts = make_healthy_call(dialect="socket")
     assert artifacts.vapi is not None and artifacts.rows is not None
-    cut = artifacts.vapi.replies[1]
-    late_at = artifacts.twilio.clears[0][0] + 0.001
-    cut.chunks.append((late_at, bytes(100)))
-    assert failed(artifacts) == []
-    cut.chunks.insert(-1, (late_at - 0.1, bytes(400)))
-    assert failed(artifacts) == ["frames_to_caller"]
-    cut.chunks[-2:] = [(late_at, bytes(2000))]
-    assert failed(artifacts) == []
+    cut_off = artifacts.vapi.replies[1]
+    after_clear = artifacts.twilio.clears[0][0] + 0.001
+    cut_off.chunks.append((after_clear, bytes(100)))
+    assert find_failed_checks(artifacts) == []
+    cut_off.chunks.insert(-1, (after_clear - 0.1, bytes(400)))
+    assert find_failed_checks(artifacts) == ["frames_to_caller"]
+    cut_off.chunks[-2:] = [(after_clear, bytes(2000))]
+    assert find_failed_checks(artifacts) == []
 
 
 def test_a_call_without_vapi_or_without_a_row_fails_every_check() -> None:
-    for artifacts in (replace(healthy_call(), vapi=None), replace(healthy_call(), rows=None)):
-        assert failed(twilio_error(artifacts)) == list(CHECKS)
+    for artifacts in (replace(make_healthy_call(), vapi=None), replace(make_healthy_call(), rows=None)):
+        assert find_failed_checks(add_twilio_error(artifacts)) == list(CHECKS)
         assert "31951" in run_checks(artifacts)[0].detail
 
 
-def test_it_works_without_soxr(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_checks_work_without_soxr(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audio_compare, "resampler_name", lambda: "FFT")
-    assert failed(healthy_call("pcm_s16le")) == []
+    assert find_failed_checks(make_healthy_call("pcm_s16le")) == []

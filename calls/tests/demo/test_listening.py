@@ -1,7 +1,7 @@
 """The transcript in the database equals what the caller said, recognized from the transmitted audio.
 
-The Vapi simulator recognizes only the audio that it receives. So a caller's sentence becomes a row only if
-its audio passed the bridge completely and in order, and a sentence that was not spoken must not become one.
+The Vapi simulator recognizes only the audio that it receives. So a sentence is in the transcript only if its
+audio passed the bridge completely and in order, and a sentence that was not spoken must not be in it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ WAIT_SECONDS = 15.0
 class CallerScript:
     """The caller's sentences, chosen by a seed."""
 
-    names: tuple[str, ...]  # in order, including the silent one
+    names: tuple[str, ...]  # of clips, in order, including the one that is replaced with silence
     silent: str
 
     @classmethod
@@ -64,10 +64,10 @@ class CallerScript:
         return [*steps, HangUp()]
 
 
-async def caller_rows(
+async def run_call(
     seed: int, caller_script: CallerScript, audio_format: str, database: Database, folder: Path
 ) -> list[str]:
-    """Run a call; returns the caller's utterances in the database."""
+    """Run a call. Returns the caller's utterances in the database."""
     faults = VapiFaults(greets=False, delay_ms=(200, 300))
     async with VapiSimulator(seed=seed, faults=faults, listen="speech") as assistant:
         server = await asyncio.to_thread(
@@ -85,13 +85,13 @@ async def caller_rows(
     return [text for speaker, text in rows if speaker == "caller"]
 
 
-async def test_the_callers_rows_are_the_transmitted_sentences_in_order(tmp_path: Path) -> None:
+async def test_the_transcript_has_the_callers_sentences_in_order(tmp_path: Path) -> None:
     """One call with PCM and one with mu-law, in parallel, with different scripts."""
     seeds = {"pcm_s16le": 0, "mulaw": 1}
     scripts = {audio_format: CallerScript.from_seed(seed) for audio_format, seed in seeds.items()}
-    linear, companded = (caller_script.spoken for caller_script in scripts.values())
-    assert set(linear) | set(companded) == {*CLIPS, GOODBYE} and linear[:2] != companded[:2]
-    assert (GOODBYE in linear) != (GOODBYE in companded), "one call is ended by each side"
+    pcm, mulaw = (caller_script.spoken for caller_script in scripts.values())
+    assert set(pcm) | set(mulaw) == {*CLIPS, GOODBYE} and pcm[:2] != mulaw[:2]
+    assert (GOODBYE in pcm) != (GOODBYE in mulaw), "one call is ended by each side"
 
     calls = {}
     with ExitStack() as databases:
@@ -99,8 +99,8 @@ async def test_the_callers_rows_are_the_transmitted_sentences_in_order(tmp_path:
             for audio_format, caller_script in scripts.items():
                 folder = tmp_path / audio_format
                 database = databases.enter_context(temporary_database(folder))
-                work = caller_rows(seeds[audio_format], caller_script, audio_format, database, folder)
-                calls[audio_format] = both.create_task(work)
+                call = run_call(seeds[audio_format], caller_script, audio_format, database, folder)
+                calls[audio_format] = both.create_task(call)
 
     clips = audio.load_clips()
     for audio_format, caller_script in scripts.items():

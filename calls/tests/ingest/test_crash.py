@@ -1,7 +1,7 @@
-"""A server that is killed in mid-call loses no utterance.
+"""A server that is killed during a call loses no utterance.
 
-The expected utterances are the transcripts that the Vapi simulator has sent. They must be rows once another
-server has started with the same journal and database.
+The expected utterances are the transcripts that the Vapi simulator has sent. They must be in the database
+once another server has started with the same journal and database.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from sandbox.vapi.server import VapiSimulator
 
 pytestmark = pytest.mark.slow
 
-GRACE_SECONDS = 1.0  # for a transcript to reach the server and its journal before the kill
-BEFORE_THE_KILL = (1.2, 2.8)  # seconds after the call's first final
+GRACE_SECONDS = 1.0  # in which a transcript reaches the server and its journal
+KILL_AFTER_SECONDS = (1.2, 2.8)  # after the first final transcript of the call
 WAIT_SECONDS = 15.0
 
 YES_SAMPLES = 4_000  # half a second
 
-
+# Prints whether the reaper ends the call a second before and a second after the end of its lease.
 REAP = """
 import sys
 from datetime import timedelta
@@ -53,32 +53,32 @@ class KilledCall:
 
     call_sid: str
     sent: Transcript  # every final transcript that the simulator sent
-    expected_count: int  # how many of them must be rows
+    expected_count: int  # how many of them must be in the database
 
 
-def chatter() -> list[Step]:
-    """Caller and assistant interrupt each other, so that final transcripts of both arrive all the time."""
+def make_script() -> list[Step]:
+    """Caller and assistant interrupt each other, so that final transcripts of both arrive continuously."""
     yes = audio.load_clips()["correct"].pcm_8k[:YES_SAMPLES]
     return [Say(yes), *(CutIn(yes, after_ms=350) for _ in range(20))]
 
 
 async def call_and_kill(
-    server: LiveServer, assistant: VapiSimulator, call_sid: str, after_s: float
+    server: LiveServer, assistant: VapiSimulator, call_sid: str, kill_after_seconds: float
 ) -> KilledCall:
-    calling = asyncio.create_task(server.twilio_simulator().place_call(chatter(), call_sid=call_sid))
+    call_task = asyncio.create_task(server.twilio_simulator().place_call(make_script(), call_sid=call_sid))
     try:
         call = await assistant.call_for(call_sid, WAIT_SECONDS)
         await assistant.until(lambda: call.transcripts, WAIT_SECONDS)
-        await asyncio.sleep(after_s)  # kill at a random time, whatever is going on
+        await asyncio.sleep(kill_after_seconds)
         killed_at = time.monotonic()
         await server.kill()
         async with asyncio.timeout(WAIT_SECONDS):
-            record = await calling
+            record = await call_task
     finally:
-        calling.cancel()
+        call_task.cancel()
     assert record.ended_by == "lost"
     expected_count = sum(sent_at < killed_at - GRACE_SECONDS for sent_at, _, _ in call.transcripts)
-    return KilledCall(call_sid, [(speaker, words) for _, speaker, words in call.transcripts], expected_count)
+    return KilledCall(call_sid, [(speaker, text) for _, speaker, text in call.transcripts], expected_count)
 
 
 async def check_rows(database: Database, killed: KilledCall) -> None:
@@ -88,12 +88,12 @@ async def check_rows(database: Database, killed: KilledCall) -> None:
         WAIT_SECONDS,
     )
     assert rows[: killed.expected_count] == killed.sent[: killed.expected_count]
-    # An utterance of the last second may be missing. Nothing else may be different.
+    # Only utterances of the last second may be missing.
     assert rows == killed.sent[: len(rows)]
 
 
 async def kill_and_restart(database: Database, folder: Path, *, kills: int, locked: bool, seed: int) -> None:
-    """Kill and restart several times. With `locked`, nothing reaches the database before the restart."""
+    """Kill and restart several times. With `locked`, the database cannot be written before the restart."""
     rng = random.Random(seed)
     faults = VapiFaults(greets=False, delay_ms=(200, 250))
     script = [f"these are words number {number}" for number in range(1, 50)]
@@ -106,14 +106,12 @@ async def kill_and_restart(database: Database, folder: Path, *, kills: int, lock
                     await check_rows(database, killed[-1])
                 call_sid = f"CA{seed:016x}{number:016x}"
                 with database.lock_writes() if locked else nullcontext():
-                    after_s = rng.uniform(*BEFORE_THE_KILL)
-                    killed.append(await call_and_kill(server, assistant, call_sid, after_s))
+                    kill_after_seconds = rng.uniform(*KILL_AFTER_SECONDS)
+                    killed.append(await call_and_kill(server, assistant, call_sid, kill_after_seconds))
                     assert not locked or database.select_utterances(call_sid) == []
         async with server:
             await check_rows(database, killed[-1])
-    assert all(each.expected_count for each in killed), (
-        "a server was killed before the first transcript: the test proves nothing"
-    )
+    assert all(each.expected_count for each in killed), "a server was killed before its first transcript"
 
     reaped = await asyncio.to_thread(server.run, "-c", REAP, killed[-1].call_sid)
     assert reaped.split() == ["False", "True"]
@@ -121,8 +119,8 @@ async def kill_and_restart(database: Database, folder: Path, *, kills: int, lock
     assert ends == [("failed", "worker-lost", "us")] * kills
 
 
-async def test_ten_kills_in_mid_call_lose_no_utterance_and_end_the_calls(tmp_path: Path) -> None:
-    """Two servers, five kills each. One of them has a locked database as long as it lives."""
+async def test_ten_kills_during_calls_lose_no_utterance_and_end_the_calls(tmp_path: Path) -> None:
+    """Two servers, five kills each. The database of one is locked while the server runs."""
     with temporary_database(tmp_path / "free") as free, temporary_database(tmp_path / "locked") as locked:
         async with asyncio.TaskGroup() as both:
             both.create_task(kill_and_restart(free, tmp_path / "free", kills=5, locked=False, seed=41))

@@ -1,4 +1,4 @@
-"""A database that freezes for ten seconds in mid-call affects no audio and loses no row.
+"""A database that freezes for ten seconds during a call affects no audio and loses no row.
 
 Its processes are suspended, not stopped: connections stay open and queries do not return.
 """
@@ -31,18 +31,18 @@ from sandbox.vapi.server import VapiSimulator
 pytestmark = [pytest.mark.slow, pytest.mark.once]
 
 FROZEN_SECONDS = 10.0
-RING_SECONDS = 2.0
-WEBHOOK_MS = 500
+WEBHOOK_INTERVAL_SECONDS = 2.0
+MAX_WEBHOOK_MS = 500
 PAGES = 3
 WAIT_SECONDS = 20.0
 MAX_IN_FLIGHT_BYTES = 3 * 160  # not delivered when the caller hung up
-SAYS = ("correct", "book_table", "opening_hours", "correct")
-SCRIPT: list[Step] = [step for name in SAYS for step in (Say(name), Listen(timeout=8))]
+CLIPS = ("correct", "book_table", "opening_hours", "correct")
+SCRIPT: list[Step] = [step for name in CLIPS for step in (Say(name), Listen(timeout=8))]
 SID = "CA" + "f" * 32
 
 
-async def ring(server: LiveServer, webhooks: WebhookClient, number: int) -> WebhookResponse:
-    """Another caller calls: send Twilio's first webhook."""
+async def send_voice_webhook(server: LiveServer, webhooks: WebhookClient, number: int) -> WebhookResponse:
+    """Send the first webhook of another caller."""
     form = {
         "CallSid": f"CA{number:032d}",
         "AccountSid": ACCOUNT_SID,
@@ -58,28 +58,29 @@ async def request_page(server: LiveServer, session: aiohttp.ClientSession) -> No
     """Request a page with a session cookie, which needs the database. The response does not matter."""
     cookie = {"Cookie": "sessionid=" + "s" * 32}
     with suppress(aiohttp.ClientError, TimeoutError):
-        async with session.get(server.url, headers=cookie, allow_redirects=False) as answer:
-            await answer.read()
+        async with session.get(server.url, headers=cookie, allow_redirects=False) as response:
+            await response.read()
 
 
-async def freeze_and_ring(server: LiveServer, cluster: Cluster) -> list[WebhookResponse]:
+async def freeze_and_send_webhooks(server: LiveServer, cluster: Cluster) -> list[WebhookResponse]:
     """Freeze the database, and collect the responses to new callers while pages are blocked."""
-    answers: list[WebhookResponse] = []
-    timeout = aiohttp.ClientTimeout(total=WAIT_SECONDS)
-    async with aiohttp.ClientSession(trust_env=False, timeout=timeout) as session:
+    responses: list[WebhookResponse] = []
+    async with aiohttp.ClientSession(
+        trust_env=False, timeout=aiohttp.ClientTimeout(total=WAIT_SECONDS)
+    ) as session:
         webhooks = WebhookClient(UrlResolver(server.url), session)
         cluster.freeze()
         frozen_until = time.monotonic() + FROZEN_SECONDS
         try:
             pages = [asyncio.create_task(request_page(server, session)) for _ in range(PAGES)]
-            while (left := frozen_until - time.monotonic()) > 0:
-                answers.append(await ring(server, webhooks, len(answers)))
-                await asyncio.sleep(min(RING_SECONDS, left))
+            while (left_seconds := frozen_until - time.monotonic()) > 0:
+                responses.append(await send_voice_webhook(server, webhooks, len(responses)))
+                await asyncio.sleep(min(WEBHOOK_INTERVAL_SECONDS, left_seconds))
             assert cluster.process_states() == {"T"}
         finally:
             cluster.thaw()
         await asyncio.gather(*pages)
-    return answers
+    return responses
 
 
 async def test_a_frozen_database_loses_no_row_no_frame_and_no_caller(
@@ -93,33 +94,34 @@ async def test_a_frozen_database_loses_no_row_no_frame_and_no_caller(
             make_server, assistant.base_url, database.url, tmp_path / "journal", VAPI_AUDIO_FORMAT="mulaw"
         )
         async with server:
-            calling = asyncio.create_task(server.twilio_simulator().place_call(SCRIPT, call_sid=SID))
+            call_task = asyncio.create_task(server.twilio_simulator().place_call(SCRIPT, call_sid=SID))
             try:
                 call = await assistant.call_for(SID, WAIT_SECONDS)
                 await assistant.until(lambda: call.transcripts, WAIT_SECONDS)
-                answers = await freeze_and_ring(server, cluster)
-                assert not calling.done(), "the call ended before the freeze did"
-                record = await calling
+                responses = await freeze_and_send_webhooks(server, cluster)
+                assert not call_task.done(), "the call ended before the freeze"
+                record = await call_task
             finally:
-                calling.cancel()
-            await check_rows(database, call, answers)
+                call_task.cancel()
+            await check_rows(database, call, responses)
 
-    assert [(answer.status, answer.problem) for answer in answers] == [(200, "")] * len(answers)
-    assert max(answer.elapsed_ms for answer in answers) < WEBHOOK_MS
+    assert [(response.status, response.problem) for response in responses] == [(200, "")] * len(responses)
+    assert max(response.elapsed_ms for response in responses) < MAX_WEBHOOK_MS
     assert record.errors == []
-    # With mu-law everywhere, both ends have the same bytes.
-    heard = call.received_audio
-    assert record.sent_ulaw.startswith(heard) and len(record.sent_ulaw) - len(heard) <= MAX_IN_FLIGHT_BYTES
+    # Without transcoding, both ends have the same bytes.
+    received = call.received_audio
+    assert record.sent_ulaw.startswith(received)
+    assert len(record.sent_ulaw) - len(received) <= MAX_IN_FLIGHT_BYTES
     assert record.received_ulaw == call.sent_audio
 
 
-async def check_rows(database: Database, call: VapiCallRecord, answers: list[WebhookResponse]) -> None:
-    said = [(speaker, words) for _, speaker, words in call.transcripts]
-    assert len(said) == 2 * len(SAYS)
-    assert await poll_until(lambda: database.select_utterances(SID), said.__eq__, WAIT_SECONDS) == said
-    rings = "SELECT count(*) FROM calls_call WHERE call_sid <> %s"
-    rung = [(len(answers),)]
-    assert await poll_until(lambda: database.select(rings, SID), rung.__eq__, WAIT_SECONDS) == rung
+async def check_rows(database: Database, call: VapiCallRecord, responses: list[WebhookResponse]) -> None:
+    sent = [(speaker, text) for _, speaker, text in call.transcripts]
+    assert len(sent) == 2 * len(CLIPS)
+    assert await poll_until(lambda: database.select_utterances(SID), sent.__eq__, WAIT_SECONDS) == sent
+    others = "SELECT count(*) FROM calls_call WHERE call_sid <> %s"
+    expected = [(len(responses),)]
+    assert await poll_until(lambda: database.select(others, SID), expected.__eq__, WAIT_SECONDS) == expected
     ended = await poll_until(
         lambda: database.select(
             "SELECT status, end_reason, ended_by, frames_to_assistant, frames_dropped, barge_ins,"
@@ -131,4 +133,4 @@ async def check_rows(database: Database, call: VapiCallRecord, answers: list[Web
         WAIT_SECONDS,
     )
     frames = len(call.received_audio) // 160
-    assert ended == [("completed", "caller-hung-up", "caller", frames, 0, 0, len(SAYS))]
+    assert ended == [("completed", "caller-hung-up", "caller", frames, 0, 0, len(CLIPS))]

@@ -64,11 +64,11 @@ def test_it_returns_a_line_that_is_too_long_in_pieces(spool: Spool, monkeypatch:
 
 
 def test_lines_of_several_threads_are_not_mixed(spool: Spool) -> None:
-    def work(name: int) -> None:
+    def append_lines(name: int) -> None:
         for number in range(200):
             spool.append(b"%d-%d-%s\n" % (name, number, b"x" * 50))
 
-    threads = [threading.Thread(target=work, args=(name,)) for name in range(8)]
+    threads = [threading.Thread(target=append_lines, args=(name,)) for name in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -209,7 +209,7 @@ def test_the_quarantine_of_a_directory_is_bounded(spool: Spool, monkeypatch: pyt
 # Abandoned spools
 
 
-def append_and_die(path: Path, lines: int) -> None:
+def append_and_kill(path: Path, lines: int) -> None:
     """A process appends lines, acknowledges each, and is killed."""
     program = f"""
 import os, signal, sys
@@ -222,21 +222,21 @@ for number in range({lines}):
 os.kill(os.getpid(), signal.SIGKILL)
 """
     root = Path(settings.BASE_DIR)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30, cwd=root)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    assert len(done.stdout.splitlines()) == lines
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30, cwd=root)
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    assert len(result.stdout.splitlines()) == lines
 
 
 @pytest.mark.slow
-def test_acknowledged_lines_of_a_killed_process_are_there(tmp_path: Path) -> None:
-    append_and_die(tmp_path / "2-dead.log", 500)
+def test_acknowledged_lines_of_a_killed_process_can_be_read(tmp_path: Path) -> None:
+    append_and_kill(tmp_path / "2-dead.log", 500)
     (found,) = claim_abandoned(tmp_path)
     assert read_all(found) == [b"line %d\n" % number for number in range(500)]
     found.close(delete=True)
     assert list(claim_abandoned(tmp_path)) == []
 
 
-def test_it_claims_the_oldest_first_and_none_of_a_live_process(spool: Spool) -> None:
+def test_it_claims_the_oldest_first_and_none_of_a_running_process(spool: Spool) -> None:
     folder = spool.path.parent
     for name, age in (("b", 50), ("a", 10), ("c", 90)):
         path = folder / f"{name}.log"
@@ -244,7 +244,7 @@ def test_it_claims_the_oldest_first_and_none_of_a_live_process(spool: Spool) -> 
         os.utime(path, (1_000_000 - age, 1_000_000 - age))
     found = list(claim_abandoned(folder))
     assert [each.path.stem for each in found] == ["c", "b", "a"]
-    assert list(claim_abandoned(folder)) == []  # ours now
+    assert list(claim_abandoned(folder)) == []  # this process owns them now
     for each in found:
         each.close(delete=False)
     assert spool.append(A)
@@ -267,10 +267,10 @@ def test_a_spool_that_another_process_removed_is_skipped(
     (tmp_path / "dangling.log").unlink()
     path = tmp_path / "1.log"
     path.write_bytes(A)
-    finder = claim_abandoned(tmp_path)
+    spools = claim_abandoned(tmp_path)
     (tmp_path / "2.log").write_bytes(A)
     claimed = []
-    for found in finder:  # both were listed; another process removes one first
+    for found in spools:  # both were listed; another process removes one first
         assert found.path in (path, tmp_path / "2.log")
         for other in tmp_path.glob("*.log"):
             other.unlink()
@@ -285,7 +285,7 @@ def test_a_new_file_that_was_removed_before_its_lock_is_created_again(tmp_path: 
     path.touch()
     (reader,) = claim_abandoned(tmp_path)
     threading.Timer(0.05, reader.close, kwargs={"delete": True}).start()
-    made = Spool(path)
-    assert made.append(A)
+    created = Spool(path)
+    assert created.append(A)
     assert path.read_bytes() == A
-    made.close(delete=True)
+    created.close(delete=True)

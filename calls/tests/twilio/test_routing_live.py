@@ -1,7 +1,8 @@
 """A change of a number takes effect for the next call, in every server process.
 
-Two servers use one PostgreSQL. The change is made in the admin of the first, and the call comes in at the
-second. Then the database is frozen, and the second answers as fast as before: no webhook needs the database.
+Two servers use one PostgreSQL. The change is made in the admin of the first server, and the webhooks are sent
+to the second. Then the database is frozen, and the second responds as fast as before: no webhook needs the
+database.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import pytest
 from calls.tests.live_server import (
     ACCOUNT_SID,
     AUTH_TOKEN,
+    POLL_INTERVAL_SECONDS,
     Cluster,
     LiveServer,
     make_server,
@@ -35,12 +37,12 @@ from sandbox.vapi.server import VapiSimulator
 
 pytestmark = [pytest.mark.slow, pytest.mark.once]
 
-OURS, ONE_LINE, PERSON = "+15559870000", "+15559870001", "+15550101111"
+OURS, LIMITED_NUMBER, PERSON = "+15559870000", "+15559870001", "+15550101111"
 AN_AI = "You are speaking with an AI assistant."
-LIVE_SECONDS = 5.0
-WEBHOOK_MS = 500
+MAX_ROUTE_DELAY_SECONDS = 5.0
+MAX_WEBHOOK_MS = 500
 WAIT_SECONDS = 20.0
-RINGS_WHILE_FROZEN = 5
+WEBHOOKS_WHILE_FROZEN = 5
 SCRIPT: list[Step] = [Listen(timeout=8), Say("correct"), Listen(timeout=8)]
 ROW = {
     "number": OURS, "label": "Front desk", "active": "on", "assistant_id": "", "endpointing_ms": "",
@@ -51,17 +53,17 @@ _TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 
 
 @dataclass
-class Installation:
-    """A staff user who is logged in at one server, and callers of all servers."""
+class RoutingClient:
+    """Changes numbers in the admin of one server, and sends webhooks to any server."""
 
     server: LiveServer
     session: aiohttp.ClientSession
-    key: str
-    rung: int = 0
+    session_key: str
+    caller_count: int = 0
 
     async def save(self, path: str, **changes: str) -> str:
         """Submit the form at `path`. Returns the URL that the admin redirects to."""
-        headers = {"Cookie": f"sessionid={self.key}"}
+        headers = {"Cookie": f"sessionid={self.session_key}"}
         async with self.session.get(f"{self.server.url}{path}", headers=headers) as page:
             token = _TOKEN.search(await page.text())
             assert page.status == 200 and token
@@ -74,9 +76,11 @@ class Installation:
             assert saved.status == 302, re.findall(r"errorlist[^<]*<li>([^<]+)", await saved.text())
             return saved.headers["Location"]
 
-    async def ring(self, server: LiveServer, to: str = OURS, *, again: bool = False) -> WebhookResponse:
-        """Send the voice webhook of a new caller or, with `again`, of the last one."""
-        self.rung += not again
+    async def send_voice_webhook(
+        self, server: LiveServer, to: str = OURS, *, again: bool = False
+    ) -> WebhookResponse:
+        """Send the voice webhook of a new caller; with `again`, of the last caller."""
+        self.caller_count += not again
         form = {
             "CallSid": self.sid, "AccountSid": ACCOUNT_SID, "From": "+15550100135", "To": to,
             "CallStatus": "ringing", "Direction": "inbound",
@@ -87,35 +91,35 @@ class Installation:
     @property
     def sid(self) -> str:
         """The CallSid of the last caller."""
-        return f"CA{self.rung:032d}"
+        return f"CA{self.caller_count:032d}"
 
-    async def until_heard(self, server: LiveServer, wanted: list[str], to: str = OURS) -> float:
-        """Ring until the TwiML is as wanted. Returns the seconds that it took."""
-        began = time.monotonic()
-        self.rung += 1
-        while (told := heard(await self.ring(server, to, again=True))) != wanted:
-            assert time.monotonic() - began < WAIT_SECONDS, f"{told}, not {wanted}"
-            await asyncio.sleep(0.05)
-        return time.monotonic() - began
+    async def wait_for_actions(self, server: LiveServer, expected: list[str], to: str = OURS) -> float:
+        """Send voice webhooks until the TwiML does this. Returns the seconds that it took."""
+        started_at = time.monotonic()
+        self.caller_count += 1
+        while (actual := parse_actions(await self.send_voice_webhook(server, to, again=True))) != expected:
+            assert time.monotonic() - started_at < WAIT_SECONDS, f"{actual}, expected {expected}"
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
+        return time.monotonic() - started_at
 
 
-def heard(answer: WebhookResponse) -> list[str]:
-    """What the TwiML does, in order: sentences, the number dialled, `Connect`, `Hangup`."""
-    assert (answer.status, answer.problem) == (200, "")
-    verbs = list(ElementTree.fromstring(answer.text))
+def parse_actions(response: WebhookResponse) -> list[str]:
+    """What the TwiML does, in order: spoken texts, the dialled number, `Connect`, `Hangup`."""
+    assert (response.status, response.problem) == (200, "")
+    verbs = list(ElementTree.fromstring(response.text))
     found = [verb.text or "" if verb.tag in ("Say", "Dial") else verb.tag for verb in verbs]
     return found[: found.index("Connect") + 1] if "Connect" in found else found
 
 
 @asynccontextmanager
-async def two_servers(
+async def start_two_servers(
     cluster: Cluster, assistant: VapiSimulator, folder: Path
 ) -> AsyncIterator[list[LiveServer]]:
     servers = [
         await asyncio.to_thread(
             make_server, assistant.base_url, cluster.database.url, folder / name, REDIS_URL=""
         )
-        for name in ("here", "there")
+        for name in ("first", "second")
     ]
     async with servers[0], servers[1]:
         yield servers
@@ -124,21 +128,18 @@ async def two_servers(
 async def test_a_change_takes_effect_for_the_next_call_at_every_server(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    timeout = aiohttp.ClientTimeout(total=WAIT_SECONDS)
     async with (
         VapiSimulator(listen="energy", script=["correct"]) as assistant,
-        two_servers(cluster, assistant, tmp_path) as (here, there),
-        aiohttp.ClientSession(trust_env=False, timeout=timeout) as session,
+        start_two_servers(cluster, assistant, tmp_path) as (first, second),
+        aiohttp.ClientSession(trust_env=False, timeout=aiohttp.ClientTimeout(total=WAIT_SECONDS)) as session,
     ):
         permissions = ("add_phonenumber", "change_phonenumber", "view_phonenumber", "view_numbers")
-        installation = Installation(
-            here, session, await asyncio.to_thread(log_in, here, "staff", *permissions)
-        )
-        assert heard(await installation.ring(there)) == [AN_AI, "Connect"], (
-            "the disclosure is on without a row, too"
+        client = RoutingClient(first, session, await asyncio.to_thread(log_in, first, "staff", *permissions))
+        assert parse_actions(await client.send_voice_webhook(second)) == [AN_AI, "Connect"], (
+            "a number without a row discloses the AI, too"
         )
 
-        row = await installation.save(
+        row = await client.save(
             "/admin/calls/phonenumber/add/",
             greeting="This call is recorded.",
             assistant_id="the-front-desk",
@@ -147,9 +148,9 @@ async def test_a_change_takes_effect_for_the_next_call_at_every_server(
             record_calls="on",
             overrides='{"firstMessage": "Front desk."}',
         )
-        took = [await installation.until_heard(there, [AN_AI, "This call is recorded.", "Connect"])]
+        delays = [await client.wait_for_actions(second, [AN_AI, "This call is recorded.", "Connect"])]
 
-        record = await there.twilio_simulator().place_call(SCRIPT, to_number=OURS, call_sid="CA" + "e" * 32)
+        record = await second.twilio_simulator().place_call(SCRIPT, to_number=OURS, call_sid="CA" + "e" * 32)
         assert record.errors == []
         assert record.spoken_by_twilio[: record.spoken_before_stream] == [AN_AI, "This call is recorded."]
         (call,) = assistant.calls
@@ -160,29 +161,31 @@ async def test_a_change_takes_effect_for_the_next_call_at_every_server(
         assert overrides["maxDurationSeconds"] == 600
         assert overrides["artifactPlan"] == {"recordingEnabled": True}
 
-        await installation.save(row, disclosure="A machine speaks.")
-        took.append(await installation.until_heard(there, ["A machine speaks.", "Connect"]))
+        await client.save(row, disclosure="A machine speaks.")
+        delays.append(await client.wait_for_actions(second, ["A machine speaks.", "Connect"]))
 
         another_day = datetime.now(UTC) + timedelta(days=3)
         hours = {"hours": f"{another_day:%a} 08:00-18:00", "time_zone": "Europe/Berlin"}
-        await installation.save(row, **hours)
-        took.append(await installation.until_heard(there, [twiml.CLOSED, "Hangup"]))
-        closed = installation.sid
-        await installation.save(row, **hours, fallback_number=PERSON)
-        took.append(await installation.until_heard(there, [PERSON]))
-        await installation.save(
-            "/admin/calls/phonenumber/add/", number=ONE_LINE, discloses_ai="", max_concurrent_calls="1"
+        await client.save(row, **hours)
+        delays.append(await client.wait_for_actions(second, [twiml.CLOSED, "Hangup"]))
+        closed_sid = client.sid
+        await client.save(row, **hours, fallback_number=PERSON)
+        delays.append(await client.wait_for_actions(second, [PERSON]))
+        await client.save(
+            "/admin/calls/phonenumber/add/", number=LIMITED_NUMBER, discloses_ai="", max_concurrent_calls="1"
         )
-        took.append(await installation.until_heard(there, ["Connect"], ONE_LINE))
-        assert heard(await installation.ring(there, ONE_LINE)) == [twiml.BUSY, "Hangup"], (
-            "that was its one line"
-        )
-        took.append(await installation.until_heard(here, ["Connect"], ONE_LINE))
-        assert max(took) < LIVE_SECONDS, took
+        delays.append(await client.wait_for_actions(second, ["Connect"], LIMITED_NUMBER))
+        assert parse_actions(await client.send_voice_webhook(second, LIMITED_NUMBER)) == [
+            twiml.BUSY,
+            "Hangup",
+        ], "the limit of this number is one call"
+        delays.append(await client.wait_for_actions(first, ["Connect"], LIMITED_NUMBER))
+        assert max(delays) < MAX_ROUTE_DELAY_SECONDS, delays
 
         ended = await poll_until(
             lambda: cluster.database.select(
-                "SELECT end_reason, ended_by FROM calls_call WHERE call_sid = %s AND end_reason <> ''", closed
+                "SELECT end_reason, ended_by FROM calls_call WHERE call_sid = %s AND end_reason <> ''",
+                closed_sid,
             ),
             bool,
             WAIT_SECONDS,
@@ -191,11 +194,15 @@ async def test_a_change_takes_effect_for_the_next_call_at_every_server(
 
         cluster.freeze()
         try:
-            answers = [await installation.ring(there) for _ in range(RINGS_WHILE_FROZEN)]
-            others = [await installation.ring(there, "+15559879999") for _ in range(RINGS_WHILE_FROZEN)]
-            assert cluster.process_states() <= {"T", "Z"}, "nothing of it moves"
+            responses = [await client.send_voice_webhook(second) for _ in range(WEBHOOKS_WHILE_FROZEN)]
+            others = [
+                await client.send_voice_webhook(second, "+15559879999") for _ in range(WEBHOOKS_WHILE_FROZEN)
+            ]
+            assert cluster.process_states() <= {"T", "Z"}, "a process of PostgreSQL is not suspended"
         finally:
             cluster.thaw()
-        assert [heard(answer) for answer in answers] == [[PERSON]] * RINGS_WHILE_FROZEN
-        assert [heard(answer) for answer in others] == [[AN_AI, "Connect"]] * RINGS_WHILE_FROZEN
-        assert max(answer.elapsed_ms for answer in (*answers, *others)) < WEBHOOK_MS
+        assert [parse_actions(response) for response in responses] == [[PERSON]] * WEBHOOKS_WHILE_FROZEN
+        assert [parse_actions(response) for response in others] == [
+            [AN_AI, "Connect"]
+        ] * WEBHOOKS_WHILE_FROZEN
+        assert max(response.elapsed_ms for response in (*responses, *others)) < MAX_WEBHOOK_MS

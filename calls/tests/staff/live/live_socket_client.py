@@ -56,19 +56,19 @@ class LiveSocket:
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
 
-    async def until(self, matches: Callable[[str], object], seconds: float = WAIT_SECONDS) -> Update:
-        """The first update whose HTML matches. TimeoutError without one."""
-        async with asyncio.timeout(seconds):
+    async def until(self, matches: Callable[[str], object], timeout_seconds: float = WAIT_SECONDS) -> Update:
+        """The first update whose HTML matches. Raises `TimeoutError` if there is none in time."""
+        async with asyncio.timeout(timeout_seconds):
             while True:
                 html = await self._socket.recv()
                 assert isinstance(html, str)
                 if matches(html):
                     return Update(html, time.monotonic())
 
-    async def wait_for_close(self, seconds: float = WAIT_SECONDS) -> int | None:
+    async def wait_for_close(self, timeout_seconds: float = WAIT_SECONDS) -> int | None:
         """Wait until the server closes the socket; returns the close code."""
         with contextlib.suppress(ConnectionClosed):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(timeout_seconds):
                 while True:
                     await self._socket.recv()
         return self._socket.close_code
@@ -91,8 +91,8 @@ class FreezableProxy:
         parts = urlsplit(redis_url)
         self._target = parts.hostname or HOST, parts.port or 6379
         self._path = parts.path
-        self._open = asyncio.Event()
-        self._open.set()
+        self._forwarding = asyncio.Event()
+        self._forwarding.set()
         self._server: asyncio.Server | None = None
         self._pumps: set[asyncio.Task[None]] = set()
 
@@ -103,13 +103,13 @@ class FreezableProxy:
 
     def freeze(self) -> None:
         """Stop forwarding. Connections are still accepted and stay open."""
-        self._open.clear()
+        self._forwarding.clear()
 
     def thaw(self) -> None:
-        self._open.set()
+        self._forwarding.set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, HOST, 0)
+        self._server = await asyncio.start_server(self._on_connect, HOST, 0)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -119,27 +119,27 @@ class FreezableProxy:
             task.cancel()
         await asyncio.gather(*self._pumps, return_exceptions=True)
 
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _on_connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # Not a coroutine: asyncio logs an error when a connection callback is cancelled.
-        task = asyncio.create_task(self._pass_on(reader, writer))
+        task = asyncio.create_task(self._forward(reader, writer))
         self._pumps.add(task)
         task.add_done_callback(self._pumps.discard)
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(*self._target)
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream_reader, upstream_writer = await asyncio.open_connection(*self._target)
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(self._pump(reader, back))
-                both.create_task(self._pump(there, writer))
+                both.create_task(self._pump(reader, upstream_writer))
+                both.create_task(self._pump(upstream_reader, writer))
         finally:
-            for end in (writer, back):
+            for each in (writer, upstream_writer):
                 with contextlib.suppress(OSError):
-                    end.close()
+                    each.close()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65_536):
-                await self._open.wait()
+                await self._forwarding.wait()
                 writer.write(data)
                 await writer.drain()
             writer.write_eof()

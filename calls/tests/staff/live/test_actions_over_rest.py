@@ -37,7 +37,7 @@ ROW = "SELECT id, status, end_reason, simulated FROM calls_call WHERE call_sid =
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class ActionTestbed:
     server: LiveServer
     assistant: VapiSimulator
     twilio_rest: TwilioRestSimulator
@@ -46,43 +46,43 @@ class Scene:
     call_sid: str = ""
 
     @asynccontextmanager
-    async def call(self, faults: TwilioFaults) -> AsyncIterator[asyncio.Task[TwilioCallRecord]]:
-        """A call that is connected to the assistant, placed from outside the server process."""
+    async def place_call(self, faults: TwilioFaults) -> AsyncIterator[asyncio.Task[TwilioCallRecord]]:
+        """A call that is connected to the assistant. Its simulator is outside the server process."""
         registry = RemoteCallRegistry(self.twilio_rest.base_url, ACCOUNT_SID, AUTH_TOKEN)
         simulator = self.server.twilio_simulator(registry=registry)
-        calling = asyncio.create_task(
+        call_task = asyncio.create_task(
             simulator.place_call([WaitForHangup(60)], call_sid=self.call_sid, faults=faults)
         )
         try:
             call = await self.assistant.call_for(self.call_sid, WAIT_SECONDS)
             await self.assistant.until(lambda: call.status == "in-progress", WAIT_SECONDS)
-            await self.row(lambda rows: rows and rows[0][1] == "in-progress")
-            yield calling
+            await self.wait_for_row(lambda rows: rows and rows[0][1] == "in-progress")
+            yield call_task
         finally:
-            calling.cancel()
-            await asyncio.gather(calling, return_exceptions=True)
+            call_task.cancel()
+            await asyncio.gather(call_task, return_exceptions=True)
 
-    async def row(self, wanted: Callable[[Any], object]) -> tuple[Any, ...]:
-        rows = await poll_until(lambda: self.database.select(ROW, self.call_sid), wanted, WAIT_SECONDS)
-        assert wanted(rows), rows
+    async def wait_for_row(self, is_done: Callable[[Any], object]) -> tuple[Any, ...]:
+        rows = await poll_until(lambda: self.database.select(ROW, self.call_sid), is_done, WAIT_SECONDS)
+        assert is_done(rows), rows
         (row,) = rows
         return tuple(row)
 
     async def act(self, action: str) -> tuple[int, str]:
         """Send the action as the page does. Returns status and HTML."""
-        key, *_ = await self.row(bool)
+        key, *_ = await self.wait_for_row(bool)
         url = self.server.url
         async with aiohttp.ClientSession(cookies={"sessionid": self.session_key}) as http:
             async with http.get(f"{url}/") as page:
                 token = (await page.text()).partition('data-csrf="')[2].partition('"')[0]
                 cookies = {name: morsel.value for name, morsel in page.cookies.items()}
             headers = {"HX-Request": "true", "X-CSRFToken": token, "Referer": url}
-            async with http.post(f"{url}/calls/{key}/{action}", headers=headers, cookies=cookies) as answer:
-                return answer.status, await answer.text()
+            async with http.post(f"{url}/calls/{key}/{action}", headers=headers, cookies=cookies) as response:
+                return response.status, await response.text()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared_scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
+async def shared_testbed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ActionTestbed]:
     folder = tmp_path_factory.mktemp("actions")
     with temporary_database(folder / "rows") as database:
         async with (
@@ -95,47 +95,49 @@ async def shared_scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterato
             )  # fmt: skip
             key = await asyncio.to_thread(log_in, server, "staff", "view_call", "act_on_call")
             async with server:
-                yield Scene(server, assistant, twilio_rest, database, key)
+                yield ActionTestbed(server, assistant, twilio_rest, database, key)
 
 
 @pytest.fixture
-def scene(shared_scene: Scene) -> Scene:
+def testbed(shared_testbed: ActionTestbed) -> ActionTestbed:
     """The shared server, with a call of its own."""
-    return replace(shared_scene, call_sid="CA" + uuid.uuid4().hex)
+    return replace(shared_testbed, call_sid="CA" + uuid.uuid4().hex)
 
 
-async def test_hanging_up_ends_the_call(scene: Scene) -> None:
-    async with scene.call(TwilioFaults()) as calling:
-        status, said = await scene.act("hang-up")
-        assert (status, "Call ended." in said) == (200, True), said
-        record = await asyncio.wait_for(calling, WAIT_SECONDS)
+async def test_hanging_up_ends_the_call(testbed: ActionTestbed) -> None:
+    async with testbed.place_call(TwilioFaults()) as call_task:
+        status, html = await testbed.act("hang-up")
+        assert (status, "Call ended." in html) == (200, True), html
+        record = await asyncio.wait_for(call_task, WAIT_SECONDS)
     assert (record.ended_by, record.final_status, record.dialed) == ("rest-api", "completed", [])
-    row = await scene.row(lambda rows: rows[0][2] and rows[0][1] == "completed")
+    row = await testbed.wait_for_row(lambda rows: rows[0][2] and rows[0][1] == "completed")
     assert row[1:3] == ("completed", "hung-up-by-staff") and bool(row[3])
-    await scene.twilio_rest.until(lambda: scene.twilio_rest.call(scene.call_sid).is_over)
+    await testbed.twilio_rest.until(lambda: testbed.twilio_rest.call(testbed.call_sid).is_over)
 
 
-@pytest.mark.parametrize(("outcome", "heard"), [("completed", 0), ("no-answer", 1)])
-async def test_transfer_dials_the_fallback_number(scene: Scene, outcome: str, heard: int) -> None:
-    async with scene.call(TwilioFaults(dial_status=outcome)) as calling:
-        status, said = await scene.act("transfer")
-        assert (status, "Transferring the caller" in said) == (200, True), said
-        record = await asyncio.wait_for(calling, WAIT_SECONDS)
+@pytest.mark.parametrize(("outcome", "apologies"), [("completed", 0), ("no-answer", 1)])
+async def test_transfer_dials_the_fallback_number(
+    testbed: ActionTestbed, outcome: str, apologies: int
+) -> None:
+    async with testbed.place_call(TwilioFaults(dial_status=outcome)) as call_task:
+        status, html = await testbed.act("transfer")
+        assert (status, "Transferring the caller" in html) == (200, True), html
+        record = await asyncio.wait_for(call_task, WAIT_SECONDS)
     assert (record.dialed, record.final_status) == ([FALLBACK], "completed")
-    apology = record.spoken_by_twilio[record.spoken_before_stream :]
-    assert len(apology) == heard, "without an answer the caller hears an apology"
-    row = await scene.row(lambda rows: rows[0][2] and rows[0][1] == "completed")
+    spoken = record.spoken_by_twilio[record.spoken_before_stream :]
+    assert len(spoken) == apologies, "without an answer the caller hears an apology"
+    row = await testbed.wait_for_row(lambda rows: rows[0][2] and rows[0][1] == "completed")
     assert row[1:3] == ("completed", "transferred")
-    legs = [call for call in scene.twilio_rest.calls.values() if call.parent_call_sid == scene.call_sid]
+    legs = [call for call in testbed.twilio_rest.calls.values() if call.parent_call_sid == testbed.call_sid]
     assert [(leg.to_number, leg.status) for leg in legs] == [(FALLBACK, outcome)]
 
 
-async def test_a_request_that_twilio_rejects_changes_nothing(scene: Scene) -> None:
-    async with scene.call(TwilioFaults()) as calling:
-        scene.twilio_rest.faults = TwilioRestFaults(rest_status=500, rest_failures=1)
-        status, said = await scene.act("hang-up")
-        assert (status, "failed with status" in said) == (502, True), said
-        assert not calling.done() and scene.twilio_rest.active_calls()
-        status, _ = await scene.act("hang-up")
+async def test_a_request_that_twilio_rejects_changes_nothing(testbed: ActionTestbed) -> None:
+    async with testbed.place_call(TwilioFaults()) as call_task:
+        testbed.twilio_rest.faults = TwilioRestFaults(rest_status=500, rest_failures=1)
+        status, html = await testbed.act("hang-up")
+        assert (status, "failed with status" in html) == (502, True), html
+        assert not call_task.done() and testbed.twilio_rest.active_calls()
+        status, _ = await testbed.act("hang-up")
         assert status == 200
-        await asyncio.wait_for(calling, WAIT_SECONDS)
+        await asyncio.wait_for(call_task, WAIT_SECONDS)

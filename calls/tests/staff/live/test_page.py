@@ -37,15 +37,15 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
-WORDS = [f"these are words number {number}" for number in range(1, 50)]
-ANY_WORDS = re.compile(r"these are words number \d+")  # a row shows the last two utterances only
+TEXTS = [f"these are words number {number}" for number in range(1, 50)]
+ANY_TEXT = re.compile(r"these are words number \d+")  # a row shows the last two utterances only
 SCRIPT: list[Step] = [step for _ in range(20) for step in (Say("correct"), Listen(timeout=8), Pause(300))]
 FALLBACK = "+15550107777"
 TIMEOUT_MS = WAIT_SECONDS * 1000
 
 
 @dataclass
-class Desk:
+class LivePage:
     """A browser page with the server, simulators and database behind it."""
 
     page: Page
@@ -54,12 +54,12 @@ class Desk:
     database: Database
     twilio: TwilioRestSimulator
     socket_is_down: bool = False
-    complaints: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
     call_sid: str = field(default_factory=lambda: "CA" + uuid.uuid4().hex)
 
-    def said(self, message: ConsoleMessage) -> None:
+    def on_console(self, message: ConsoleMessage) -> None:
         if message.type == "error":
-            self.complaints.append(message.text)
+            self.errors.append(message.text)
 
     async def route(self, socket: WebSocketRoute) -> None:
         if self.socket_is_down:
@@ -68,25 +68,25 @@ class Desk:
             socket.connect_to_server()
 
     @asynccontextmanager
-    async def call(self) -> AsyncIterator[asyncio.Task[object]]:
-        calling: asyncio.Task[object] = asyncio.create_task(self._call())
+    async def place_call(self) -> AsyncIterator[asyncio.Task[object]]:
+        call_task: asyncio.Task[object] = asyncio.create_task(self._place_call())
         try:
-            yield calling
+            yield call_task
         finally:
-            calling.cancel()
+            call_task.cancel()
 
-    async def _call(self) -> object:
+    async def _place_call(self) -> object:
         return await self.server.twilio_simulator(registry=self.twilio).place_call(
             SCRIPT, call_sid=self.call_sid
         )
 
-    async def state(self, word: str) -> None:
-        await expect(self.page.locator("[data-live-word]")).to_have_text(word, timeout=TIMEOUT_MS)
+    async def expect_state(self, text: str) -> None:
+        await expect(self.page.locator("[data-live-word]")).to_have_text(text, timeout=TIMEOUT_MS)
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
-    """A server with both simulators and a browser, shared by the tests, and the session of a staff user."""
+class LiveTestbed:
+    """A server with both simulators, a browser, and the session of a staff user; shared by the tests."""
 
     server: LiveServer
     assistant: VapiSimulator
@@ -97,12 +97,12 @@ class Site:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+async def testbed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LiveTestbed]:
     folder = tmp_path_factory.mktemp("live")
     faults = VapiFaults(delay_ms=(200, 300))
     with temporary_database(folder / "rows") as database:
         async with (
-            VapiSimulator(faults=faults, listen="energy", script=WORDS) as assistant,
+            VapiSimulator(faults=faults, listen="energy", script=TEXTS) as assistant,
             TwilioRestSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as twilio,
         ):
             server = await asyncio.to_thread(
@@ -113,35 +113,37 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
             async with server, async_playwright() as playwright:
                 key = await asyncio.to_thread(log_in, server, "staff", "view_call", "act_on_call")
                 browser = await launch_chromium(playwright)
-                yield Site(server, assistant, database, twilio, browser, key)
+                yield LiveTestbed(server, assistant, database, twilio, browser, key)
                 await browser.close()
                 await server.stop()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def desk(site: Site) -> AsyncIterator[Desk]:
-    context = await site.browser.new_context()
-    await context.add_cookies([{"name": "sessionid", "value": site.session_key, "url": site.server.url}])
+async def live_page(testbed: LiveTestbed) -> AsyncIterator[LivePage]:
+    context = await testbed.browser.new_context()
+    await context.add_cookies(
+        [{"name": "sessionid", "value": testbed.session_key, "url": testbed.server.url}]
+    )
     page = await context.new_page()
-    desk = Desk(page, site.server, site.assistant, site.database, site.twilio)
-    page.on("console", desk.said)
-    page.on("pageerror", lambda error: desk.complaints.append(str(error)))
-    await page.route_web_socket("**/live*", desk.route)
-    yield desk
+    live_page = LivePage(page, testbed.server, testbed.assistant, testbed.database, testbed.twilio)
+    page.on("console", live_page.on_console)
+    page.on("pageerror", lambda error: live_page.errors.append(str(error)))
+    await page.route_web_socket("**/live*", live_page.route)
+    yield live_page
     await context.close()
 
 
-async def test_staff_follow_a_call_send_a_message_and_hang_up(desk: Desk) -> None:
-    page = desk.page
-    await page.goto(desk.server.url)
-    await desk.state("Live")
+async def test_staff_follow_a_call_send_a_message_and_hang_up(live_page: LivePage) -> None:
+    page = live_page.page
+    await page.goto(live_page.server.url)
+    await live_page.expect_state("Live")
     await expect(page.get_by_text("No live calls")).to_be_visible()
-    async with desk.call() as calling:
+    async with live_page.place_call() as call_task:
         row = page.locator(".live-row")
         await expect(row).to_be_visible(timeout=TIMEOUT_MS)
         await expect(page.locator("#live-lines")).to_contain_text("1 of 50", timeout=TIMEOUT_MS)
-        await expect(row.locator(".live-words")).to_contain_text(ANY_WORDS, timeout=TIMEOUT_MS)
-        call = await desk.assistant.call_for(desk.call_sid, WAIT_SECONDS)
+        await expect(row.locator(".live-words")).to_contain_text(ANY_TEXT, timeout=TIMEOUT_MS)
+        call = await live_page.assistant.call_for(live_page.call_sid, WAIT_SECONDS)
 
         # An open menu and typed text survive updates of the transcript.
         await row.locator("summary").first.click()
@@ -154,80 +156,80 @@ async def test_staff_follow_a_call_send_a_message_and_hang_up(desk: Desk) -> Non
         await expect(page.get_by_label("Message for the assistant to say")).to_have_value(
             "One moment please."
         )
-        assert await row.bounding_box() == box, "no layout shift"
+        assert await row.bounding_box() == box, "the layout shifted"
 
         await page.get_by_role("button", name="Say", exact=True).click()
         result = page.locator("[data-live-result]")
         await expect(result).to_contain_text("Message sent to the assistant.", timeout=TIMEOUT_MS)
-        await desk.assistant.until(
+        await live_page.assistant.until(
             lambda: any("One moment please." in str(text) for _, text in call.messages_received), WAIT_SECONDS
         )
 
         # A rejection is shown and changes nothing.
         await row.locator("summary").first.click()
         await row.get_by_text("Transfer", exact=True).click()
-        desk.twilio.faults = TwilioRestFaults(rest_status=500)
+        live_page.twilio.faults = TwilioRestFaults(rest_status=500)
         await row.get_by_role("button", name="Transfer to").click()
         await expect(result).to_contain_text("Twilio failed with status", timeout=TIMEOUT_MS)
-        desk.complaints.clear()  # the browser logs the 502
+        live_page.errors.clear()  # the browser logs the 502
 
-        desk.twilio.faults = TwilioRestFaults()
+        live_page.twilio.faults = TwilioRestFaults()
         await row.get_by_text("Hang up", exact=True).click()
         await row.get_by_role("button", name="Hang up now").click()
         await expect(result).to_contain_text("Call ended.", timeout=TIMEOUT_MS)
-        await asyncio.wait_for(calling, WAIT_SECONDS)
+        await asyncio.wait_for(call_task, WAIT_SECONDS)
         await expect(page.get_by_text("No live calls")).to_be_visible(timeout=TIMEOUT_MS)
         rows = await poll_until(
-            lambda: desk.database.select(
-                "SELECT end_reason FROM calls_call WHERE call_sid = %s", desk.call_sid
+            lambda: live_page.database.select(
+                "SELECT end_reason FROM calls_call WHERE call_sid = %s", live_page.call_sid
             ),
             lambda rows: rows[0][0],
             WAIT_SECONDS,
         )
         assert rows == [("hung-up-by-staff",)]
-    assert desk.complaints == []
+    assert live_page.errors == []
 
 
-async def test_a_page_without_a_socket_polls_and_reconnects(desk: Desk) -> None:
-    desk.socket_is_down = True
-    page = desk.page
-    await page.goto(desk.server.url)
-    await desk.state("Updates every 5 s")
-    async with desk.call():
+async def test_a_page_without_a_socket_polls_and_reconnects(live_page: LivePage) -> None:
+    live_page.socket_is_down = True
+    page = live_page.page
+    await page.goto(live_page.server.url)
+    await live_page.expect_state("Updates every 5 s")
+    async with live_page.place_call():
         await expect(page.locator(".live-row")).to_be_visible(timeout=TIMEOUT_MS)
-        desk.socket_is_down = False
-        await desk.state("Live")
-        await expect(page.locator(".live-words")).to_contain_text(ANY_WORDS, timeout=TIMEOUT_MS)
+        live_page.socket_is_down = False
+        await live_page.expect_state("Live")
+        await expect(page.locator(".live-words")).to_contain_text(ANY_TEXT, timeout=TIMEOUT_MS)
 
         # The call's page updates the same way.
         await page.locator(".live-row a").first.click()
-        await desk.state("Live")
-        said = page.locator("#call-body .said")
-        count = await said.count()
-        await expect(said.nth(count + 1)).to_be_visible(timeout=TIMEOUT_MS)
-    assert desk.complaints == []
+        await live_page.expect_state("Live")
+        utterances = page.locator("#call-body .said")
+        count = await utterances.count()
+        await expect(utterances.nth(count + 1)).to_be_visible(timeout=TIMEOUT_MS)
+    assert live_page.errors == []
 
 
-async def test_a_call_that_ends_stays_while_its_menu_is_open(desk: Desk) -> None:
-    page = desk.page
-    await page.goto(desk.server.url)
-    async with desk.call():
+async def test_a_call_that_ends_stays_while_its_menu_is_open(live_page: LivePage) -> None:
+    page = live_page.page
+    await page.goto(live_page.server.url)
+    async with live_page.place_call():
         row = page.locator(".live-row")
-        await expect(row.locator(".live-words")).to_contain_text(ANY_WORDS, timeout=TIMEOUT_MS)
+        await expect(row.locator(".live-words")).to_contain_text(ANY_TEXT, timeout=TIMEOUT_MS)
         await row.locator("summary").first.click()
         await page.get_by_label("Message for the assistant to say").fill("Are you still")
     await expect(row.locator(".live-floor")).to_have_text("Call ended", timeout=TIMEOUT_MS)
     await expect(page.get_by_label("Message for the assistant to say")).to_have_value("Are you still")
     await row.locator("summary").first.click()
     await expect(row).to_have_count(0, timeout=TIMEOUT_MS)
-    assert desk.complaints == []
+    assert live_page.errors == []
 
 
-async def test_the_page_reports_a_lost_server_and_reconnects(desk: Desk) -> None:
-    page = desk.page
-    await page.goto(desk.server.url)
-    await desk.state("Live")
-    await desk.server.stop()
-    await desk.state("Disconnected")
-    await desk.server.start()
-    await desk.state("Live")
+async def test_the_page_reports_a_lost_server_and_reconnects(live_page: LivePage) -> None:
+    page = live_page.page
+    await page.goto(live_page.server.url)
+    await live_page.expect_state("Live")
+    await live_page.server.stop()
+    await live_page.expect_state("Disconnected")
+    await live_page.server.start()
+    await live_page.expect_state("Live")

@@ -1,5 +1,7 @@
-"""The live board of a real server during real calls: permissions, delay, and a frozen Redis, which must delay
-pages and nothing else."""
+"""The live board of a real server during calls: permissions, delay, and a frozen Redis.
+
+A frozen Redis may delay pages, but no audio and no rows.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,8 @@ from sandbox.vapi.server import VapiSimulator
 pytestmark = pytest.mark.slow
 
 SID = "CA" + "e" * 32
-WORDS = [f"these are words number {number}" for number in range(1, 50)]
-ANY_WORDS = "these are words number"  # a row shows the last two utterances only
+TEXTS = [f"these are words number {number}" for number in range(1, 50)]
+ANY_TEXT = "these are words number"  # a row shows the last two utterances only
 SCRIPT: list[Step] = [step for _ in range(12) for step in (Say("correct"), Listen(timeout=8), Pause(300))]
 REDIS = os.environ.get("TEST_REDIS_URL", "")
 FROZEN_SECONDS = 6.0
@@ -38,98 +40,107 @@ def database(tmp_path: Path) -> Iterator[Database]:
         yield database
 
 
-async def serve(assistant: VapiSimulator, database: Database, folder: Path, **more: str) -> LiveServer:
-    more = {"REDIS_URL": "", "VAPI_AUDIO_FORMAT": "mulaw"} | more
-    return await asyncio.to_thread(make_server, assistant.base_url, database.url, folder / "journal", **more)
+async def make_board_server(
+    assistant: VapiSimulator, database: Database, folder: Path, **variables: str
+) -> LiveServer:
+    variables = {"REDIS_URL": "", "VAPI_AUDIO_FORMAT": "mulaw"} | variables
+    return await asyncio.to_thread(
+        make_server, assistant.base_url, database.url, folder / "journal", **variables
+    )
 
 
 def make_assistant() -> VapiSimulator:
-    return VapiSimulator(faults=VapiFaults(delay_ms=(200, 300)), listen="energy", script=WORDS)
+    return VapiSimulator(faults=VapiFaults(delay_ms=(200, 300)), listen="energy", script=TEXTS)
 
 
-async def connect_status(server: LiveServer, key: str, path: str = "/live", origin: str = "") -> int:
-    with pytest.raises(InvalidStatus) as refusal:
+async def get_rejection_status(server: LiveServer, key: str, path: str = "/live", origin: str = "") -> int:
+    with pytest.raises(InvalidStatus) as error:
         async with open_socket(server, key, path, origin):
             pass
-    return refusal.value.response.status_code
+    return error.value.response.status_code
 
 
 async def test_staff_with_permission_follow_a_live_call(database: Database, tmp_path: Path) -> None:
-    async with make_assistant() as assistant, await serve(assistant, database, tmp_path) as server:
+    async with (
+        make_assistant() as assistant,
+        await make_board_server(assistant, database, tmp_path) as server,
+    ):
         staff = await asyncio.to_thread(log_in, server, "staff", "view_call")
-        nobody = await asyncio.to_thread(log_in, server, "nobody")
-        assert await connect_status(server, "") == 403
-        assert await connect_status(server, "x" * 32) == 403
-        assert await connect_status(server, nobody) == 403
-        assert await connect_status(server, staff, origin="https://evil.example") == 403
-        assert await connect_status(server, staff, "/live?call=1") == 403
+        without_permission = await asyncio.to_thread(log_in, server, "nobody")
+        assert await get_rejection_status(server, "") == 403
+        assert await get_rejection_status(server, "x" * 32) == 403
+        assert await get_rejection_status(server, without_permission) == 403
+        assert await get_rejection_status(server, staff, origin="https://evil.example") == 403
+        assert await get_rejection_status(server, staff, "/live?call=1") == 403
 
         async with open_socket(server, staff) as page:
             await page.until(lambda html: "No live calls" in html)
-            calling = asyncio.create_task(server.twilio_simulator().place_call(SCRIPT, call_sid=SID))
+            call_task = asyncio.create_task(server.twilio_simulator().place_call(SCRIPT, call_sid=SID))
             try:
-                seen = await page.until(lambda html: 'class="live-row"' in html)
-                assert "+15550100134" not in seen.html and "+1 555 …0134" in seen.html
+                update = await page.until(lambda html: 'class="live-row"' in html)
+                assert "+15550100134" not in update.html and "+1 555 …0134" in update.html
                 for floor in ("Assistant speaking", "Caller speaking"):
                     await page.until(lambda html, floor=floor: floor in html)  # type: ignore[misc]
                 call = await assistant.call_for(SID, WAIT_SECONDS)
                 for _ in range(3):
-                    known = len(call.transcripts)
+                    count = len(call.transcripts)
                     async with measure_loop_lag() as lag:
-                        await assistant.until(lambda known=known: len(call.transcripts) > known, WAIT_SECONDS)  # type: ignore[misc]
-                        said_at, _, words = call.transcripts[-1]
-                        shown = await page.until(lambda html, words=words: words in html)  # type: ignore[misc]
+                        await assistant.until(lambda count=count: len(call.transcripts) > count, WAIT_SECONDS)  # type: ignore[misc]
+                        sent_at, _, text = call.transcripts[-1]
+                        update = await page.until(lambda html, text=text: text in html)  # type: ignore[misc]
                     # Writer, publisher, consumer and this test may each wait for a processor.
-                    max_delay = MAX_DELAY_SECONDS + consumer.MIN_INTERVAL_SECONDS + 4 * lag.max_ms / 1000
-                    assert shown.at - said_at < max_delay
+                    max_delay_seconds = (
+                        MAX_DELAY_SECONDS + consumer.MIN_INTERVAL_SECONDS + 4 * lag.max_ms / 1000
+                    )
+                    assert update.at - sent_at < max_delay_seconds
                 answered = await page.until(lambda html: re.search(r"Response .*\d\.\d\d s", html))
                 number = re.search(r'id="live-(\d+)"', answered.html)
                 assert number is not None
                 async with open_socket(server, staff, f"/live?call={number[1]}") as detail:
                     body = await detail.until(lambda html: 'id="call-body"' in html)
-                    assert WORDS[0] in body.html
+                    assert TEXTS[0] in body.html
                     before = body.html.count('class="said"')
                     await detail.until(lambda html: html.count('class="said"') > before)
             finally:
-                calling.cancel()
+                call_task.cancel()
             await page.until(lambda html: "No live calls" in html)
 
 
 @pytest.mark.skipif(not REDIS, reason="needs a Redis: set TEST_REDIS_URL")
 async def test_a_frozen_redis_loses_no_row_and_no_frame(database: Database, tmp_path: Path) -> None:
     async with (
-        FreezableProxy(REDIS) as tap,
+        FreezableProxy(REDIS) as proxy,
         make_assistant() as assistant,
-        await serve(assistant, database, tmp_path, REDIS_URL=tap.url) as server,
+        await make_board_server(assistant, database, tmp_path, REDIS_URL=proxy.url) as server,
     ):
         staff = await asyncio.to_thread(log_in, server, "staff", "view_call")
-        calling = asyncio.create_task(server.twilio_simulator().place_call(SCRIPT, call_sid=SID))
+        call_task = asyncio.create_task(server.twilio_simulator().place_call(SCRIPT, call_sid=SID))
         try:
             call = await assistant.call_for(SID, WAIT_SECONDS)
             async with open_socket(server, staff) as page:
-                await page.until(lambda html: ANY_WORDS in html)
-                tap.freeze()
+                await page.until(lambda html: ANY_TEXT in html)
+                proxy.freeze()
                 frozen_until = time.monotonic() + FROZEN_SECONDS
                 code = asyncio.create_task(page.wait_for_close())
                 while time.monotonic() < frozen_until:
-                    known = len(call.transcripts)
-                    await assistant.until(lambda known=known: len(call.transcripts) > known, WAIT_SECONDS)  # type: ignore[misc]
-                    sent = [(speaker, words) for _, speaker, words in call.transcripts]
+                    count = len(call.transcripts)
+                    await assistant.until(lambda count=count: len(call.transcripts) > count, WAIT_SECONDS)  # type: ignore[misc]
+                    sent = [(speaker, text) for _, speaker, text in call.transcripts]
                     rows = await poll_until(
                         lambda: database.select_utterances(SID),
                         lambda rows, sent=sent: len(rows) >= len(sent),  # type: ignore[misc]
-                        WAIT_SECONDS,  # Redis stays frozen during this wait
+                        WAIT_SECONDS,  # Redis is frozen during this wait
                     )
                     assert rows[: len(sent)] == sent
                 assert await code == consumer.CLOSE_TRY_LATER, "the page must poll"
-            tap.thaw()
+            proxy.thaw()
             async with open_socket(server, staff) as page:
                 await page.until(lambda html: 'class="live-row"' in html)
-                known = len(call.transcripts)
-                # The next update may come after further words, and show those instead.
-                await page.until(lambda html: any(words in html for *_, words in call.transcripts[known:]))
+                count = len(call.transcripts)
+                # The next update may show later utterances instead.
+                await page.until(lambda html: any(text in html for *_, text in call.transcripts[count:]))
         finally:
-            calling.cancel()
+            call_task.cancel()
         ((dropped, end_reason),) = await poll_until(
             lambda: database.select(
                 "SELECT frames_dropped, end_reason FROM calls_call WHERE call_sid = %s", SID
@@ -137,4 +148,4 @@ async def test_a_frozen_redis_loses_no_row_and_no_frame(database: Database, tmp_
             lambda rows: rows[0][1],
             WAIT_SECONDS,
         )
-        assert (dropped, end_reason) == (0, "stream-lost")  # the test drops the connection
+        assert (dropped, end_reason) == (0, "stream-lost")  # the test cancels the call
