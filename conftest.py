@@ -36,7 +36,7 @@ hypothesis_settings.register_profile("any-speed", deadline=None, suppress_health
 hypothesis_settings.load_profile("any-speed")
 
 
-def _worker() -> int | None:
+def _worker_number() -> int | None:
     """The number of this xdist worker; None without workers."""
     name = os.environ.get("PYTEST_XDIST_WORKER", "")
     return int(name.removeprefix("gw")) if name else None
@@ -47,7 +47,7 @@ def pytest_configure() -> None:
 
     # Otherwise each test client reads the folders of static files once.
     settings.WHITENOISE_AUTOREFRESH = True
-    worker = _worker()
+    worker = _worker_number()
     if worker is None:
         return
     for name in REDIS_VARIABLES:
@@ -70,7 +70,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
             item.add_marker("browser")
             item.add_marker("once")
-    items.sort(key=lambda item: (not _is_slow(item), not _stays_together(item.path)))
+    items.sort(key=lambda item: (not _is_slow(item), not _must_stay_together(item.path)))
 
 
 def _uses_database(item: pytest.Item) -> bool:
@@ -85,7 +85,7 @@ def _is_slow(item: pytest.Item) -> bool:
 
 
 @cache
-def _stays_together(file: Path) -> bool:
+def _must_stay_together(file: Path) -> bool:
     """Whether the tests of a file must run on one worker, because they share fixtures of the module."""
     text = file.read_text()
     return 'scope="module"' in text or "mark.slow" not in text
@@ -99,7 +99,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByFileOrTest(LoadScopeScheduling):  # type: ignore[misc]  # no types
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return file if _stays_together(config.rootpath / file) else nodeid
+            return file if _must_stay_together(config.rootpath / file) else nodeid
 
     config.option.loadscopereorder = False  # keep the order of the collection
     return ByFileOrTest(config, log)

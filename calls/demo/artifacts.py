@@ -97,12 +97,12 @@ def read_rows(call_sid: str) -> CallRows | None:
     """Runs four queries. Closes the connections of the current thread."""
     try:
         call = Call.objects.filter(call_sid=call_sid).first()
-        return None if call is None else _rows_of(call)
+        return None if call is None else _make_call_rows(call)
     finally:
         connections.close_all()
 
 
-def _rows_of(call: Call) -> CallRows:
+def _make_call_rows(call: Call) -> CallRows:
     return CallRows(
         url=call.get_absolute_url(),
         status=call.status,

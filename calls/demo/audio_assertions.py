@@ -68,12 +68,12 @@ def _compare_to_caller(call: CompleteArtifacts) -> Match:
         missing = sent_bytes - len(received)
     else:
         missing = ((sent_bytes // 2 + 1) // 2 - len(received)) * vapi_bytes_per_byte
-    allowed = sum(len(audio) for reply in replies for audio in _sent_after_clear(call, reply))
+    allowed = sum(len(audio) for reply in replies for audio in _find_chunks_after_clear(call, reply))
     if not 0 <= missing <= allowed:
         difference = f"{missing} bytes too few" if missing > 0 else f"{-missing} bytes too many"
         return Match(fault=f"the caller received {difference}, counted in Vapi's audio format")
     try:
-        expected = audio_compare.without_cut_tail(pieces, missing)
+        expected = audio_compare.join_without_cut_tail(pieces, missing)
     except ValueError as error:
         return Match(fault=str(error))
     if is_mulaw:
@@ -82,7 +82,7 @@ def _compare_to_caller(call: CompleteArtifacts) -> Match:
     return audio_compare.compare_downsampled(expected, received)
 
 
-def _sent_after_clear(call: CompleteArtifacts, reply: Reply) -> list[bytes]:
+def _find_chunks_after_clear(call: CompleteArtifacts, reply: Reply) -> list[bytes]:
     """Chunks of a reply that was cut off, sent after the bridge had cleared: it may drop these."""
     if reply.cut_at is None or not call.twilio.clears:
         return []
@@ -94,8 +94,8 @@ def transit(call: CompleteArtifacts) -> str:
     """How long audio takes between Twilio and Vapi, in each direction."""
     summaries = []
     for direction, samples_ms in (
-        ("to the assistant", _transit_to_assistant_ms(call)),
-        ("to the caller", _transit_to_caller_ms(call)),
+        ("to the assistant", _measure_transit_to_assistant_ms(call)),
+        ("to the caller", _measure_transit_to_caller_ms(call)),
     ):
         require(len(samples_ms) >= MIN_TRANSIT_SAMPLES, f"too little audio {direction}")
         median_ms, p95_ms = statistics.median(samples_ms), statistics.quantiles(samples_ms, n=20)[-1]
@@ -107,7 +107,7 @@ def transit(call: CompleteArtifacts) -> str:
     return "; ".join(summaries)
 
 
-def _transit_to_assistant_ms(call: CompleteArtifacts) -> list[float]:
+def _measure_transit_to_assistant_ms(call: CompleteArtifacts) -> list[float]:
     """For each frame sent after the start of the Vapi call."""
     frame_bytes = FRAME_BYTES[call.audio_format]
     opened_at = call.vapi.opened_at or 0.0
@@ -120,7 +120,7 @@ def _transit_to_assistant_ms(call: CompleteArtifacts) -> list[float]:
     return samples_ms
 
 
-def _transit_to_caller_ms(call: CompleteArtifacts) -> list[float]:
+def _measure_transit_to_caller_ms(call: CompleteArtifacts) -> list[float]:
     """For each chunk of the replies that were not cut off."""
     frame_bytes = FRAME_BYTES[call.audio_format]
     received_until = list(accumulate(len(audio.ulaw) for audio in call.twilio.received))

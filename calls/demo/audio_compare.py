@@ -1,10 +1,10 @@
 """Compares received with sent audio: is it complete, without duplicates, in order? Pure.
 
 Without transcoding (mu-law to mu-law) the bytes must be equal. Where the bridge changed the sample rate, the
-received audio is compared with a reference that an independent resampler made in one piece: soxr if it is
-installed, else the Fourier transform of `sandbox.speech.audio`. Both signals are compared at 16 kHz, after
-the bridge's delay was found, once as a whole and once for each 20 ms: simulated line noise never repeats, so
-a frame that was lost, duplicated or swapped is found even where nobody speaks.
+received audio is compared with a reference from an independent resampler, which is applied to the whole
+signal: soxr if it is installed, else the Fourier transform of `sandbox.speech.audio`. Both signals are aligned
+by the delay of the bridge and compared at 16 kHz, as a whole and in frames of 20 ms. Simulated line noise never
+repeats, so a frame that was lost, duplicated or swapped is found even where nobody speaks.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def compare_bytes(sent: Sequence[bytes], received: bytes) -> Match:
         if position == len(received):
             return Match(frames=number)
         if received[position : position + len(frame)] != frame:
-            hint = _position_hint(sent, received)
+            hint = _describe_position(sent, received)
             return Match(fault=f"frame {number + 1} of {len(sent)} differs from the sent frame{hint}")
         position += len(frame)
     if position < len(received):
@@ -118,7 +118,7 @@ def compare_signals(reference: Pcm, received: Pcm, frames: int) -> Match:
     delayed = received.astype(np.float64)
     lag = int(np.argmax([expected @ delayed[lag : lag + length] for lag in range(MAX_LAG + 1)]))
     error = delayed[lag : lag + length] - expected
-    snr_db = _decibels(float(np.mean(expected**2)), float(np.mean(error**2)))
+    snr_db = _to_decibels(float(np.mean(expected**2)), float(np.mean(error**2)))
     whole = length // FRAME * FRAME
     power = np.mean(expected[:whole].reshape(-1, FRAME) ** 2, axis=1)
     error_power = np.mean(error[:whole].reshape(-1, FRAME) ** 2, axis=1)
@@ -132,7 +132,7 @@ def compare_signals(reference: Pcm, received: Pcm, frames: int) -> Match:
     return Match(fault, frames, lag * 1000 / RATE, snr_db)
 
 
-def without_cut_tail(pieces: Sequence[tuple[bytes, bool]], missing: int) -> bytes:
+def join_without_cut_tail(pieces: Sequence[tuple[bytes, bool]], missing: int) -> bytes:
     """All pieces joined, without `missing` bytes at the end of the only piece that was cut off.
 
     Raises `ValueError` if bytes are missing and not exactly one piece was cut off.
@@ -146,7 +146,7 @@ def without_cut_tail(pieces: Sequence[tuple[bytes, bool]], missing: int) -> byte
     )
 
 
-def _position_hint(sent: Sequence[bytes], received: bytes) -> str:
+def _describe_position(sent: Sequence[bytes], received: bytes) -> str:
     """Which frame arrived in place of the expected one, if that is known."""
     size = len(sent[0])
     received_frames = [received[at : at + size] for at in range(0, len(received), size)]
@@ -158,5 +158,5 @@ def _position_hint(sent: Sequence[bytes], received: bytes) -> str:
     return ""
 
 
-def _decibels(signal: float, noise: float) -> float:
+def _to_decibels(signal: float, noise: float) -> float:
     return 10 * float(np.log10(max(signal, 1e-9) / max(noise, 1e-9)))

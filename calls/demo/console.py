@@ -35,7 +35,7 @@ class CallConsole:
     def start_panel(self) -> None:
         self._started_at = time.monotonic()
         if self._console.is_terminal:
-            self._live = Live(console=self._console, get_renderable=self._panel, refresh_per_second=4)
+            self._live = Live(console=self._console, get_renderable=self._render_panel, refresh_per_second=4)
             self._live.start()
 
     def stop_panel(self) -> None:
@@ -99,7 +99,7 @@ class CallConsole:
         line.append(f"{source:<10}", style=SPEAKER_STYLES.get(source, "yellow")).append(text)
         self._console.print(line, soft_wrap=True)
 
-    def _panel(self) -> Panel:
+    def _render_panel(self) -> Panel:
         text = Text()
         for name, is_set in self._signs.items():
             text.append("● " if is_set else "○ ", style="green" if is_set else "dim")
@@ -150,9 +150,9 @@ class CallConsole:
         for turn, true_ms in zip(rows.turns, [*true_latencies_ms, *[None] * 99], strict=False):
             table.add_row(
                 str(turn.number),
-                _with_unit(turn.response_latency_ms, "ms"),
-                _with_unit(true_ms, "ms"),
-                _with_unit(turn.bridge_overhead_us, "µs"),
+                _format(turn.response_latency_ms, "ms"),
+                _format(true_ms, "ms"),
+                _format(turn.bridge_overhead_us, "µs"),
                 "interrupted" if turn.interrupted else "",
             )
         self._print_table(table)
@@ -162,5 +162,5 @@ class CallConsole:
         self._console.print(table)
 
 
-def _with_unit(value: float | None, unit: str) -> str:
+def _format(value: float | None, unit: str) -> str:
     return "-" if value is None else f"{value:.0f} {unit}"

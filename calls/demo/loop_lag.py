@@ -1,7 +1,7 @@
 """Lag of the event loop during a call: timing checks may be off by as much.
 
-Both simulators run in this process, so the lateness of a timer in their event loop shows how late the machine
-was at doing anything.
+Both simulators run in this process, so the lateness of a timer in their event loop shows how busy the machine
+was.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ INTERVAL_SECONDS = 0.02
 
 @dataclass(slots=True)
 class LoopLag:
-    """Lateness of each timer in ms. Without samples all figures are 0."""
+    """Lateness of each timer in ms. All values are 0 without samples."""
 
     samples_ms: list[float] = field(default_factory=list)
 

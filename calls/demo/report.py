@@ -33,8 +33,8 @@ def to_json(
         "seed": scenario.seed,
         "reference": resampler_name(),
         "call_sid": artifacts.twilio.call_sid,
-        "webhook_ms": _rounded(artifacts.twilio.webhook_ms),
-        "truths_ms": [_rounded(latency_ms) for latency_ms in artifacts.true_latencies_ms],
+        "webhook_ms": _round(artifacts.twilio.webhook_ms),
+        "truths_ms": [_round(latency_ms) for latency_ms in artifacts.true_latencies_ms],
         "wavs": [str(path) for path in wavs],
         "took_s": round(elapsed_seconds, 1),
     }
@@ -84,5 +84,5 @@ def write_wavs(artifacts: CallArtifacts, folder: Path) -> list[Path]:
     return [caller_path, assistant_path]
 
 
-def _rounded(value: float | None) -> float | None:
+def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 1)

@@ -18,7 +18,7 @@ from django.conf import settings
 
 from calls.demo.artifacts import CallArtifacts, CallRows, read_rows
 from calls.demo.loop_lag import measure_loop_lag
-from calls.demo.scenario import Scenario, texts_of
+from calls.demo.scenario import Scenario, get_texts
 from calls.demo.server_process import HOST, ServerProcess
 from sandbox.twilio.rest.server import NUMBER, TwilioRestSimulator
 from sandbox.twilio.simulator import TwilioSimulator
@@ -63,7 +63,7 @@ async def start_testbed(scenario: Scenario, port: int, observers: Observers) -> 
         seed=scenario.seed,
         faults=scenario.faults,
         listen=scenario.listen,
-        script=texts_of(scenario.script),
+        script=get_texts(scenario.script),
         on_event=observers.on_vapi_event,
     )
     url = f"http://{HOST}:{port}"
@@ -138,7 +138,7 @@ async def run_call(testbed: Testbed, scenario: Scenario, observers: Observers) -
 async def _read_complete_rows(
     call_sid: str, call: VapiCallRecord | None, vapi: VapiSimulator
 ) -> CallRows | None:
-    """The rows once all of them are written, or the rows that exist at the timeout.
+    """Wait until all rows of the call are written. Returns those that exist at the timeout.
 
     Rows are written asynchronously, and Twilio's callbacks and Vapi's report arrive after the call.
     """

@@ -69,7 +69,7 @@ class Scenario:
         return replace(faults, greets=False, delay_ms=(300, 600)) if self.fast else faults
 
 
-def texts_of(script: Sequence[Step]) -> list[str]:
+def get_texts(script: Sequence[Step]) -> list[str]:
     """The texts of the caller's clips, in order."""
     clips = audio.load_clips()
     names = [step.clip for step in script if isinstance(step, Say | CutIn)]

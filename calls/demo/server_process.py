@@ -1,7 +1,7 @@
 """Runs the product as its users do: Daphne in a separate process, with its log line by line.
 
-The process is started in its own session, so that Ctrl-C in the terminal only reaches this process, which
-then stops the server in order. Leaving the `async with` block waits for the end of the process.
+The server process has a session of its own, so that Ctrl-C in the terminal only reaches this process, which
+then stops the server. At its end, the `async with` block waits for the end of the server process.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import aiohttp
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
-READY_SECONDS = 30.0
-STOP_SECONDS = 10.0
+READY_TIMEOUT_SECONDS = 30.0
+STOP_TIMEOUT_SECONDS = 10.0
 POLL_INTERVAL_SECONDS = 0.1
 MAX_LINES = 5_000
 
@@ -38,12 +38,12 @@ def reserve_port(preferred: int = 0) -> int:
     """
     for port in range(preferred, min(preferred + 100, 65_536)) if preferred else [0]:
         with socket.socket() as probe:
-            # As the server does: a port with connections in TIME_WAIT is free.
+            # The server sets it, too: a port with connections in TIME_WAIT is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind((HOST, port))
                 reserved = int(probe.getsockname()[1])
-                probe.detach()  # not closed, on purpose
+                probe.detach()  # stays open, which reserves the port
                 return reserved
     raise ServerFailed(f"no free port from {preferred} to {preferred + 99}")
 
@@ -51,7 +51,7 @@ def reserve_port(preferred: int = 0) -> int:
 class ServerProcess:
     """`python -m daphne` with the current environment and the given changes."""
 
-    ready_seconds = READY_SECONDS
+    ready_timeout_seconds = READY_TIMEOUT_SECONDS
 
     def __init__(
         self, port: int, environment: Mapping[str, str], *, asgi: str, on_line: Callable[[str], None]
@@ -103,7 +103,7 @@ class ServerProcess:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
         try:
-            async with asyncio.timeout(STOP_SECONDS):
+            async with asyncio.timeout(STOP_TIMEOUT_SECONDS):
                 await process.wait()
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
@@ -127,7 +127,10 @@ class ServerProcess:
 
     async def _wait_until_ready(self, process: asyncio.subprocess.Process) -> None:
         try:
-            async with asyncio.timeout(self.ready_seconds), aiohttp.ClientSession(trust_env=False) as http:
+            async with (
+                asyncio.timeout(self.ready_timeout_seconds),
+                aiohttp.ClientSession(trust_env=False) as http,
+            ):
                 while process.returncode is None:
                     with contextlib.suppress(aiohttp.ClientError):
                         async with http.get(f"{self.url}/readyz") as response:
@@ -136,6 +139,6 @@ class ServerProcess:
                     await asyncio.sleep(POLL_INTERVAL_SECONDS)
             problem = f"it exited with code {process.returncode}"
         except TimeoutError:
-            problem = f"it was not ready within {self.ready_seconds:.0f} s"
+            problem = f"it was not ready within {self.ready_timeout_seconds:.0f} s"
         await self.stop()
         raise ServerFailed("\n".join([f"The server did not start: {problem}.", *list(self.lines)[-15:]]))

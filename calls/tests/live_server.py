@@ -58,7 +58,7 @@ async def poll_until(read: Callable[[], T], is_done: Callable[[T], object], time
 class LiveServer(ServerProcess):
     """A server process. It can be started again after its end, with the same spool and database."""
 
-    ready_seconds = 120.0  # several start at once on a busy machine
+    ready_timeout_seconds = 120.0  # several start at once on a busy machine
 
     def __init__(self, environment: Mapping[str, str], port: int) -> None:
         super().__init__(port, environment, asgi="voiceai.asgi:application", on_line=lambda line: None)

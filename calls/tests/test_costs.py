@@ -162,7 +162,7 @@ class PageTests(BilledTests):
         super().setUp()
         self.client.force_login(make_staff("view_call", "view_numbers", "export_call"))
 
-    def page(self, url: str) -> str:
+    def get_page(self, url: str) -> str:
         response = self.client.get(url)
         self.assertEqual(response.status_code, 200)
         return response.content.decode()
@@ -170,17 +170,17 @@ class PageTests(BilledTests):
     def test_the_call_page_shows_the_costs(self) -> None:
         for billed in BILLED_CALLS:
             with self.subTest(billed.sid):
-                page = self.page(self.calls[billed.sid].get_absolute_url())
+                page = self.get_page(self.calls[billed.sid].get_absolute_url())
                 amount, _, so_far = billed.shown.partition(" ")
                 self.assertIn(f'<b class="cost">{amount}</b>', page)
                 per_minute = re.search(r"(\$[\d.]+)/min", page)
                 self.assertEqual(per_minute[1] if per_minute else "", billed.per_minute)
                 self.assertEqual("so far (Twilio pending" in page, bool(so_far))
-        page = self.page(self.calls[BILLED_CALLS[0].sid].get_absolute_url())
+        page = self.get_page(self.calls[BILLED_CALLS[0].sid].get_absolute_url())
         self.assertIn("(Twilio $0.017, media stream $0.008, Vapi $0.12; $0.15/min)", page)
 
     def test_the_list_shows_the_costs(self) -> None:
-        page = self.page("/admin/calls/call/?started_at__gte=2026-11-15T00:00:00%2B00:00")
+        page = self.get_page("/admin/calls/call/?started_at__gte=2026-11-15T00:00:00%2B00:00")
         shown = re.findall(r'<td class="[^"]*field-cost[^"]*"[^>]*>\s*([^<]*?)\s*</td>', page)
         self.assertEqual(shown, [billed.shown for billed in reversed(BILLED_CALLS)])
 
@@ -188,7 +188,7 @@ class PageTests(BilledTests):
         for zone, days in fixtures.DAYS_SHOWN.items():
             self.client.cookies["tz"] = zone
             with self.subTest(zone):
-                page = self.page("/?since=2026-11-15&until=2026-11-18")
+                page = self.get_page("/?since=2026-11-15&until=2026-11-18")
                 self.assertIn(f"<dt>Cost</dt><dd>{fixtures.TOTAL_SHOWN} <small>so far</small></dd>", page)
                 self.assertIn(f"{fixtures.PER_MINUTE_SHOWN} per minute", page)
                 self.assertIn("1 call with pending charges", page)
@@ -292,8 +292,8 @@ class ReportTests(TestCase):
             self.assertEqual(self.apply(*order).vapi_ended_reason, "customer-ended-call")
 
     def test_a_success_evaluation_that_is_not_text_is_ignored(self) -> None:
-        for odd in (7, None, ["true"], {"a": 1}):
-            self.call.vapi_report = {"success": odd}
+        for invalid in (7, None, ["true"], {"a": 1}):
+            self.call.vapi_report = {"success": invalid}
             self.assertEqual(self.call.success(), "")
         self.call.vapi_report = []
         self.assertEqual(self.call.success(), "")
@@ -360,5 +360,5 @@ def test_report_parts_are_stored_unchanged_and_oversized_ones_are_dropped() -> N
     assert stored_parts({"call": {"analysis": {"successEvaluation": True, "structuredData": many}}}) == {
         "success": "true"
     }
-    odd = {"analysis": {"successEvaluation": ["odd"]}, "costs": 3, "costBreakdown": "odd"}
-    assert stored_parts(odd) == {}
+    invalid = {"analysis": {"successEvaluation": ["odd"]}, "costs": 3, "costBreakdown": "odd"}
+    assert stored_parts(invalid) == {}

@@ -233,10 +233,12 @@ class VapiTests(SyncTests):
 
     def test_a_response_that_is_not_a_call_is_a_failure(self) -> None:
         self.make_billed_call(vapi_call_id="v1")
-        for answer in (b"<html>", b"[]", {"status": 7}):
-            self.vendor.responses["v1"] = [answer]
+        for response in (b"<html>", b"[]", {"status": 7}):
+            self.vendor.responses["v1"] = [response]
             self.assertEqual(
-                dict(self.sync().failed), {"Vapi: The response of Vapi was cut off or is not JSON": 1}, answer
+                dict(self.sync().failed),
+                {"Vapi: The response of Vapi was cut off or is not JSON": 1},
+                response,
             )
 
 
@@ -305,11 +307,11 @@ class BackoffTests(SyncTests):
         calls = [self.make_call(started_at=NOW - HOUR - n * MINUTE) for n in range(reconcile.BATCH_SIZE + 3)]
         for call in calls:
             self.vendor.responses[call.call_sid] = [BILL]
-        done: list[int] = []
+        progress: list[int] = []
         totals: list[int] = []
-        result = self.sync(on_progress=done.append, on_total=totals.append)
+        result = self.sync(on_progress=progress.append, on_total=totals.append)
         self.assertEqual(result.filled["prices"], reconcile.BATCH_SIZE + 3)
-        self.assertEqual((done, totals), ([reconcile.BATCH_SIZE, 3], [reconcile.BATCH_SIZE + 3]))
+        self.assertEqual((progress, totals), ([reconcile.BATCH_SIZE, 3], [reconcile.BATCH_SIZE + 3]))
 
 
 class CommandTests(SyncTests):
@@ -322,8 +324,8 @@ class CommandTests(SyncTests):
         return out.getvalue(), err.getvalue(), 0
 
     def make_recent_call(self, **changes: Any) -> Call:
-        began = datetime.now(UTC) - HOUR
-        return make_call(started_at=began, ended_at=began + MINUTE, **changes)
+        started_at = datetime.now(UTC) - HOUR
+        return make_call(started_at=started_at, ended_at=started_at + MINUTE, **changes)
 
     def test_it_prints_a_summary_line(self) -> None:
         call = self.make_recent_call()

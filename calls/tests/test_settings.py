@@ -29,51 +29,51 @@ print(json.dumps({name: getattr(s, name) for name in names}))
 """
 
 
-def minimal_environment(env: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")} | env
+def make_environment(variables: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")} | variables
 
 
-def read(**env: str) -> Any:
+def read(**variables: str) -> Any:
     """The settings with this environment, or the error with its type."""
     try:
-        return read_settings(minimal_environment(env))
+        return read_settings(make_environment(variables))
     except ImproperlyConfigured as error:
         return f"{type(error).__name__}: {error}"
 
 
-def read_in_a_process(**env: str) -> Any:
+def read_in_a_process(**variables: str) -> Any:
     """The settings as a fresh process with this environment reads them."""
-    found = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", PRINT_SETTINGS],
         capture_output=True,
         text=True,
-        env=minimal_environment(env),
+        env=make_environment(variables),
         cwd=settings.BASE_DIR,
         timeout=60,
     )
-    assert found.returncode == 0, found.stderr
-    return json.loads(found.stdout)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
 
 
 @pytest.mark.slow
 def test_an_invalid_setting_stops_the_process_with_an_error_that_names_it() -> None:
-    found = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", PRINT_SETTINGS],
-        cwd=settings.BASE_DIR, env=minimal_environment({"LOG_FORMAT": "yaml"}),
+        cwd=settings.BASE_DIR, env=make_environment({"LOG_FORMAT": "yaml"}),
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    last = found.stderr.strip().splitlines()[-1]
-    assert found.returncode != 0 and "ImproperlyConfigured" in last and "LOG_FORMAT" in last
+    last = result.stderr.strip().splitlines()[-1]
+    assert result.returncode != 0 and "ImproperlyConfigured" in last and "LOG_FORMAT" in last
 
 
 def test_it_runs_without_any_variable() -> None:
-    found = read(REDIS_URL="", DATABASE_URL=" ", DJANGO_SECRET_KEY="")
-    assert (found["DEBUG"], found["SECRET_KEY_IS_SET"]) == (False, False)
-    assert found["DATABASES"]["default"]["NAME"].endswith("var/db.sqlite3")
-    assert found["DATABASES"]["default"]["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
-    assert "InMemory" in found["CHANNEL_LAYERS"]["default"]["BACKEND"]
-    assert found["VAPI_AUDIO_FORMAT"] == "pcm_s16le"
-    assert found["SESSION_COOKIE_SECURE"] is False
+    values = read(REDIS_URL="", DATABASE_URL=" ", DJANGO_SECRET_KEY="")
+    assert (values["DEBUG"], values["SECRET_KEY_IS_SET"]) == (False, False)
+    assert values["DATABASES"]["default"]["NAME"].endswith("var/db.sqlite3")
+    assert values["DATABASES"]["default"]["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
+    assert "InMemory" in values["CHANNEL_LAYERS"]["default"]["BACKEND"]
+    assert values["VAPI_AUDIO_FORMAT"] == "pcm_s16le"
+    assert values["SESSION_COOKIE_SECURE"] is False
 
 
 @pytest.mark.parametrize(
@@ -81,9 +81,9 @@ def test_it_runs_without_any_variable() -> None:
     [("", "You are speaking with an AI assistant."), ("A machine.", "A machine."), ("Off", ""), ("off", "")],
 )
 def test_the_disclosure_has_a_default_and_can_be_off(value: str, expected: str) -> None:
-    found = read(AI_DISCLOSURE=value)
-    assert found["AI_DISCLOSURE"] == expected
-    assert found["AI_DISCLOSURE_LINE"] == "You are speaking with an AI assistant."
+    values = read(AI_DISCLOSURE=value)
+    assert values["AI_DISCLOSURE"] == expected
+    assert values["AI_DISCLOSURE_LINE"] == "You are speaking with an AI assistant."
 
 
 @pytest.mark.parametrize("value", ["free", "NaN", "-0.004", "100", "0,004"])
@@ -93,7 +93,7 @@ def test_it_rejects_an_invalid_price_by_name(value: str) -> None:
 
 @pytest.mark.slow
 def test_it_reads_a_production_environment() -> None:
-    found = read_in_a_process(
+    values = read_in_a_process(
         DJANGO_SECRET_KEY="$ecret",
         PUBLIC_URL="https://voice.example.com/",
         ALLOWED_HOSTS="a.example.com, b.example.com",
@@ -102,11 +102,11 @@ def test_it_reads_a_production_environment() -> None:
         TWILIO_AUTH_TOKEN="new, old",
         VAPI_SOCKET_URL="wss://agent.example.com/ws",
     )
-    assert (found["SECRET_KEY"], found["SECRET_KEY_IS_SET"]) == ("$ecret", True)
-    assert found["PUBLIC_URL"] == "https://voice.example.com"
-    assert {"a.example.com", "voice.example.com", "127.0.0.1"} <= set(found["ALLOWED_HOSTS"])
-    assert "https://voice.example.com" in found["CSRF_TRUSTED_ORIGINS"]
-    database = found["DATABASES"]["default"]
+    assert (values["SECRET_KEY"], values["SECRET_KEY_IS_SET"]) == ("$ecret", True)
+    assert values["PUBLIC_URL"] == "https://voice.example.com"
+    assert {"a.example.com", "voice.example.com", "127.0.0.1"} <= set(values["ALLOWED_HOSTS"])
+    assert "https://voice.example.com" in values["CSRF_TRUSTED_ORIGINS"]
+    database = values["DATABASES"]["default"]
     assert (database["HOST"], database["PORT"], database["PASSWORD"], database["CONN_MAX_AGE"]) == (
         "db",
         5433,
@@ -114,10 +114,10 @@ def test_it_reads_a_production_environment() -> None:
         0,
     )
     assert database["OPTIONS"]["pool"]["max_size"] == 10
-    assert found["CHANNEL_LAYERS"]["default"]["CONFIG"]["hosts"][0]["socket_timeout"] is None
-    assert found["TWILIO_AUTH_TOKENS"] == ["new", "old"]
-    assert found["VAPI_AUDIO_FORMAT"] == "mulaw"
-    assert found["SESSION_COOKIE_SECURE"] is True
+    assert values["CHANNEL_LAYERS"]["default"]["CONFIG"]["hosts"][0]["socket_timeout"] is None
+    assert values["TWILIO_AUTH_TOKENS"] == ["new", "old"]
+    assert values["VAPI_AUDIO_FORMAT"] == "mulaw"
+    assert values["SESSION_COOKIE_SECURE"] is True
 
 
 @pytest.mark.parametrize(
@@ -142,17 +142,17 @@ def test_plain_http_is_allowed_on_loopback_and_in_compose(url: str) -> None:
     ],
 )
 def test_it_rejects_an_invalid_value_by_name(name: str, value: str) -> None:
-    found = read(**{name: value})
-    assert isinstance(found, str)
-    assert "ImproperlyConfigured" in found and name in found
+    error = read(**{name: value})
+    assert isinstance(error, str)
+    assert "ImproperlyConfigured" in error and name in error
 
 
 class CheckTests(SimpleTestCase):
     @override_settings(DEBUG=False, SECRET_KEY_IS_SET=False, TWILIO_AUTH_TOKENS=[])
     def test_a_deployment_without_secrets_is_an_error_with_a_hint(self) -> None:
-        found = check_deployment(None)
-        self.assertEqual([message.id for message in found], ["voiceai.E001", "voiceai.E002"])
-        self.assertTrue(all(message.hint for message in found))
+        messages = check_deployment(None)
+        self.assertEqual([message.id for message in messages], ["voiceai.E001", "voiceai.E002"])
+        self.assertTrue(all(message.hint for message in messages))
 
     @override_settings(DEBUG=False, SECRET_KEY_IS_SET=False, TWILIO_AUTH_TOKENS=[])
     def test_a_server_without_secrets_refuses_to_start(self) -> None:

@@ -1,8 +1,8 @@
 """A real server with a real browser, for tests of the staff pages.
 
 A `Window` collects what no page may have: errors and warnings in the console, exceptions, requests that fail
-or go to another host, dialogs, violations of the content security policy. `BrowserTestbed.window` asserts at
-its end that there are none.
+or go to another host, dialogs, violations of the content security policy. At its end,
+`BrowserTestbed.open_window` asserts that there are none.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class BrowserTestbed:
     ids: dict[str, int]  # of the rows of the fixture, by name
 
     @asynccontextmanager
-    async def window(
+    async def open_window(
         self, viewport: Viewport = LIGHT, role: Role | None = "admin", *, height: int = 900, path: str = ""
     ) -> AsyncIterator[Window]:
         """A window of a user with this role; None: logged out. Asserts at the end that it had no errors."""
@@ -185,7 +185,7 @@ async def create_fixtures(server: LiveServer, *names: str) -> list[dict[str, Any
 
 
 @asynccontextmanager
-async def chromium() -> AsyncIterator[Browser]:
+async def open_chromium() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         browser = await launch_chromium(playwright)
         try:
@@ -215,7 +215,7 @@ async def start_browser_testbed(
             server = await asyncio.to_thread(
                 make_server, assistant.base_url, database.url, folder / "journal", **(settings | variables)
             )
-            async with server, chromium() as browser:
+            async with server, open_chromium() as browser:
                 session_keys, *ids = await create_fixtures(
                     server, "create_users", *([fixture] if fixture else [])
                 )

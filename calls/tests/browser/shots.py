@@ -102,7 +102,7 @@ async def _keep_three_calls_live(testbed: BrowserTestbed) -> AsyncIterator[None]
 async def _take_screenshots(testbed: BrowserTestbed, name: str, path: str) -> None:
     """One page in every viewport, from the top to `MAX_HEIGHT`."""
     for viewport in VIEWPORTS:
-        async with testbed.window(viewport, height=HEIGHT, path=path) as window:
+        async with testbed.open_window(viewport, height=HEIGHT, path=path) as window:
             if name.endswith("live"):
                 await window.page.locator("[data-live-word]", has_text="Live").wait_for()
             # Resize to the page's height, so that a sticky footer is at the end of the screenshot.

@@ -43,7 +43,7 @@ async def search(page: Page, text: str) -> None:
 async def test_a_filter_stays_in_the_url_through_search_and_paging(
     testbed: BrowserTestbed,
 ) -> None:
-    async with testbed.window(path=LIST) as window:
+    async with testbed.open_window(path=LIST) as window:
         page = window.page
         await expect(page.locator("#result_list tbody tr")).to_have_count(50)
         await page.locator("a", has_text=re.compile(r"^\s*Filters")).click()
@@ -60,22 +60,22 @@ async def test_a_filter_stays_in_the_url_through_search_and_paging(
         await expect(page.locator("#result_list tbody tr")).to_have_count(testbed.ids["calls"] - 50)
 
 
-@pytest.mark.parametrize("key", ["sid", "number", "words"])
-async def test_a_call_is_found_by_sid_number_and_words(testbed: BrowserTestbed, key: str) -> None:
+@pytest.mark.parametrize("key", ["sid", "number", "text"])
+async def test_a_call_is_found_by_sid_number_and_text(testbed: BrowserTestbed, key: str) -> None:
     ((sid, number),) = testbed.database.select(
         "SELECT call_sid, from_number FROM calls_call WHERE id = %s", testbed.ids["rare"]
     )
-    async with testbed.window(path=LIST) as window:
+    async with testbed.open_window(path=LIST) as window:
         page = window.page
         await page.locator("#searchbar").fill(
-            {"sid": sid, "number": number, "words": "Lighthouse keeper"}[key]
+            {"sid": sid, "number": number, "text": "Lighthouse keeper"}[key]
         )
         await page.keyboard.press("Enter")
         await page.wait_for_url("**q=**")
         rows = page.locator("#result_list tbody tr")
         await expect(rows).to_have_count(1)
         await expect(rows.locator("a").first).to_have_attribute("href", f"/calls/{testbed.ids['rare']}/")
-        if key == "words":
+        if key == "text":
             await expect(rows).to_contain_text("I am the lighthouse keeper")
 
 
@@ -83,7 +83,7 @@ async def test_the_export_follows_the_filters_and_escapes_formulas(
     testbed: BrowserTestbed, tmp_path: Path
 ) -> None:
     ((sid,),) = testbed.database.select("SELECT call_sid FROM calls_call WHERE id = %s", testbed.ids["rare"])
-    async with testbed.window(path=f"{LIST}?ended=failed") as window:
+    async with testbed.open_window(path=f"{LIST}?ended=failed") as window:
         for kind in ("CSV", "JSON"):
             async with window.page.expect_download() as download:
                 await window.page.get_by_role("link", name=kind, exact=True).click()
@@ -100,7 +100,7 @@ async def test_the_export_follows_the_filters_and_escapes_formulas(
 
 
 async def test_actions_set_an_outcome_and_mark_for_review(testbed: BrowserTestbed) -> None:
-    async with testbed.window(role="operator", path=f"{LIST}?ended=failed") as window:
+    async with testbed.open_window(role="operator", path=f"{LIST}?ended=failed") as window:
         page = window.page
         for action, outcome in (("set_outcome", "call back"), ("mark_for_review", "")):
             await page.locator("#result_list tbody input[type=checkbox]").first.check()
@@ -118,7 +118,7 @@ async def test_actions_set_an_outcome_and_mark_for_review(testbed: BrowserTestbe
 
 
 async def test_the_rows_of_a_call_are_read_only(testbed: BrowserTestbed) -> None:
-    async with testbed.window(path=f"{LIST}{testbed.ids['rare']}/change/") as window:
+    async with testbed.open_window(path=f"{LIST}{testbed.ids['rare']}/change/") as window:
         await expect(window.page.locator("body")).to_contain_text("I am the lighthouse keeper")
         assert (
             await window.page.locator(
@@ -129,7 +129,7 @@ async def test_the_rows_of_a_call_are_read_only(testbed: BrowserTestbed) -> None
 
 
 async def test_viewers_are_not_offered_export_or_changes(testbed: BrowserTestbed) -> None:
-    async with testbed.window(role="viewer", path=LIST) as window:
+    async with testbed.open_window(role="viewer", path=LIST) as window:
         await expect(window.page.get_by_role("link", name="CSV", exact=True)).to_have_count(0)
         await expect(window.page.locator("select[name=action] option[value=set_outcome]")).to_have_count(0)
         await expect(window.page.locator("#result_list")).not_to_contain_text("+1555010")

@@ -63,7 +63,7 @@ WIDE_AND_NARROW = pytest.mark.parametrize("viewport", [LIGHT, NARROW_DARK], ids=
 @WIDE_AND_NARROW
 async def test_every_page_opens_without_errors(testbed: BrowserTestbed, viewport: Viewport) -> None:
     overflowing = {}
-    async with testbed.window(viewport) as window:
+    async with testbed.open_window(viewport) as window:
         for path in list_paths(testbed.ids):
             await window.open(path)
             if overflow := await window.find_overflow():
@@ -74,7 +74,7 @@ async def test_every_page_opens_without_errors(testbed: BrowserTestbed, viewport
 
 @WIDE_AND_NARROW
 async def test_403_and_404_are_pages(testbed: BrowserTestbed, viewport: Viewport) -> None:
-    async with testbed.window(viewport, "viewer") as window:
+    async with testbed.open_window(viewport, "viewer") as window:
         for path, status in (("/calls/999999/", 404), ("/nowhere/", 404), ("/admin/auth/user/", 403)):
             await window.open(path, status)
             assert await window.find_overflow() == ""
@@ -84,7 +84,7 @@ async def test_403_and_404_are_pages(testbed: BrowserTestbed, viewport: Viewport
 async def test_login_redirects_to_the_requested_page(
     testbed: BrowserTestbed,
 ) -> None:
-    async with testbed.window(NARROW, None) as window:
+    async with testbed.open_window(NARROW, None) as window:
         page = window.page
         await window.open(f"/calls/{testbed.ids['good']}/")
         assert await window.find_overflow() == ""
@@ -102,7 +102,7 @@ async def test_login_redirects_to_the_requested_page(
 async def test_every_text_has_enough_contrast(testbed: BrowserTestbed, viewport: Viewport) -> None:
     """WCAG AA: 4.5 to 1, or 3 to 1 for large text."""
     low_contrast: dict[str, list[str]] = {}
-    async with testbed.window(viewport) as window:
+    async with testbed.open_window(viewport) as window:
         for path in (
             "/",
             *(f"/calls/{testbed.ids[name]}/" for name in CALL_PAGES),
@@ -174,7 +174,7 @@ def has_error(window: Window, error: str) -> bool:
 
 
 async def test_the_harness_detects_every_kind_of_error(testbed: BrowserTestbed) -> None:
-    async with testbed.window(NARROW, path="/") as window:
+    async with testbed.open_window(NARROW, path="/") as window:
         for error, script in ERRORS.items():
             await window.page.evaluate(f"() => {{ {script} }}")
             await window.wait_until(partial(has_error, window, error))

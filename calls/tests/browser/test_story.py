@@ -59,7 +59,7 @@ async def test_the_dashboard_shows_the_call_and_its_metrics(testbed: BrowserTest
     ((pk, _, _, turns, p50, worst, cost, number),) = testbed.database.select(CALL)
     latencies = [row[0] for row in testbed.database.select("SELECT response_latency_ms FROM calls_turn")]
     answered = [each for each in latencies if each is not None]
-    async with testbed.window(path="/") as window:
+    async with testbed.open_window(path="/") as window:
         row = window.page.locator("tr", has=window.page.locator(f'a[href="/calls/{pk}/"]'))
         for value in (
             number,
@@ -78,7 +78,7 @@ async def test_the_dashboard_shows_the_call_and_its_metrics(testbed: BrowserTest
 
 async def test_one_click_leads_to_the_transcript(testbed: BrowserTestbed) -> None:
     ((pk, sid, *_),) = testbed.database.select(CALL)
-    async with testbed.window(path="/") as window:
+    async with testbed.open_window(path="/") as window:
         await open_from_dashboard(window.page, pk)
         lines = window.page.locator("ol.transcript li.line")
         utterances = testbed.database.select_utterances(sid)
@@ -97,7 +97,7 @@ async def test_two_clicks_lead_to_the_slowest_turn_and_its_parts(testbed: Browse
         " response_latency_ms, bridge_overhead_us FROM calls_turn WHERE response_latency_ms IS NOT NULL"
         " ORDER BY response_latency_ms DESC LIMIT 1"
     )
-    async with testbed.window(path="/") as window:
+    async with testbed.open_window(path="/") as window:
         await open_from_dashboard(window.page, pk)
         await window.page.get_by_role("link", name=f"{format_seconds(latency)} (turn {number})").click()
         await window.page.wait_for_url(f"**/calls/{pk}/#turn-{number}")
@@ -117,7 +117,7 @@ async def test_two_clicks_lead_to_the_slowest_turn_and_its_parts(testbed: Browse
 
 async def test_one_click_leads_to_the_cost(testbed: BrowserTestbed) -> None:
     ((pk, *_, cost, _),) = testbed.database.select(CALL)
-    async with testbed.window(path="/") as window:
+    async with testbed.open_window(path="/") as window:
         await open_from_dashboard(window.page, pk)
         await expect(window.page.locator(".cost")).to_have_text(format_dollars(cost))
         ((stream, vapi),) = testbed.database.select("SELECT stream_price, vapi_cost FROM calls_call")
@@ -127,7 +127,7 @@ async def test_one_click_leads_to_the_cost(testbed: BrowserTestbed) -> None:
 
 async def test_a_note_is_saved(testbed: BrowserTestbed) -> None:
     ((pk, *_),) = testbed.database.select(CALL)
-    async with testbed.window(path=f"/calls/{pk}/") as window:
+    async with testbed.open_window(path=f"/calls/{pk}/") as window:
         await window.page.get_by_label("Outcome").fill("booked")
         await window.page.get_by_label("Needs review").check()
         await window.page.get_by_role("button", name="Save").click()

@@ -1,8 +1,8 @@
-"""Cross-testbed scripting attempts are shown as text, on every page, in a real browser.
+"""Payloads for cross-site scripting are shown as text, on every page, in a real browser.
 
-Each payload is in every field that can hold foreign text: caller name and number, transcript, event kinds and
-data, Vapi's reason and report, summaries, notes, labels. On each page nothing may execute, open a dialog,
-leave an element behind or violate the content security policy (`Window`), and the text must be readable.
+Each payload is in every field that can hold untrusted text: caller name and number, transcript, event kinds
+and data, Vapi's reason and report, summaries, notes, labels. On each page no payload may execute, open a
+dialog, add an element or violate the content security policy (`Window`), and the text must be readable.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def find_missing(payloads: tuple[str, ...], text: str) -> list[str]:
 
 
 async def test_each_call_page_escapes_its_payload(testbed: BrowserTestbed) -> None:
-    async with testbed.window() as window:
+    async with testbed.open_window() as window:
         for number, payload in enumerate(PAYLOADS):
             pk = testbed.ids[str(number)]
             page = await read_page(window, f"/calls/{pk}/")
@@ -71,7 +71,7 @@ async def test_each_call_page_escapes_its_payload(testbed: BrowserTestbed) -> No
 
 
 async def test_the_admin_lists_escape_every_payload(testbed: BrowserTestbed) -> None:
-    async with testbed.window() as window:
+    async with testbed.open_window() as window:
         for name in LISTS:
             await read_page(window, f"/admin/calls/{name}/")
         assert find_missing(PAYLOADS, await read_page(window, "/admin/calls/call/")) == []
@@ -90,7 +90,7 @@ async def test_the_dashboard_and_its_live_updates_escape_every_payload(
     testbed: BrowserTestbed,
 ) -> None:
     live_payloads = PAYLOADS[1::2]
-    async with testbed.window(height=4000) as window:
+    async with testbed.open_window(height=4000) as window:
         assert find_missing(live_payloads, await read_page(window, "/")) == []
         # After an update over the socket, which live.js inserts.
         state = window.page.locator("[data-live-word]")
@@ -101,7 +101,7 @@ async def test_the_dashboard_and_its_live_updates_escape_every_payload(
 
 
 async def test_the_pages_of_a_viewer_escape_every_payload(testbed: BrowserTestbed) -> None:
-    async with testbed.window(role="viewer") as window:
+    async with testbed.open_window(role="viewer") as window:
         for path in (
             "/",
             "/admin/calls/call/",

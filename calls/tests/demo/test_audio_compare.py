@@ -15,8 +15,8 @@ from calls.demo.audio_compare import (
     compare_bytes,
     compare_downsampled,
     compare_upsampled,
+    join_without_cut_tail,
     resample,
-    without_cut_tail,
 )
 from sandbox.speech import audio as sound
 
@@ -218,8 +218,8 @@ def test_both_reference_resamplers_agree() -> None:
 
 
 def test_only_one_reply_that_was_cut_off_may_miss_its_end() -> None:
-    assert without_cut_tail([(b"abc", True), (b"de", False)], 2) == b"ade"
-    assert without_cut_tail([(b"abc", True), (b"de", True)], 0) == b"abcde"
+    assert join_without_cut_tail([(b"abc", True), (b"de", False)], 2) == b"ade"
+    assert join_without_cut_tail([(b"abc", True), (b"de", True)], 0) == b"abcde"
     for pieces in ([(b"abc", False)], [(b"abc", True), (b"de", True)], [(b"a", True)]):
         with pytest.raises(ValueError, match="no interruption explains it"):
-            without_cut_tail(pieces, 2)
+            join_without_cut_tail(pieces, 2)

@@ -56,7 +56,7 @@ async def simulate_in_process(
 
 
 @pytest.fixture
-def question(tmp_path: Path) -> Path:
+def question_wav(tmp_path: Path) -> Path:
     """A short question, at a sample rate that telephones do not use."""
     path = tmp_path / "question.wav"
     clip = audio.load_clips()["correct"].pcm_8k
@@ -66,10 +66,10 @@ def question(tmp_path: Path) -> Path:
 
 @pytest.mark.timeout(200)
 async def test_it_plays_a_wav_file_listens_and_saves_what_it_heard(
-    testbed: Testbed, question: Path, tmp_path: Path
+    testbed: Testbed, question_wav: Path, tmp_path: Path
 ) -> None:
     heard = tmp_path / "new-folder" / "heard.wav"
-    arguments = ["--wav", str(question), "--listen-seconds", "3", "--save-heard", str(heard)]
+    arguments = ["--wav", str(question_wav), "--listen-seconds", "3", "--save-heard", str(heard)]
     arguments += ["--to", "+15559870042", "--from", "+15550100199"]
     # The server's address may differ from its public URL, as behind a proxy or in a container.
     port = testbed.server.port
@@ -86,10 +86,10 @@ async def test_it_plays_a_wav_file_listens_and_saves_what_it_heard(
 
 @pytest.mark.timeout(200)
 async def test_it_fails_when_the_server_refuses_the_signature(
-    testbed: Testbed, question: Path, commands: InProcessCommands
+    testbed: Testbed, question_wav: Path, commands: InProcessCommands
 ) -> None:
     variables = settings_of(testbed) | {"TWILIO_AUTH_TOKEN": "another"}
-    result = await simulate_in_process(commands, "--wav", str(question), **variables)
+    result = await simulate_in_process(commands, "--wav", str(question_wav), **variables)
     assert result.code == 1
     assert "/twilio/voice responded with 403" in result.stderr and "never started" in result.stderr
     assert len(testbed.vapi.calls) == 0

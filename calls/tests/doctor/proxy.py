@@ -113,7 +113,7 @@ class Proxy:
                     upload.cancel()
                 await asyncio.gather(*uploads, return_exceptions=True)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # the client has gone
+            pass  # the client closed the connection
         finally:
             self._tasks.discard(task)
             for each in (upstream, writer):
@@ -149,7 +149,7 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @asynccontextmanager
-async def tls_proxy(authority: Authority, untrusted_authority: Authority) -> AsyncIterator[Proxy]:
+async def start_tls_proxy(authority: Authority, untrusted_authority: Authority) -> AsyncIterator[Proxy]:
     proxy = Proxy()
     server = await asyncio.start_server(proxy._serve, "127.0.0.1", 0, ssl=authority.make_context())
     untrusted = await asyncio.start_server(

@@ -22,7 +22,7 @@ from calls.demo.server_process import reserve_port
 from calls.doctor import NAMES
 from calls.doctor.symptoms import SYMPTOMS
 from calls.tests.commands import CommandResult, InProcessCommands, run_command_async
-from calls.tests.doctor.proxy import END, Authority, Fault, Proxy, tls_proxy
+from calls.tests.doctor.proxy import END, Authority, Fault, Proxy, start_tls_proxy
 from calls.tests.live_server import ACCOUNT_SID, AUTH_TOKEN, LiveServer, make_server, temporary_database
 from calls.twilio.number_config import desired_config
 from calls.vapi import assistant_config, tools
@@ -67,8 +67,8 @@ async def testbed(
     async with (
         VapiSimulator(listen="energy") as vapi,
         TwilioRestSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as twilio,
-        tls_proxy(authority, untrusted_authority) as proxy,
-        peer_with_wrong_clock() as wrong_clock_port,
+        start_tls_proxy(authority, untrusted_authority) as proxy,
+        start_peer_with_wrong_clock() as wrong_clock_port,
     ):
         public = f"https://localhost:{proxy.port}"
         with temporary_database(folder / "rows") as database:
@@ -96,7 +96,7 @@ async def testbed(
 
 
 @asynccontextmanager
-async def peer_with_wrong_clock() -> AsyncIterator[int]:
+async def start_peer_with_wrong_clock() -> AsyncIterator[int]:
     """Yields the port."""
 
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -186,7 +186,7 @@ FAILING_CASES: dict[str, FailingCase] = {
         change=set_attribute(lambda testbed: testbed.twilio.numbers[NUMBER], "voice_url", "https://elsewhere.example/"),
     ),
     "vapi-key": FailingCase("private key", variables=variables(VAPI_API_KEY="a-public-key")),
-    "assistant": FailingCase("Set VAPI_ASSISTANT_ID", variables=variables(VAPI_ASSISTANT_ID="nobody")),
+    "assistant": FailingCase("Set VAPI_ASSISTANT_ID", variables=variables(VAPI_ASSISTANT_ID="unknown")),
     "assistant-parts": FailingCase("Choose a model, a voice", change=update_assistant(voice=None)),
     "assistant-endpointing": FailingCase(
         "300 to 400", change=update_assistant(transcriber={"provider": "deepgram", "endpointing": 10})

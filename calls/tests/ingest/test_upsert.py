@@ -47,7 +47,7 @@ def at(seconds: float) -> datetime:
     return datetime.fromtimestamp(T + seconds, UTC)
 
 
-def all_entries(sid: str = SID) -> list[Entry]:
+def make_all_entries(sid: str = SID) -> list[Entry]:
     """All entries of one successful call, in order."""
     vapi = f"vapi-{sid[-8:]}"
     return [
@@ -88,18 +88,18 @@ def apply_to_call(*entries: Entry) -> Call:
     return Call.objects.get(call_sid=entries[0].call_sid)
 
 
-def columns_of(call: Call) -> dict[str, Any]:
+def read_columns(call: Call) -> dict[str, Any]:
     """The columns of a call and its children, without keys and sids."""
 
-    def values_of(row: Any) -> dict[str, Any]:
+    def read_values(row: Any) -> dict[str, Any]:
         names = [field.attname for field in row._meta.concrete_fields]
         return {name: getattr(row, name) for name in names if name not in ("id", "call_id", "call_sid")}
 
-    return values_of(call) | {
+    return read_values(call) | {
         "vapi_call_id": bool(call.vapi_call_id),
-        "utterances": [values_of(row) for row in call.utterances.all()],
-        "turns": [values_of(row) for row in call.turns.all()],
-        "events": [values_of(row) for row in call.events.all()],
+        "utterances": [read_values(row) for row in call.utterances.all()],
+        "turns": [read_values(row) for row in call.turns.all()],
+        "events": [read_values(row) for row in call.events.all()],
     }
 
 
@@ -109,21 +109,21 @@ class OrderTests(HypothesisTestCase):
     @given(data=st.data())
     def test_any_order_repetition_and_batching_give_the_same_rows(self, data: st.DataObject) -> None:
         plain, mixed = call_sid(), call_sid()
-        self.assertEqual(apply(all_entries(plain)), [])
-        entries = all_entries(mixed)
+        self.assertEqual(apply(make_all_entries(plain)), [])
+        entries = make_all_entries(mixed)
         again = data.draw(st.lists(st.sampled_from(entries), max_size=8))
         order = data.draw(st.permutations([*entries, *again]))
         size = data.draw(st.integers(1, len(order)))
         unmatched = [entry for cut in range(0, len(order), size) for entry in apply(order[cut : cut + size])]
         self.assertEqual(apply(unmatched), [])  # a report that came before its call is retried
         self.assertEqual(
-            columns_of(Call.objects.get(call_sid=mixed)), columns_of(Call.objects.get(call_sid=plain))
+            read_columns(Call.objects.get(call_sid=mixed)), read_columns(Call.objects.get(call_sid=plain))
         )
 
 
 class CallTests(TestCase):
     def test_it_creates_the_rows_of_a_call(self) -> None:
-        call = apply_to_call(*all_entries())
+        call = apply_to_call(*make_all_entries())
         self.assertEqual(
             (call.status, call.end_reason, call.ended_by), ("completed", "caller-hung-up", "caller")
         )
@@ -152,7 +152,7 @@ class CallTests(TestCase):
         )  # fmt: skip
 
     def test_the_query_count_does_not_depend_on_the_size_of_the_batch(self) -> None:
-        apply(all_entries())
+        apply(make_all_entries())
         with CaptureQueriesContext(connection) as queries:
             apply([UtteranceSpoken(SID, n, "caller", str(n)) for n in range(300)])
         self.assertLess(len(queries), 15)  # SQLite splits large inserts
@@ -177,8 +177,8 @@ class EndTests(TestCase):
         self.assertEqual(call.status, "ringing")
 
     def test_a_replayed_webhook_that_is_refused_changes_no_call(self) -> None:
-        before = columns_of(apply_to_call(*all_entries()))
-        after = columns_of(
+        before = read_columns(apply_to_call(*make_all_entries()))
+        after = read_columns(
             apply_to_call(CallOffered(SID, T + 900, "+15550100134", "+15559870000", refused="draining"))
         )
         self.assertEqual(after, before)
@@ -186,7 +186,7 @@ class EndTests(TestCase):
     def test_a_stream_overrules_a_refusal_in_any_order(self) -> None:
         for reason in ("ticket-refused", "at-capacity", "draining"):
             refusal: Entry = CallOffered(SID, T, refused=reason)
-            for entries in ([refusal, *all_entries()], [*all_entries(), refusal]):
+            for entries in ([refusal, *make_all_entries()], [*make_all_entries(), refusal]):
                 call = apply_to_call(*entries)
                 self.assertEqual((call.end_reason, call.ended_at), ("caller-hung-up", at(60)))
                 call.delete()
@@ -270,15 +270,15 @@ class NumberTests(TestCase):
         return call.from_number, call.to_number, call.direction
 
     def test_a_callback_without_a_voice_webhook_fills_the_row(self) -> None:
-        for number, known in enumerate((self.INBOUND, self.OUTBOUND)):
+        for number, numbers in enumerate((self.INBOUND, self.OUTBOUND)):
             sid = f"CA{number:032d}"
             for status in ("no-answer", "busy", "canceled", "failed", "completed", "ringing"):
-                for asked in (False, True):
-                    with self.subTest(known, status=status, asked=asked):
+                for was_looked_up in (False, True):
+                    with self.subTest(numbers, status=status, was_looked_up=was_looked_up):
                         Call.objects.all().delete()
-                        names = dict(zip(("from_number", "to_number", "direction"), known, strict=True))
-                        report = CarrierReported(sid, T, status, 1, asked=asked, **names)  # type: ignore[arg-type]
-                        self.assertEqual(self.apply_numbers(report), known)
+                        names = dict(zip(("from_number", "to_number", "direction"), numbers, strict=True))
+                        report = CarrierReported(sid, T, status, 1, asked=was_looked_up, **names)  # type: ignore[arg-type]
+                        self.assertEqual(self.apply_numbers(report), numbers)
 
     def test_the_voice_webhook_decides_whichever_comes_first(self) -> None:
         offered = CallOffered(SID, T, *self.INBOUND)
@@ -338,8 +338,8 @@ class MergeTests(TestCase):
         self.assertEqual(call.summary, "Well.")
 
     def test_it_returns_entries_without_a_call(self) -> None:
-        nobody = TimelineEvent("", 0, "odd")
-        self.assertEqual(apply([nobody, AssistantReported("", T, "status-update")])[0], nobody)
+        without_call = TimelineEvent("", 0, "unknown")
+        self.assertEqual(apply([without_call, AssistantReported("", T, "status-update")])[0], without_call)
 
     def test_vapis_latencies_need_the_same_number_of_turns(self) -> None:
         parts: tuple[dict[str, Any], ...] = ({"modelLatency": 400},)
@@ -353,8 +353,8 @@ class MergeTests(TestCase):
 
     def test_an_invalid_latency_is_ignored(self) -> None:
         make_turn(make_call(call_sid=SID))
-        odd = {"modelLatency": "fast", "voiceLatency": float("nan"), "transcriberLatency": -1}
-        call = apply_to_call(AssistantReported(SID, T, "end-of-call-report", turn_latencies=(odd,)))
+        invalid = {"modelLatency": "fast", "voiceLatency": float("nan"), "transcriberLatency": -1}
+        call = apply_to_call(AssistantReported(SID, T, "end-of-call-report", turn_latencies=(invalid,)))
         turn = call.turns.get()
         self.assertEqual((turn.model_ms, turn.voice_ms, turn.transcriber_ms), (None, None, None))
         call = apply_to_call(AssistantReported(SID, T, "end-of-call-report", turn_latencies=(5,)))  # type: ignore[arg-type]
@@ -363,16 +363,18 @@ class MergeTests(TestCase):
 
 class UntrustedTextTests(TestCase):
     def test_text_that_databases_reject_is_cleaned_and_stored(self) -> None:
-        odd = "a\x00b\ud800c\x1bd\ne"
+        untrusted = "a\x00b\ud800c\x1bd\ne"
         clean = "ab\ufffdcd\ne"
         call = apply_to_call(
-            CallOffered(SID, T, odd, odd),
-            UtteranceSpoken(SID, 0, "caller", odd),
-            TimelineEvent(SID, 0, odd, data={odd: [odd, float("nan"), float("-inf"), {"x": 1.5}]}),
-            StreamStarted(SID, T, odd, odd * 50),
-            AssistantReported(SID, T, odd, odd, odd, odd * 100, None, odd),
-            CarrierReported(SID, T, odd, None, None, odd, odd),
-            StreamEnded(SID, T, 0, odd, "us", odd * 100, counters={odd: 1}),
+            CallOffered(SID, T, untrusted, untrusted),
+            UtteranceSpoken(SID, 0, "caller", untrusted),
+            TimelineEvent(
+                SID, 0, untrusted, data={untrusted: [untrusted, float("nan"), float("-inf"), {"x": 1.5}]}
+            ),
+            StreamStarted(SID, T, untrusted, untrusted * 50),
+            AssistantReported(SID, T, untrusted, untrusted, untrusted, untrusted * 100, None, untrusted),
+            CarrierReported(SID, T, untrusted, None, None, untrusted, untrusted),
+            StreamEnded(SID, T, 0, untrusted, "us", untrusted * 100, counters={untrusted: 1}),
         )
         self.assertEqual((call.from_number, call.utterances.get().text, call.summary), (clean, clean, clean))
         event = call.events.get(source="stream")
@@ -401,11 +403,11 @@ class ConcurrentWritersTests(TransactionTestCase):
             return [each.result(30) for each in [threads.submit(run_in_thread) for _ in range(times)]]
 
     def test_concurrent_writers_create_a_call_once(self) -> None:
-        apply([entry for entry in all_entries() if entry.call_sid])
-        once = columns_of(Call.objects.get())
+        apply([entry for entry in make_all_entries() if entry.call_sid])
+        once = read_columns(Call.objects.get())
         Call.objects.all().delete()
-        self.run_concurrently(lambda: apply([entry for entry in all_entries() if entry.call_sid]))
-        self.assertEqual(columns_of(Call.objects.get()), once)
+        self.run_concurrently(lambda: apply([entry for entry in make_all_entries() if entry.call_sid]))
+        self.assertEqual(read_columns(Call.objects.get()), once)
 
     def test_only_one_of_several_reapers_ends_a_call(self) -> None:
         for _ in range(20):

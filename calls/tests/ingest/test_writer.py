@@ -251,12 +251,12 @@ class StepTests(JournalFolderMixin, TestCase):
         self.assertEqual(Utterance.objects.count(), 1)
 
     def test_write_never_raises(self) -> None:
-        class Odd:
+        class Unprintable:
             def __str__(self) -> str:
                 raise RuntimeError("not printable")
 
         with self.assertLogs("calls.ingest.journal", "ERROR"):
-            self.write(TimelineEvent(SID, 0, "odd", data={"odd": Odd()}))
+            self.write(TimelineEvent(SID, 0, "dtmf", data={"digit": Unprintable()}))
         self.assertEqual(self.make_writer().stats().dropped, 1)
         self.journal.close()
         self.write(make_entry(0))
@@ -357,8 +357,8 @@ class HousekeepingTests(TestCase):
         return self.housekeeping.run_once(monotonic, self.started_at + timedelta(seconds=monotonic + step))
 
     def test_it_renews_its_own_leases_and_reaps_expired_ones(self) -> None:
-        ours = make_call(status="in-progress", end_reason="", lease_until=self.started_at)
-        self.live = [ours.call_sid]
+        own_call = make_call(status="in-progress", end_reason="", lease_until=self.started_at)
+        self.live = [own_call.call_sid]
         self.assertEqual(self.run_once(0), [])  # other processes may be starting as well
         self.assertEqual(self.run_once(5), [self.call.call_sid])
         self.assertEqual(self.run_once(10), [])

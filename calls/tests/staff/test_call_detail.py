@@ -22,10 +22,10 @@ class SplitHeardTests(SimpleTestCase):
         self.assertEqual(self.split(unheard_ms=10), ("one two three four", ""))
 
     def test_missing_times_leave_the_text_whole(self) -> None:
-        whole = ("one two three four", "")
-        self.assertEqual(self.split(unheard_ms=None), whole)
-        self.assertEqual(self.split(unheard_ms=1000, interrupted=False), whole)
-        self.assertEqual(self.split(unheard_ms=1000, started_ms=None), whole)
+        unsplit = ("one two three four", "")
+        self.assertEqual(self.split(unheard_ms=None), unsplit)
+        self.assertEqual(self.split(unheard_ms=1000, interrupted=False), unsplit)
+        self.assertEqual(self.split(unheard_ms=1000, started_ms=None), unsplit)
 
     def test_nothing_is_heard_when_no_audio_was_played(self) -> None:
         self.assertEqual(self.split(unheard_ms=1000, ended_ms=1000), ("", "one two three four"))

@@ -25,8 +25,8 @@ def make_outbound(**changes: Any) -> Call:
     return make_call(**(values | changes))
 
 
-def text_of(html: str) -> str:
-    """The readable text."""
+def extract_text(html: str) -> str:
+    """The text without tags."""
     return " ".join(re.sub(r"<[^>]*>", " ", html).split())
 
 
@@ -44,49 +44,49 @@ class OutboundPageTests(TestCase):
         make_event(self.call, kind="tool-called", data={"tool": "note", "arguments": {"for": "the caller"}})
         call_summary.update_summaries([self.call])
 
-    def page(self, path: str) -> str:
+    def get_page(self, path: str) -> str:
         response = self.client.get(path)
         self.assertEqual(response.status_code, 200)
-        return text_of(response.content.decode())
+        return extract_text(response.content.decode())
 
     def test_the_lists_show_the_callee_and_our_number(self) -> None:
         for path in ("/", LIST):
             with self.subTest(path):
-                page = self.page(path)
+                page = self.get_page(path)
                 self.assertIn(f"{CALLEE} outbound", page)
                 self.assertIn("The callee hung up.", page)
                 self.assertNotIn(f"{OURS} outbound", page)
-        self.assertRegex(self.page(LIST), rf"{re.escape(CALLEE)} outbound Front desk")
+        self.assertRegex(self.get_page(LIST), rf"{re.escape(CALLEE)} outbound Front desk")
 
     def test_viewers_see_the_callee_masked(self) -> None:
         self.client.force_login(make_staff("view_call", username="viewer"))
         PhoneNumber.objects.all().delete()
         for path in ("/", LIST, self.call.get_absolute_url(), f"{LIST}{self.call.pk}/change/"):
             with self.subTest(path):
-                page = self.page(path)
+                page = self.get_page(path)
                 self.assertNotIn(CALLEE, page)
                 self.assertNotIn(OURS, page)
                 self.assertIn("+44 …0018", page)
 
     def test_the_call_page_names_both_sides(self) -> None:
-        page = self.page(self.call.get_absolute_url())
+        page = self.get_page(self.call.get_absolute_url())
         self.assertIn(f"Front desk ({OURS}) → {CALLEE} outbound", page)
-        for words in (
+        for text in (
             "The callee hung up.", "Ended by: callee.", "Callee Hi, I need to", "interrupted by the callee",
             "Callee pressed 1", "Frames to callee",
         ):  # fmt: skip
-            self.assertIn(words, page)
+            self.assertIn(text, page)
         self.assertIn("the caller", page, "tool arguments are not rewritten")
         self.assertNotRegex(page, r"caller (hung up|pressed)|by the caller")
 
     def test_an_inbound_call_names_the_caller(self) -> None:
-        page = self.page(make_call().get_absolute_url())
+        page = self.get_page(make_call().get_absolute_url())
         self.assertIn(f"{CALLER} → Front desk ({OURS})", page)
         self.assertIn("The caller hung up.", page)
         self.assertNotIn("callee", page.lower())
 
     def test_the_admin_form_names_both_sides(self) -> None:
-        page = self.page(f"{LIST}{self.call.pk}/change/")
+        page = self.get_page(f"{LIST}{self.call.pk}/change/")
         self.assertRegex(page, rf"(?i)caller or callee:? {re.escape(CALLEE)}")
         self.assertRegex(page, rf"(?i)number:? {re.escape(OURS)}")
 
@@ -98,7 +98,7 @@ class OutboundPageTests(TestCase):
 
     def test_the_live_board_names_both_sides(self) -> None:
         Call.objects.update(status="in-progress", end_reason="", started_at=timezone.now())
-        self.assertIn(f"Front desk → {CALLEE}", text_of(render_board(Viewer.for_user(self.user))))
+        self.assertIn(f"Front desk → {CALLEE}", extract_text(render_board(Viewer.for_user(self.user))))
 
 
 class NeverAnsweredTests(TestCase):

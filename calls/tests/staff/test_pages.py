@@ -24,7 +24,7 @@ class PageTests(TestCase):
     def setUp(self) -> None:
         self.client.force_login(make_staff("view_call"))
 
-    def page(self, url: str, status: int = 200) -> str:
+    def get_page(self, url: str, status: int = 200) -> str:
         response = self.client.get(url)
         self.assertEqual(response.status_code, status)
         return response.content.decode()
@@ -42,7 +42,7 @@ class PageTests(TestCase):
 
 class DashboardTests(PageTests):
     def test_without_calls_it_shows_the_first_steps(self) -> None:
-        page = self.page("/")
+        page = self.get_page("/")
         self.assertIn("make demo", page)
         self.assertIn("simulate_call", page)
 
@@ -51,7 +51,7 @@ class DashboardTests(PageTests):
         failed = make_call(end_reason="assistant-unreachable")
         make_call(started_at=timezone.now() - timedelta(hours=25), end_reason="worker-lost")
         call_summary.update_summaries(list(Call.objects.all()))
-        page = self.page("/")
+        page = self.get_page("/")
         self.assertIn(f'href="/calls/{call.pk}/"', page)
         self.assertIn(failed.get_absolute_url(), page)
         self.assertIn("The assistant could not be reached.", page)
@@ -62,39 +62,39 @@ class DashboardTests(PageTests):
 
     def test_it_masks_the_callers(self) -> None:
         make_call(from_number="+15550100134")
-        page = self.page("/")
+        page = self.get_page("/")
         self.assertIn("+1 555 …0134", page)
         self.assertNotIn("+15550100134", page)
 
     def test_it_shows_the_labels_of_our_numbers(self) -> None:
         PhoneNumber.objects.create(number="+15559870000", label="Front desk")
         make_call(to_number="+15559870000")
-        self.assertIn("Front desk", self.page("/"))
+        self.assertIn("Front desk", self.get_page("/"))
 
     def test_it_shows_simulated_calls_until_there_is_a_real_one(self) -> None:
         simulated = make_call(simulated=True)
-        self.assertIn("Showing simulated calls", self.page("/"))
+        self.assertIn("Showing simulated calls", self.get_page("/"))
         make_call()
-        self.assertNotIn(simulated.get_absolute_url(), self.page("/"))
+        self.assertNotIn(simulated.get_absolute_url(), self.get_page("/"))
 
     @override_settings(LATENCY_TARGET_MS=800)
     def test_it_marks_a_missed_latency_target(self) -> None:
         self.make_full_call()
-        self.assertIn("is-slow", self.page("/"))
+        self.assertIn("is-slow", self.get_page("/"))
 
     def test_it_makes_the_same_number_of_queries_for_any_number_of_calls(self) -> None:
         self.make_full_call()
-        self.page("/")
+        self.get_page("/")
         with CaptureQueriesContext(connection) as few:
-            self.page("/")
+            self.get_page("/")
         for _ in range(12):
             self.make_full_call(end_reason="assistant-failed")
         with self.assertNumQueries(len(few)):
-            self.page("/")
+            self.get_page("/")
 
     def test_it_loads_no_script_or_style_from_another_host(self) -> None:
         self.make_full_call()
-        page = self.page("/")
+        page = self.get_page("/")
         self.assertNotIn('src="http', page)
         self.assertNotIn('rel="stylesheet" href="http', page)
         self.assertIn("calls/calls.css", page)
@@ -108,8 +108,8 @@ class CallPageTests(PageTests):
             end_reason="stream-lost",
             duration_seconds=128,
         )
-        page = self.page(call.get_absolute_url())
-        for words in (
+        page = self.get_page(call.get_absolute_url())
+        for text in (
             "Hi, I need to move my appointment.",
             "Of course.",
             "interrupted by the caller",
@@ -125,15 +125,15 @@ class CallPageTests(PageTests):
             "Moved.<br>To Thursday.",
             call.call_sid,
         ):
-            self.assertIn(words, page)
+            self.assertIn(text, page)
 
     def test_it_explains_vapis_ended_reason(self) -> None:
         call = make_call(vapi_ended_reason="call.start.error-get-assistant")
-        self.assertIn("Check VAPI_ASSISTANT_ID.", self.page(call.get_absolute_url()))
+        self.assertIn("Check VAPI_ASSISTANT_ID.", self.get_page(call.get_absolute_url()))
 
     def test_it_opens_for_a_call_without_any_data(self) -> None:
         call = make_call(status="ringing", end_reason="", from_number="", to_number="", counters=[])
-        page = self.page(call.get_absolute_url())
+        page = self.get_page(call.get_absolute_url())
         self.assertIn("No transcript yet.", page)
         self.assertIn("No turns yet.", page)
 
@@ -146,30 +146,30 @@ class CallPageTests(PageTests):
         make_event(call, kind=XSS, data={XSS: XSS})
         make_event(call, index=9, data=[XSS])
         for url in (call.get_absolute_url(), "/"):
-            self.assertNotIn("<script>alert", self.page(url))
+            self.assertNotIn("<script>alert", self.get_page(url))
 
     def test_it_makes_the_same_number_of_queries_for_any_number_of_turns(self) -> None:
         call = self.make_full_call()
-        self.page(call.get_absolute_url())
+        self.get_page(call.get_absolute_url())
         with CaptureQueriesContext(connection) as few:
-            self.page(call.get_absolute_url())
+            self.get_page(call.get_absolute_url())
         for _ in range(30):
             make_utterance(call)
             make_turn(call)
             make_event(call, index=call.events.count() + 1)
         with self.assertNumQueries(len(few)):
-            self.page(call.get_absolute_url())
+            self.get_page(call.get_absolute_url())
 
     def test_it_limits_the_raw_events(self) -> None:
         call = make_call()
         for index in range(502):
             make_event(call, index=index, kind=f"event-{index}")
-        page = self.page(call.get_absolute_url())
+        page = self.get_page(call.get_absolute_url())
         self.assertIn("first 500", page)
         self.assertNotIn("event 501", page)
 
     def test_an_unknown_call_is_not_found(self) -> None:
-        self.page("/calls/999/", status=404)
+        self.get_page("/calls/999/", status=404)
 
 
 class AccessTests(TestCase):

@@ -133,7 +133,7 @@ class PermissionMatrixTests(TestCase):
             self.assertIn("/admin/", response["Location"])
         return int(response.status_code)
 
-    def url_of(self, name: str) -> str:
+    def build_url(self, name: str) -> str:
         if name.startswith(("call_", "live_call")):
             return reverse(name, args=[self.call.pk])
         if name == "admin:app_list":
@@ -145,9 +145,9 @@ class PermissionMatrixTests(TestCase):
     def test_every_url_is_in_the_table(self) -> None:
         names = set(iterate_names(get_resolver()))
         rows = {f"admin:{model}_{action}" for model in MODELS for action in ACTIONS}
-        known = rows | PAGES.keys() | WEBHOOKS | UNNAMED | {"admin:auth_user_password_change"}
-        self.assertEqual(names - known, set(), "URLs without an entry")
-        self.assertEqual(known - names, set(), "entries without a URL")
+        expected = rows | PAGES.keys() | WEBHOOKS | UNNAMED | {"admin:auth_user_password_change"}
+        self.assertEqual(names - expected, set(), "URLs without an entry")
+        self.assertEqual(expected - names, set(), "entries without a URL")
 
     # The set-up page runs the doctor, which contacts the configured hosts: here a port that refuses at once.
     @override_settings(
@@ -160,22 +160,22 @@ class PermissionMatrixTests(TestCase):
             self.addCleanup(place_test_call._free_slots.release)
         for name, statuses in PAGES.items():
             for method, expected in zip(("get", "post"), statuses, strict=True):
-                actual = " ".join(str(self.request_status(who, method, self.url_of(name))) for who in WHO)
+                actual = " ".join(str(self.request_status(who, method, self.build_url(name))) for who in WHO)
                 self.assertEqual(actual, expected, f"{method.upper()} {name}")
 
     def test_each_admin_page_responds_with_the_status_in_the_table(self) -> None:
         for model, roles in MODELS.items():
             app, name = model.split("_", 1)
             for action, needed in ACTIONS.items():
-                row = self.row_of(model)
-                args = [] if action in ("changelist", "add") else [row]
+                pk = self.find_pk(model)
+                args = [] if action in ("changelist", "add") else [pk]
                 url = reverse(f"admin:{app}_{name}_{action}", args=args)
                 for who in WHO:
                     allowed = who in roles.get(needed, "").split()
                     expected = 302 if who == "anonymous" else 200 if allowed else 403
                     self.assertEqual(self.request_status(who, "get", url), expected, f"{who}: GET {url}")
 
-    def row_of(self, model: str) -> int:
+    def find_pk(self, model: str) -> int:
         app, name = model.split("_", 1)
         row = apps.get_model(app, name)._default_manager.order_by("pk").first()
         if row is None:
@@ -193,8 +193,8 @@ class PermissionMatrixTests(TestCase):
             if (user := self.users[who]) is not None:
                 self.client.force_login(user)
             self.client.post(url, data)
-            changed = Call.objects.get(pk=self.call.pk).outcome == "booked"
-            self.assertEqual(changed, who in MODELS["calls_call"]["change"].split(), who)
+            is_changed = Call.objects.get(pk=self.call.pk).outcome == "booked"
+            self.assertEqual(is_changed, who in MODELS["calls_call"]["change"].split(), who)
 
     def test_deleting_needs_the_permission_to_delete(self) -> None:
         for who in WHO:
@@ -203,8 +203,8 @@ class PermissionMatrixTests(TestCase):
             if (user := self.users[who]) is not None:
                 self.client.force_login(user)
             self.client.post(reverse("admin:calls_call_delete", args=[call.pk]), {"post": "yes"})
-            gone = not Call.objects.filter(pk=call.pk).exists()
-            self.assertEqual(gone, who == "admin", who)
+            is_deleted = not Call.objects.filter(pk=call.pk).exists()
+            self.assertEqual(is_deleted, who == "admin", who)
 
 
 PRINT_SOCKETS = (

@@ -62,7 +62,7 @@ async def test_the_call_and_its_transcript_appear_on_the_live_board(testbed: Tes
             assert "No live calls" in first
             async with session.post(f"{url}/test-call", data={"csrfmiddlewaretoken": token}) as response:
                 assert "Test call started" in await response.text()
-            seen: set[str] = set()
+            shown: set[str] = set()
             expected = {
                 "simulated",
                 "Assistant speaking",
@@ -73,11 +73,11 @@ async def test_the_call_and_its_transcript_appear_on_the_live_board(testbed: Tes
             html = ""
             try:
                 async with asyncio.timeout(60):
-                    while seen != expected:
+                    while shown != expected:
                         html = await board.receive_str()
-                        seen |= {text for text in expected if text in html}
+                        shown |= {text for text in expected if text in html}
             except TimeoutError:
-                pytest.fail(f"never seen: {expected - seen}; the last update: {html}")
+                pytest.fail(f"never shown: {expected - shown}; the last update: {html}")
             async with asyncio.timeout(90):
                 while "No live calls" not in await board.receive_str():
                     pass

@@ -80,16 +80,16 @@ class CallStatsTests(TestCase):
         make_random_calls(40)
         hourly.roll_up_all(NOW)
         since = NOW - 2 * DAY - 17 * MINUTE
-        whole = get_stats(since, NOW)
+        total = get_stats(since, NOW)
         for zone in ("UTC", "Asia/Kathmandu", "America/St_Johns"):
             with timezone.override(zone):
                 for parts in (
                     stats_by_hour(since, NOW, simulated=False),
                     stats_by_day(since, NOW, simulated=False),
                 ):
-                    self.assertEqual(sum(part.calls for _, part in parts), whole.calls)
+                    self.assertEqual(sum(part.calls for _, part in parts), total.calls)
                     self.assertEqual(
-                        sum(part.response_latency.n for _, part in parts), whole.response_latency.n
+                        sum(part.response_latency.n for _, part in parts), total.response_latency.n
                     )
 
     def test_a_changed_call_counts_at_once(self) -> None:

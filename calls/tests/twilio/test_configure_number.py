@@ -69,8 +69,12 @@ async def test_it_previews_applies_and_reverts_the_changes(testbed: NumberTestbe
         "SELECT 1 FROM calls_phonenumber"
     )
 
-    done = await run_command_async(testbed.server.environment, "configure_number")
-    assert done.code == 0 and "https://elsewhere.example/status" in done.stdout and "--undo" in done.stdout
+    applied = await run_command_async(testbed.server.environment, "configure_number")
+    assert (
+        applied.code == 0
+        and "https://elsewhere.example/status" in applied.stdout
+        and "--undo" in applied.stdout
+    )
     assert get_webhooks(testbed.number) == (
         f"{PUBLIC}/twilio/voice",
         "POST",
@@ -96,10 +100,10 @@ async def test_it_previews_applies_and_reverts_the_changes(testbed: NumberTestbe
 
 async def test_it_removes_the_twiml_app_and_sets_a_fallback_url(testbed: NumberTestbed) -> None:
     testbed.number.voice_application_sid = "AP" + "1" * 32
-    done = await testbed.configure(
+    applied = await testbed.configure(
         "+1 555 987-0000", "--fallback-url", "https://handler.twilio.com/twiml/EH2"
     )
-    assert done.code == 0
+    assert applied.code == 0
     assert testbed.number.voice_application_sid == ""
     assert testbed.number.voice_fallback_url == "https://handler.twilio.com/twiml/EH2"
 

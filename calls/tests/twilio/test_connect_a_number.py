@@ -75,8 +75,8 @@ async def test_from_an_empty_database_to_inbound_and_outbound_calls_and_their_pr
 
                 # An outbound call.
                 twilio.faults, twilio.callee_script = TwilioRestFaults(ring_seconds=0.1), [Listen(), HangUp()]
-                placed = await run_command_async(server.environment, "place_call", CALLEE, "--wait")
-                assert placed.code == 0, placed
+                outbound = await run_command_async(server.environment, "place_call", CALLEE, "--wait")
+                assert outbound.code == 0, outbound
 
                 # Prices are available later, and only on request.
                 for sid in list(twilio.calls):

@@ -106,8 +106,8 @@ class FormTests(TestCase):
             ('{"variableValues": {"caller": "x"}}', "variableValues.caller cannot"),
         ):
             self.assertIn(error, self.get_error("overrides", text))
-        kept = '{"firstMessage": "Hello.", "variableValues": {"shop": "x"}, "startSpeakingPlan": null}'
-        self.assertEqual(self.save(overrides=kept).overrides["variableValues"], {"shop": "x"})
+        overrides = '{"firstMessage": "Hello.", "variableValues": {"shop": "x"}, "startSpeakingPlan": null}'
+        self.assertEqual(self.save(overrides=overrides).overrides["variableValues"], {"shop": "x"})
 
     def test_values_have_limits(self) -> None:
         for field, text in (
@@ -188,7 +188,7 @@ def raise_error(*_: Any) -> Any:
 
 
 class NumberAdminTests(TestCase):
-    def page(self, url: str, *permissions: str) -> str:
+    def get_page(self, url: str, *permissions: str) -> str:
         self.client.force_login(make_staff(*permissions))
         response = self.client.get(url)
         self.assertEqual(response.status_code, 200)
@@ -199,7 +199,7 @@ class NumberAdminTests(TestCase):
 
     def test_it_says_when_a_change_takes_effect(self) -> None:
         for url in (reverse(ADD), self.change_url(make_number())):
-            self.assertIn(TAKES_EFFECT, self.page(url, *MAY_CHANGE, "view_numbers"))
+            self.assertIn(TAKES_EFFECT, self.get_page(url, *MAY_CHANGE, "view_numbers"))
 
     def test_a_saved_form_is_logged_with_a_masked_number(self) -> None:
         self.client.force_login(make_staff(*MAY_CHANGE, "view_numbers"))
@@ -216,12 +216,12 @@ class NumberAdminTests(TestCase):
         number = make_number(label="Front desk", fallback_number="+15550101111")
         for url in (reverse(LIST), self.change_url(number)):
             for permissions in (MAY_CHANGE, MAY_CHANGE[:1]):
-                page = self.page(url, *permissions)
+                page = self.get_page(url, *permissions)
                 self.assertNotRegex(page, "5559870000|5550101111")
                 self.assertIn("+1 555 …0000", page)
                 self.assertIn("+1 555 …1111", page)
-            whole = self.page(url, *MAY_CHANGE, "view_numbers")
-            self.assertRegex(whole, re.escape(NUMBER))
+            unmasked = self.get_page(url, *MAY_CHANGE, "view_numbers")
+            self.assertRegex(unmasked, re.escape(NUMBER))
 
     def test_without_the_permission_other_fields_can_be_changed(self) -> None:
         number = make_number(fallback_number="+15550101111")
@@ -240,11 +240,11 @@ class NumberAdminTests(TestCase):
             (MAY_CHANGE, "?q=front", True),
             ((*MAY_CHANGE, "view_numbers"), "?q=%2B1555987", True),
         ):
-            self.assertEqual(url in self.page(reverse(LIST) + query, *permissions), found, query)
+            self.assertEqual(url in self.get_page(reverse(LIST) + query, *permissions), found, query)
 
     def test_the_list_shows_which_numbers_are_open(self) -> None:
         make_number()
         make_number(number="+15559870001", hours="Mon 00:00-00:01", time_zone="", active=False)
-        page = self.page(reverse(LIST), *MAY_CHANGE)
+        page = self.get_page(reverse(LIST), *MAY_CHANGE)
         self.assertRegex(page, r">\s*Open\s*<")
         self.assertRegex(page, r">\s*Default settings\s*<")

@@ -362,19 +362,19 @@ async def test_it_answers_in_time_when_the_database_hangs() -> None:
         return "caller-hung-up"
 
     real, twilio_webhooks._end_reason_in_row = twilio_webhooks._end_reason_in_row, hang
-    began = time.monotonic()
+    started_at = time.monotonic()
     try:
         response = await WebhookClient().twilio("/twilio/after")
     finally:
         release.set()
         twilio_webhooks._end_reason_in_row = real
     assert parse_verbs(response) == ["Say", "Hangup"]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - started_at < 5
 
 
 class BrokenCache(EndReasonCache):
     async def find(self, call_sid: str) -> str | None:
-        raise ConnectionError("gone")
+        raise ConnectionError("connection lost")
 
 
 class HangingCache(EndReasonCache):
@@ -397,15 +397,15 @@ async def test_it_writes_status_callbacks_to_the_journal() -> None:
     assert response.status_code == 204
     await client.twilio("/twilio/status", CallDuration="-1", SequenceNumber="9" * 20)
     await client.twilio("/twilio/stream", StreamEvent="stream-error", StreamError="x" * 1000)
-    completed, odd, stream = client.entries
-    assert isinstance(completed, CarrierReported) and isinstance(odd, CarrierReported)
+    completed, invalid, stream = client.entries
+    assert isinstance(completed, CarrierReported) and isinstance(invalid, CarrierReported)
     assert (completed.status, completed.duration_seconds, completed.sequence) == ("completed", 128, 3)
     assert (completed.from_number, completed.to_number, completed.direction) == (
         "+15550100134",
         OURS,
         "inbound",
     )
-    assert (odd.duration_seconds, odd.sequence) == (None, None)
+    assert (invalid.duration_seconds, invalid.sequence) == (None, None)
     assert isinstance(stream, CarrierReported)
     assert (stream.stream_event, len(stream.detail)) == ("stream-error", 255)
 

@@ -135,8 +135,8 @@ async def test_it_reads_a_report_larger_than_djangos_own_limit() -> None:
 @pytest.mark.parametrize("wrapped", [True, False])
 async def test_it_writes_a_report_to_the_journal(wrapped: bool) -> None:
     client = WebhookClient()
-    answer = await send(client, {"message": REPORT} if wrapped else REPORT, "/vapi/events/")
-    assert answer.status_code == 200
+    response = await send(client, {"message": REPORT} if wrapped else REPORT, "/vapi/events/")
+    assert response.status_code == 200
     (report,) = client.entries
     assert isinstance(report, AssistantReported)
     assert report.call_sid == SID
@@ -170,11 +170,11 @@ async def test_it_drops_a_report_without_a_call() -> None:
 
 
 @pytest.mark.parametrize(
-    "odd", [{"cost": float("nan")}, {"cost": True}, {"cost": -1}, {"cost": "1"}, {"cost": 1e300}]
+    "changes", [{"cost": float("nan")}, {"cost": True}, {"cost": -1}, {"cost": "1"}, {"cost": 1e300}]
 )
-async def test_it_ignores_an_invalid_cost(odd: dict[str, Any]) -> None:
+async def test_it_ignores_an_invalid_cost(changes: dict[str, Any]) -> None:
     client = WebhookClient()
-    assert (await send(client, REPORT | odd)).status_code == 200
+    assert (await send(client, REPORT | changes)).status_code == 200
     (report,) = client.entries
     assert isinstance(report, AssistantReported)
     assert report.cost is None
@@ -194,8 +194,8 @@ async def test_it_bounds_what_it_stores() -> None:
 
 async def test_it_answers_a_call_of_an_unknown_tool() -> None:
     calls = [{"id": "t1", "function": {"name": "book"}}, {"id": "t2", "name": "pay"}, 3]
-    answer = await send(WebhookClient(), {"message": {"type": "tool-calls", "toolCallList": calls}})
-    assert answer.json()["results"][:2] == [
+    response = await send(WebhookClient(), {"message": {"type": "tool-calls", "toolCallList": calls}})
+    assert response.json()["results"][:2] == [
         {"toolCallId": "t1", "name": "book", "error": "no such tool"},
         {"toolCallId": "t2", "name": "pay", "error": "no such tool"},
     ]

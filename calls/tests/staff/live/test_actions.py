@@ -81,18 +81,18 @@ class HangUpTests(ActionTests):
         self.assertEqual(self.get_requested_end(), ("hung-up-by-staff", True))
         self.assertEqual(self.get_audit_entries(), [(self.user.username, "hang-up", "")])
 
-    def test_the_requested_end_is_written_before_twilio_is_asked(self) -> None:
-        seen: list[tuple[str, bool]] = []
+    def test_the_requested_end_is_written_before_the_request_to_twilio(self) -> None:
+        requested_ends: list[tuple[str, bool]] = []
 
-        def ask(call_sid: str) -> None:
-            seen.append(self.get_requested_end())
+        def complete_call(call_sid: str) -> None:
+            requested_ends.append(self.get_requested_end())
 
-        with mock.patch("calls.staff.live.actions.async_to_sync", return_value=ask):
+        with mock.patch("calls.staff.live.actions.async_to_sync", return_value=complete_call):
             self.act("hang-up")
-        self.assertEqual(seen, [("hung-up-by-staff", True)])
+        self.assertEqual(requested_ends, [("hung-up-by-staff", True)])
 
     def test_a_rejection_by_twilio_is_reverted_and_explained(self) -> None:
-        for status, code, words in (
+        for status, code, text in (
             (404, 20404, "already over"),
             (400, 21220, "already over"),
             (401, 20003, "TWILIO_AUTH_TOKEN"),
@@ -106,7 +106,7 @@ class HangUpTests(ActionTests):
                 self.vendor.response = (status, error)
                 with self.assertLogs("calls.twilio.client", "WARNING") as logs:
                     html = self.act("hang-up", 502)
-                self.assertIn(words, html)
+                self.assertIn(text, html)
                 self.assertNotIn(ACCOUNT, html + "".join(logs.output))
                 self.assertEqual(self.get_requested_end(), ("", False))
 
@@ -219,8 +219,8 @@ class TransferTests(ActionTests):
 
 
 class SayTests(ActionTests):
-    def say(self, status: int = 200, words: str = "One moment please.") -> str:
-        return self.act("say", status, words=words)
+    def say(self, status: int = 200, text: str = "One moment please.") -> str:
+        return self.act("say", status, words=text)
 
     def test_it_looks_up_the_control_url_and_posts_the_message(self) -> None:
         self.call = make_live_call(vapi_call_id="vapi/1")
@@ -235,7 +235,7 @@ class SayTests(ActionTests):
         self.assertEqual(self.get_audit_entries(), [(self.user.username, "say", "One moment please.")])
 
     def test_a_rejection_by_vapi_is_explained(self) -> None:
-        for status, words in (
+        for status, text in (
             (401, "VAPI_API_KEY"),
             (404, "already over at Vapi"),
             (429, "rate limiting"),
@@ -247,15 +247,15 @@ class SayTests(ActionTests):
                     mock.patch.object(self.vendor, name, status),
                     self.assertLogs("calls.vapi.client", "WARNING"),
                 ):
-                    self.assertIn(words, self.say(502))
+                    self.assertIn(text, self.say(502))
 
     def test_it_rejects_a_control_url_on_another_host(self) -> None:
         for url in ("http://evil.example/control", "file:///etc/passwd", "https://10.0.0.1/control"):
             self.vendor.control_url = url
             with self.assertLogs("calls.vapi.client", "WARNING") as logs:
-                answer = self.say(502)
-            self.assertIn("VAPI_ALLOWED_HOSTS", answer)
-            self.assertNotIn("evil", answer + "".join(logs.output))
+                html = self.say(502)
+            self.assertIn("VAPI_ALLOWED_HOSTS", html)
+            self.assertNotIn("evil", html + "".join(logs.output))
         self.assertEqual({request.path for request in self.vendor.requests}, {"/call/vapi-1"})
 
     def test_a_redirect_is_not_followed(self) -> None:
@@ -320,7 +320,7 @@ class AccessTests(ActionTests):
             for user, status in (
                 (make_staff("view_call"), 403),
                 (make_staff("act_on_call"), 403),
-                (User.objects.create_user(f"nobody-{action}"), 302),
+                (User.objects.create_user(f"not-staff-{action}"), 302),
             ):
                 client = Client()
                 client.force_login(user)

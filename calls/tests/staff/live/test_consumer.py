@@ -44,13 +44,19 @@ DEAD_REDIS = {
 
 def make_live_call(**changes: Any) -> Call:
     now = timezone.now()
-    facts = {"status": "in-progress", "end_reason": "", "ended_by": "", "answered_at": now, "started_at": now}
-    return make_call(**(facts | {"vapi_call_id": "vapi-1"} | changes))
+    values = {
+        "status": "in-progress",
+        "end_reason": "",
+        "ended_by": "",
+        "answered_at": now,
+        "started_at": now,
+    }
+    return make_call(**(values | {"vapi_call_id": "vapi-1"} | changes))
 
 
 def make_note(call: Call, **changes: Any) -> LiveNote:
-    facts: dict[str, Any] = {"at_ms": 1000, "floor_since": time.time()}
-    return LiveNote(call.call_sid, **(facts | changes))
+    values: dict[str, Any] = {"at_ms": 1000, "floor_since": time.time()}
+    return LiveNote(call.call_sid, **(values | changes))
 
 
 def publish(*notes: LiveNote) -> None:
@@ -96,10 +102,10 @@ class BoardTests(CacheTestCase, TestCase):
     def test_it_masks_numbers_unless_the_viewer_may_see_them(self) -> None:
         make_live_call(from_number="+15550100134", to_number="+15559870000")
         with override_settings(FALLBACK_NUMBER="+15550107777"):
-            masked, whole = render_board(Viewer(can_view_calls=True, can_act=True)), render_board(OPERATOR)
+            masked, unmasked = render_board(Viewer(can_view_calls=True, can_act=True)), render_board(OPERATOR)
         for number in ("+15550100134", "+15559870000", "+15550107777"):
             self.assertNotIn(number, masked)
-            self.assertIn(number, whole)
+            self.assertIn(number, unmasked)
 
     def test_an_outbound_call_shows_the_callee(self) -> None:
         PhoneNumber.objects.create(number="+15559870000", label="Front desk")
@@ -109,8 +115,8 @@ class BoardTests(CacheTestCase, TestCase):
 
     def test_it_shows_the_latest_lines_and_the_partial_transcript(self) -> None:
         call = make_live_call()
-        for words in ("First.", "Second.", "Third."):
-            make_utterance(call, text=words)
+        for text in ("First.", "Second.", "Third."):
+            make_utterance(call, text=text)
         publish(make_note(call, floor="caller", speaker="caller", partial="can I move it to"))
         html = render_board(STAFF)
         self.assertNotIn("First.", html)
@@ -310,9 +316,9 @@ async def test_a_hanging_channel_layer_times_out() -> None:
     live.attach(asyncio.get_running_loop())
     live.notify_changed({"CA1"})
     with mock.patch.object(publisher, "get_channel_layer", return_value=FrozenLayer()):
-        began = time.monotonic()
+        started_at = time.monotonic()
         assert not await asyncio.to_thread(live.publish)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - started_at < 1
     assert (live.failures, live.pending) == (1, 1)
 
 
@@ -376,7 +382,7 @@ class ConsumerTests(TransactionTestCase):
         self.user = make_staff("view_call")
         self.client.force_login(self.user)
 
-    def socket(self, path: str = "/live", **changes: str) -> WebsocketCommunicator:
+    def open_communicator(self, path: str = "/live", **changes: str) -> WebsocketCommunicator:
         cookies = "; ".join(f"{name}={morsel.value}" for name, morsel in self.client.cookies.items())
         headers = {"host": "127.0.0.1", "origin": "http://127.0.0.1", "cookie": cookies} | changes
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
@@ -386,7 +392,7 @@ class ConsumerTests(TransactionTestCase):
         await self.layer.group_send(GROUP, {"type": "calls.changed", "calls": list(call_sids)})
 
     async def is_rejected(self, path: str = "/live", **changes: str) -> bool:
-        socket = self.socket(path, **changes)
+        socket = self.open_communicator(path, **changes)
         connected, _ = await socket.connect(timeout=5)
         await socket.disconnect()
         return not connected
@@ -408,38 +414,38 @@ class ConsumerTests(TransactionTestCase):
 
     async def test_the_number_of_sockets_is_limited(self) -> None:
         with mock.patch.object(consumer, "MAX_SUBSCRIBERS", 1):
-            first = self.socket()
+            first = self.open_communicator()
             self.assertTrue((await first.connect())[0])
             self.assertTrue(await self.is_rejected())
             await first.disconnect()
             self.assertFalse(await self.is_rejected())
 
     async def test_a_new_call_appears_within_a_second(self) -> None:
-        socket = self.socket()
+        socket = self.open_communicator()
         await socket.connect()
         self.assertIn("No live calls", await socket.receive_from(timeout=5))
         call = await asyncio.to_thread(self.run_and_close, make_live_call)
-        began = time.monotonic()
+        started_at = time.monotonic()
         await self.notify_changed(call.call_sid)
         self.assertIn(f'id="live-{call.pk}"', await socket.receive_from(timeout=5))
-        self.assertLess(time.monotonic() - began, 1)
+        self.assertLess(time.monotonic() - started_at, 1)
         await socket.disconnect()
 
     async def test_changes_are_batched_twice_a_second(self) -> None:
-        socket = self.socket()
+        socket = self.open_communicator()
         await socket.connect()
-        began = time.monotonic()
+        started_at = time.monotonic()
         await socket.receive_from(timeout=5)
         for _ in range(50):
             await self.notify_changed("CA1")
         await socket.receive_from(timeout=5)
-        self.assertGreaterEqual(time.monotonic() - began, consumer.MIN_INTERVAL_SECONDS)
+        self.assertGreaterEqual(time.monotonic() - started_at, consumer.MIN_INTERVAL_SECONDS)
         self.assertTrue(await socket.receive_nothing(timeout=consumer.MIN_INTERVAL_SECONDS + 0.3))
         await socket.disconnect()
 
     async def test_a_call_page_is_notified_of_its_call_only(self) -> None:
         call = await asyncio.to_thread(self.run_and_close, make_live_call)
-        socket = self.socket(f"/live?call={call.pk}")
+        socket = self.open_communicator(f"/live?call={call.pk}")
         await socket.connect()
         self.assertIn('id="call-body"', await socket.receive_from(timeout=5))
         self.assertEqual(await AuditEntry.objects.filter(action="opened", user=self.user).acount(), 1)
@@ -453,7 +459,7 @@ class ConsumerTests(TransactionTestCase):
         self.assertEqual((await socket.receive_output(timeout=5))["code"], consumer.CLOSE_FORBIDDEN)
 
     async def test_messages_from_the_page_are_ignored(self) -> None:
-        socket = self.socket()
+        socket = self.open_communicator()
         await socket.connect()
         await socket.receive_from(timeout=5)
         await socket.send_to(text_data='{"type": "calls.changed"}')
@@ -465,7 +471,7 @@ class ConsumerTests(TransactionTestCase):
 
     async def test_it_refreshes_without_notifications(self) -> None:
         with mock.patch.object(consumer, "REFRESH_SECONDS", 0.2):
-            socket = self.socket()
+            socket = self.open_communicator()
             await socket.connect()
             for _ in range(3):
                 self.assertIn("live-board", await socket.receive_from(timeout=5))
@@ -474,7 +480,7 @@ class ConsumerTests(TransactionTestCase):
     async def wait_for_close(self, revoke: Callable[[], Awaitable[object]]) -> int:
         """The close code after `revoke` has removed session or permission."""
         with mock.patch.multiple(consumer, REFRESH_SECONDS=0.1, RECHECK_SECONDS=0.2):
-            socket = self.socket()
+            socket = self.open_communicator()
             self.assertTrue((await socket.connect())[0])
             await socket.receive_from(timeout=5)
             message = await socket.receive_output(timeout=5)
@@ -504,7 +510,7 @@ class ConsumerTests(TransactionTestCase):
     async def test_a_failed_channel_layer_closes_the_socket(self) -> None:
         for method in ("receive", "group_add"):
             with mock.patch.multiple(consumer, REFRESH_SECONDS=0.1, LAYER_TIMEOUT_SECONDS=0.1):
-                socket = self.socket()
+                socket = self.open_communicator()
                 self.assertTrue((await socket.connect())[0])
                 await socket.receive_from(timeout=5)
                 hang = asyncio.Event().wait
@@ -534,7 +540,7 @@ class ConsumerTests(TransactionTestCase):
             await asyncio.to_thread(self.run_and_close, lambda: make_staff("view_call", "view_numbers")),
         ):
             await asyncio.to_thread(self.run_and_close, lambda user=user: self.client.force_login(user))
-            socket = self.socket()
+            socket = self.open_communicator()
             await socket.connect()
             are_shown.append("+15550100134" in await socket.receive_from(timeout=5))
             await socket.disconnect()
@@ -545,7 +551,7 @@ class ConsumerTests(TransactionTestCase):
             self.run_and_close, lambda: make_live_call(started_at="2026-01-15T12:00:00Z")
         )
         self.client.cookies["tz"] = "America%2FNew_York"
-        socket = self.socket(f"/live?call={call.pk}")
+        socket = self.open_communicator(f"/live?call={call.pk}")
         await socket.connect()
         html = await socket.receive_from(timeout=5)
         self.assertIn("07:00", html)

@@ -66,7 +66,7 @@ async def test_staff_with_permission_follow_a_live_call(database: Database, tmp_
         await make_board_server(assistant, database, tmp_path) as server,
     ):
         staff = await asyncio.to_thread(log_in, server, "staff", "view_call")
-        without_permission = await asyncio.to_thread(log_in, server, "nobody")
+        without_permission = await asyncio.to_thread(log_in, server, "guest")
         assert await get_rejection_status(server, "") == 403
         assert await get_rejection_status(server, "x" * 32) == 403
         assert await get_rejection_status(server, without_permission) == 403
