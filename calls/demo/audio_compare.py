@@ -2,9 +2,9 @@
 
 Without transcoding (mu-law to mu-law) the bytes must be equal. Where the bridge changed the sample rate, the
 received audio is compared with a reference from an independent resampler, which is applied to the whole
-signal: soxr if it is installed, else the Fourier transform of `sandbox.speech.audio`. Both signals are aligned
-by the delay of the bridge and compared at 16 kHz, as a whole and in frames of 20 ms. Simulated line noise never
-repeats, so a frame that was lost, duplicated or swapped is found even where nobody speaks.
+signal: soxr if it is installed, else the Fourier transform of `sandbox.speech.audio`. Both signals are
+aligned by the delay of the bridge and compared at 16 kHz, as a whole and in frames of 20 ms. Simulated line
+noise never repeats, so a frame that was lost, duplicated or swapped is found even where nobody speaks.
 """
 
 from __future__ import annotations
