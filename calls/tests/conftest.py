@@ -1,4 +1,4 @@
-"""Fixtures of tests in several folders."""
+"""Fixtures that tests in several folders use."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from calls.tests.live_server import Cluster, find_postgres_programs
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    """A separate PostgreSQL that the test can freeze."""
+    """A separate PostgreSQL that the test can freeze and restart."""
     programs = find_postgres_programs()
     if programs is None:
         pytest.skip("PostgreSQL's programs are not installed")
-    # It could run without these, but then `make test` without PostgreSQL would start one unasked.
+    # The cluster needs only the programs, but a PostgreSQL must not be started unless one is configured.
     on_postgres = os.environ.get("DATABASE_URL", "").startswith("postgres")
     if not on_postgres and not os.environ.get("TEST_POSTGRES_URL"):
         pytest.skip("needs PostgreSQL: set TEST_POSTGRES_URL or DATABASE_URL")

@@ -77,7 +77,7 @@ def test_a_caller_with_a_valid_number_keeps_it_as_caller_id(number: str) -> None
         ("  +442079460018\n", "+442079460018"),
     ],
 )
-def test_a_number_is_read_however_it_was_written(text: str, number: str) -> None:
+def test_it_parses_a_number_in_every_common_notation(text: str, number: str) -> None:
     assert parse_e164(text) == number
     assert is_allowed(number, [text])
 

@@ -422,7 +422,7 @@ async def test_a_call_without_callbacks_and_report_becomes_complete(
 
 
 @pytest.mark.slow
-async def test_with_every_it_repeats_until_sigterm(database: Database, tmp_path: Path) -> None:
+async def test_with_the_option_every_it_repeats_until_sigterm(database: Database, tmp_path: Path) -> None:
     async with TwilioRestSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN) as api:
         server = await asyncio.to_thread(
             make_server, "http://127.0.0.1:1", database.url, tmp_path / "journal", REDIS_URL="",

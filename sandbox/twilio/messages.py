@@ -91,7 +91,7 @@ def stop(seq: int, stream_sid: str, account_sid: str, call_sid: str) -> str:
 
 
 def read(raw: str | bytes, stream_sid: str) -> ServerMessage:
-    """Parse a message of the server. Raises `InvalidMessage` unless it is exactly one of the three."""
+    """Parse a message of the server. Raises `InvalidMessage` unless it is `media`, `mark` or `clear`."""
     if isinstance(raw, bytes):
         raise InvalidMessage(31950, f"a binary frame of {len(raw)} bytes")
     try:

@@ -128,7 +128,7 @@ async def test_the_rows_of_a_call_are_read_only(testbed: BrowserTestbed) -> None
         )
 
 
-async def test_viewers_are_not_offered_export_or_changes(testbed: BrowserTestbed) -> None:
+async def test_viewers_see_no_export_and_no_actions(testbed: BrowserTestbed) -> None:
     async with testbed.open_window(role="viewer", path=LIST) as window:
         await expect(window.page.get_by_role("link", name="CSV", exact=True)).to_have_count(0)
         await expect(window.page.locator("select[name=action] option[value=set_outcome]")).to_have_count(0)

@@ -217,7 +217,7 @@ def test_both_reference_resamplers_agree() -> None:
         assert 10 * np.log10(np.mean(by_soxr**2) / error) > 40
 
 
-def test_only_one_reply_that_was_cut_off_may_miss_its_end() -> None:
+def test_only_a_single_reply_that_was_cut_off_may_lack_its_end() -> None:
     assert join_without_cut_tail([(b"abc", True), (b"de", False)], 2) == b"ade"
     assert join_without_cut_tail([(b"abc", True), (b"de", True)], 0) == b"abcde"
     for pieces in ([(b"abc", False)], [(b"abc", True), (b"de", True)], [(b"a", True)]):

@@ -32,7 +32,7 @@ async def testbed(tmp_path: Path) -> AsyncIterator[Testbed]:
             yield testbed
 
 
-def settings_of(testbed: Testbed) -> dict[str, str]:
+def make_settings(testbed: Testbed) -> dict[str, str]:
     return {
         "PUBLIC_URL": testbed.server.url,
         "TWILIO_ACCOUNT_SID": testbed.account_sid,
@@ -41,7 +41,9 @@ def settings_of(testbed: Testbed) -> dict[str, str]:
 
 
 async def simulate(testbed: Testbed, *arguments: str) -> CommandResult:
-    return await run_command_async(command_environment(), "simulate_call", *arguments, **settings_of(testbed))
+    return await run_command_async(
+        command_environment(), "simulate_call", *arguments, **make_settings(testbed)
+    )
 
 
 @pytest.fixture
@@ -88,7 +90,7 @@ async def test_it_plays_a_wav_file_listens_and_saves_what_it_heard(
 async def test_it_fails_when_the_server_refuses_the_signature(
     testbed: Testbed, question_wav: Path, commands: InProcessCommands
 ) -> None:
-    variables = settings_of(testbed) | {"TWILIO_AUTH_TOKEN": "another"}
+    variables = make_settings(testbed) | {"TWILIO_AUTH_TOKEN": "another"}
     result = await simulate_in_process(commands, "--wav", str(question_wav), **variables)
     assert result.code == 1
     assert "/twilio/voice responded with 403" in result.stderr and "never started" in result.stderr

@@ -83,9 +83,7 @@ async def freeze_and_send_webhooks(server: LiveServer, cluster: Cluster) -> list
     return responses
 
 
-async def test_a_frozen_database_loses_no_row_no_frame_and_no_caller(
-    cluster: Cluster, tmp_path: Path
-) -> None:
+async def test_a_frozen_database_loses_no_row_no_frame_and_no_call(cluster: Cluster, tmp_path: Path) -> None:
     database = cluster.database
     faults = VapiFaults(greets=False, delay_ms=(200, 300))
     script = [f"these are words number {number}" for number in range(1, 50)]

@@ -280,7 +280,7 @@ class NumberTests(TestCase):
                         report = CarrierReported(sid, T, status, 1, asked=was_looked_up, **names)  # type: ignore[arg-type]
                         self.assertEqual(self.apply_numbers(report), numbers)
 
-    def test_the_voice_webhook_decides_whichever_comes_first(self) -> None:
+    def test_the_voice_webhook_outranks_callbacks_in_any_order(self) -> None:
         offered = CallOffered(SID, T, *self.INBOUND)
         report = CarrierReported(
             SID, T + 1, "completed", 1, from_number="+1", to_number="+2", direction="outbound-api"

@@ -44,7 +44,7 @@ class SeedCallsTests(TransactionTestCase):
         self.assertFalse(Utterance.objects.exists())
 
     @override_settings(DEBUG=False)
-    def test_it_refuses_a_production_database(self) -> None:
+    def test_it_rejects_a_production_database(self) -> None:
         with pytest.raises(CommandError):
             self.seed(calls=5)
         self.assertFalse(Call.objects.exists())

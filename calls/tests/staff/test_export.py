@@ -109,7 +109,7 @@ class ExportCallsTests(TestCase):
         make_call(caller_name="Müller")
         self.assertTrue(export("--format=csv").startswith("\ufeffstarted_at,"))
 
-    def test_simulated_calls_are_left_out_once_there_is_a_real_one(self) -> None:
+    def test_simulated_calls_are_excluded_once_there_is_a_real_one(self) -> None:
         make_call(simulated=True)
         self.assertEqual(len(export_lines()), 1)
         make_call()

@@ -21,7 +21,7 @@ from calls.tests.live_server import temporary_database
 
 QUIET = Observers(lambda kind, data: None, lambda call, event: None, lambda line: None)
 PASSWORD = "correct-horse-battery"
-TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
+CSRF_TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ async def testbed(tmp_path: Path, django_db_blocker: DjangoDbBlocker) -> AsyncIt
 
 async def get_csrf_token(session: aiohttp.ClientSession, url: str) -> str:
     async with session.get(url) as response:
-        token = TOKEN.search(await response.text())
+        token = CSRF_TOKEN.search(await response.text())
         assert response.status == 200 and token
         return token[1]
 

@@ -24,7 +24,7 @@ from calls.tests.builders import make_staff
 NUMBER = "+15559870000"
 AN_AI = "You are speaking with an AI assistant."
 MAY_CHANGE = ("view_phonenumber", "add_phonenumber", "change_phonenumber")
-ROW = {"number": NUMBER, "overrides": "{}", "active": "on", "discloses_ai": "on"}
+FORM = {"number": NUMBER, "overrides": "{}", "active": "on", "discloses_ai": "on"}
 LIST, ADD = "admin:calls_phonenumber_changelist", "admin:calls_phonenumber_add"
 
 
@@ -40,7 +40,7 @@ def resolve_route() -> Route:
 
 class FormTests(TestCase):
     def make_form(self, **changes: str) -> NumberForm:
-        return NumberForm({**ROW, **changes})
+        return NumberForm({**FORM, **changes})
 
     def save(self, **changes: str) -> PhoneNumber:
         form = self.make_form(**changes)
@@ -204,12 +204,12 @@ class NumberAdminTests(TestCase):
     def test_a_saved_form_is_logged_with_a_masked_number(self) -> None:
         self.client.force_login(make_staff(*MAY_CHANGE, "view_numbers"))
         response = self.client.post(
-            reverse(ADD), {**ROW, "number": "+1 555 987 0000", "hours": "Mon 08:00-9:00"}
+            reverse(ADD), {**FORM, "number": "+1 555 987 0000", "hours": "Mon 08:00-9:00"}
         )
         self.assertRedirects(response, reverse(LIST))
         self.assertEqual(PhoneNumber.objects.get().number, NUMBER)
         self.assertNotIn("9870000", LogEntry.objects.get().object_repr)
-        response = self.client.post(reverse(ADD), {**ROW, "hours": "Mon"})
+        response = self.client.post(reverse(ADD), {**FORM, "hours": "Mon"})
         self.assertIn("Mon has no times.", unescape(response.content.decode()))
 
     def test_numbers_are_masked_without_the_permission(self) -> None:
@@ -226,7 +226,7 @@ class NumberAdminTests(TestCase):
     def test_without_the_permission_other_fields_can_be_changed(self) -> None:
         number = make_number(fallback_number="+15550101111")
         self.client.force_login(make_staff(*MAY_CHANGE))
-        form = {**ROW, "number": "+15550000000", "fallback_number": "", "greeting": "Hello."}
+        form = {**FORM, "number": "+15550000000", "fallback_number": "", "greeting": "Hello."}
         self.assertRedirects(self.client.post(self.change_url(number), form), reverse(LIST))
         number.refresh_from_db()
         self.assertEqual(

@@ -44,12 +44,12 @@ MAX_WEBHOOK_MS = 500
 WAIT_SECONDS = 20.0
 WEBHOOKS_WHILE_FROZEN = 5
 SCRIPT: list[Step] = [Listen(timeout=8), Say("correct"), Listen(timeout=8)]
-ROW = {
+FORM = {
     "number": OURS, "label": "Front desk", "active": "on", "assistant_id": "", "endpointing_ms": "",
     "overrides": "{}", "discloses_ai": "on", "disclosure": "", "greeting": "", "hours": "", "time_zone": "",
     "closed_message": "", "fallback_number": "", "max_concurrent_calls": "", "max_call_seconds": "",
 }  # fmt: skip
-_TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
+CSRF_TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 
 
 @dataclass
@@ -65,10 +65,10 @@ class RoutingClient:
         """Submit the form at `path`. Returns the URL that the admin redirects to."""
         headers = {"Cookie": f"sessionid={self.session_key}"}
         async with self.session.get(f"{self.server.url}{path}", headers=headers) as page:
-            token = _TOKEN.search(await page.text())
+            token = CSRF_TOKEN.search(await page.text())
             assert page.status == 200 and token
             headers["Cookie"] += f"; csrftoken={page.cookies['csrftoken'].value}"
-        form = {**ROW, **changes, "csrfmiddlewaretoken": token[1], "_continue": "1"}
+        form = {**FORM, **changes, "csrfmiddlewaretoken": token[1], "_continue": "1"}
         headers["Referer"] = f"{self.server.url}{path}"
         async with self.session.post(
             f"{self.server.url}{path}", data=form, headers=headers, allow_redirects=False
@@ -107,8 +107,8 @@ def parse_actions(response: WebhookResponse) -> list[str]:
     """What the TwiML does, in order: spoken texts, the dialled number, `Connect`, `Hangup`."""
     assert (response.status, response.problem) == (200, "")
     verbs = list(ElementTree.fromstring(response.text))
-    found = [verb.text or "" if verb.tag in ("Say", "Dial") else verb.tag for verb in verbs]
-    return found[: found.index("Connect") + 1] if "Connect" in found else found
+    actions = [verb.text or "" if verb.tag in ("Say", "Dial") else verb.tag for verb in verbs]
+    return actions[: actions.index("Connect") + 1] if "Connect" in actions else actions
 
 
 @asynccontextmanager

@@ -81,7 +81,7 @@ class CacheTestCase(SimpleTestCase):
 
 
 class BoardTests(CacheTestCase, TestCase):
-    def test_an_empty_board_says_so(self) -> None:
+    def test_without_live_calls_the_board_says_so(self) -> None:
         make_call()
         self.assertIn("No live calls", render_board(STAFF))
 
