@@ -81,7 +81,7 @@ def wire(call: CompleteArtifacts) -> str:
 
 
 def disclosure(call: CompleteArtifacts) -> str:
-    """First of all the caller must hear that an AI answers."""
+    """The first announcement that the caller hears must say that an AI answers."""
     first = call.twilio.spoken_by_twilio[: call.twilio.spoken_before_stream][:1]
     require(first == [call.disclosure], f"heard before the assistant: {first}, expected {call.disclosure!r}")
     return "the first thing that the caller hears"

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from sandbox.speech import audio as sound
 from sandbox.speech.audio import Pcm
 
-RATE = 16_000
-FRAME = RATE // 50
-MAX_LAG = RATE * 3 // 1000  # the bridge's filters may delay audio by 3 ms
-PAD = 4_000
+RATE_HZ = 16_000
+FRAME_SAMPLES = RATE_HZ // 50
+MAX_LAG_SAMPLES = RATE_HZ * 3 // 1000  # the bridge's filters may delay audio by 3 ms
+PAD_SAMPLES = 4_000
 MIN_SNR_DB = 30.0
 # For one frame: the right frame has over 20 dB, the noise of another frame about -3 dB.
 MIN_FRAME_SNR_DB = 12.0
@@ -61,7 +61,7 @@ def resample(pcm: Pcm, rate: int, to_rate: int, *, resampler: str = "") -> Pcm:
         return sound.to_int16(out)
     # The transform is periodic: silence at both ends keeps the end from leaking into the start. It also
     # stretches the signal to a whole number of samples: an odd length must not be halved.
-    pad = np.zeros(PAD * rate // RATE, np.int16)
+    pad = np.zeros(PAD_SAMPLES * rate // RATE_HZ, np.int16)
     whole = sound.resample(np.concatenate([pad, pcm, pad, pad[: len(pcm) % 2]]), rate, to_rate)
     start = len(pad) * to_rate // rate
     return whole[start : start + (len(pcm) * to_rate + rate - 1) // rate]
@@ -92,7 +92,7 @@ def compare_upsampled(sent: Sequence[bytes], received: bytes, *, resampler: str 
             fault=f"{len(received)} bytes were received, not a whole number of the {len(sent)} sent frames"
         )
     # The reference contains all sent frames, so that it does not end where the received audio ends.
-    reference = resample(sound.ulaw_decode(b"".join(sent)), 8_000, RATE, resampler=resampler)
+    reference = resample(sound.ulaw_decode(b"".join(sent)), 8_000, RATE_HZ, resampler=resampler)
     return compare_signals(reference, np.frombuffer(received, "<i2").astype(np.int16), frames)
 
 
@@ -102,34 +102,36 @@ def compare_downsampled(sent: bytes, received: bytes, *, resampler: str = "") ->
     expected = (len(pcm) + 1) // 2
     if len(received) != expected:
         return Match(fault=f"{len(received)} samples were received, expected {expected}")
-    reference = resample(resample(pcm, RATE, 8_000, resampler=resampler), 8_000, RATE, resampler=resampler)
-    decoded = resample(sound.ulaw_decode(received), 8_000, RATE, resampler=resampler)
+    reference = resample(
+        resample(pcm, RATE_HZ, 8_000, resampler=resampler), 8_000, RATE_HZ, resampler=resampler
+    )
+    decoded = resample(sound.ulaw_decode(received), 8_000, RATE_HZ, resampler=resampler)
     return compare_signals(reference, decoded, len(received) // 160)
 
 
 def compare_signals(reference: Pcm, received: Pcm, frames: int) -> Match:
-    """Compare two signals at 16 kHz; the second may be delayed by up to `MAX_LAG` samples."""
+    """Compare two signals at 16 kHz; the second may be delayed by up to `MAX_LAG_SAMPLES`."""
     if not len(received) or not len(reference):
         return Match(fault="no audio was received")
-    length = min(len(reference), len(received) - MAX_LAG)
+    length = min(len(reference), len(received) - MAX_LAG_SAMPLES)
     if length <= 0:
         return Match(frames=frames)
     expected = reference[:length].astype(np.float64)
     delayed = received.astype(np.float64)
-    lag = int(np.argmax([expected @ delayed[lag : lag + length] for lag in range(MAX_LAG + 1)]))
+    lag = int(np.argmax([expected @ delayed[lag : lag + length] for lag in range(MAX_LAG_SAMPLES + 1)]))
     error = delayed[lag : lag + length] - expected
     snr_db = _to_decibels(float(np.mean(expected**2)), float(np.mean(error**2)))
-    whole = length // FRAME * FRAME
-    power = np.mean(expected[:whole].reshape(-1, FRAME) ** 2, axis=1)
-    error_power = np.mean(error[:whole].reshape(-1, FRAME) ** 2, axis=1)
+    whole = length // FRAME_SAMPLES * FRAME_SAMPLES
+    power = np.mean(expected[:whole].reshape(-1, FRAME_SAMPLES) ** 2, axis=1)
+    error_power = np.mean(error[:whole].reshape(-1, FRAME_SAMPLES) ** 2, axis=1)
     bad = np.flatnonzero(error_power > np.maximum(power / 10 ** (MIN_FRAME_SNR_DB / 10), FLOOR_RMS**2))
     fault = ""
     if len(bad):
-        count = whole // FRAME
+        count = whole // FRAME_SAMPLES
         fault = f"{len(bad)} of {count} frames of 20 ms differ from the sent audio, the first is {bad[0] + 1}"
     elif snr_db < MIN_SNR_DB:
         fault = f"SNR {snr_db:.1f} dB, expected at least {MIN_SNR_DB:.0f} dB"
-    return Match(fault, frames, lag * 1000 / RATE, snr_db)
+    return Match(fault, frames, lag * 1000 / RATE_HZ, snr_db)
 
 
 def join_without_cut_tail(pieces: Sequence[tuple[bytes, bool]], missing: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Lag of the event loop during a call: timing checks may be off by as much.
+"""Lag of the event loop during a call, which the checks of timing tolerate.
 
 Both simulators run in this process, so the lateness of a timer in their event loop shows how busy the machine
 was.

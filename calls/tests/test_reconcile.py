@@ -126,13 +126,11 @@ class TwilioTests(SyncTests):
     def test_a_call_in_progress_is_not_requested(self) -> None:
         in_progress = {"status": "in-progress", "end_reason": "", "ended_by": "", "ended_at": None}
         self.make_call(**in_progress, lease_until=NOW + timedelta(seconds=10))
-        self.make_call(
-            **in_progress, lease_until=NOW - timedelta(seconds=30)
-        )  # housekeeping is about to end it
+        # Housekeeping is about to end this one.
+        self.make_call(**in_progress, lease_until=NOW - timedelta(seconds=30))
         self.make_call(**in_progress, started_at=NOW - timedelta(seconds=30))
-        self.make_call(
-            started_at=NOW - MINUTE, ended_at=NOW - timedelta(seconds=50)
-        )  # callbacks may still arrive
+        # Callbacks for this one may still arrive.
+        self.make_call(started_at=NOW - MINUTE, ended_at=NOW - timedelta(seconds=50))
         self.assertEqual((self.sync().calls, self.request_count()), (0, 0))
 
     def test_a_transferred_call_stays_open_until_it_is_over_at_twilio(self) -> None:

@@ -77,11 +77,10 @@ async def test_the_admin_lists_escape_every_payload(testbed: BrowserTestbed) -> 
         assert find_missing(PAYLOADS, await read_page(window, "/admin/calls/call/")) == []
         assert find_missing(PAYLOADS, await read_page(window, "/admin/calls/phonenumber/")) == []
         assert find_missing(PAYLOADS, await read_page(window, f"/admin/calls/call/?q={TAG}")) == []
-        await read_page(
-            window, f"/admin/calls/call/{testbed.ids['unknown-end-reason']}/delete/"
-        )  # shows the shortened sid
+        path = f"/admin/calls/call/{testbed.ids['unknown-end-reason']}"
+        await read_page(window, f"{path}/delete/")  # shows the shortened sid
         for page in ("change", "history"):
-            text = await read_page(window, f"/admin/calls/call/{testbed.ids['unknown-end-reason']}/{page}/")
+            text = await read_page(window, f"{path}/{page}/")
             assert find_missing(PAYLOADS[:1], text) == []
         assert "Unknown end reason" in await read_page(window, f"/calls/{testbed.ids['unknown-end-reason']}/")
 

@@ -1,4 +1,4 @@
-"""Journal entries become rows: the same ones in any order and repetition, also with untrusted text."""
+"""Applying journal entries gives the same rows in any order and repetition, also with untrusted text."""
 
 from __future__ import annotations
 

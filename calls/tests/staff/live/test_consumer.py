@@ -340,23 +340,15 @@ def test_the_thread_publishes_pending_notes_and_stops() -> None:
     [
         ("http://127.0.0.1:8000", "127.0.0.1:8000", False, True),
         ("http://LOCALHOST:8000", "localhost:8000", False, True),
-        (
-            "https://voice.example.com",
-            "inside:8000",
-            True,
-            True,
-        ),  # PUBLIC_URL, regardless of the proxy's host
+        # PUBLIC_URL is allowed, regardless of the host that the proxy sends.
+        ("https://voice.example.com", "inside:8000", True, True),
         ("", "127.0.0.1:8000", False, False),
         ("null", "127.0.0.1:8000", False, False),
         ("http://[", "127.0.0.1:8000", False, False),
         ("http://127.0.0.1:8001", "127.0.0.1:8000", False, False),
         ("https://evil.example", "127.0.0.1:8000", False, False),
-        (
-            "https://evil.example",
-            "evil.example",
-            False,
-            False,
-        ),  # resolves to this server, but is not an allowed host
+        # A name that resolves to this server, but is not in ALLOWED_HOSTS.
+        ("https://evil.example", "evil.example", False, False),
         ("http://127.0.0.1:8000", "127.0.0.1:8000", True, False),
     ],
 )
