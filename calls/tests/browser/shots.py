@@ -59,7 +59,7 @@ async def main() -> int:
             await _take(site, "dashboard", "/")
             await _take(site, "call-good", f"/calls/{good}/")
             await _take(site, "call-failed", f"/calls/{failed}/")
-            await _take(site, "calls", "/admin/calls/call/")
+            await _take(site, "calls", "/calls/")
             async with _three_live_calls(site):
                 await _take(site, "dashboard-live", "/")
     return 0

@@ -61,7 +61,7 @@ async def test_the_dashboard_shows_the_call_and_its_metrics(site: Site) -> None:
     answered = [each for each in latencies if each is not None]
     async with site.window(path="/") as window:
         row = window.page.locator("tr", has=window.page.locator(f'a[href="/calls/{pk}/"]'))
-        for value in (number, str(turns), seconds(p50), seconds(worst), dollars(cost), "The caller hung up."):
+        for value in (number, seconds(p50), seconds(worst), dollars(cost), "Caller hung up"):
             await expect(row).to_contain_text(value)
         figures = window.page.locator("dl.figures")
         await expect(figures).to_contain_text(f"{len(answered)} turns")
