@@ -72,19 +72,31 @@ def pages() -> list[Page]:
     number = PhoneNumber.objects.get(number=example.to_number)
 
     def calls(name: str, rows: int = 1, **query: object) -> Page:
-        return Page(f"calls: {name}", f"/admin/calls/call/?{urlencode(query)}", rows)
+        return Page(f"calls: {name}", f"/calls/?{urlencode(query)}", rows)
 
     return [
         Page("dashboard, 24 hours", "/"),
         Page("dashboard, 7 days", "/?range=7d"),
         Page("dashboard, 30 days", "/?range=30d"),
         calls("first page"),
-        # Django's admin redirects from a page that does not exist.
-        *([calls("page 100", rows=50, p=100)] if last.pk - first.pk >= 5_000 else []),
+        *([calls("page 100", rows=50, page=100)] if last.pk - first.pk >= 5_000 else []),
         calls("failed", ended="failed"),
         calls("failed in one way", ended=ASSISTANT_UNREACHABLE),
-        calls("failed in the last 7 days", rows=0, ended="failed", when="7d"),
+        calls("failed in the last 7 days", rows=0, ended="failed", range="7d"),
         calls("an answer over 4 s", rows=0, flag="slow-turn"),
+        calls("slowest response over 2 s", rows=0, slower=2000),
+        calls("slowest first", sort="-slowest"),
+        calls(
+            "slowest first, one of our numbers, 7 days", rows=0, sort="-slowest", number=number.pk, range="7d"
+        ),
+        calls("longest first", sort="-length"),
+        calls("shortest first, failed", rows=0, sort="length", ended="failed"),
+        calls("inbound", direction="inbound"),
+        calls("outbound", rows=0, direction="outbound"),
+        calls("busy", rows=0, ended="busy"),
+        calls("in progress", rows=0, ended="live"),
+        calls("an outcome", rows=0, outcome="booked"),
+        calls("all calls of a caller", caller=example.pk),
         calls("needs review", rows=0, review="yes"),
         calls("one of our numbers", number=number.pk),
         calls("one of our numbers, failed", rows=0, number=number.pk, ended="failed"),

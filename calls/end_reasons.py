@@ -49,6 +49,7 @@ class EndReason:
     """One end reason. `is_failure`: the caller was not served, and did not choose to end the call."""
 
     name: str
+    label: str  # at most four words, for lists
     sentence: str
     next_step: str
     follow_up: FollowUp
@@ -63,15 +64,19 @@ class EndReason:
 END_REASONS: dict[str, EndReason] = {
     reason.name: reason
     for reason in (
-        EndReason(CALLER_HUNG_UP, "The caller hung up.", "Nothing to do.", FollowUp.HANG_UP),
+        EndReason(
+            CALLER_HUNG_UP, "Caller hung up", "The caller hung up.", "Nothing to do.", FollowUp.HANG_UP
+        ),
         EndReason(
             ASSISTANT_ENDED,
+            "Assistant hung up",
             "The assistant said goodbye and ended the call.",
             "Nothing to do.",
             FollowUp.HANG_UP,
         ),
         EndReason(
             ASSISTANT_FAILED,
+            "Assistant failed",
             "The assistant failed in the middle of the call.",
             "See Vapi's reason on the call's page. If it happens again, contact Vapi with its call id.",
             FollowUp.FALLBACK_OR_APOLOGY,
@@ -79,6 +84,7 @@ END_REASONS: dict[str, EndReason] = {
         ),
         EndReason(
             ASSISTANT_UNREACHABLE,
+            "Assistant unreachable",
             "The assistant could not be reached.",
             "See Vapi's answer in the timeline. 401: check VAPI_API_KEY. 404: check VAPI_ASSISTANT_ID.",
             FollowUp.FALLBACK_OR_APOLOGY,
@@ -86,6 +92,7 @@ END_REASONS: dict[str, EndReason] = {
         ),
         EndReason(
             ASSISTANT_STALLED,
+            "Assistant stopped responding",
             "The assistant stopped answering the caller.",
             "Check the last turn. The usual causes are a slow model and a tool that does not return.",
             FollowUp.FALLBACK_OR_APOLOGY,
@@ -93,6 +100,7 @@ END_REASONS: dict[str, EndReason] = {
         ),
         EndReason(
             STREAM_LOST,
+            "Audio connection lost",
             "The audio connection was lost.",
             "Nothing to do for a single call. If it happens to several calls at once, check the proxies and "
             "the network between Twilio and the server.",
@@ -101,6 +109,7 @@ END_REASONS: dict[str, EndReason] = {
         ),
         EndReason(
             TICKET_REFUSED,
+            "Media stream rejected",
             "A media stream without a valid ticket was rejected.",
             "Check that all workers use the same DJANGO_SECRET_KEY and that their clocks are right. "
             "Otherwise the connection did not come from Twilio.",
@@ -109,6 +118,7 @@ END_REASONS: dict[str, EndReason] = {
         ),
         EndReason(
             NO_START,
+            "Media stream never started",
             "A media stream was opened, but it never started a call.",
             "Nothing to do for a single call. Many of them point to a scanner, or to a proxy that opens "
             "connections by itself.",
@@ -117,6 +127,7 @@ END_REASONS: dict[str, EndReason] = {
         ),
         EndReason(
             AT_CAPACITY,
+            "All lines busy",
             "All lines were busy.",
             "If this happens at normal load, raise MAX_CONCURRENT_CALLS or start another worker.",
             FollowUp.FALLBACK_OR_NOTICE,
@@ -124,6 +135,7 @@ END_REASONS: dict[str, EndReason] = {
         ),
         EndReason(
             DRAINING,
+            "Server restarting",
             "The server was restarting and did not take new calls.",
             "Start the new version before you stop the old one, so that a worker is always available.",
             FollowUp.FALLBACK_OR_NOTICE,
@@ -131,24 +143,28 @@ END_REASONS: dict[str, EndReason] = {
         ),
         EndReason(
             MACHINE_ANSWERED,
+            "Answering machine",
             "An answering machine picked up the outbound call, so it was ended.",
             "Call again at another time, or let the assistant leave a message.",
             FollowUp.HANG_UP,
         ),
         EndReason(
             OUT_OF_HOURS,
+            "Outside opening hours",
             "The call came outside the number's opening hours.",
             "Nothing to do. The opening hours are in the number's settings.",
             FollowUp.FALLBACK_OR_NOTICE,
         ),
         EndReason(
             LIMIT_REACHED,
+            "Maximum duration reached",
             "The call reached the maximum duration.",
             "If calls may take this long, raise MAX_CALL_SECONDS.",
             FollowUp.FALLBACK_OR_NOTICE,
         ),
         EndReason(
             PROTOCOL_ABUSE,
+            "Media stream invalid",
             "The media stream broke Twilio's protocol, so the server closed it.",
             "Check the call's counters. If this was a real caller, report it to the developers.",
             FollowUp.FALLBACK_OR_APOLOGY,
@@ -156,14 +172,18 @@ END_REASONS: dict[str, EndReason] = {
         ),
         EndReason(
             WORKER_LOST,
+            "Server stopped",
             "The server that handled the call stopped in the middle of it.",
             "Check that server's log at the time of the call for a crash or lack of memory.",
             FollowUp.FALLBACK_OR_APOLOGY,
             is_failure=True,
         ),
-        EndReason(HUNG_UP_BY_STAFF, "Staff ended the call.", "Nothing to do.", FollowUp.HANG_UP),
+        EndReason(
+            HUNG_UP_BY_STAFF, "Ended by staff", "Staff ended the call.", "Nothing to do.", FollowUp.HANG_UP
+        ),
         EndReason(
             TRANSFERRED,
+            "Transferred",
             "The caller was transferred to a person, as requested.",
             "Nothing to do.",
             FollowUp.FALLBACK_OR_APOLOGY,
@@ -173,6 +193,7 @@ END_REASONS: dict[str, EndReason] = {
 
 UNKNOWN = EndReason(
     "",
+    "Unknown",
     "It is not known how this call ended.",
     "See this call in Twilio's console.",
     FollowUp.FALLBACK_OR_APOLOGY,
@@ -195,17 +216,23 @@ def name_party(sentence: str, party: str) -> str:
 
 
 # By Twilio's status, for a call that has no end reason because it never had a stream, or has not ended.
-STATUS_SENTENCES = {
-    "queued": "Queued.",
-    "initiated": "Dialing.",
-    "ringing": "Ringing.",
-    "in-progress": "In progress.",
-    "completed": "Completed.",
+STATUS_LABELS = {
+    "queued": "Queued",
+    "initiated": "Dialing",
+    "ringing": "Ringing",
+    "in-progress": "In progress",
+    "completed": "Completed",
+    "busy": "Busy",
+    "failed": "Not connected",
+    "no-answer": "No answer",
+    "canceled": "Canceled",
+}
+STATUS_SENTENCES = {name: f"{label}." for name, label in STATUS_LABELS.items()} | {
     "busy": "The line was busy.",
     "failed": "The call could not be connected.",
-    "no-answer": "No answer.",
     "canceled": "Canceled before it was answered.",
 }
+UNANSWERED_STATUSES = ("busy", "no-answer", "canceled")
 
 
 @dataclass(frozen=True, slots=True)

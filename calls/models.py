@@ -108,6 +108,12 @@ class Call(models.Model):
             models.Index(F("started_at").desc(), F("id").desc(), name="call_newest_first"),
             models.Index("end_reason", F("started_at").desc(), name="call_by_end"),
             models.Index(F("started_at").desc(), condition=Q(needs_review=True), name="call_needs_review"),
+            models.Index("direction", F("started_at").desc(), name="call_by_direction"),
+            models.Index("status", F("started_at").desc(), name="call_by_status"),
+            models.Index(F("started_at").desc(), condition=~Q(outcome=""), name="call_with_outcome"),
+            models.Index("outcome", condition=~Q(outcome=""), name="call_by_outcome"),
+            models.Index("duration_seconds", "id", name="call_by_duration"),
+            models.Index("worst_latency_ms", "id", name="call_by_slowest"),
             models.Index(fields=["lease_until"], condition=Q(status__in=OPEN_STATUSES), name="call_open"),
             # These operator classes let PostgreSQL use the index for LIKE 'prefix%'.
             models.Index(fields=["vapi_call_id"], opclasses=["varchar_pattern_ops"], name="call_vapi_id"),
@@ -165,6 +171,14 @@ class Call(models.Model):
     def party(self) -> str:
         """What the person at the other end is called: rows and the bridge say `caller` of both."""
         return CALLEE if self.is_outbound else CALLER
+
+    def status_label(self) -> str:
+        """How the call ended, or its current status, in at most four words."""
+        if not self.end_reason:
+            return end_reasons.STATUS_LABELS.get(self.status, self.status)
+        if self.end_reason not in end_reasons.END_REASONS:
+            return self.end_reason
+        return end_reasons.name_party(end_reasons.explain(self.end_reason).label, self.party)
 
     def status_sentence(self) -> str:
         """How the call ended, or its current status, as one sentence."""
@@ -348,6 +362,24 @@ class AuditEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.username}: {self.action}"
+
+
+class SavedView(models.Model):
+    """A search of the list of calls that a user gave a name. `query` is the list's query string."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="+", db_index=False)
+    name = models.CharField(max_length=64)
+    query = models.CharField(max_length=1024, blank=True)
+
+    class Meta:
+        ordering = ("name",)
+        constraints = [models.UniqueConstraint(fields=["user", "name"], name="saved_view_once")]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def get_absolute_url(self) -> str:
+        return f"{reverse('call_list')}?{self.query}"
 
 
 class PhoneNumber(models.Model):

@@ -9,7 +9,7 @@ from operator import or_
 from typing import TYPE_CHECKING, Self
 
 from django.db import connections, models
-from django.db.models import Q
+from django.db.models import Case, Q, When
 from django.db.models.functions import Substr
 
 from calls.end_reasons import FAILURE_REASONS
@@ -18,7 +18,7 @@ from calls.statuses import OPEN_STATUSES
 if TYPE_CHECKING:
     from calls.models import Call, Turn  # noqa: F401, they are the type arguments below
 
-MANY_MATCHES = 5_000  # calls; from here on SQLite walks along the newest instead of sorting
+MANY_MATCHES = 5_000  # calls; from here on a list walks along its order instead of sorting all matches
 
 
 class CallQuerySet(models.QuerySet["Call"]):
@@ -50,6 +50,25 @@ class CallQuerySet(models.QuerySet["Call"]):
         """Calls that came in at this number of ours, or that we placed from it."""
         is_outbound = Q(direction__startswith="outbound")
         return self.filter(Q(~is_outbound, to_number=number) | Q(is_outbound, from_number=number))
+
+    def of_their_number(self, number: str) -> Self:
+        """Calls from this caller, or to this callee."""
+        is_outbound = Q(direction__startswith="outbound")
+        return self.filter(Q(~is_outbound, from_number=number) | Q(is_outbound, to_number=number))
+
+    def matching(self, condition: Q) -> Self:
+        """Calls that fulfil a condition on their own columns, which may be rare or common. One query.
+
+        Databases often choose wrongly between sorting all matches and walking along the list's order until
+        enough of them were found. So this decides: few matches are fetched by their ids, many are compared
+        in an expression, which no index answers.
+        """
+        matches = self.model._default_manager.filter(condition).order_by()
+        ids = list(matches.values_list("pk", flat=True)[:MANY_MATCHES])
+        if len(ids) < MANY_MATCHES:
+            return self.filter(pk__in=ids)
+        name = f"matches_{len(self.query.annotations)}"
+        return self.alias(**{name: Case(When(condition, then=True), default=False)}).filter(**{name: True})
 
     def since(self, moment: datetime) -> Self:
         return self.filter(started_at__gte=moment)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from django.urls import path, re_path
 
 from calls.doctor import echo, page
-from calls.staff import call_detail, dashboard
+from calls.staff import call_detail, call_list, dashboard, saved_views
 from calls.staff.live import actions as live_actions
 from calls.staff.live import views as live_views
 from calls.staff.place_test_call import place_test_call
@@ -27,6 +27,10 @@ urlpatterns = [
     re_path(r"^doctor/echo/?$", echo.echo, name="doctor_echo"),
     path("set-up", page.set_up, name="set_up"),
     path("", dashboard.dashboard, name="dashboard"),
+    path("calls/", call_list.call_list, name="call_list"),
+    path("calls/export", call_list.export_calls, name="call_export"),
+    path("calls/views", saved_views.save_view, name="saved_views"),
+    path("calls/views/<int:view_id>/delete", saved_views.delete_view, name="saved_view_delete"),
     path("calls/<int:call_id>/", call_detail.call_detail, name="call_detail"),
     path("calls/<int:call_id>/note", call_detail.call_note, name="call_note"),
     path("calls/<int:call_id>/hang-up", live_actions.hang_up, name="call_hang_up"),

@@ -341,7 +341,7 @@ UNFOLD = {
                         # By default an item is active for all paths that begin with its link.
                         "active": lambda request: request.path == "/",
                     },
-                    {"title": "Calls", "icon": "call", "link": reverse_lazy("admin:calls_call_changelist")},
+                    {"title": "Calls", "icon": "call", "link": reverse_lazy("call_list")},
                     {
                         "title": "Numbers",
                         "icon": "dialpad",

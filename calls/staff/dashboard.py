@@ -19,8 +19,9 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from calls import end_reasons, requirements
-from calls.models import Call, PhoneNumber
+from calls.models import Call
 from calls.staff import charts
+from calls.staff.call_list import COLUMNS, build_rows
 from calls.staff.live.board import board_context, get_bridge
 from calls.staff.pages import page_context, view_call_required
 from calls.staff.place_test_call import is_billable
@@ -43,14 +44,6 @@ class ReasonCount:
     link: str
 
 
-@dataclass(frozen=True, slots=True)
-class RecentCall:
-    """A row of the table of recent calls."""
-
-    call: Call
-    number_label: str
-
-
 @view_call_required
 @require_safe
 def dashboard(request: HttpRequest) -> HttpResponse:
@@ -68,7 +61,6 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         group(when.since, when.until, simulated=only_simulated), by_hour=when.is_hourly, link=link
     )
     recent = list(Call.objects.filter(simulated=only_simulated).newest_first()[:RECENT_CALLS])
-    labels = _number_labels(recent)
     missing = requirements.dashboard_items()
     context = {
         **page_context(request, "Dashboard"),
@@ -104,9 +96,10 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "latency_chart": charts.latency_chart(periods, settings.LATENCY_TARGET_MS),
         "calls_chart": charts.calls_chart(periods),
         "periods": periods,
-        "recent_calls": [RecentCall(call, labels.get(call.our_number, "")) for call in recent],
+        "recent_calls": build_rows(recent),
+        "columns": COLUMNS,
         "only_simulated": only_simulated,
-        "simulated_link": f"{reverse('admin:calls_call_changelist')}?simulated=yes",
+        "simulated_link": f"{reverse('call_list')}?simulated=yes",
         "missing_settings": missing,
         "setup_required": any(requirement.is_required for requirement in missing),
         "test_call_is_billable": is_billable(),
@@ -120,11 +113,6 @@ def _call_list_linker(simulated: bool) -> Callable[..., str]:
         query = {"started_at__gte": since.isoformat(), "started_at__lt": until.isoformat(), **filters}
         if simulated:
             query["simulated"] = "yes"
-        return f"{reverse('admin:calls_call_changelist')}?{urlencode(query)}"
+        return f"{reverse('call_list')}?{urlencode(query)}"
 
     return link
-
-
-def _number_labels(calls: list[Call]) -> dict[str, str]:
-    numbers = {call.our_number for call in calls}
-    return dict(PhoneNumber.objects.filter(number__in=numbers).values_list("number", "label"))

@@ -10,12 +10,13 @@ from django.contrib import admin
 from django.contrib.admin.views.decorators import staff_member_required
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.views import defaults
 
 from calls.viewer import Viewer
 
-View = Callable[..., HttpResponse]
+View = Callable[..., HttpResponseBase]
 
 
 def view_call_required(view: View) -> View:
@@ -25,7 +26,7 @@ def view_call_required(view: View) -> View:
     """
 
     @wraps(view)
-    def check_permission(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    def check_permission(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if not request.user.has_perm("calls.view_call"):
             raise PermissionDenied("Viewing calls requires the permission “Can view call”.")
         return view(request, *args, **kwargs)

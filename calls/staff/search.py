@@ -14,6 +14,8 @@ from typing import NamedTuple
 from django.db import connection
 
 from calls.models import Utterance
+from calls.querysets import CallQuerySet
+from calls.viewer import Viewer
 
 MAX_CALLS = 1000  # the newest; a search that matches more is too broad to be useful
 MAX_WORDS = 8
@@ -51,12 +53,33 @@ _SQLITE = """
 """
 
 
-class Hit(NamedTuple):
-    """A matching line, split around the word that matched."""
+_ID_PREFIX = re.compile(r"(?=.*[0-9])[A-Za-z]{0,2}[0-9a-fA-F-]{4,}")
+_NUMBER_PREFIX = re.compile(r"(tel:)?[+0-9()./ -]{3,}")
 
+
+class Hit(NamedTuple):
+    """A matching line, split around the word that matched, and who spoke it."""
+
+    speaker: str
     before: str
     match: str
     after: str
+
+
+def search_calls(calls: CallQuerySet, text: str, viewer: Viewer) -> CallQuerySet:
+    """Those of the calls with this id or number, by its start, or in which these words were said."""
+    if prefix := parse_prefix(text):
+        return calls.search_prefix(prefix, include_numbers=viewer.can_view_numbers)
+    return calls.filter(pk__in=find_call_ids(text))
+
+
+def parse_prefix(text: str) -> str:
+    """The start of a number or id that was entered, normalized; empty when the text is words."""
+    text = text.strip()
+    if _NUMBER_PREFIX.fullmatch(text):
+        digits = re.sub(r"[^0-9+]", "", text.removeprefix("tel:"))
+        return "+" + digits[2:] if digits.startswith("00") else digits
+    return text if _ID_PREFIX.fullmatch(text) else ""
 
 
 def split_words(text: str) -> list[str]:
@@ -96,21 +119,20 @@ def _run_query(statement: str, *parameters: int | str) -> list[int]:
 
 def find_hits(call_ids: Sequence[int], text: str) -> dict[int, Hit]:
     """The first matching line of each of these calls. One query."""
-    words = split_words(text)
+    words = [] if parse_prefix(text) else split_words(text)
     hits: dict[int, Hit] = {}
     if not words or not call_ids:
         return hits
     lines = Utterance.objects.filter(call__in=call_ids).order_by("call_id", "index")
     for word in words:
         lines = lines.filter(text__icontains=word)
-    for call_id, line in lines.values_list("call_id", "text")[:MAX_LINES]:
-        hit = hits.get(call_id) or highlight(line, text)
-        if hit is not None:
+    for call_id, speaker, line in lines.values_list("call_id", "speaker", "text")[:MAX_LINES]:
+        if call_id not in hits and (hit := highlight(line, text, speaker)):
             hits[call_id] = hit
     return hits
 
 
-def highlight(line: str, text: str) -> Hit | None:
+def highlight(line: str, text: str, speaker: str) -> Hit | None:
     """Split a line around the first query word that it contains. None when it contains none."""
     words = split_words(text)
     for word in [*words[-1:], *words[:-1]]:
@@ -119,6 +141,7 @@ def highlight(line: str, text: str) -> Hit | None:
             start, end = match.span()
             before, after = line[:start], line[end:]
             return Hit(
+                speaker,
                 before if len(before) <= _CONTEXT_CHARS else "…" + before[-_CONTEXT_CHARS:],
                 line[start:end],
                 after if len(after) <= _CONTEXT_CHARS else after[:_CONTEXT_CHARS] + "…",

@@ -21,6 +21,7 @@ from calls.viewer import Viewer
 register = template.Library()
 
 MAX_DATA_CHARS = 400
+LONG_TIME = "D j M Y, H:i:s"
 
 
 @register.filter
@@ -48,6 +49,15 @@ def duration(length: timedelta | None) -> str:
 
 
 @register.filter
+def minutes(length: timedelta | None) -> str:
+    """`0:02:08` -> `2:08`, as in lists; None -> `–`."""
+    if length is None:
+        return "–"
+    total = int(length.total_seconds())
+    return f"{total // 60}:{total % 60:02d}"
+
+
+@register.filter
 def get(names: Mapping[str, Any], name: str) -> Any:
     """Look up a key that the template syntax does not allow, such as one with a dash."""
     return names.get(name, "")
@@ -67,14 +77,22 @@ def for_party(text: str, call: Call) -> str:
 
 @register.simple_tag
 def timestamp(value: datetime | None, form: str = "long") -> SafeString | str:
-    """`Sat 22 Nov 2026, 10:31:04` in the viewer's time zone, UTC on hover; short: `22 Nov, 10:31:04`."""
+    """`Sat 22 Nov 2026, 10:31:04` in the viewer's time zone, UTC on hover; short: as in lists."""
     if value is None:
         return "–"
-    text = dateformat.format(timezone.localtime(value), "j M, H:i:s" if form == "short" else "D j M Y, H:i:s")
+    local = timezone.localtime(value)
+    text = short_time(local, timezone.localtime()) if form == "short" else dateformat.format(local, LONG_TIME)
     utc = value.astimezone(UTC)
     return format_html(
         '<time datetime="{}" title="{} UTC">{}</time>', utc.isoformat(), f"{utc:%Y-%m-%d %H:%M:%S}", text
     )
+
+
+def short_time(local: datetime, now: datetime) -> str:
+    """`Today 16:44`, `Tue 24 Nov 16:44`, `Tue 24 Nov 2025 16:44`. Both times are in the viewer's zone."""
+    if local.date() == now.date():
+        return dateformat.format(local, r"\T\o\d\a\y H:i")
+    return dateformat.format(local, "D j M H:i" if local.year == now.year else "D j M Y H:i")
 
 
 @register.filter

@@ -180,8 +180,8 @@ class PageTests(BilledTests):
         self.assertIn("(Twilio $0.017, media stream $0.008, Vapi $0.12; $0.15/min)", page)
 
     def test_the_list_shows_the_costs(self) -> None:
-        page = self.get_page("/admin/calls/call/?started_at__gte=2026-11-15T00:00:00%2B00:00")
-        shown = re.findall(r'<td class="[^"]*field-cost[^"]*"[^>]*>\s*([^<]*?)\s*</td>', page)
+        page = self.get_page("/calls/?started_at__gte=2026-11-15T00:00:00%2B00:00")
+        shown = re.findall(r'<td class="cell-cost[^>]*>([^<]*)</td>', page)
         self.assertEqual(shown, [billed.shown for billed in reversed(BILLED_CALLS)])
 
     def test_the_dashboard_shows_the_costs(self) -> None:
@@ -199,7 +199,7 @@ class PageTests(BilledTests):
                 self.assertEqual({line[0]: (line[-2], line[-1]) for line in cells}, days)
 
     def test_the_exported_csv_has_the_costs(self) -> None:
-        url = "/admin/calls/call/export/?started_at__gte=2026-11-15T00:00:00%2B00:00&format=csv"
+        url = "/calls/export?started_at__gte=2026-11-15T00:00:00%2B00:00&format=csv"
         response = self.client.get(url)
 
         async def read_all() -> bytes:

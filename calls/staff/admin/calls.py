@@ -1,84 +1,39 @@
-"""Calls in the admin: list, search, export and detail form. Staff may change only their own notes.
+"""Calls in the admin: a list with bulk actions, and all columns of a call. Staff may change only their notes.
 
-Lists stay fast at a million rows: the paginator caps the count (`paginator.py`), filter choices come from
-code (`filters.py`), and search uses an index, either on the start of an id or number or on spoken words.
+`staff/call_list.py` is the list that staff browse.
+
+The list stays fast at a million rows: the paginator caps the count (`paginator.py`), filter choices come from
+code (`filters.py`), and search uses an index.
 Phone numbers are masked for viewers who may not see them.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
-from django.contrib.admin.views.main import ChangeList
-from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest
-from django.http.response import HttpResponseBase
-from django.urls import URLPattern, path
-from django.utils import timezone
+from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 
 from calls.models import Call
 from calls.querysets import CallQuerySet
-from calls.staff import audit, export, search
+from calls.staff import search
 from calls.staff.admin.actions import CallActions
 from calls.staff.admin.call_rows import TurnInline, UtteranceInline
 from calls.staff.admin.columns import build_columns
-from calls.staff.admin.filters import (
-    EndReasonFilter,
-    FlagFilter,
-    FromFilter,
-    NumberFilter,
-    ReviewFilter,
-    SimulatedFilter,
-    TimeRangeFilter,
-    UntilFilter,
-)
+from calls.staff.admin.filters import ADMIN_FILTERS
 from calls.staff.paginator import CappedPaginator
 from calls.stats.hourly import hour_key, mark_dirty
 from calls.viewer import Viewer
 
-_ID_PREFIX = re.compile(r"(?=.*[0-9])[A-Za-z]{0,2}[0-9a-fA-F-]{4,}")
-_NUMBER_PREFIX = re.compile(r"(tel:)?[+0-9()./ -]{3,}")
-
-
-class CallChangeList(ChangeList):
-    """One page of the list. After a search for words each call carries its matching line as `hit`."""
-
-    def get_results(self, request: HttpRequest) -> None:
-        super().get_results(request)
-        words = "" if _parse_prefix(self.query) else self.query
-        hits = search.find_hits([call.pk for call in self.result_list], words) if words else {}
-        for call in self.result_list:
-            call.hit = hits.get(call.pk)  # for the column
-
-
-def _parse_prefix(term: str) -> str:
-    """The start of a number or id that was entered, normalized; empty when the term is words."""
-    term = term.strip()
-    if _NUMBER_PREFIX.fullmatch(term):
-        digits = re.sub(r"[^0-9+]", "", term.removeprefix("tel:"))
-        return "+" + digits[2:] if digits.startswith("00") else digits
-    return term if _ID_PREFIX.fullmatch(term) else ""
-
 
 @admin.register(Call)
 class CallAdmin(CallActions, ModelAdmin):  # type: ignore[misc]
-    list_filter = (
-        TimeRangeFilter,
-        FromFilter,
-        UntilFilter,
-        EndReasonFilter,
-        FlagFilter,
-        NumberFilter,
-        ReviewFilter,
-        SimulatedFilter,
-    )
+    list_filter = ADMIN_FILTERS
     list_filter_sheet = True
     search_fields = ("call_sid",)
     show_full_result_count = False
@@ -90,12 +45,8 @@ class CallAdmin(CallActions, ModelAdmin):  # type: ignore[misc]
 
     STAFF_FIELDS = ("outcome", "note", "needs_review")
 
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[CallChangeList]:
-        return CallChangeList
-
     def get_list_display(self, request: HttpRequest) -> Sequence[Any]:
-        searched = bool(request.GET.get("q", "").strip())
-        return build_columns(Viewer.for_user(request.user), searched=searched)
+        return build_columns(Viewer.for_user(request.user))
 
     def get_list_display_links(self, request: HttpRequest, list_display: Sequence[Any]) -> None:
         return None  # the time column links to the call's page
@@ -107,20 +58,14 @@ class CallAdmin(CallActions, ModelAdmin):  # type: ignore[misc]
             if viewer.can_view_numbers
             else "Words, or the start of a call ID"
         )
-        extra = {"viewer": viewer, "query_string": request.GET.urlencode(), **(extra_context or {})}
-        return super().changelist_view(request, extra)
+        return super().changelist_view(request, extra_context)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Call], search_term: str
     ) -> tuple[QuerySet[Call], bool]:
-        term = search_term.strip()
-        if not term:
-            return queryset, False
         assert isinstance(queryset, CallQuerySet)
-        if prefix := _parse_prefix(term):
-            include_numbers = Viewer.for_user(request.user).can_view_numbers
-            return queryset.search_prefix(prefix, include_numbers=include_numbers), False
-        return queryset.filter(pk__in=search.find_call_ids(term)), False
+        text, viewer = search_term.strip(), Viewer.for_user(request.user)
+        return (search.search_calls(queryset, text, viewer) if text else queryset), False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Call]:
         calls: QuerySet[Call] = super().get_queryset(request)
@@ -200,24 +145,3 @@ class CallAdmin(CallActions, ModelAdmin):  # type: ignore[misc]
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Call]) -> None:
         mark_dirty({hour_key(call) for call in queryset})
         super().delete_queryset(request, queryset)
-
-    # Export
-
-    def get_urls(self) -> list[URLPattern]:
-        export_url = path("export/", self.admin_site.admin_view(self.export_view), name="calls_call_export")
-        return [export_url, *super().get_urls()]
-
-    def export_view(self, request: HttpRequest) -> HttpResponseBase:
-        """The list with its current search and filters, as a file."""
-        viewer = Viewer.for_user(request.user)
-        if not viewer.can_export or not viewer.can_view_calls:
-            raise PermissionDenied("Exporting calls requires the permission “Can export calls”.")
-        query = request.GET.copy()
-        file_format = (query.pop("format", None) or ["csv"])[-1]
-        if file_format not in export.FORMATS:
-            raise Http404(f"There is no export format {file_format[:20]}.")
-        request.GET = query  # type: ignore[assignment]
-        calls = self.get_changelist_instance(request).get_queryset(request)
-        assert isinstance(calls, CallQuerySet)
-        audit.record(request.user, "export", detail=f"{file_format} {query.urlencode()}")
-        return export.download(calls, file_format, viewer, name=f"calls-{timezone.localdate():%Y-%m-%d}")

@@ -9,8 +9,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from calls.models import Call, PhoneNumber
-from calls.staff.admin.filters import MAX_NUMBERS
-from calls.staff.search import Hit
+from calls.staff.call_filters import MAX_NUMBERS
 from calls.stats.flags import FLAGS
 from calls.templatetags.call_format import cost as format_cost
 from calls.templatetags.call_format import duration, seconds, timestamp
@@ -19,8 +18,8 @@ from calls.viewer import Viewer
 OUTBOUND_BADGE = format_html('<span class="call-badge">{}</span>', "outbound")
 
 
-def build_columns(viewer: Viewer, *, searched: bool) -> list[Any]:
-    """The columns for one viewer, with the matching line after a search. One query.
+def build_columns(viewer: Viewer) -> list[Any]:
+    """The columns for one viewer. One query.
 
     The functions' names are part of the page: Django uses them as CSS classes.
     """
@@ -76,10 +75,4 @@ def build_columns(viewer: Viewer, *, searched: bool) -> list[Any]:
             badges.append("simulated")
         return format_html_join(" ", '<span class="call-badge">{}</span>', ((badge,) for badge in badges))
 
-    @admin.display(description="transcript")
-    def hit(call: Call) -> SafeString | str:
-        match: Hit | None = getattr(call, "hit", None)  # set by `CallChangeList`
-        return format_html('<span dir="auto">{}<mark>{}</mark>{}</span>', *match) if match else ""
-
-    columns: list[Any] = [time, caller, number, length, ended, turns, p50, worst, cost, flags]
-    return [*columns[:2], hit, *columns[2:]] if searched else columns
+    return [time, caller, number, length, ended, turns, p50, worst, cost, flags]

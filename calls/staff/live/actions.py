@@ -29,7 +29,7 @@ from calls.masking import mask_number, short_sid
 from calls.models import Call, PhoneNumber
 from calls.phone_numbers import caller_id
 from calls.staff import audit
-from calls.staff.pages import view_call_required
+from calls.staff.pages import View, view_call_required
 from calls.twilio import client as twilio_client
 from calls.twilio.client import TWILIO_API
 from calls.vapi import client as vapi_client
@@ -49,7 +49,7 @@ class NotLive(VendorError):
 Action = Callable[[HttpRequest, Call], str]
 
 
-def on_live_call(action: Action) -> Callable[..., HttpResponse]:
+def on_live_call(action: Action) -> View:
     """Make a view from a function that acts on a live call and returns a message for the user.
 
     The page's script gets the message as an HTML fragment with a matching status code. Without JavaScript

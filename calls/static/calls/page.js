@@ -1,4 +1,5 @@
-/* On every staff page: send the viewer's time zone to the server, focus search on `/`, make rows clickable. */
+/* On every staff page: send the viewer's time zone to the server, focus search on `/`, close menus, make rows
+   clickable. */
 "use strict";
 
 (() => {
@@ -15,6 +16,24 @@
       event.preventDefault();
       search.focus();
       search.select();
+    }
+  });
+
+  // Menus: one at a time; Escape or a click elsewhere closes it.
+  const openMenus = () => document.querySelectorAll("details[data-menu][open]");
+
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    for (const menu of openMenus()) {
+      const hadFocus = menu.contains(document.activeElement);
+      menu.open = false;
+      if (hadFocus) menu.querySelector("summary").focus();
+    }
+  });
+
+  document.addEventListener("click", (event) => {
+    for (const menu of openMenus()) {
+      if (!menu.contains(event.target)) menu.open = false;
     }
   });
 

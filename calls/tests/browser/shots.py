@@ -61,7 +61,7 @@ async def main() -> int:
             await _take_screenshots(testbed, "dashboard", "/")
             await _take_screenshots(testbed, "call-good", f"/calls/{good}/")
             await _take_screenshots(testbed, "call-failed", f"/calls/{failed}/")
-            await _take_screenshots(testbed, "calls", "/admin/calls/call/")
+            await _take_screenshots(testbed, "calls", "/calls/")
             async with _keep_three_calls_live(testbed):
                 await _take_screenshots(testbed, "dashboard-live", "/")
     return 0

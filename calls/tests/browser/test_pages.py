@@ -42,9 +42,11 @@ def list_paths(ids: dict[str, int]) -> list[str]:
     calls = [f"/calls/{ids[name]}/" for name in CALL_PAGES]
     lists = [f"/admin/{name}/" for name in LISTS]
     searched = [
-        "/admin/calls/call/?q=thursday",
-        "/admin/calls/call/?ended=failed",
-        "/admin/calls/call/?q=nobody",
+        "/calls/",
+        "/calls/?q=thursday&range=7d&sort=-slowest",
+        "/calls/?ended=failed",
+        "/calls/?q=nobody&since=nonsense",
+        "/admin/calls/call/?q=thursday&ended=failed",
     ]
     rows = [
         f"/admin/calls/call/{ids['good']}/change/", f"/admin/calls/call/{ids['good']}/history/",
@@ -106,7 +108,7 @@ async def test_every_text_has_enough_contrast(testbed: BrowserTestbed, viewport:
         for path in (
             "/",
             *(f"/calls/{testbed.ids[name]}/" for name in CALL_PAGES),
-            "/admin/calls/call/?q=thursday",
+            "/calls/?q=thursday&direction=inbound",
         ):
             await window.open(path)
             await window.page.evaluate(

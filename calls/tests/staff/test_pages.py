@@ -219,27 +219,6 @@ class AdminTests(TestCase):
         ):
             self.assertEqual(self.client.get(reverse(url)).status_code, 200, url)
 
-    def test_it_finds_calls_by_words_and_by_prefix(self) -> None:
-        url = reverse("admin:calls_call_changelist")
-        for query, found in (
-            ("?q=%2B155501", True), ("?q=00155501", True), ("?q=tel:%2B1 555-01", True), ("?q=%2B44", False),
-            (f"?q={self.call.call_sid[:30]}", True), ("?q=nobody", False), ("?q=keeper light", True),
-            ("?q=lighthouse 1234567", False),
-            ("?ended=failed", True), ("?ended=assistant-failed", True), ("?ended=caller-hung-up", False),
-            ("?flag=failed", True), ("?flag=over-cost", False), ("?flag=nonsense", False),
-            (f"?number={self.number.pk}", True), ("?number=99999", False), ("?number=x", False),
-            ("?review=yes", False), ("?simulated=yes", False), ("?simulated=all", True),
-            ("?simulated=no", True),
-            ("?when=today", True), ("?when=30d", True), ("?when=nonsense", True),
-            ("?started_at__gte=2020-01-01T00:00:00%2B00:00", True),
-            ("?started_at__gte=2020-01-01T00:00:00+00:00", True),
-            ("?started_at__gte=nonsense", True), ("?started_at__gte=9999-12-31T23:59:59-12:00", True),
-            ("?started_at__gte=2199-01-01T00:00:00Z", False), ("?started_at__lt=2020-01-01T00:00:00Z", False),
-        ):  # fmt: skip
-            page = self.client.get(url + query)
-            self.assertEqual(page.status_code, 200, query)
-            self.assertEqual(bool(page.context["cl"].result_count), found, query)
-
     def test_staff_can_change_their_own_fields_only(self) -> None:
         url = reverse("admin:calls_call_change", args=[self.call.pk])
         empty = {
@@ -253,13 +232,3 @@ class AdminTests(TestCase):
         self.call.refresh_from_db()
         self.assertEqual((self.call.outcome, self.call.status), ("moved", "completed"))
         self.assertEqual(self.client.get(reverse("admin:calls_call_add")).status_code, 403)
-
-    def test_the_list_makes_the_same_number_of_queries_for_any_number_of_calls(self) -> None:
-        url = reverse("admin:calls_call_changelist")
-        self.client.get(url)
-        with CaptureQueriesContext(connection) as few:
-            self.client.get(url)
-        for _ in range(12):
-            make_call()
-        with self.assertNumQueries(len(few)):
-            self.client.get(url)

@@ -101,15 +101,16 @@ class SearchTests(TestCase):
 class HighlightTests(SimpleTestCase):
     def test_a_hit_has_the_text_before_and_after_the_match(self) -> None:
         self.assertEqual(
-            highlight("Can I move my appointment?", "appoint"), ("Can I move my ", "appointment", "?")
+            highlight("Can I move my appointment?", "appoint", "caller"),
+            ("caller", "Can I move my ", "appointment", "?"),
         )
 
     def test_a_long_line_is_truncated_on_both_sides(self) -> None:
-        hit = highlight("x " * 100 + "needle" + " y" * 100, "needle")
+        hit = highlight("x " * 100 + "needle" + " y" * 100, "needle", "caller")
         assert hit is not None
         self.assertTrue(hit.before.startswith("…") and hit.after.endswith("…"))
         self.assertLess(len("".join(hit)), 140)
 
     def test_a_line_without_the_word_has_no_hit(self) -> None:
-        self.assertIsNone(highlight("another text", "needle"))
-        self.assertIsNone(highlight("another text", "()"))
+        self.assertIsNone(highlight("another text", "needle", "caller"))
+        self.assertIsNone(highlight("another text", "()", "caller"))

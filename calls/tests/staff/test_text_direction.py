@@ -33,7 +33,7 @@ class DirectionTests(TestCase):
         PhoneNumber.objects.create(number="+15559870000", label=HEBREW)
         make_utterance(make_call(), text=HEBREW)
         self.assertIn(f"<bdi>{HEBREW}</bdi>", self.client.get("/").content.decode())
-        found = self.client.get("/admin/calls/call/", {"q": "שלום"}).content.decode()
+        found = self.client.get("/calls/", {"q": "שלום"}).content.decode()
         self.assertIn('<span dir="auto"><mark>שלום</mark>', found)
 
     def test_characters_that_override_the_direction_are_removed(self) -> None:

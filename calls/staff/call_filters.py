@@ -1,0 +1,166 @@
+"""The filters of the list of calls: one table for the list, its export and the admin's list.
+
+A filter has one value, kept in the URL. Choices come from tables in code and from small tables, never from a
+scan of all calls. A value that is not valid matches no call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.db.models import Q
+
+from calls import end_reasons
+from calls.models import Call, PhoneNumber
+from calls.querysets import CallQuerySet
+from calls.stats.flags import FAILED, FLAGS, SLOW_TURN_MS
+from calls.templatetags.call_format import seconds
+from calls.viewer import Viewer
+
+Choices = list[tuple[str, str]]  # value, label
+
+LIVE = "live"
+MAX_NUMBERS = 200
+MAX_OUTCOMES = 50
+NOTED_CALLS = 1_000  # the newest with an outcome, whose outcomes are offered
+MAX_ID_DIGITS = 18
+
+
+@dataclass(frozen=True, slots=True)
+class CallFilter:
+    """One filter. `name` is its URL parameter; `value_label` names a value that is none of the choices."""
+
+    name: str
+    title: str
+    choices: Callable[[], Choices]
+    apply: Callable[[CallQuerySet, str], CallQuerySet]
+    value_label: Callable[[str, Viewer], str] = lambda value, viewer: value[:40]
+
+    def label(self, value: str, viewer: Viewer) -> str:
+        return dict(self.choices()).get(value) or self.value_label(value, viewer)
+
+
+def _status_choices() -> Choices:
+    reasons = [(name, reason.label) for name, reason in end_reasons.END_REASONS.items()]
+    statuses = [(name, end_reasons.STATUS_LABELS[name]) for name in end_reasons.UNANSWERED_STATUSES]
+    return [(FAILED, "Failed (any reason)"), (LIVE, "In progress"), *reasons, *statuses]
+
+
+def _with_status(calls: CallQuerySet, value: str) -> CallQuerySet:
+    if value == FAILED:
+        return calls.flagged(FAILED)
+    if value == LIVE:
+        return calls.live()
+    if value in end_reasons.UNANSWERED_STATUSES:
+        return calls.matching(Q(status=value, end_reason=""))
+    return calls.filter(end_reason=value)
+
+
+def _flag_choices() -> Choices:
+    return [(name, flag.label[:1].upper() + flag.label[1:]) for name, flag in FLAGS.items()]
+
+
+def _with_flag(calls: CallQuerySet, value: str) -> CallQuerySet:
+    return calls.flagged(value) if value in FLAGS else calls.none()
+
+
+def _with_direction(calls: CallQuerySet, value: str) -> CallQuerySet:
+    if value not in ("inbound", "outbound"):
+        return calls.none()
+    is_outbound = Q(direction__startswith="outbound")
+    return calls.matching(is_outbound if value == "outbound" else ~is_outbound)
+
+
+def _number_choices() -> Choices:
+    numbers = PhoneNumber.objects.order_by("label", "number")[:MAX_NUMBERS]
+    return [(str(number.pk), str(number)) for number in numbers]
+
+
+def _of_number(calls: CallQuerySet, value: str) -> CallQuerySet:
+    number = PhoneNumber.objects.filter(pk=_number(value) or 0).values_list("number", flat=True).first()
+    return calls.of_our_number(number) if number else calls.none()
+
+
+def _of_same_caller(calls: CallQuerySet, value: str) -> CallQuerySet:
+    """Calls with the caller or callee of this call: the URL needs no phone number, which may be masked."""
+    call = Call.objects.filter(pk=_number(value) or 0).first()
+    return calls.of_their_number(call.their_number) if call and call.their_number else calls.none()
+
+
+def _caller_label(value: str, viewer: Viewer) -> str:
+    call = Call.objects.filter(pk=_number(value) or 0).first()
+    return (viewer.display_number(call.their_number) if call else "") or "Unknown"
+
+
+def _latency_choices() -> Choices:
+    limits = sorted({settings.LATENCY_TARGET_MS, 2_000, SLOW_TURN_MS})
+    return [(str(limit), f"Over {seconds(limit)}") for limit in limits]
+
+
+def _slower_than(calls: CallQuerySet, value: str) -> CallQuerySet:
+    limit_ms = _number(value)
+    return calls.none() if limit_ms is None else calls.matching(Q(worst_latency_ms__gt=limit_ms))
+
+
+def _latency_label(value: str, viewer: Viewer) -> str:
+    limit_ms = _number(value)
+    return value[:40] if limit_ms is None else f"Over {seconds(limit_ms)}"
+
+
+def _outcome_choices() -> Choices:
+    noted = Call.objects.exclude(outcome="").newest_first()[:NOTED_CALLS]
+    outcomes = dict.fromkeys(noted.values_list("outcome", flat=True))
+    return [(outcome, outcome) for outcome in list(outcomes)[:MAX_OUTCOMES]]
+
+
+def _review(calls: CallQuerySet, value: str) -> CallQuerySet:
+    return calls.filter(needs_review=True) if value == "yes" else calls.none()
+
+
+def _simulated(calls: CallQuerySet, value: str) -> CallQuerySet:
+    match value:
+        case "yes":
+            return calls.filter(simulated=True)
+        case "no":
+            return calls.real()
+        case "all":
+            return calls
+        case _:
+            return calls.none()
+
+
+def _number(value: str) -> int | None:
+    """A decimal number that fits a database column, or None."""
+    return int(value) if value.isascii() and value.isdigit() and len(value) <= MAX_ID_DIGITS else None
+
+
+STATUS = CallFilter("ended", "Status", _status_choices, _with_status)
+FLAG = CallFilter("flag", "Needs attention", _flag_choices, _with_flag)
+DIRECTION = CallFilter(
+    "direction", "Direction", lambda: [("inbound", "Inbound"), ("outbound", "Outbound")], _with_direction
+)
+NUMBER = CallFilter("number", "Number", _number_choices, _of_number)
+CALLER = CallFilter("caller", "Caller or callee", list, _of_same_caller, _caller_label)
+LATENCY = CallFilter("slower", "Slowest response", _latency_choices, _slower_than, _latency_label)
+OUTCOME = CallFilter(
+    "outcome", "Outcome", _outcome_choices, lambda calls, value: calls.matching(Q(outcome=value))
+)
+REVIEW = CallFilter("review", "Needs review", lambda: [("yes", "Yes")], _review)
+SIMULATED = CallFilter(
+    "simulated",
+    "Simulated calls",
+    lambda: [("no", "Exclude"), ("yes", "Only"), ("all", "Include")],
+    _simulated,
+)
+
+FILTERS = (STATUS, FLAG, DIRECTION, NUMBER, CALLER, LATENCY, OUTCOME, REVIEW, SIMULATED)
+
+
+def apply_filters(calls: CallQuerySet, values: Mapping[str, str]) -> CallQuerySet:
+    """The calls that match all values. Simulated calls are left out by default once there is a real call."""
+    for call_filter in FILTERS:
+        if value := values.get(call_filter.name):
+            calls = call_filter.apply(calls, value)
+    return calls if values.get(SIMULATED.name) else calls.real_or_simulated()
