@@ -6,10 +6,11 @@ page is recorded in the audit log.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from datetime import timedelta
 from decimal import Decimal
-from itertools import groupby
 from typing import Any, cast
+from urllib.parse import parse_qsl
 
 from django import forms
 from django.conf import settings
@@ -19,11 +20,13 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.template.loader import render_to_string
+from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 
 from calls import costs, end_reasons
 from calls.models import CALLER, Call, CallEvent, PhoneNumber, Utterance
 from calls.staff import audit
+from calls.staff.call_query import MAX_QUERY_CHARS, ListQuery, find_neighbors
 from calls.staff.pages import page_context, view_call_required
 from calls.staff.timeline import SpokenLine, build_timeline
 from calls.staff.waterfall import Waterfall, build_waterfalls
@@ -52,7 +55,11 @@ def call_detail(request: HttpRequest, call_id: int) -> HttpResponse:
     call = get_object_or_404(Call, pk=call_id)
     audit.record_opened(request.user, call)
     viewer = Viewer.for_user(request.user)
-    context = {**page_context(request, f"Call {call}"), **call_context(call, viewer)}
+    context = {
+        **page_context(request, f"Call {call}"),
+        **call_context(call, viewer),
+        **_list_context(request, call, viewer),
+    }
     if call.is_live:
         number = PhoneNumber.objects.filter(number=call.our_number).first()
         context["live_socket"] = f"/live?call={call.pk}"
@@ -84,7 +91,22 @@ def call_note(request: HttpRequest, call_id: int) -> HttpResponse:
         )  # fmt: skip
         audit.record(request.user, "note", call, changed)
         messages.success(request, "Changes saved.")
-    return redirect(call)
+    query = ListQuery.parse(dict(parse_qsl(request.GET.get("list", "")[:MAX_QUERY_CHARS])))
+    return redirect(call.get_absolute_url() + query.suffix())
+
+
+def _list_context(request: HttpRequest, call: Call, viewer: Viewer) -> dict[str, Any]:
+    """The list that the page was opened from, and the calls before and after this one in it."""
+    query = ListQuery.parse(dict(parse_qsl(request.GET.get("list", "")[:MAX_QUERY_CHARS])))
+    others = query if query.values or not call.simulated else ListQuery({"simulated": "yes"})
+    previous_id, next_id = find_neighbors(call, others, viewer, timezone.now())
+    return {
+        "list_query": query,
+        "list_url": query.url(),
+        "list_suffix": query.suffix(),
+        "previous_id": previous_id,
+        "next_id": next_id,
+    }
 
 
 def call_context(call: Call, viewer: Viewer) -> dict[str, Any]:
@@ -95,6 +117,8 @@ def call_context(call: Call, viewer: Viewer) -> dict[str, Any]:
     waterfalls = build_waterfalls(turns, settings.LATENCY_TARGET_MS)
     answered = [turn for turn in turns if turn.was_answered]
     label = PhoneNumber.objects.filter(number=call.our_number).values_list("label", flat=True).first()
+    spoken = _spoken_lines(utterances, waterfalls)
+    shown = [waterfall for line in spoken for waterfall in line.waterfalls]
     return {
         "viewer": viewer,
         "call": call,
@@ -103,18 +127,23 @@ def call_context(call: Call, viewer: Viewer) -> dict[str, Any]:
         "vapi_reason": call.vapi_reason(),
         "cost_per_minute": _cost_per_minute(call),
         "latency": percentiles.LatencySummary.of([turn.response_latency_ms or 0 for turn in answered]),
-        "slowest": max(answered, key=lambda turn: turn.response_latency_ms or 0, default=None),
+        "slowest": max(
+            (waterfall for waterfall in waterfalls if waterfall.turn.was_answered),
+            key=lambda waterfall: waterfall.turn.response_latency_ms or 0,
+            default=None,
+        ),
+        "has_unsplit": any(part.kind == "unsplit" for waterfall in waterfalls for part in waterfall.parts()),
         "target_ms": settings.LATENCY_TARGET_MS,
         "lines": build_timeline(
-            _spoken_lines(utterances, waterfalls),
+            spoken,
             events[:MAX_EVENTS],
             party=call.party,
             end_reason=call.end_reason,
         ),
         "has_transcript": bool(utterances),
         "waterfalls": waterfalls,
-        "sources": _group_by_source(events[:MAX_EVENTS]),
-        "event_count": min(len(events), MAX_EVENTS),
+        "unspoken": [waterfall for waterfall in waterfalls if waterfall not in shown],
+        "raw_events": sorted(events[:MAX_EVENTS], key=_event_order),
         "more_events": len(events) > MAX_EVENTS,
         "counters": sorted(call.counters.items()) if isinstance(call.counters, dict) else [],
         "outcomes": OUTCOMES,
@@ -122,8 +151,9 @@ def call_context(call: Call, viewer: Viewer) -> dict[str, Any]:
 
 
 def render_call(call: Call, viewer: Viewer) -> str:
-    """The body of the page alone, for live updates."""
-    return render_to_string("calls/_call_body.html", call_context(call, viewer))
+    """The two parts of the page that live updates replace."""
+    context = call_context(call, viewer)
+    return "".join(render_to_string(f"calls/{name}.html", context) for name in ("_call_head", "_call_body"))
 
 
 def _cost_per_minute(call: Call) -> Decimal | None:
@@ -136,7 +166,7 @@ def _cost_per_minute(call: Call) -> Decimal | None:
 
 def _spoken_lines(utterances: list[Utterance], waterfalls: list[Waterfall]) -> list[SpokenLine]:
     """Attach each turn to the last caller utterance that had started by the turn's end of speech."""
-    by_utterance: dict[int, Waterfall] = {}
+    by_utterance: dict[int, list[Waterfall]] = defaultdict(list)
     for waterfall in waterfalls:
         started = [
             utterance.index
@@ -146,9 +176,9 @@ def _spoken_lines(utterances: list[Utterance], waterfalls: list[Waterfall]) -> l
             and utterance.started_ms <= waterfall.turn.end_of_speech_ms
         ]
         if started:
-            by_utterance[started[-1]] = waterfall
+            by_utterance[started[-1]].append(waterfall)
     return [
-        SpokenLine(utterance, by_utterance.get(utterance.index), *split_heard(utterance))
+        SpokenLine(utterance, by_utterance[utterance.index], *split_heard(utterance))
         for utterance in utterances
     ]
 
@@ -167,6 +197,6 @@ def split_heard(utterance: Utterance) -> tuple[str, str]:
     return " ".join(words[:heard_count]), " ".join(words[heard_count:])
 
 
-def _group_by_source(events: list[CallEvent]) -> list[tuple[str, list[CallEvent]]]:
-    """The events of stream, carrier and vapi, each in its own order."""
-    return [(source, list(rows)) for source, rows in groupby(events, key=lambda event: event.source)]
+def _event_order(event: CallEvent) -> tuple[bool, int, str, int]:
+    """By time; events without one, which the webhooks report, come last."""
+    return event.at_ms is None, event.at_ms or 0, event.source, event.index

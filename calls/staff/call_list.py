@@ -132,6 +132,7 @@ def call_list(request: HttpRequest) -> HttpResponse:
         "saved_views": SavedView.objects.filter(user=request.user.pk),
         "default_views": DEFAULT_VIEWS,
         "query_string": query.encode(),
+        "list_suffix": query.suffix(),
         "all_columns_url": _admin_url(query, when),
     }
     return render(request, "calls/call_list.html", context)

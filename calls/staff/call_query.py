@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Self
 from urllib.parse import urlencode
 
+from django.db.models import Q
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
@@ -25,6 +26,7 @@ from calls.stats import time_ranges
 from calls.viewer import Viewer
 
 MAX_VALUE_CHARS = 200
+MAX_QUERY_CHARS = 1024  # of a list that is saved, or that a link names
 TIME_PARAMETERS = ("range", "since", "until", "started_at__gte", "started_at__lt")
 PARAMETERS = ("q", *TIME_PARAMETERS, *(call_filter.name for call_filter in FILTERS), "sort")
 
@@ -55,6 +57,10 @@ class ListQuery:
 
     def url_without(self, *names: str) -> str:
         return self.url(**dict.fromkeys(names, ""))
+
+    def suffix(self) -> str:
+        """For links from the list to a call, whose page then knows the list."""
+        return "?" + urlencode({"list": self.encode()}) if self.values else ""
 
     @property
     def search_text(self) -> str:
@@ -126,3 +132,19 @@ def select_calls(query: ListQuery, viewer: Viewer, now: datetime) -> CallQuerySe
         calls = calls.filter(**{f"{name}__isnull": False})
     sign = "-" if query.sort.startswith("-") else ""
     return calls.order_by(f"{sign}{name}", f"{sign}id")
+
+
+def find_neighbors(
+    call: Call, query: ListQuery, viewer: Viewer, now: datetime
+) -> tuple[int | None, int | None]:
+    """Ids of the calls before and after this one in the list; None at its ends. At least two queries."""
+    name = SORT_COLUMNS[query.sort.removeprefix("-")]
+    value = getattr(call, name)
+    if value is None:
+        return None, None
+    calls = select_calls(query, viewer, now).values_list("pk", flat=True)
+    # The bound of its own, redundant as it is, lets the databases begin in the middle of an index.
+    below = calls.filter(Q(**{f"{name}__lt": value}) | Q(pk__lt=call.pk), **{f"{name}__lte": value})
+    above = calls.filter(Q(**{f"{name}__gt": value}) | Q(pk__gt=call.pk), **{f"{name}__gte": value})
+    lower, higher = below.order_by(f"-{name}", "-id").first(), above.order_by(name, "id").first()
+    return (higher, lower) if query.sort.startswith("-") else (lower, higher)

@@ -13,11 +13,10 @@ from django.views.decorators.http import require_POST
 
 from calls.ingest.sanitize import clean_value
 from calls.models import SavedView
-from calls.staff.call_query import ListQuery
+from calls.staff.call_query import MAX_QUERY_CHARS, ListQuery
 from calls.staff.pages import view_call_required
 
 MAX_VIEWS = 50  # of a user
-MAX_QUERY_CHARS = 1024
 
 # Offered to everyone: name, query string.
 DEFAULT_VIEWS = (

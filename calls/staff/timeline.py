@@ -26,10 +26,10 @@ CALLER_KINDS = {"assistant-answered", "assistant-ended", "barge-in", "dtmf", "st
 
 @dataclass(frozen=True, slots=True)
 class SpokenLine:
-    """One utterance, with the waterfall of the turn that it ended, if any."""
+    """One utterance, with the waterfalls of the turns that it ended: one, unless a transcript is missing."""
 
     utterance: Utterance
-    waterfall: Waterfall | None
+    waterfalls: list[Waterfall]
     heard: str
     unheard: str  # cut off by a barge-in, estimated from the share of its audio that was played
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from calls.models import Turn
+from calls.templatetags.call_format import seconds
 
 WIDTH = 300  # of the drawing, in its own units
 
@@ -46,6 +47,35 @@ class Waterfall:
     @property
     def is_slow(self) -> bool:
         return (self.turn.response_latency_ms or 0) > self.target_ms
+
+    @property
+    def endpointing_ms(self) -> int | None:
+        """From the caller's end of speech until Vapi reported it; else what Vapi's report says."""
+        turn = self.turn
+        if turn.endpointed_ms is not None and turn.endpointed_ms >= turn.end_of_speech_ms:
+            return turn.endpointed_ms - turn.end_of_speech_ms
+        return turn.endpointing_ms
+
+    def explain(self) -> str:
+        """Why the turn took as long as it did, in one sentence."""
+        turn, latency_ms = self.turn, self.turn.response_latency_ms
+        if latency_ms is None:
+            return f"Turn {turn.number} was not answered."
+        took = f"Turn {turn.number} took {seconds(latency_ms)}"
+        if not self.is_slow:
+            return f"Slowest response: turn {turn.number}, {seconds(latency_ms)}."
+        reported = (
+            ("the model", turn.model_ms),
+            ("the voice", turn.voice_ms),
+            ("the transcriber", turn.transcriber_ms),
+            ("endpointing", self.endpointing_ms),
+        )
+        # A part that is longer than the whole overlapped with speech: it explains nothing.
+        known = [(ms, name) for name, ms in reported if ms is not None and ms <= latency_ms]
+        if not known or (turn.model_ms is None and turn.voice_ms is None):
+            return f"{took}. Vapi sent no breakdown of it."
+        ms, name = max(known)
+        return f"{took}, of which {name} took {seconds(ms)}."
 
     def target_x(self) -> float:
         return round(self.target_ms / self.scale_ms * WIDTH, 1)

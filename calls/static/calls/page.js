@@ -1,5 +1,5 @@
-/* On every staff page: send the viewer's time zone to the server, focus search on `/`, close menus, make rows
-   clickable. */
+/* On every staff page: send the viewer's time zone to the server, focus search on `/`, close menus, copy ids, make
+   rows clickable. */
 "use strict";
 
 (() => {
@@ -36,6 +36,17 @@
       if (!menu.contains(event.target)) menu.open = false;
     }
   });
+
+  // Copying needs a page that was loaded over https or from this computer.
+  if (navigator.clipboard) {
+    document.documentElement.dataset.canCopy = "";
+    document.addEventListener("click", async (event) => {
+      const button = event.target.closest("[data-copy]");
+      if (!button) return;
+      await navigator.clipboard.writeText(button.dataset.copy);
+      button.textContent = "Copied";
+    });
+  }
 
   // A click on a row follows its first link. Middle clicks and text selection are left to the browser.
   document.addEventListener("click", (event) => {

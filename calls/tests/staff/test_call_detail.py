@@ -1,13 +1,18 @@
-"""The page of a call: text that was not played, notes, audit log."""
+"""The page of a call: text that was not played, why a turn was slow, neighbors, notes, activity."""
 
 from __future__ import annotations
+
+import re
+from datetime import timedelta
 
 from django.contrib.admin.models import LogEntry
 from django.test import SimpleTestCase, TestCase
 from django.urls import reverse
+from django.utils import timezone
 
-from calls.models import AuditEntry, Utterance
+from calls.models import AuditEntry, Call, Turn, Utterance
 from calls.staff.call_detail import split_heard
+from calls.staff.waterfall import Waterfall
 from calls.tests.builders import make_call, make_event, make_staff, make_utterance
 
 
@@ -68,7 +73,7 @@ class AuditTests(TestCase):
         self.assertEqual(AuditEntry.objects.get().action, "opened")
         self.client.force_login(make_staff("view_call", "view_auditentry"))
         page = self.client.get(call.get_absolute_url()).content.decode()
-        self.assertIn("Activity log", page)
+        self.assertIn("Activity", page)
         self.assertEqual(AuditEntry.objects.count(), 2)
 
 
@@ -88,8 +93,100 @@ class EndTests(TestCase):
                 call = make_call(end_reason=end_reason, ended_by=ended_by)
                 make_event(call, kind="stream-ended", data={"reason": "caller-hung-up"}, at_ms=9000)
                 page = self.client.get(call.get_absolute_url()).content.decode()
-                shown = page[page.index('<div id="call-body">') : page.index("<details")]
+                shown = page[page.index('id="call-head"') : page.index("<details id=")]
                 self.assertEqual(shown.count(sentence), 2, "in the header and in the timeline")
                 self.assertIn(f"Ended by: {ended_by}.", shown)
                 if end_reason != "caller-hung-up":
                     self.assertNotIn("hung up", shown)
+
+
+class SlownessTests(SimpleTestCase):
+    """The sentence on top of the page that says why the slowest turn was slow."""
+
+    def test_it_names_the_part_that_took_longest(self) -> None:
+        for changes, sentence in (
+            ({"response_latency_ms": 6500, "model_ms": 3700, "voice_ms": 900},
+             "Turn 5 took 6.50 s, of which the model took 3.70 s."),
+            ({"response_latency_ms": 6500, "model_ms": 300, "voice_ms": 4000, "transcriber_ms": 100},
+             "Turn 5 took 6.50 s, of which the voice took 4.00 s."),
+            ({"response_latency_ms": 6500, "model_ms": 300, "voice_ms": 200, "transcriber_ms": 3000},
+             "Turn 5 took 6.50 s, of which the transcriber took 3.00 s."),
+            ({"response_latency_ms": 6500, "model_ms": 300, "endpointed_ms": 6500},
+             "Turn 5 took 6.50 s, of which endpointing took 1.50 s."),
+            ({"response_latency_ms": 2000, "model_ms": 100, "endpointing_ms": 1700},
+             "Turn 5 took 2.00 s, of which endpointing took 1.70 s."),
+            # Longer than the whole: it ran while the caller spoke.
+            ({"response_latency_ms": 2000, "model_ms": 2500, "voice_ms": 400},
+             "Turn 5 took 2.00 s, of which the voice took 0.40 s."),
+            ({"response_latency_ms": 2000}, "Turn 5 took 2.00 s. Vapi sent no breakdown of it."),
+            ({"response_latency_ms": 2000, "transcriber_ms": 50},
+             "Turn 5 took 2.00 s. Vapi sent no breakdown of it."),
+            ({"response_latency_ms": 1200, "model_ms": 900}, "Slowest response: turn 5, 1.20 s."),
+            ({"response_latency_ms": None}, "Turn 5 was not answered."),
+        ):  # fmt: skip
+            turn = Turn(number=5, end_of_speech_ms=5000, **changes)
+            self.assertEqual(Waterfall(turn, scale_ms=7000, target_ms=1200).explain(), sentence)
+
+
+class NeighborTests(TestCase):
+    """Previous and next follow the list from which the page was opened."""
+
+    def setUp(self) -> None:
+        self.client.force_login(make_staff("view_call", "change_call"))
+        now = timezone.now()
+        # In pairs of the same time and the same duration, which only the id tells apart.
+        self.calls = [
+            make_call(
+                started_at=now - timedelta(hours=number // 2),
+                duration_seconds=None if number == 5 else number % 4 // 2,
+                direction="outbound-api" if number % 3 == 0 else "inbound",
+            )
+            for number in range(6)
+        ]
+
+    def get_links(self, call: Call, query: str) -> tuple[str | None, str | None]:
+        page = self.client.get(call.get_absolute_url(), {"list": query} if query else {}).content.decode()
+        matches = [re.search(rf'rel="{rel}" href="/calls/(\d+)/', page) for rel in ("prev", "next")]
+        return tuple(match and match[1] for match in matches)  # type: ignore[return-value]
+
+    def test_they_are_the_neighbors_in_the_list(self) -> None:
+        make_call(simulated=True)
+        for query in (
+            "", "sort=time", "sort=-length", "sort=length", "direction=outbound",
+            "direction=inbound&sort=-length",
+        ):  # fmt: skip
+            page = self.client.get(f"/calls/?{query}").content.decode()
+            listed = re.findall(r'<a href="/calls/(\d+)/[^"]*"><time', page)
+            self.assertGreater(len(listed), 1)
+            for number, pk in enumerate(listed):
+                with self.subTest(query, number=number):
+                    expected = (
+                        listed[number - 1] if number else None,
+                        listed[number + 1] if number + 1 < len(listed) else None,
+                    )
+                    self.assertEqual(self.get_links(Call.objects.get(pk=pk), query), expected)
+
+    def test_a_call_without_the_sorted_value_has_none(self) -> None:
+        self.assertEqual(self.get_links(self.calls[5], "sort=-length"), (None, None))
+
+    def test_a_simulated_call_has_simulated_neighbors(self) -> None:
+        simulated = [make_call(simulated=True) for _ in range(2)]
+        self.assertEqual(self.get_links(simulated[0], ""), (str(simulated[1].pk), None))
+
+    def test_the_list_is_kept_when_a_note_is_saved(self) -> None:
+        path = reverse("call_note", args=[self.calls[0].pk]) + "?list=ended%3Dfailed"
+        response = self.client.post(path, {"note": "ok"})
+        self.assertEqual(response["Location"], f"{self.calls[0].get_absolute_url()}?list=ended%3Dfailed")
+
+    def test_raw_events_are_in_the_order_of_time(self) -> None:
+        call = self.calls[0]
+        for kind, source, at_ms in (
+            ("third", "stream", 900), ("last", "carrier", None), ("first", "vapi", 100),
+            ("second", "stream", 500),
+        ):  # fmt: skip
+            make_event(call, kind=kind, source=source, at_ms=at_ms)
+        page = self.client.get(call.get_absolute_url()).content.decode()
+        raw = page[page.index("Raw events (4)") :]
+        self.assertEqual(
+            re.findall(r'<td class="nowrap">(\w+)</td>', raw), ["first", "second", "third", "last"]
+        )

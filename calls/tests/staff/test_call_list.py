@@ -43,7 +43,7 @@ class ListTestCase(TestCase):
 
     def list_pks(self, query: str = "") -> list[int]:
         """Ids of the calls on the page, in its order."""
-        return [int(pk) for pk in re.findall(r'<a href="/calls/(\d+)/"', self.get(query))]
+        return [int(pk) for pk in re.findall(r'<a href="/calls/(\d+)/[^"]*"><time', self.get(query))]
 
 
 class FilterTests(ListTestCase):

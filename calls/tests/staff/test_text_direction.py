@@ -25,7 +25,7 @@ class DirectionTests(TestCase):
         for html in (
             f'<span class="said" dir="auto">{HEBREW}', f'<span class="said" dir="auto">{ARABIC}',
             f"(<bdi>{ARABIC}</bdi>)", f"<bdi>{HEBREW}</bdi>", f'<p dir="auto">{HEBREW}</p>',
-            f'dir="auto" rows="1">{ARABIC}</textarea>',
+            f'dir="auto" rows="3">{ARABIC}</textarea>',
         ):  # fmt: skip
             self.assertIn(html, page)
 

@@ -24,7 +24,7 @@ KINDS = st.sampled_from(
 
 def make_line(at_ms: int | None, text: str = "Hello.", **changes: Any) -> SpokenLine:
     return SpokenLine(
-        Utterance(index=0, speaker="caller", text=text, started_ms=at_ms, **changes), None, text, ""
+        Utterance(index=0, speaker="caller", text=text, started_ms=at_ms, **changes), [], text, ""
     )
 
 
