@@ -31,7 +31,7 @@ from bridge.end_reasons import ASSISTANT_UNREACHABLE
 
 LIMIT_MS = {"postgresql": 300.0, "sqlite": 600.0}
 REPEATS = 5
-ROW = re.compile(rb'href="/calls/\d+/"')
+ROW = re.compile(rb'href="/calls/(\d+)/[^"]*"><time')
 
 
 @dataclass(frozen=True, slots=True)
