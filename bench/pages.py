@@ -78,6 +78,7 @@ def pages() -> list[Page]:
         Page("dashboard, 24 hours", "/"),
         Page("dashboard, 7 days", "/?range=7d"),
         Page("dashboard, 30 days", "/?range=30d"),
+        Page("dashboard, one number, 30 days", f"/?range=30d&number={number.pk}"),
         calls("first page"),
         *([calls("page 100", rows=50, page=100)] if last.pk - first.pk >= 5_000 else []),
         calls("failed", ended="failed"),

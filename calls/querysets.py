@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 MANY_MATCHES = 5_000  # calls; from here on a list walks along its order instead of sorting all matches
 
 
+def of_our_number(number: str, prefix: str = "") -> Q:
+    """Calls of this number of ours; `prefix` leads to the call, such as `call__`."""
+    is_outbound = Q(**{f"{prefix}direction__startswith": "outbound"})
+    came_in, placed = Q(**{f"{prefix}to_number": number}), Q(**{f"{prefix}from_number": number})
+    return (~is_outbound & came_in) | (is_outbound & placed)
+
+
 class CallQuerySet(models.QuerySet["Call"]):
     def live(self) -> Self:
         """In progress now."""
@@ -48,8 +55,7 @@ class CallQuerySet(models.QuerySet["Call"]):
 
     def of_our_number(self, number: str) -> Self:
         """Calls that came in at this number of ours, or that we placed from it."""
-        is_outbound = Q(direction__startswith="outbound")
-        return self.filter(Q(~is_outbound, to_number=number) | Q(is_outbound, from_number=number))
+        return self.filter(of_our_number(number))
 
     def of_their_number(self, number: str) -> Self:
         """Calls from this caller, or to this callee."""

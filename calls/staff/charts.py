@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from django.utils import timezone
 
+from calls.staff.figures import percent
 from calls.stats.queries import CallStats
 
 HEIGHT = 100
@@ -29,21 +30,26 @@ class Bar:
     inner_height: float
     label: str
     link: str
+    is_partial: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """One hour or day with its metrics. Also a row of the table below the charts."""
+    """One hour or day with its statistics. Also a row of the table below the charts."""
 
     name: str
     stats: CallStats
     link: str
+    is_partial: bool = False  # it is not over, or begins before the range
+
+    def failure_rate(self) -> str:
+        return percent(self.stats.failed, self.stats.calls)
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
     width: int
-    top: int  # the value at the upper edge
+    ticks: tuple[str, str, str]  # labels of the axis: top, middle, bottom
     bars: list[Bar]
     target_y: float | None = None
 
@@ -52,7 +58,13 @@ class Chart:
 
 
 def build_periods(
-    parts: Sequence[tuple[datetime, CallStats]], *, by_hour: bool, link: Callable[[datetime, datetime], str]
+    parts: Sequence[tuple[datetime, CallStats]],
+    since: datetime,
+    until: datetime,
+    now: datetime,
+    *,
+    by_hour: bool,
+    link: Callable[[datetime, datetime], str],
 ) -> list[Period]:
     """`link` returns the URL of the calls from one time up to, and excluding, another."""
     periods = []
@@ -66,7 +78,8 @@ def build_periods(
             next_day = local.date() + timedelta(days=1)
             end = datetime(next_day.year, next_day.month, next_day.day, tzinfo=local.tzinfo)
             name = f"{local:%a %-d %b}"
-        periods.append(Period(name, stats, link(start, end)))
+        is_partial = start < since or end > min(until, now)
+        periods.append(Period(name, stats, link(max(start, since), min(end, until)), is_partial))
     return periods
 
 
@@ -79,9 +92,10 @@ def latency_chart(periods: Sequence[Period], target_ms: int) -> Chart:
         if not response.n:
             continue
         p50, p95 = response.p50 or 0, response.p95 or 0
-        label = f"{period.name}: p50 {p50 / 1000:.2f} s, p95 {p95 / 1000:.2f} s, {response.n} turns"
-        bars.append(_bar(index, p95 / top, p50 / top, label, period.link))
-    return Chart(PERIOD_WIDTH * len(periods), top, bars, round(HEIGHT * (1 - target_ms / top), 2))
+        text = f"p50 {p50 / 1000:.2f} s, p95 {p95 / 1000:.2f} s, {response.n} turns"
+        bars.append(_bar(index, p95 / top, p50 / top, text, period))
+    ticks = (f"{top / 1000:g} s", f"{top / 2000:g} s", "0")
+    return Chart(PERIOD_WIDTH * len(periods), ticks, bars, round(HEIGHT * (1 - target_ms / top), 2))
 
 
 def calls_chart(periods: Sequence[Period]) -> Chart:
@@ -91,17 +105,17 @@ def calls_chart(periods: Sequence[Period]) -> Chart:
     for index, period in enumerate(periods):
         calls, failed = period.stats.calls, period.stats.failed
         if calls:
-            label = f"{period.name}: {calls} calls, {failed} failed"
-            bars.append(_bar(index, calls / top, failed / top, label, period.link))
-    return Chart(PERIOD_WIDTH * len(periods), top, bars)
+            text = f"{calls} calls, {failed} failed ({period.failure_rate()})"
+            bars.append(_bar(index, calls / top, failed / top, text, period))
+    return Chart(PERIOD_WIDTH * len(periods), (f"{top:,}", f"{top / 2:,g}", "0"), bars)
 
 
-def _bar(index: int, fraction: float, inner_fraction: float, label: str, link: str) -> Bar:
+def _bar(index: int, fraction: float, inner_fraction: float, text: str, period: Period) -> Bar:
     height, inner_height = round(HEIGHT * fraction, 2), round(HEIGHT * inner_fraction, 2)
     x = index * PERIOD_WIDTH + (PERIOD_WIDTH - _BAR_WIDTH) // 2
-    return Bar(
-        x, round(HEIGHT - height, 2), height, round(HEIGHT - inner_height, 2), inner_height, label, link
-    )
+    name = f"{period.name} (partial)" if period.is_partial else period.name
+    y, inner_y = round(HEIGHT - height, 2), round(HEIGHT - inner_height, 2)
+    return Bar(x, y, height, inner_y, inner_height, f"{name}: {text}", period.link, period.is_partial)
 
 
 def _round_up(value: int) -> int:

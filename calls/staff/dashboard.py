@@ -1,6 +1,6 @@
-"""The dashboard: live calls, metrics of a time range, calls that need attention, and recent calls.
+"""The dashboard: live calls, figures of a time range, calls that need attention, and recent calls.
 
-Every metric states its time range and sample size, and links to the calls behind it. The number of
+Every figure states its time range, sample size and change, and links to the calls behind it. The number of
 queries does not depend on the number of calls (`stats/queries.py`).
 """
 
@@ -19,18 +19,20 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from calls import end_reasons, requirements
-from calls.models import Call
-from calls.staff import charts
+from calls.models import Call, PhoneNumber
+from calls.staff import call_filters, charts
 from calls.staff.call_list import COLUMNS, build_rows
+from calls.staff.figures import build_figures
 from calls.staff.live.board import board_context, get_bridge
 from calls.staff.pages import page_context, view_call_required
 from calls.staff.place_test_call import is_billable
 from calls.stats import time_ranges
+from calls.stats.aggregates import Aggregate
 from calls.stats.flags import FAILED, FLAGS
-from calls.stats.queries import call_stats, stats_by_day, stats_by_hour
+from calls.stats.queries import CallStats, report_by_day, report_by_hour
 from calls.viewer import Viewer
 
-RECENT_CALLS = 25
+RECENT_CALLS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +56,33 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     except time_ranges.InvalidRange as error:
         range_error, when = str(error), time_ranges.named_range(time_ranges.DEFAULT_RANGE, now)
     only_simulated = not Call.objects.real().exists()
-    link = _call_list_linker(only_simulated)
-    totals = call_stats(when.since, when.until, simulated=only_simulated)
-    group = stats_by_hour if when.is_hourly else stats_by_day
+    numbers = dict(call_filters.NUMBER.choices())
+    number_id = request.GET.get("number", "")
+    number_id = number_id if number_id in numbers else ""
+    link = _call_list_linker(only_simulated, number_id)
+    links = {
+        "all": link(when.since, when.until),
+        **{name: link(when.since, when.until, flag=name) for name in FLAGS},
+    }
+    number = _number_of(number_id)
+    report_by = report_by_hour if when.is_hourly else report_by_day
+    report = report_by(when.since, when.until, simulated=only_simulated, number=number)
+    before = time_ranges.previous_range(when)
+    totals_before = CallStats.of(Aggregate())
+    if report.counted_since is None:
+        report_before = report_by(before.since, before.until, simulated=only_simulated, number=number)
+        if report_before.counted_since is None:
+            totals_before = report_before.total
+    totals = report.total
     periods = charts.build_periods(
-        group(when.since, when.until, simulated=only_simulated), by_hour=when.is_hourly, link=link
+        report.periods, when.since, when.until, now, by_hour=when.is_hourly, link=link
     )
-    recent = list(Call.objects.filter(simulated=only_simulated).newest_first()[:RECENT_CALLS])
+    calls = Call.objects.filter(
+        simulated=only_simulated, started_at__gte=when.since, started_at__lt=when.until
+    )
+    if number_id:
+        calls = calls.of_our_number(_number_of(number_id))
+    recent = list(calls.newest_first()[:RECENT_CALLS])
     missing = requirements.dashboard_items()
     context = {
         **page_context(request, "Dashboard"),
@@ -68,14 +90,20 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "ranges": time_ranges.RANGE_LABELS,
         "when": when,
         "range_error": range_error,
+        "numbers": numbers,
+        "number_id": number_id,
+        "number_suffix": f"&number={number_id}" if number_id else "",
+        "has_calls": bool(recent) or Call.objects.exists(),
         "totals": totals,
-        "answered_percent": 100 * totals.answered / totals.calls if totals.calls else None,
-        "slow": totals.response_latency.misses_target(settings.LATENCY_TARGET_MS),
-        "target_ms": settings.LATENCY_TARGET_MS,
-        "links": {
-            "all": link(when.since, when.until),
-            **{name: link(when.since, when.until, flag=name) for name in FLAGS},
-        },
+        "figures": build_figures(
+            totals,
+            totals_before,
+            target_ms=settings.LATENCY_TARGET_MS,
+            links=links,
+        ),
+        "before": before,
+        "counted_since": report.counted_since,
+        "links": links,
         "failures": [
             ReasonCount(
                 reason,
@@ -89,7 +117,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
             for reason, count in totals.end_reasons.most_common()
         ],
         "needs_attention": [
-            ReasonCount(name, totals.flags[name], flag.label, "", link(when.since, when.until, flag=name))
+            ReasonCount(name, totals.flags[name], flag.label, "", links[name])
             for name, flag in FLAGS.items()
             if name != FAILED and totals.flags[name]
         ],
@@ -107,12 +135,21 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     return render(request, "calls/dashboard.html", context)
 
 
-def _call_list_linker(simulated: bool) -> Callable[..., str]:
+def _number_of(number_id: str) -> str:
+    """The phone number with this id; empty for none."""
+    if not number_id:
+        return ""
+    return PhoneNumber.objects.filter(pk=int(number_id)).values_list("number", flat=True).first() or ""
+
+
+def _call_list_linker(simulated: bool, number_id: str) -> Callable[..., str]:
     def link(since: datetime, until: datetime, **filters: str) -> str:
-        """URL of the call list with the calls of this time range, narrowed by further filters."""
+        """URL of the list with the calls of this time range, narrowed by further filters."""
         query = {"started_at__gte": since.isoformat(), "started_at__lt": until.isoformat(), **filters}
         if simulated:
             query["simulated"] = "yes"
+        if number_id:
+            query["number"] = number_id
         return f"{reverse('call_list')}?{urlencode(query)}"
 
     return link

@@ -10,23 +10,28 @@ import logging
 import subprocess
 import sys
 import threading
+import time
+import uuid
 from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
-from django.views.decorators.http import require_POST
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_POST, require_safe
 
+from calls.models import Call
 from calls.staff import audit
-from calls.staff.pages import view_call_required
+from calls.staff.pages import page_context, view_call_required
 from calls.viewer import Viewer
 
 log = logging.getLogger(__name__)
 
 MAX_CONCURRENT = 3  # test calls, in this process
 TIMEOUT_SECONDS = 120.0
+ARRIVAL_SECONDS = 15.0  # within which the call reaches this server
 
 _free_slots = threading.BoundedSemaphore(MAX_CONCURRENT)
 
@@ -42,11 +47,24 @@ def place_test_call(request: HttpRequest) -> HttpResponse:
         )
         return redirect("dashboard")
     audit.record(request.user, "test-call")
+    call_sid = "CA" + uuid.uuid4().hex
     threading.Thread(
-        target=_run_simulator, args=(_local_url(request),), name="test-call", daemon=True
+        target=_run_simulator, args=(_local_url(request), call_sid), name="test-call", daemon=True
     ).start()
-    messages.success(request, "Test call started. It takes about 30 seconds.")
-    return redirect("dashboard")
+    return redirect(f"{reverse('test_call_started', args=[call_sid])}?at={int(time.time())}")
+
+
+@view_call_required
+@require_safe
+def test_call_started(request: HttpRequest, call_sid: str) -> HttpResponse:
+    """Leads to the call's page, which exists once the call has reached this server."""
+    call = Call.objects.filter(call_sid=call_sid).first()
+    if call is not None:
+        return redirect(call)
+    started_at = request.GET.get("at", "")
+    waited_seconds = time.time() - int(started_at) if started_at.isascii() and started_at.isdigit() else 0
+    context = page_context(request, "Test call") | {"is_late": waited_seconds > ARRIVAL_SECONDS}
+    return render(request, "calls/test_call.html", context)
 
 
 def is_billable() -> bool:
@@ -62,9 +80,9 @@ def _local_url(request: HttpRequest) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _run_simulator(url: str) -> None:
+def _run_simulator(url: str, call_sid: str) -> None:
     """Run the simulator until it ends or times out. Always frees the slot and leaves no process behind."""
-    command = [sys.executable, "manage.py", "simulate_call", "--url", url]
+    command = [sys.executable, "manage.py", "simulate_call", "--url", url, "--call-sid", call_sid]
     try:
         result = subprocess.run(
             command,

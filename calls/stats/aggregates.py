@@ -19,6 +19,7 @@ from django.db.models.functions import Abs
 
 from calls.costs import HAS_BILL, HAS_MISSING_BILL, PRECISION
 from calls.models import Call, CallFlag, Turn
+from calls.querysets import CallQuerySet, of_our_number
 from calls.stats.percentiles import bucket
 from calls.statuses import OPEN_STATUSES
 
@@ -120,8 +121,15 @@ class Quarter(Func):
         return self.as_sql(compiler, connection, template=template, **extra)
 
 
-def aggregate_calls(intervals: Sequence[Interval], *, simulated: bool) -> dict[int, Aggregate]:
-    """Aggregates of the calls that started in these intervals, by quarter of an hour (`Quarter`).
+def select_calls(intervals: Sequence[Interval], *, simulated: bool, number: str = "") -> CallQuerySet:
+    """The calls that started in these intervals; with `number`, only those of this number of ours."""
+    return Call.objects.filter(_selection(intervals, simulated, number)).order_by()
+
+
+def aggregate_calls(
+    intervals: Sequence[Interval], *, simulated: bool, number: str = ""
+) -> dict[int, Aggregate]:
+    """Aggregates of these calls, by quarter of an hour (`Quarter`).
 
     Five queries, or none without an interval. Calls are read from the index by time, their turns and flags
     from the indexes by call.
@@ -129,7 +137,7 @@ def aggregate_calls(intervals: Sequence[Interval], *, simulated: bool) -> dict[i
     aggregates: dict[int, Aggregate] = defaultdict(Aggregate)
     if not intervals:
         return aggregates
-    calls = Call.objects.filter(_started_in(intervals), simulated=simulated).order_by()
+    calls = select_calls(intervals, simulated=simulated, number=number)
     by_quarter = calls.annotate(quarter=Quarter("started_at"))
     totals: Any = by_quarter.values("quarter").annotate(
         calls=Count("pk"),
@@ -168,7 +176,7 @@ def aggregate_calls(intervals: Sequence[Interval], *, simulated: bool) -> dict[i
     for quarter, ms, count in first_audio_ms.annotate(count=Count("pk")):
         aggregates[quarter].time_to_first_audio[bucket(ms)] += count
 
-    of_these_calls = _started_in(intervals, "call__") & Q(call__simulated=simulated)
+    of_these_calls = _selection(intervals, simulated, number, "call__")
     call_quarter = Quarter("call__started_at")
     turns = Turn.objects.filter(of_these_calls).answered().order_by().annotate(quarter=call_quarter)
     for quarter, ms, count in turns.values_list("quarter", "response_latency_ms").annotate(count=Count("pk")):
@@ -189,8 +197,9 @@ def _microseconds(seconds: int | None, clock_duration: timedelta | None) -> int:
     return (seconds or 0) * 1_000_000 + (clock_duration or timedelta()) // MICROSECOND
 
 
-def _started_in(intervals: Sequence[Interval], prefix: str = "") -> Q:
+def _selection(intervals: Sequence[Interval], simulated: bool, number: str, prefix: str = "") -> Q:
     in_any = Q()
     for since, until in intervals:
         in_any |= Q(**{f"{prefix}started_at__gte": since, f"{prefix}started_at__lt": until})
-    return in_any
+    selection = in_any & Q(**{f"{prefix}simulated": simulated})
+    return selection & of_our_number(number, prefix) if number else selection

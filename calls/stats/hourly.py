@@ -14,7 +14,7 @@ Hours are in UTC. Real and simulated calls have separate rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
 from django.db import connection, transaction
@@ -81,19 +81,22 @@ def roll_up_oldest(before: datetime) -> bool:
     return True
 
 
-def roll_up_all(now: datetime | None = None) -> int:
+def roll_up_all(now: datetime | None = None, on_progress: Callable[[int, int], None] | None = None) -> int:
     """Roll up every hour that is over, from scratch: for rows that the journal's writer did not write.
 
-    Reads all calls. Returns the number of hours.
+    Reads all calls. Calls `on_progress` with the number of hours done, and of all. Returns the number.
     """
     before = floor_to_hour(now or datetime.now(UTC))
     with transaction.atomic():
         CallHour.objects.update(dirty=True)
         hours = Call.objects.order_by().annotate(hour=TruncHour("started_at", tzinfo=UTC))
         mark_dirty(hours.values_list("hour", "simulated").distinct())
+    total = CallHour.objects.filter(hour__lte=before - HOUR).count()
     count = 0
     while True:
         with transaction.atomic():
             if not roll_up_oldest(before):
                 return count
         count += 1
+        if on_progress is not None:
+            on_progress(count, total)

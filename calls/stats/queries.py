@@ -2,9 +2,13 @@
 
 Whole hours that are rolled up come from `CallHour`, one row each. Everything else is computed from the calls
 themselves: the partial hours at both ends, dirty hours, the current hour. An hour without a row has no calls
-if it lies between hours that have one; outside of these it is computed from the calls, too.
+if it lies between hours that have one; outside of these it is computed from the calls, too. The statistics of
+one phone number are computed from its calls.
 
-Each function makes at most seven queries, however many calls there are.
+At most `MAX_CALLS_READ` calls are read for that, the newest. After an import or a restore many hours are
+dirty; until they are rolled up, a report says before which time calls are not counted yet.
+
+A report makes at most eight queries, however many calls there are.
 """
 
 from __future__ import annotations
@@ -21,13 +25,20 @@ from django.utils import timezone
 
 from calls.costs import cost_per_minute
 from calls.models import CallHour
-from calls.stats.aggregates import QUARTER_SECONDS, Aggregate, AggregateJSON, Interval, aggregate_calls
+from calls.stats.aggregates import (
+    QUARTER_SECONDS,
+    Aggregate,
+    AggregateJSON,
+    Interval,
+    aggregate_calls,
+    select_calls,
+)
 from calls.stats.hourly import HOUR, floor_to_hour
 from calls.stats.percentiles import LatencySummary
 
-MAX_INTERVALS = (
-    100  # of one query; beyond it, everything between the first and the last is read from the calls
-)
+MAX_CALLS_READ = 20_000
+# Of one query; beyond it, everything between the first and the last is read from the calls.
+MAX_INTERVALS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,47 +91,65 @@ class CallStats:
         )
 
 
-Periods = list[tuple[datetime, CallStats]]  # with the start of each
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Statistics of a period: in total, and of each hour or day in it."""
+
+    total: CallStats
+    periods: list[tuple[datetime, CallStats]]  # with the start of each; the first and last may be partial
+    counted_since: datetime | None  # calls before this time are not counted yet; None: all are
 
 
-def call_stats(since: datetime, until: datetime, *, simulated: bool) -> CallStats:
-    """Statistics of the calls that started from `since` until just before `until`."""
-    aggregate = Aggregate()
-    for _, stored in _pieces(since, until, simulated):
-        aggregate.add_json(stored)
-    return CallStats.of(aggregate)
+def report_by_hour(since: datetime, until: datetime, *, simulated: bool, number: str = "") -> Report:
+    """The calls that started from `since` until just before `until`; with `number`, only those of this
+    number of ours. Hours without calls are included."""
+    starts = list(_hours(since, until))
+    return _report(since, until, simulated, number, starts, floor_to_hour, boundaries=[])
 
 
-def stats_by_hour(since: datetime, until: datetime, *, simulated: bool) -> Periods:
-    """Every hour, also those without calls. The first and the last hour may be partial."""
-    return _group(list(_hours(since, until)), floor_to_hour, _pieces(since, until, simulated))
-
-
-def stats_by_day(since: datetime, until: datetime, *, simulated: bool) -> Periods:
-    """Every day in the current time zone, by its midnight."""
+def report_by_day(since: datetime, until: datetime, *, simulated: bool, number: str = "") -> Report:
+    """The same by day in the current time zone; each day by its midnight."""
     days = list(_days(since, until))
-    return _group(days, _midnight, _pieces(since, until, simulated, boundaries=days))
+    return _report(since, until, simulated, number, days, _midnight, boundaries=days)
 
 
-def _group(
+def _report(
+    since: datetime,
+    until: datetime,
+    simulated: bool,
+    number: str,
     starts: list[datetime],
     start_of: Callable[[datetime], datetime],
-    pieces: Iterator[tuple[datetime, AggregateJSON]],
-) -> Periods:
-    aggregates: dict[datetime, Aggregate] = defaultdict(Aggregate)
+    boundaries: list[datetime],
+) -> Report:
+    rolled_up: dict[datetime, AggregateJSON] = {}
+    if not number:
+        rolled_up, intervals = _plan(since, until, simulated, boundaries)
+    else:
+        intervals = [(since, until)] if since < until else []
+    intervals, counted_since = _limit(intervals, simulated, number)
+    total = Aggregate()
+    by_start: dict[datetime, Aggregate] = defaultdict(Aggregate)
+    pieces = list(rolled_up.items())
+    for quarter, aggregate in aggregate_calls(intervals, simulated=simulated, number=number).items():
+        pieces.append((datetime.fromtimestamp(quarter * QUARTER_SECONDS, UTC), aggregate.to_json()))
     for moment, stored in pieces:
-        aggregates[start_of(moment)].add_json(stored)
-    return [(start, CallStats.of(aggregates[start])) for start in starts]
+        total.add_json(stored)
+        by_start[start_of(moment)].add_json(stored)
+    periods = [(start, CallStats.of(by_start[start])) for start in starts]
+    return Report(CallStats.of(total), periods, counted_since)
 
 
-def _pieces(
-    since: datetime, until: datetime, simulated: bool, boundaries: list[datetime] | None = None
-) -> Iterator[tuple[datetime, AggregateJSON]]:
-    """Aggregates that add up to the whole period, each with its start. None crosses a boundary."""
-    rolled_up, intervals = _plan(since, until, simulated, boundaries or [])
-    yield from rolled_up.items()
-    for quarter, aggregate in aggregate_calls(intervals, simulated=simulated).items():
-        yield datetime.fromtimestamp(quarter * QUARTER_SECONDS, UTC), aggregate.to_json()
+def _limit(intervals: list[Interval], simulated: bool, number: str) -> tuple[list[Interval], datetime | None]:
+    """The newest part of the intervals, with at most `MAX_CALLS_READ` calls, and where it begins."""
+    if not intervals:
+        return intervals, None
+    calls = select_calls(intervals, simulated=simulated, number=number).order_by("-started_at", "-id")
+    first_too_many = calls.values_list("started_at", flat=True)[MAX_CALLS_READ : MAX_CALLS_READ + 1]
+    if not (too_old := list(first_too_many)):
+        return intervals, None
+    begin = floor_to_hour(too_old[0]) + HOUR
+    return [(max(since, begin), until) for since, until in intervals if until > begin], begin
 
 
 def _plan(

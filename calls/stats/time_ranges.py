@@ -36,6 +36,10 @@ class Range:
         """Whether the range is shown hour by hour rather than day by day."""
         return self.until - self.since <= _MAX_HOURLY
 
+    @property
+    def last_day(self) -> date:
+        return timezone.localtime(self.until - timedelta(microseconds=1)).date()
+
 
 def named_range(name: str, now: datetime) -> Range:
     """A range of `RANGE_LABELS` that ends now. Raises `InvalidRange`."""
@@ -64,6 +68,25 @@ def parse_range(params: Mapping[str, str], now: datetime) -> Range:
         raise InvalidRange("The range is longer than a year.")
     label = f"{since_day:%-d %b %Y}" + (f" to {until_day:%-d %b %Y}" if until_day > since_day else "")
     return Range("", label, _midnight(since_day), min(now, _midnight(until_day + timedelta(days=1))))
+
+
+def previous_range(when: Range) -> Range:
+    """The range of the same length before it, to compare with. Of today: yesterday until the same time."""
+    if when.name in _LENGTHS:
+        label = f"the {when.label.lower().removeprefix('last ')} before"
+        return Range("", label, when.since - _LENGTHS[when.name], when.since)
+    first, last = timezone.localtime(when.since), timezone.localtime(when.until)
+    days = when.last_day.toordinal() - first.date().toordinal() + 1
+    if when.name:
+        label = "yesterday until this time"
+    else:
+        label = "the day before" if days == 1 else f"the {days} days before"
+    return Range("", label, _earlier(first, days), _earlier(last, days))
+
+
+def _earlier(local: datetime, days: int) -> datetime:
+    """The same time of day, so many days earlier."""
+    return (local.replace(tzinfo=None) - timedelta(days=days)).replace(tzinfo=local.tzinfo)
 
 
 def _day(text: str) -> date:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -171,10 +170,9 @@ def _insert(model: type[Model], columns: Sequence[str], rows: Iterable[seeding.R
 
 def _roll_up_and_analyze() -> None:
     """Roll up the hours, and update the planner's statistics, which autovacuum would do only later."""
-    console = Console(stderr=True)
-    with console.status("rolling up the hours"):
-        hourly.roll_up_all()
-    with console.status("analyzing the tables"), connection.cursor() as cursor:
+    with _progress("summing the hours", None) as advance:
+        hourly.roll_up_all(on_progress=lambda done, total: advance(1, total=total))
+    with Console(stderr=True).status("analyzing the tables"), connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             tables = ", ".join(model._meta.db_table for model in TABLES)
             cursor.execute(f"VACUUM (ANALYZE) {tables}")
@@ -183,7 +181,8 @@ def _roll_up_and_analyze() -> None:
 
 
 @contextmanager
-def _progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+def _progress(label: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """A progress bar. Yields a function that takes how much was done, and optionally a new `total`."""
     columns = (
         TextColumn(label),
         BarColumn(),
@@ -192,4 +191,5 @@ def _progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield partial(progress.advance, progress.add_task(label, total=total))
+        task = progress.add_task(label, total=total)
+        yield lambda done, **changes: progress.update(task, advance=done, **changes)

@@ -62,6 +62,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--save-heard", type=Path, help="WAV file to write what the caller heard (default: var/heard.wav)"
         )
+        parser.add_argument("--call-sid", help="CallSid of the call (default: a new one)")
         parser.add_argument("--seed", type=int, default=0, help="seed of the line noise")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -89,6 +90,7 @@ class Command(BaseCommand):
                     script,
                     from_number=options["caller"],
                     to_number=options["to"],
+                    call_sid=options["call_sid"],
                     faults=TwilioFaults(dial_talk_seconds=TALK_SECONDS),
                     on_event=console.on_twilio_event,
                 )

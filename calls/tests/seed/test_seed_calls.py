@@ -12,7 +12,7 @@ from django.test.utils import override_settings
 from django.utils import timezone
 
 from calls.models import Call, CallFlag, CallHour, PhoneNumber, Turn, Utterance
-from calls.stats.queries import call_stats
+from calls.stats.queries import report_by_hour
 from calls.tests.builders import make_call
 
 
@@ -25,7 +25,7 @@ class SeedCallsTests(TransactionTestCase):
     def test_the_statistics_agree_with_the_rows(self) -> None:
         self.seed(calls=60, days=3, numbers=5, failed=10)
         now = timezone.now()
-        stats = call_stats(now - timedelta(days=4), now, simulated=False)
+        stats = report_by_hour(now - timedelta(days=4), now, simulated=False).total
         self.assertEqual((stats.calls, stats.failed), (60, 6))
         self.assertEqual(stats.response_latency.n, Turn.objects.answered().count())
         self.assertEqual(CallFlag.objects.filter(name="failed").count(), 6)

@@ -64,6 +64,7 @@ PAGES: dict[str, tuple[str, str]] = {
     "call_say": ("302 403 405 405 405", "302 403 403 302 302"),
     "call_transfer": ("302 403 405 405 405", "302 403 403 302 302"),
     "set_up": ("302 403 200 200 200", "302 403 200 200 200"),
+    "test_call_started": ("302 403 200 200 200", "302 403 405 405 405"),
     "test_call": ("302 403 405 405 405", "302 403 403 302 302"),
     "admin:index": ("302 200 200 200 200", "302 200 200 200 200"),
     "admin:login": ("200 302 302 302 302", "200 200 200 200 200"),
@@ -139,6 +140,8 @@ class PermissionMatrixTests(TestCase):
     def build_url(self, name: str) -> str:
         if name in ("call_list", "call_export"):
             return reverse(name)
+        if name == "test_call_started":
+            return reverse(name, args=["CA" + "0" * 32])
         if name.startswith(("call_", "live_call", "saved_view_")):
             return reverse(name, args=[self.call.pk])
         if name == "admin:app_list":

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 import pytest
-from django.test import RequestFactory, SimpleTestCase, override_settings
+from django.test import RequestFactory, SimpleTestCase, TestCase, override_settings
+from django.urls import reverse
 from pytest_django import DjangoDbBlocker
 
 from calls.demo.runner import Observers, Testbed, start_testbed
 from calls.demo.scenario import Scenario
 from calls.demo.server_process import reserve_port
 from calls.staff.place_test_call import _local_url, is_billable
+from calls.tests.builders import make_call, make_staff
 from calls.tests.commands import InProcessCommands, command_environment
 from calls.tests.live_server import temporary_database
 
@@ -61,7 +64,8 @@ async def test_the_call_and_its_transcript_appear_on_the_live_board(testbed: Tes
             first = await board.receive_str(timeout=10)
             assert "No live calls" in first
             async with session.post(f"{url}/test-call", data={"csrfmiddlewaretoken": token}) as response:
-                assert "Test call started" in await response.text()
+                assert "/test-call/CA" in str(response.url), "the call's page comes next"
+                started = str(response.url)
             shown: set[str] = set()
             expected = {
                 "simulated",
@@ -81,6 +85,8 @@ async def test_the_call_and_its_transcript_appear_on_the_live_board(testbed: Tes
             async with asyncio.timeout(90):
                 while "No live calls" not in await board.receive_str():
                     pass
+        async with session.get(started) as response:
+            assert re.fullmatch(rf"{url}/calls/\d+/", str(response.url))
         async with session.get(f"{url}/") as response:
             page = await response.text()
     assert "Showing simulated calls" in page and "simulated</span>" in page
@@ -102,3 +108,20 @@ class LocalUrlTests(SimpleTestCase):
         for url, costs in (("https://api.vapi.ai", True), ("http://127.0.0.1:9100", False)):
             with override_settings(VAPI_BASE_URL=url, VAPI_SOCKET_URL=""):
                 self.assertEqual(is_billable(), costs)
+
+
+class StartedTests(TestCase):
+    """The page between the button and the call's page."""
+
+    def test_it_waits_then_leads_to_the_call_or_says_that_none_arrived(self) -> None:
+        self.client.force_login(make_staff("view_call"))
+        url = reverse("test_call_started", args=["CA" + "1" * 32])
+        for at, text in (
+            (f"?at={int(time.time())}", "Placing the test call"),
+            (f"?at={int(time.time()) - 60}", "The test call has not arrived"),
+            ("?at=x", "Placing the test call"),
+            ("", "Placing the test call"),
+        ):
+            self.assertContains(self.client.get(url + at), text)
+        call = make_call(call_sid="CA" + "1" * 32)
+        self.assertRedirects(self.client.get(url), call.get_absolute_url())

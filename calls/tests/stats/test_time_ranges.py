@@ -15,6 +15,7 @@ from calls.stats.aggregates import Aggregate
 from calls.stats.queries import CallStats
 
 NOW = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
+LATER = (NOW + timedelta(days=30),) * 2  # the end of a range, and the present, after all its periods
 
 
 def test_the_default_is_the_last_24_hours() -> None:
@@ -98,14 +99,17 @@ def test_an_hour_that_occurs_twice_has_the_zone_in_its_names(
 ) -> None:
     with timezone.override(zone):
         parts = [(first + timedelta(hours=hour), make_stats()) for hour in range(3)]
-        periods = charts.build_periods(parts, by_hour=True, link=lambda begins, ends: "")
+        periods = charts.build_periods(parts, first, *LATER, by_hour=True, link=lambda begins, ends: "")
     assert [period.name.partition(", ")[2] for period in periods] == names
 
 
 def make_periods(*parts: CallStats, by_hour: bool = True) -> list[charts.Period]:
     step = timedelta(hours=1) if by_hour else timedelta(days=1)
+    since = NOW.replace(hour=0, minute=0)
     return charts.build_periods(
-        [(NOW.replace(hour=0, minute=0) + step * n, part) for n, part in enumerate(parts)],
+        [(since + step * n, part) for n, part in enumerate(parts)],
+        since,
+        *LATER,
         by_hour=by_hour,
         link=lambda begins, ends: f"{begins:%d %H}-{ends:%d %H}",
     )
@@ -113,16 +117,16 @@ def make_periods(*parts: CallStats, by_hour: bool = True) -> list[charts.Period]
 
 def test_the_height_of_a_bar_is_proportional_and_the_bar_links_to_its_hour() -> None:
     chart = charts.calls_chart(make_periods(make_stats(10, 5), make_stats(), make_stats(4)))
-    assert (chart.top, chart.width, len(chart.bars)) == (10, 30, 2)
+    assert (chart.ticks, chart.width, len(chart.bars)) == (("10", "5", "0"), 30, 2)
     first, last = chart.bars
     assert (first.height, first.y, first.inner_height, first.inner_y) == (100, 0, 50, 50)
     assert (last.x, last.height, last.link) == (21, 40, "20 02-20 03")
-    assert "10 calls, 5 failed" in first.label
+    assert "10 calls, 5 failed (50.0 %)" in first.label
 
 
 def test_the_latency_chart_shows_the_target_and_a_bar_for_each_hour_with_turns() -> None:
     chart = charts.latency_chart(make_periods(make_stats(1, 0, (80, 90, 200)), make_stats(1)), 1000)
-    assert chart.top == 2000
+    assert chart.ticks == ("2 s", "1 s", "0")
     assert chart.target_y == 50
     assert len(chart.bars) == 1, "an hour without turns has no bar"
     assert "p50 0.90 s, p95 2.00 s, 3 turns" in chart.bars[0].label
@@ -132,12 +136,69 @@ def test_a_day_has_25_hours_when_the_clocks_are_set_back() -> None:
     with timezone.override("Europe/Berlin"):
         begins = datetime(2026, 10, 25, tzinfo=timezone.get_current_timezone())
         (period,) = charts.build_periods(
-            [(begins, make_stats(1))], by_hour=False, link=lambda _, ends: ends.astimezone(UTC).isoformat()
+            [(begins, make_stats(1))],
+            begins,
+            *LATER,
+            by_hour=False,
+            link=lambda _, ends: ends.astimezone(UTC).isoformat(),
         )
     assert period.name == "Sun 25 Oct"
     assert datetime.fromisoformat(period.link) - begins.astimezone(UTC) == timedelta(hours=25)
 
 
-@pytest.mark.parametrize(("value", "top"), [(1, 1), (3, 4), (5, 5), (7, 8), (9, 10), (1201, 2000), (81, 100)])
-def test_the_top_of_an_axis_is_a_round_number(value: int, top: int) -> None:
-    assert charts.calls_chart(make_periods(make_stats(value))).top == top
+@pytest.mark.parametrize(
+    ("value", "top"), [(1, "1"), (3, "4"), (5, "5"), (7, "8"), (9, "10"), (1201, "2,000"), (81, "100")]
+)
+def test_the_top_of_an_axis_is_a_round_number(value: int, top: str) -> None:
+    assert charts.calls_chart(make_periods(make_stats(value))).ticks[0] == top
+
+
+def test_a_period_that_is_cut_or_not_over_is_partial_and_links_to_its_part() -> None:
+    hour = NOW.replace(minute=0)
+    starts = [hour - timedelta(hours=2), hour - timedelta(hours=1), hour]
+    since, now = starts[0] + timedelta(minutes=10), hour + timedelta(minutes=30)
+    periods = charts.build_periods(
+        [(start, make_stats(1)) for start in starts], since, now, now, by_hour=True,
+        link=lambda begins, ends: f"{begins:%H:%M}-{ends:%H:%M}",
+    )  # fmt: skip
+    assert [period.is_partial for period in periods] == [True, False, True]
+    assert [period.link for period in periods] == [
+        f"{since:%H:%M}-{starts[1]:%H:%M}", f"{starts[1]:%H:%M}-{hour:%H:%M}", f"{hour:%H:%M}-{now:%H:%M}",
+    ]  # fmt: skip
+    assert "(partial)" in charts.calls_chart(periods).bars[2].label
+
+
+@pytest.mark.parametrize(
+    ("params", "since", "until", "label"),
+    [
+        ({"range": "24h"}, "2026-11-18T12:30", "2026-11-19T12:30", "the 24 hours before"),
+        ({"range": "7d"}, "2026-11-06T12:30", "2026-11-13T12:30", "the 7 days before"),
+        ({"range": "today"}, "2026-11-19T00:00", "2026-11-19T12:30", "yesterday until this time"),
+        (
+            {"since": "2026-11-18", "until": "2026-11-18"},
+            "2026-11-17T00:00",
+            "2026-11-18T00:00",
+            "the day before",
+        ),
+        (
+            {"since": "2026-11-16", "until": "2026-11-18"},
+            "2026-11-13T00:00",
+            "2026-11-16T00:00",
+            "the 3 days before",
+        ),
+        # Until now, so as much of the first days.
+        ({"since": "2026-11-19"}, "2026-11-17T00:00", "2026-11-18T12:30", "the 2 days before"),
+    ],
+)
+def test_the_range_before_is_as_long(params: dict[str, str], since: str, until: str, label: str) -> None:
+    before = time_ranges.previous_range(time_ranges.parse_range(params, NOW))
+    assert f"{before.since:%Y-%m-%dT%H:%M}" == since
+    assert f"{before.until:%Y-%m-%dT%H:%M}" == until
+    assert before.label == label
+
+
+def test_the_range_before_begins_at_midnight_across_a_clock_change() -> None:
+    with timezone.override("Europe/Berlin"):
+        params = {"since": "2026-10-26", "until": "2026-10-26"}
+        before = time_ranges.previous_range(time_ranges.parse_range(params, NOW))
+        assert before.until.astimezone(UTC) - before.since.astimezone(UTC) == timedelta(hours=25)
