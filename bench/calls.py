@@ -95,11 +95,11 @@ async def measure(kind: str, calls: int, seconds: float, folder: Path) -> Measur
             await _wait_until_listening(port, server)
             cpu_samples: list[tuple[float, float]] = []  # wall clock, CPU seconds
 
-            def on_window(_: str) -> None:
+            def on_phase(_: str) -> None:
                 cpu_samples.append((time.monotonic(), cpu_seconds(server.pid)))
 
             load = await run(
-                base, assistant, calls=calls, seconds=seconds, ticketed=kind != "naive", on_window=on_window
+                base, assistant, calls=calls, seconds=seconds, ticketed=kind != "naive", on_phase=on_phase
             )
             (began, cpu_began), (ended, cpu_ended) = cpu_samples
             per_call_second = (cpu_ended - cpu_began) * 1000 / ((ended - began) * calls)
@@ -147,7 +147,7 @@ def report(results: dict[str, list[Measured]], calls: int, seconds: float) -> bo
             [latency * 1000 for m in runs for d in getattr(m.load, way) for latency in d.latencies]
             for way in ("up", "down")
         )
-        lost, wrong = sum(m.load.lost for m in runs), sum(m.load.wrong for m in runs)
+        lost, misread = sum(m.load.lost for m in runs), sum(m.load.misread for m in runs)
         rss = max(m.rss_mib for m in runs)
         table.add_row(
             kind,
@@ -157,10 +157,10 @@ def report(results: dict[str, list[Measured]], calls: int, seconds: float) -> bo
             f"{percentile(down, 0.5):.2f} / {percentile(down, 0.99):.2f}",
             f"{rss:.0f}",
             str(lost),
-            str(wrong),
+            str(misread),
         )
         if kind in limits:
-            is_within_limits &= ratio <= limits[kind] and not lost and not wrong and rss <= 150
+            is_within_limits &= ratio <= limits[kind] and not lost and not misread and rss <= 150
     console = Console(width=130)
     console.print(table)
     console.print(

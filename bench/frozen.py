@@ -35,9 +35,9 @@ PERIOD_SECONDS = 10.0
 AFTER_THAW_SECONDS = 1.0  # the writer applies the backlog
 CALLBACK_PAUSE_SECONDS = 0.1
 MAX_ADDED_MS = 5.0
-BUSY_MS = 20.0  # a calm p99 longer than a frame means that the machine is too busy to measure
+BUSY_MS = 20.0  # a normal p99 longer than a frame means that the machine is too busy to measure
 
-State = Literal["calm", "frozen", "thawed"]
+State = Literal["normal", "frozen", "catching up"]
 Way = Literal["to the assistant", "to the caller"]
 Latencies = dict[tuple[State, Way], list[list[float]]]  # milliseconds, a list for each repeat
 WAYS: tuple[Way, ...] = ("to the assistant", "to the caller")
@@ -58,9 +58,9 @@ class FreezeCycle:
     def seconds(self) -> float:
         return self._repeats * (2 * PERIOD_SECONDS + AFTER_THAW_SECONDS) + 1.0
 
-    def on_window(self, state: str) -> None:
+    def on_phase(self, phase: str) -> None:
         """Start the cycle when all calls are up; count the frames sent when they are about to end."""
-        if state == "open":
+        if phase == "running":
             self._task = asyncio.create_task(self._run())
         else:
             self._sent = {id(direction): len(direction.sent) for direction in self._directions}
@@ -82,7 +82,7 @@ class FreezeCycle:
         for _ in range(self._repeats):
             self._collect(None)
             await asyncio.sleep(PERIOD_SECONDS)
-            self._collect("calm")
+            self._collect("normal")
             self._cluster.freeze()
             try:
                 await asyncio.sleep(PERIOD_SECONDS)
@@ -90,7 +90,7 @@ class FreezeCycle:
                 self._cluster.thaw()
             self._collect("frozen")
             await asyncio.sleep(AFTER_THAW_SECONDS)
-            self._collect("thawed")
+            self._collect("catching up")
 
     def _collect(self, state: State | None) -> None:
         """Store the latencies since the last change under `state`, or discard them if it is None."""
@@ -134,7 +134,7 @@ async def measure(cluster: Cluster, calls: int, repeats: int, audio_format: str)
                 try:
                     load = await run(
                         server.url, assistant,
-                        calls=calls, seconds=cycle.seconds, ticketed=True, on_window=cycle.on_window,
+                        calls=calls, seconds=cycle.seconds, ticketed=True, on_phase=cycle.on_phase,
                     )  # fmt: skip
                     await cycle.wait()
                 finally:
@@ -151,9 +151,9 @@ def report(cycle: FreezeCycle, load: Load) -> bool:
     headings = ("", "frames", "calm p50", "calm p99", "frozen p50", "frozen p99", "difference", "thawed p99")
     for heading in headings:
         table.add_column(heading, justify="right" if heading else "left")
-    is_within_limits, is_busy = not cycle.lost and not load.wrong, False
+    is_within_limits, is_busy = not cycle.lost and not load.misread, False
     for way in WAYS:
-        calm, frozen, thawed = (cycle.latencies[state, way] for state in ("calm", "frozen", "thawed"))
+        calm, frozen, thawed = (cycle.latencies[state, way] for state in ("normal", "frozen", "catching up"))
         added = median(
             percentile(after, 0.99) - percentile(before, 0.99)
             for before, after in zip(calm, frozen, strict=True)
@@ -170,7 +170,7 @@ def report(cycle: FreezeCycle, load: Load) -> bool:
     console = Console(width=110)
     console.print(table)
     console.print(
-        f"Lost {cycle.lost}, misread {load.wrong}. Limits: p99 at most {MAX_ADDED_MS:.0f} ms more while"
+        f"Lost {cycle.lost}, misread {load.misread}. Limits: p99 at most {MAX_ADDED_MS:.0f} ms more while"
         f" frozen, nothing lost or misread: {verdict}. {platform.machine()},"
         f" {os.cpu_count()} cores, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}."
     )

@@ -27,7 +27,7 @@ def percentile_us(sorted_ns: list[int], share: float) -> float:
     return round(sorted_ns[min(len(sorted_ns) - 1, int(len(sorted_ns) * share))] / 1000, 1)
 
 
-def summarise(durations_ns: list[int]) -> dict[str, float]:
+def summarize(durations_ns: list[int]) -> dict[str, float]:
     durations_ns.sort()
     return {
         "n": len(durations_ns),
@@ -78,14 +78,14 @@ def run(folder: Path) -> dict[str, Any]:
     results: dict[str, Any] = {"database": connection.vendor}
 
     journal = SpoolJournal(folder / "alone", "1-bench")
-    results["write_alone"] = summarise(time_writes(journal, make_entries(WRITES)))
+    results["write_alone"] = summarize(time_writes(journal, make_entries(WRITES)))
     journal.spool.truncate(journal.spool.size)
     journal.close()
 
     journal = SpoolJournal(folder / "paced", "1-bench")
     writer = JournalWriter(journal)
     writer.start()
-    results["write_while_rows_are_made"] = summarise(time_writes(journal, make_entries(PACED), PACE_SECONDS))
+    results["write_while_rows_are_made"] = summarize(time_writes(journal, make_entries(PACED), PACE_SECONDS))
     writer.stop(30)
     journal.close()
 

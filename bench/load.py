@@ -58,8 +58,8 @@ class Direction:
     rate: int  # sample rate on arrival
     sent: list[float] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
-    foreign: int = 0
-    disordered: int = 0
+    from_other_calls: int = 0
+    out_of_order: int = 0
     arrived: int = 0
     delay: int | None = None  # of the transcoder, in samples; measured on the first frames
     _stream: NDArray[np.int16] = field(default_factory=lambda: np.zeros(0, np.int16))
@@ -83,9 +83,9 @@ class Direction:
             self._stream = self._stream[size:]
             self.arrived += 1
             if call != self.call:
-                self.foreign += 1
+                self.from_other_calls += 1
             elif number != self._next % NUMBERS:
-                self.disordered += 1
+                self.out_of_order += 1
             elif self._next < len(self.sent):
                 self.latencies.append(self._arrival(self._next * size + size // 2) - self.sent[self._next])
             self._next += 1
@@ -128,8 +128,8 @@ class Load:
         return sum(max(0, len(d.sent) - d.arrived - 1) for d in self.up + self.down)
 
     @property
-    def wrong(self) -> int:
-        return sum(d.foreign + d.disordered for d in self.up + self.down)
+    def misread(self) -> int:
+        return sum(d.from_other_calls + d.out_of_order for d in self.up + self.down)
 
 
 def signature(url: str, form: dict[str, str]) -> str:
@@ -310,10 +310,10 @@ async def run(
     calls: int,
     seconds: float,
     ticketed: bool,
-    on_window: Callable[[str], None],
+    on_phase: Callable[[str], None],
 ) -> Load:
-    """Run `calls` simultaneous calls. Calls `on_window("open")` when all of them are up, and `("shut")` after
-    `seconds`."""
+    """Run `calls` simultaneous calls. Calls `on_phase("running")` when all of them are up, and
+    `on_phase("ending")` after `seconds`."""
     rate = 8000 if assistant.mulaw else 16000
     for number in range(calls):
         assistant.up[number] = Direction(number, rate)
@@ -326,9 +326,9 @@ async def run(
         async with asyncio.timeout(20):
             while not all(down.arrived > 20 for down in assistant.down.values()):
                 await asyncio.sleep(0.1)
-        on_window("open")
+        on_phase("running")
         await asyncio.sleep(seconds)
-        on_window("shut")
+        on_phase("ending")
         stop.set()
         assistant.stop.set()
     return Load(calls, seconds, list(assistant.up.values()), list(assistant.down.values()))

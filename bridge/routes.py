@@ -25,7 +25,7 @@ class Route:
     overrides: Mapping[str, Any] = field(default_factory=dict)  # Vapi's assistantOverrides
     endpointing_ms: int = 300
     greeting: str = ""  # spoken by Twilio before the assistant is connected
-    fallback_number: str = ""  # dialled when the assistant fails; empty: callers hear an apology
+    fallback_number: str = ""  # dialed when the assistant fails; empty: callers hear an apology
     max_call_seconds: int = 1800
     record: bool = False  # Vapi records the call
     disclosure: str = ""  # spoken notice that an AI answers; empty: none

@@ -48,7 +48,7 @@ def _plain(text: str) -> str:
 
 
 def is_e164(number: str) -> bool:
-    """Whether it is a number that can be dialled: neither an address, nor withheld, nor a short code."""
+    """Whether it is a number that can be dialed: neither an address, nor withheld, nor a short code."""
     return _E164.fullmatch(number) is not None and not is_withheld(number)
 
 

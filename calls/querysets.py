@@ -63,7 +63,7 @@ class CallQuerySet(models.QuerySet["Call"]):
         return self.filter(Q(~is_outbound, from_number=number) | Q(is_outbound, to_number=number))
 
     def matching(self, condition: Q) -> Self:
-        """Calls that fulfil a condition on their own columns, which may be rare or common. One query.
+        """Calls that fulfill a condition on their own columns, which may be rare or common. One query.
 
         Databases often choose wrongly between sorting all matches and walking along the list's order until
         enough of them were found. So this decides: few matches are fetched by their ids, many are compared

@@ -174,7 +174,7 @@ REQUIREMENTS = (
         setting="FALLBACK_NUMBER",
         is_met=lambda: bool(settings.FALLBACK_NUMBER),
         problem="FALLBACK_NUMBER is not set.",
-        fix="Set FALLBACK_NUMBER to the number of a person, to be dialled when the assistant fails. Without "
+        fix="Set FALLBACK_NUMBER to the number of a person, to be dialed when the assistant fails. Without "
         "it callers hear an apology.",
         is_required=False,
         doctor_check="fallback-number",

@@ -1,6 +1,6 @@
-"""Fault settings of the simulators: how Twilio and Vapi misbehave during a test.
+"""Fault settings of the simulators.
 
-All defaults together are a service that behaves well. A test that needs one fault changes one setting.
+With the defaults there are no faults. A test that needs one fault changes one setting.
 """
 
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class VapiFaults:
     no_reports: bool = False
     report_delay_seconds: float = 0.3  # end of the call -> end-of-call report
 
-    # What is kept for inspection
+    # Recording
     keep_audio_seconds: float = 300.0  # of received audio per call; what exceeds it is counted
 
 

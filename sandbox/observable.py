@@ -12,9 +12,9 @@ class Observable:
         self._waiters: set[asyncio.Future[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def until(self, condition: Callable[[], object], timeout: float = 5.0) -> None:
+    async def until(self, condition: Callable[[], object], timeout_seconds: float = 5.0) -> None:
         """Return once the condition holds; it is evaluated after each change. Raises TimeoutError."""
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(timeout_seconds):
             while not condition():
                 changed = asyncio.get_running_loop().create_future()
                 self._waiters.add(changed)

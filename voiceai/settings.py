@@ -182,7 +182,7 @@ CONTENT_SECURITY_POLICY = {
         "default-src": ["'self'"],
         # Only for Alpine.js in the admin theme, which evaluates expressions in HTML attributes.
         "script-src": ["'self'", "'unsafe-eval'"],
-        # The admin theme writes colours into a style element, and positions into style attributes.
+        # The admin theme writes colors into a style element, and positions into style attributes.
         "style-src": ["'self'", "'unsafe-inline'"],
         "img-src": ["'self'", "data:"],
         "object-src": ["'none'"],

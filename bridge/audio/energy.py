@@ -183,21 +183,21 @@ class SpeechDetector:
             # In a long frame, audio after this window was spoken later.
             bytes_after = len(audio) - start - _WINDOW
             at = max(self._fed_at, now - bytes_after / g711.SAMPLE_RATE) if bytes_after else now
-            changed = self._window(window, at) or changed
+            changed = self._feed_window(window, at) or changed
         self._rest = audio[whole:]
         self._fed_at = now
         return changed
 
-    def _window(self, window: bytes, at: float) -> Onset | EndOfSpeech | None:
+    def _feed_window(self, window: bytes, at: float) -> Onset | EndOfSpeech | None:
         samples = _samples(window)
         mains = _MAINS.dot(samples)
         power = float(samples.dot(samples) - mains.dot(mains)) / _WINDOW
         self._index += 1
-        onset = self._loud(at) if power > self._floor.limit else None
+        onset = self._add_loud_window(at) if power > self._floor.limit else None
         self._floor.feed(power)
-        return self._end(at) or onset
+        return self._detect_end(at) or onset
 
-    def _loud(self, at: float) -> Onset | None:
+    def _add_loud_window(self, at: float) -> Onset | None:
         """A loud window: it continues the segment, confirms a new one, or waits for more loud windows."""
         quiet_since = self._index - self._last_loud - 1
         if self.speaking and quiet_since < _MAX_PAUSE:
@@ -221,7 +221,7 @@ class SpeechDetector:
         self.loud_ms += windows * _WINDOW_MS
         self.last_loud_at, self._last_loud = at, self._index
 
-    def _end(self, at: float) -> EndOfSpeech | None:
+    def _detect_end(self, at: float) -> EndOfSpeech | None:
         """The hangover ends by the length of received audio or, when frames are missing, by the clock."""
         if not self.speaking or self.last_loud_at is None:
             return None

@@ -52,7 +52,7 @@ class AssistantConnected:
 
 @dataclass(frozen=True, slots=True)
 class AssistantUnreachable:
-    """Dialling failed. `detail` contains no secrets; `status` is Vapi's HTTP status, if it answered."""
+    """Dialing failed. `detail` contains no secrets; `status` is Vapi's HTTP status, if it answered."""
 
     detail: str
     status: int | None = None

@@ -1,4 +1,4 @@
-"""The hold buffer: caller audio that waits, in order, while the assistant is being dialled.
+"""The hold buffer: caller audio that waits, in order, while the assistant is being dialed.
 
 Bounded by the length of the audio: when it is full, the oldest frames are dropped. Pure.
 """

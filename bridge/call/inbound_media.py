@@ -27,7 +27,7 @@ class InboundMedia:
         self._jitter = [0] * (MAX_JITTER_MS + 1)  # number of frames by deviation in ms
         self._bad_times: deque[float] = deque(maxlen=ABUSE_COUNT + 1)
 
-    def frame(self, chunk: int | None, now: float) -> None:
+    def count_frame(self, chunk: int | None, now: float) -> None:
         """A frame arrived; `chunk` is its number, if it has one."""
         gap = now - self.latest_at
         if gap > LATE_FRAME_SECONDS:
@@ -50,7 +50,7 @@ class InboundMedia:
                 return ms
         return None
 
-    def bad_message(self, now: float) -> bool:
+    def count_bad_message(self, now: float) -> bool:
         """A malformed message arrived. True when there were more than 50 within 10 s."""
         self._bad_times.append(now)
         return len(self._bad_times) > ABUSE_COUNT and now - self._bad_times[0] <= ABUSE_SECONDS

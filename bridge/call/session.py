@@ -238,7 +238,7 @@ class CallSession:
             problem = "media-before-start" if not self.stream_sid else "wrong-streamSid"
             self._on_bad_message("caller", problem, now)
             return
-        self._inbound.frame(event.chunk, now)
+        self._inbound.count_frame(event.chunk, now)
         if self.state is State.LIVE:
             self._send_to_assistant(event.ulaw)
         elif self.state is State.CONNECTING:
@@ -393,7 +393,7 @@ class CallSession:
             log.warning("%s ! bad message from the %s leg: %s", self, leg, kind)
             self._output.record("bad-message", now, leg=leg, problem=kind)
         self.counters[name] += 1
-        if leg == "caller" and self._inbound.bad_message(now):
+        if leg == "caller" and self._inbound.count_bad_message(now):
             self._end(end_reasons.PROTOCOL_ABUSE, now)
 
     # Deadlines

@@ -1,6 +1,6 @@
 """Runs one call: passes events to its session, and performs the session's actions without awaiting.
 
-Each leg has an outbox with its own task, so that neither peer can block the other. Dialling, reading from the
+Each leg has an outbox with its own task, so that neither peer can block the other. Dialing, reading from the
 assistant and hanging up are tasks, too. The session's deadline is one timer. An error in one of our tasks
 ends the call cleanly, with the traceback in the log.
 """

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from sandbox.faults import VapiFaults
 from sandbox.speech import audio
-from sandbox.twilio.caller import CutIn, Listen, Press, Say, Step, WaitForHangup
+from sandbox.twilio.caller import BargeIn, Listen, Press, Say, Step, WaitForHangup
 
 ListenMode: TypeAlias = Literal["auto", "energy", "speech"]
 
@@ -20,29 +20,29 @@ TIMEOUT_SECONDS = 10.0
 
 # Four turns, keys, one barge-in during the longest answer; the assistant hangs up after its goodbye.
 SCRIPT: tuple[Step, ...] = (
-    Listen(timeout=TIMEOUT_SECONDS),
+    Listen(timeout_seconds=TIMEOUT_SECONDS),
     Say("move_appointment"),
-    Listen(timeout=TIMEOUT_SECONDS),
+    Listen(timeout_seconds=TIMEOUT_SECONDS),
     Press("42#"),
-    Listen(timeout=TIMEOUT_SECONDS),  # the assistant responds to keys as well
+    Listen(timeout_seconds=TIMEOUT_SECONDS),  # the assistant responds to keys as well
     Say("correct"),
-    CutIn("talk_to_person", after_ms=1500, timeout=TIMEOUT_SECONDS),
-    Listen(timeout=TIMEOUT_SECONDS),
+    BargeIn("talk_to_person", after_ms=1500, timeout_seconds=TIMEOUT_SECONDS),
+    Listen(timeout_seconds=TIMEOUT_SECONDS),
     Say("goodbye"),
-    WaitForHangup(timeout=TIMEOUT_SECONDS),
+    WaitForHangup(timeout_seconds=TIMEOUT_SECONDS),
 )
 # The same, shorter. The caller speaks first, while the bridge is still connecting to Vapi.
 SHORT_TIMEOUT_SECONDS = 6.0
 SHORT_SCRIPT: tuple[Step, ...] = (
     Say("book_table"),
-    Listen(timeout=SHORT_TIMEOUT_SECONDS),
+    Listen(timeout_seconds=SHORT_TIMEOUT_SECONDS),
     Press("42#"),
-    Listen(timeout=SHORT_TIMEOUT_SECONDS),
+    Listen(timeout_seconds=SHORT_TIMEOUT_SECONDS),
     Say("correct"),
-    CutIn("talk_to_person", after_ms=800, timeout=SHORT_TIMEOUT_SECONDS),
-    Listen(timeout=SHORT_TIMEOUT_SECONDS),
+    BargeIn("talk_to_person", after_ms=800, timeout_seconds=SHORT_TIMEOUT_SECONDS),
+    Listen(timeout_seconds=SHORT_TIMEOUT_SECONDS),
     Say("goodbye"),
-    WaitForHangup(timeout=SHORT_TIMEOUT_SECONDS),
+    WaitForHangup(timeout_seconds=SHORT_TIMEOUT_SECONDS),
 )
 
 
@@ -72,5 +72,5 @@ class Scenario:
 def get_texts(script: Sequence[Step]) -> list[str]:
     """The texts of the caller's clips, in order."""
     clips = audio.load_clips()
-    names = [step.clip for step in script if isinstance(step, Say | CutIn)]
+    names = [step.clip for step in script if isinstance(step, Say | BargeIn)]
     return [clips[name].text for name in names if isinstance(name, str)]

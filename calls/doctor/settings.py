@@ -28,5 +28,5 @@ CHECKS = (
     _check("secret-key", "Secret key", "DJANGO_SECRET_KEY is set, and debug is off."),
     _check("twilio-settings", "Twilio settings", "The Twilio account and its Auth Token are set."),
     _check("vapi-settings", "Vapi settings", "The assistant settings are complete."),
-    _check("fallback-number", "Fallback number", "A person is dialled when the assistant fails."),
+    _check("fallback-number", "Fallback number", "A person is dialed when the assistant fails."),
 )

@@ -177,7 +177,7 @@ class CallGenerator:
             started_at=self._first_start + self._step * (index + random.random()),
             needs_review=random.random() < 0.002,
         )
-        seconds = 3.0 + 6 * random.random()  # of ringing, dialling and announcements
+        seconds = 3.0 + 6 * random.random()  # of ringing, dialing and announcements
         if end_reason not in REASONS_WITHOUT_STREAM:
             call.stream_sid = f"MZ{random.getrandbits(128):032x}"
         if end_reason not in REASONS_WITHOUT_ANSWER:

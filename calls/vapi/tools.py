@@ -121,7 +121,7 @@ async def transfer_call(use: ToolUse) -> str:
     except VendorError as error:
         if not error.may_have_happened:
             use.bridge.journal.write(replace(requested, withdrawn=True))
-        raise CannotDo("The person could not be dialled. Offer to take a message.") from error
+        raise CannotDo("The person could not be dialed. Offer to take a message.") from error
     return "The caller is being connected."
 
 

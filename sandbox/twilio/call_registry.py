@@ -1,4 +1,4 @@
-"""How a simulated call and the REST API simulator exchange information: status updates and commands.
+"""Status updates from a simulated call to the REST API simulator, and commands back.
 
 The REST API and the process that runs a call may be two processes. `CallRegistry` is what a call needs of
 the REST API: the REST API simulator implements it, and `registry_client` reaches it from another process.
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeAlias, assert_never
 
-REGISTRY_PATH = "/sandbox/lines"
+REGISTRY_PATH = "/sandbox/calls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +77,22 @@ class RegistryUnavailable(Exception):
 def command_to_json(command: Command) -> dict[str, Any]:
     match command:
         case EndCall(status):
-            return {"order": "end", "status": status}
+            return {"command": "end", "status": status}
         case RunTwiml(twiml):
-            return {"order": "twiml", "twiml": twiml}
+            return {"command": "twiml", "twiml": twiml}
         case FetchTwiml(url, method):
-            return {"order": "url", "url": url, "method": method}
+            return {"command": "url", "url": url, "method": method}
         case _:
             assert_never(command)
 
 
 def command_from_json(message: Any) -> Command | None:
     match message:
-        case {"order": "end", "status": str(status)}:
+        case {"command": "end", "status": str(status)}:
             return EndCall(status)
-        case {"order": "twiml", "twiml": str(twiml)}:
+        case {"command": "twiml", "twiml": str(twiml)}:
             return RunTwiml(twiml)
-        case {"order": "url", "url": str(url), "method": str(method)}:
+        case {"command": "url", "url": str(url), "method": str(method)}:
             return FetchTwiml(url, method)
         case _:
             return None

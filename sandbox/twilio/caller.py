@@ -1,8 +1,8 @@
 """A scripted caller: the steps of a script, and the caller's audio, frame by frame.
 
 A media stream never pauses, so `CallerAudio` produces a 20 ms frame at any time: line noise, mixed with a
-clip while the caller speaks. The noise makes every frame of a call unique, so a frame that was lost,
-duplicated or reordered can be found.
+clip while the caller speaks. The noise makes every frame of a call unique, so tests can detect frames that
+were lost, duplicated or reordered.
 """
 
 import asyncio
@@ -37,16 +37,16 @@ class Listen:
     """Wait until the assistant has spoken since the caller last spoke, and then was quiet for `quiet_ms`."""
 
     quiet_ms: int = 400
-    timeout: float = 15.0
+    timeout_seconds: float = 15.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CutIn:
+class BargeIn:
     """Barge in: wait until the assistant speaks, wait `after_ms` more, then speak over it."""
 
     clip: Clip | Pcm | str
     after_ms: int = 500
-    timeout: float = 15.0
+    timeout_seconds: float = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class HangUp:
 class WaitForHangup:
     """Wait until the server ends the call; after the timeout the caller hangs up."""
 
-    timeout: float = 30.0
+    timeout_seconds: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,8 @@ class SendRaw:
     raw: str | bytes
 
 
-Step: TypeAlias = Say | Listen | CutIn | Press | Pause | HangUp | WaitForHangup | SendRaw
-OnEvent: TypeAlias = Callable[[str, dict[str, object]], None]
+Step: TypeAlias = Say | Listen | BargeIn | Press | Pause | HangUp | WaitForHangup | SendRaw
+OnCallerEvent: TypeAlias = Callable[[str, dict[str, object]], None]
 
 
 class CallerAudio:
@@ -152,7 +152,7 @@ class CallerStream(Protocol):
 class Caller:
     """Performs the steps of a script. The media stream cancels it when the socket closes."""
 
-    def __init__(self, stream: CallerStream, on_event: OnEvent) -> None:
+    def __init__(self, stream: CallerStream, on_event: OnCallerEvent) -> None:
         self._stream = stream
         self._on_event = on_event
         # Only audio after this time counts as an answer.
@@ -164,10 +164,12 @@ class Caller:
             match step:
                 case Say(clip):
                     await self._say(as_clip(clip))
-                case Listen(quiet_ms, timeout):
-                    await self._with_timeout(timeout, self._listen(quiet_ms / 1000), "Listen")
-                case CutIn(clip, after_ms, timeout):
-                    await self._with_timeout(timeout, self._wait_for_speech(after_ms / 1000), "CutIn")
+                case Listen(quiet_ms, timeout_seconds):
+                    await self._with_timeout(timeout_seconds, self._listen(quiet_ms / 1000), "Listen")
+                case BargeIn(clip, after_ms, timeout_seconds):
+                    await self._with_timeout(
+                        timeout_seconds, self._wait_for_speech(after_ms / 1000), "BargeIn"
+                    )
                     await self._say(as_clip(clip))
                 case Press(digits, gap_ms):
                     for digit in digits:
@@ -177,8 +179,8 @@ class Caller:
                     await asyncio.sleep(ms / 1000)
                 case SendRaw(raw):
                     await self._stream.send_raw(raw)
-                case WaitForHangup(timeout):
-                    await self._with_timeout(timeout, self._wait_until_closed(), "WaitForHangup")
+                case WaitForHangup(timeout_seconds):
+                    await self._with_timeout(timeout_seconds, self._wait_until_closed(), "WaitForHangup")
                 case HangUp():
                     return
                 case _:
@@ -192,14 +194,14 @@ class Caller:
         await finished.wait()
         self._listened_until = utterance.ended_at if utterance.ended_at is not None else monotonic()
 
-    async def _listen(self, quiet_s: float) -> None:
+    async def _listen(self, quiet_seconds: float) -> None:
         playback = self._stream.playback
         while True:
             now, quiet_since = monotonic(), playback.quiet_since()
             if (
                 quiet_since is not None
                 and quiet_since > self._listened_until
-                and now - quiet_since >= quiet_s
+                and now - quiet_since >= quiet_seconds
             ):
                 self._listened_until = now
                 return
@@ -215,12 +217,12 @@ class Caller:
     async def _wait_until_closed(self) -> None:
         await self._stream.closed.wait()
 
-    async def _with_timeout(self, timeout: float, work: Awaitable[None], step: str) -> None:
+    async def _with_timeout(self, timeout_seconds: float, work: Awaitable[None], step: str) -> None:
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout_seconds):
                 await work
         except TimeoutError:
-            self._stream.record.add_error(0, f"{step} timed out after {timeout:g} s")
+            self._stream.record.add_error(0, f"{step} timed out after {timeout_seconds:g} s")
 
 
 def as_clip(source: Clip | Pcm | str) -> Clip:

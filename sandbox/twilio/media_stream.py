@@ -1,8 +1,8 @@
 """Twilio's end of a media stream: the socket, the 20 ms clock, the playback buffer, the caller.
 
-Five tasks run as long as the socket: one sends a frame every 20 ms by an absolute clock (late frames catch
-up, the clock does not drift), one handles the server's messages, one returns marks when they are due, one
-performs the caller's script, and one waits for a REST command. The stream is over when the socket closes,
+Five tasks run while the socket is open. They send a frame every 20 ms (by an absolute clock, so that late
+frames catch up and the rate does not drift), handle the server's messages, return marks when they are due,
+perform the caller's script, and wait for a REST command. The stream is over when the socket closes,
 when the script ends, or when a REST command arrives.
 
 `TwilioFaults` selects faults of the network and of clients.
@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed
 
 from sandbox.faults import TwilioFaults
 from sandbox.twilio import messages
-from sandbox.twilio.caller import FRAME_SECONDS, Caller, CallerAudio, OnEvent, Step
+from sandbox.twilio.caller import FRAME_SECONDS, Caller, CallerAudio, OnCallerEvent, Step
 from sandbox.twilio.handshake import MAX_UNSENT_BYTES
 from sandbox.twilio.playback import Playback
 from sandbox.twilio.record import EndedBy, MarkRecord, ReceivedAudio, SentFrame, TwilioCallRecord
@@ -38,7 +38,7 @@ class MediaStream:
         record: TwilioCallRecord,
         audio: CallerAudio,
         faults: TwilioFaults,
-        on_event: OnEvent,
+        on_event: OnCallerEvent,
         command_received: asyncio.Event,
     ) -> None:
         self.record = record
@@ -206,7 +206,7 @@ class MediaStream:
         await self._send(messages.mark(self._next_seq(), self._stream_sid, mark.name))
 
     def _background_work(self) -> list[Coroutine[None, None, None]]:
-        """The tasks besides the reader, the caller and the REST command."""
+        """Work of the remaining tasks: sending audio, returning marks, injected faults."""
         work = [] if self._faults.no_start else [self._send_audio(), self._echo_marks()]
         if self._faults.drop_after_seconds is not None:
             work.append(self._drop(self._faults.drop_after_seconds))

@@ -26,11 +26,11 @@ RING_SECONDS = 60.0  # Twilio's default for `Timeout`
 CALL_SECONDS = 600.0
 
 CALLEE_SCRIPT: tuple[Step, ...] = (
-    Listen(timeout=10.0),
+    Listen(timeout_seconds=10.0),
     Say("opening_hours"),
-    Listen(timeout=10.0),
+    Listen(timeout_seconds=10.0),
     Say("goodbye"),
-    WaitForHangup(timeout=20.0),
+    WaitForHangup(timeout_seconds=20.0),
 )
 
 
@@ -110,7 +110,7 @@ class OutboundCall(PhoneCall):
         if self._command is not None:
             return None
         if request.twiml:
-            return self._checked(self._twiml.parse(request.twiml, "the TwiML of the request"))
+            return self._set_final_status(self._twiml.parse(request.twiml, "the TwiML of the request"))
         return await self._fetch(request.url, request.method, {"CallStatus": "in-progress"})
 
     async def _detect_in_background(self) -> None:
@@ -164,4 +164,4 @@ async def place_outbound_call(
 
 
 def _ignore_event(kind: str, data: dict[str, object]) -> None:
-    """The REST API simulator emits the events of its calls."""
+    """Ignored: the REST API simulator reports the status of its calls instead."""

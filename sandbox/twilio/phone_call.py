@@ -32,7 +32,7 @@ from sandbox.twilio.call_registry import (
     StatusUpdate,
 )
 from sandbox.twilio.callbacks import Callbacks, NumberConfig
-from sandbox.twilio.caller import CallerAudio, OnEvent, Step
+from sandbox.twilio.caller import CallerAudio, OnCallerEvent, Step
 from sandbox.twilio.handshake import HandshakeFailed, check_stream_url, open_socket
 from sandbox.twilio.media_stream import MediaStream
 from sandbox.twilio.record import TwilioCallRecord
@@ -56,7 +56,7 @@ class PhoneCall:
         record: TwilioCallRecord,
         audio: CallerAudio,
         faults: TwilioFaults,
-        on_event: OnEvent,
+        on_event: OnCallerEvent,
         registry: CallRegistry | None = None,
     ) -> None:
         self._number = number
@@ -126,7 +126,7 @@ class PhoneCall:
                 self._record.ended_by = "rest-api"
                 return None
             case RunTwiml(text):
-                return self._checked(self._twiml.parse(text, "the TwiML of the REST request"))
+                return self._set_final_status(self._twiml.parse(text, "the TwiML of the REST request"))
             case FetchTwiml(url, method):
                 return await self._fetch(url, method, {"CallStatus": "in-progress"})
             case _:
@@ -194,10 +194,10 @@ class PhoneCall:
         return None
 
     async def _fetch(self, url: str, method: str, params: Mapping[str, str]) -> list[twiml.Verb] | None:
-        return self._checked(await self._twiml.fetch(url, method, params))
+        return self._set_final_status(await self._twiml.fetch(url, method, params))
 
-    def _checked(self, document: list[twiml.Verb] | None) -> list[twiml.Verb] | None:
-        """A call whose first document is unusable ends as `failed`."""
+    def _set_final_status(self, document: list[twiml.Verb] | None) -> list[twiml.Verb] | None:
+        """Return the document. A call whose first document is unusable ends as `failed`."""
         if document is None:
             self._final_status = "completed" if self._record.twiml else "failed"
         return document
@@ -281,13 +281,13 @@ class PhoneCall:
 
 
 class _NoConnection:
-    """The connection of a child call that no registry knows."""
+    """The connection of a child call when there is no registry."""
 
     def report(self, update: StatusUpdate) -> None:
-        """There is no registry."""
+        """Do nothing."""
 
     async def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing."""
 
 
 def _rejects(document: list[twiml.Verb]) -> bool:

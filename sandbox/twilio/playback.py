@@ -1,6 +1,6 @@
 """Twilio's playback buffer: queued audio, what the caller has heard of it, and which marks are due.
 
-Theory: audio plays at 8000 bytes a second from its arrival, or from the end of the audio queued before it.
+Audio plays at 8000 bytes a second from its arrival, or from the end of the audio queued before it.
 So no timer is needed: each piece has a start time, a mark is due when the last piece before it has ended,
 and `clear` cuts off everything after now.
 

@@ -1,7 +1,7 @@
 """Registers calls of this process with a REST API simulator in another process: a websocket for each call.
 
 The REST API simulator keeps all calls of the account. The process that runs a call connects to
-`/sandbox/lines`, sends the call's details and each change of its status, and receives the commands that
+`/sandbox/calls`, sends the call's details and each change of its status, and receives the commands that
 were posted for it. If the connection breaks, the call continues but receives no more commands, and the REST
 API simulator marks it as completed.
 """

@@ -1,4 +1,4 @@
-"""Simulates Twilio: calls a number of the server under test.
+"""Simulates Twilio: places calls to a server, the product under test.
 
 `place_call` posts the signed voice webhook, executes the TwiML of the response, opens the media stream,
 performs the caller's script in real time, requests the action URL when the server ended the stream, and
@@ -15,7 +15,7 @@ import aiohttp
 from sandbox.faults import TwilioFaults
 from sandbox.twilio.call_registry import CallRegistry
 from sandbox.twilio.callbacks import NumberConfig
-from sandbox.twilio.caller import CallerAudio, OnEvent, Step
+from sandbox.twilio.caller import CallerAudio, OnCallerEvent, Step
 from sandbox.twilio.phone_call import PhoneCall
 from sandbox.twilio.record import TwilioCallRecord
 from sandbox.twilio.webhook_client import UrlResolver, WebhookClient
@@ -64,7 +64,7 @@ class TwilioSimulator:
         to_number: str = "+15559870000",
         call_sid: str | None = None,
         faults: TwilioFaults = TwilioFaults(),  # noqa: B008 - frozen
-        on_event: OnEvent | None = None,
+        on_event: OnCallerEvent | None = None,
     ) -> TwilioCallRecord:
         """Run a whole call, from the webhook to the last callback."""
         number = self.number

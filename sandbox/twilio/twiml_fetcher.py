@@ -8,7 +8,7 @@ from urllib.parse import urljoin, urlsplit
 
 from sandbox.twilio import twiml
 from sandbox.twilio.callbacks import XML_TYPES, Callbacks
-from sandbox.twilio.caller import OnEvent
+from sandbox.twilio.caller import OnCallerEvent
 from sandbox.twilio.record import TwilioCallRecord
 from sandbox.twilio.webhook_client import WebhookClient, WebhookResponse
 
@@ -22,7 +22,7 @@ class TwimlFetcher:
         callbacks: Callbacks,
         record: TwilioCallRecord,
         voice_url: str,
-        on_event: OnEvent,
+        on_event: OnCallerEvent,
     ) -> None:
         self._webhooks = webhooks
         self._callbacks = callbacks

@@ -1,8 +1,8 @@
-"""Twilio's HTTP client for webhooks: signed requests, and the URLs they really go to.
+"""Twilio's HTTP client for webhooks: signed requests, and the address that each URL is sent to.
 
-The server names itself by its public origin (`https://bridge.example.com`); the simulator reaches it at
-`base_url`. The signature and the Host header use the public origin. Requests only go to the server under
-test or to loopback.
+The server's TwiML contains its public origin (`https://bridge.example.com`); the simulator reaches it at
+`base_url`. The signature and the Host header use the public origin. Requests go only to that
+server or to loopback.
 """
 
 import asyncio

@@ -25,7 +25,7 @@ MAX_CALLS = 200
 DEFAULT_MAX_SECONDS = 600
 NEVER_CONNECTED = "call.in-progress.error-vapifault-transport-never-connected"
 
-OnEvent = Callable[[VapiCallRecord, str], None]
+OnVapiCallEvent = Callable[[VapiCallRecord, str], None]
 
 
 class CallManager(Observable):
@@ -37,7 +37,7 @@ class CallManager(Observable):
         faults: VapiFaults,
         script: Sequence[str],
         recognizer: SpeechRecognizer | None,
-        on_event: OnEvent | None,
+        on_event: OnVapiCallEvent | None,
     ) -> None:
         super().__init__()
         self.api_key = api_key
@@ -57,13 +57,13 @@ class CallManager(Observable):
 
     # Queries
 
-    async def call_for(self, call_sid: str, timeout: float = 5.0) -> VapiCallRecord:
+    async def call_for(self, call_sid: str, timeout_seconds: float = 5.0) -> VapiCallRecord:
         """Wait for a call with this CallSid and return the latest. Raises TimeoutError."""
 
         def matching_calls() -> list[VapiCallRecord]:
             return [call for call in self.calls if call.call_sid == call_sid]
 
-        await self.until(lambda: bool(matching_calls()), timeout)
+        await self.until(lambda: bool(matching_calls()), timeout_seconds)
         return matching_calls()[-1]
 
     def active_calls(self) -> list[VapiCallRecord]:
@@ -76,7 +76,7 @@ class CallManager(Observable):
 
     def create(self, dialect: str, body: dict[str, Any], metadata: Any) -> VapiCallRecord:
         call = VapiCallRecord(str(uuid.uuid4()), dialect, body, time.monotonic(), on_event=self._emit)
-        call.token = secrets.token_urlsafe(24)
+        call.url_token = secrets.token_urlsafe(24)
         call.number = self.created_count
         call.tools = self.assistant_store.tool_names(body.get("assistantId"))
         call.first_message = self.assistant_store.first_message(body.get("assistantId"))

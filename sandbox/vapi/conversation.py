@@ -1,10 +1,9 @@
 """One conversation of the Vapi simulator: it greets, answers after a random delay, stops on barge-in.
 
-This module is not split into a pure core and an I/O shell, because timing is its subject: every step happens
-at a time counted from what was heard.
+Every step happens at a time counted from the audio received, so timing is not separated from logic here.
 
-One reply at a time holds the floor; further replies wait for it. A barge-in stops a reply between two
-chunks; then the interruption is sent, then the words spoken until then.
+Replies are spoken one at a time; further replies wait. A barge-in stops a reply between two chunks: the
+interruption is sent, then a final transcript with the words spoken so far.
 """
 
 import asyncio
@@ -65,7 +64,7 @@ class Conversation:
         self._decode = SampleDecoder(transport.audio_format)
         self._detector = SpeechDetector(transport.audio_format.rate)
         self._events = EventSender(call, transport, faults)
-        self._floor = asyncio.Lock()
+        self._speaking = asyncio.Lock()
         self._player: ReplyPlayer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._started_utterances = 0  # of the caller; the last one may not have ended
@@ -95,10 +94,10 @@ class Conversation:
                 case SpeechStarted():
                     self._events.stalled |= len(self.call.answers) == self._faults.stall_after_turns
                     self._started_utterances += 1
-                    self._spawn(self._events.user_started_late(self._started_utterances, event.at))
+                    self._spawn(self._events.send_user_started_late(self._started_utterances, event.at))
                 case SpeechEnded():
                     self._ended_utterances += 1
-                    self._spawn(self._events.user_stopped_late(event.at))
+                    self._spawn(self._events.send_user_stopped_late(event.at))
                     self._spawn(self._answer(event, self._ended_utterances))
         self._detect_barge_in(at)
 
@@ -143,7 +142,7 @@ class Conversation:
     async def finish(self, reason: str) -> None:
         """Send the last event, then close with 1000."""
         await self.stop()
-        await self._events.call_ended(reason)
+        await self._events.send_call_ended(reason)
         await self._transport.close(1000)
 
     async def shut_down(self) -> None:
@@ -186,8 +185,8 @@ class Conversation:
     async def _greet(self) -> None:
         opened_at = time.monotonic()
         await sleep_until(opened_at + IN_PROGRESS_DELAY_SECONDS)
-        await self._events.call_started()
-        await self._events.junk()
+        await self._events.send_call_started()
+        await self._events.send_junk()
         await sleep_until(opened_at + self._faults.first_audio_delay_seconds - STARTED_EVENT_LEAD_SECONDS)
         if self._faults.greets and not self._waits_for_user:
             greeting = self._greeting
@@ -199,14 +198,14 @@ class Conversation:
         self.call.utterances.append((speech.started_at, speech.at, words))
         self.call.emit("< speech")
         if words:
-            await self._events.transcript("caller", words, "partial")
+            await self._events.send_transcript("caller", words, "partial")
         # The final is sent before the events of the answer, however short the delay is.
         latest_seconds = delay_ms / 1000 - STARTED_EVENT_LEAD_SECONDS - 0.03
         await sleep_until(speech.at + min(USER_FINAL_DELAY_SECONDS, latest_seconds))
         if words:
             junk = "\x00\ud800" if self._faults.junk_events else ""
-            await self._events.transcript("caller", words + junk, "final")
-        await self._events.junk()
+            await self._events.send_transcript("caller", words + junk, "final")
+        await self._events.send_junk()
         clip = self._reply_clips.answer_to(words)
         is_complete = await self._speak(
             clip,
@@ -224,7 +223,7 @@ class Conversation:
         function = {"name": name, "arguments": arguments}
         tool_call = {"id": f"call_{uuid.uuid4().hex}", "type": "function", "function": function}
         self.call.tool_calls.append(tool_call)
-        await self._events.tool_called(tool_call)
+        await self._events.send_tool_called(tool_call)
         if self._call_tool is not None:
             self._call_tool(tool_call)
 
@@ -247,7 +246,7 @@ class Conversation:
             burst=self._faults.burst,
             odd=self._faults.odd_chunks,
         )
-        async with self._floor:
+        async with self._speaking:
             start_at = time.monotonic() + (STARTED_EVENT_LEAD_SECONDS if caller_ended_at is None else 0.0)
             if caller_ended_at is not None and delay_ms is not None:
                 start_at = max(start_at, caller_ended_at + delay_ms / 1000 - plan.audible_due_seconds)
@@ -260,11 +259,11 @@ class Conversation:
             player = self._player = ReplyPlayer(reply, plan, interruptible=interruptible, start_at=start_at)
             self.call.replies.append(reply)
             try:
-                await self._events.reply_started(player)
-                await player.play(self._transport.audio, lambda: self.call.emit(f"> audio {clip.name}"))
+                await self._events.send_reply_started(player)
+                await player.play(self._transport.send_audio, lambda: self.call.emit(f"> audio {clip.name}"))
             finally:
                 self._player = None
-            await self._events.reply_ended(player, self._started_utterances)
+            await self._events.send_reply_ended(player, self._started_utterances)
             self.call.emit(f"= said {clip.name}")
             if end_reason and reply.cut_at is None:
                 self._end(end_reason)

@@ -1,9 +1,9 @@
-"""The two websocket dialects of a call, behind one interface.
+"""The two websocket dialects of a call, with one interface.
 
-`CallTransport` is Vapi's documented transport: binary frames are raw audio, text frames are flat JSON events
-of the subscribed types. `SocketTransport` is the tutorial's: all messages are JSON, audio is base64 mu-law,
-and the only events are final transcripts. Sending on a closed socket does nothing, because the call itself
-may continue.
+`CallDialectTransport` is Vapi's documented transport: binary frames are raw audio, text frames are flat JSON
+events of the subscribed types. `SocketDialectTransport` is the simpler socket dialect: all messages are JSON,
+audio is base64 mu-law, and the only events are final transcripts. Sending on a closed socket does nothing,
+because the call itself may continue.
 """
 
 import asyncio
@@ -28,11 +28,11 @@ class Transport(Protocol):
     audio_format: AudioFormat
     detects_barge_in: bool  # stops speaking by itself when the caller barges in
 
-    async def audio(self, chunk: bytes) -> None: ...
+    async def send_audio(self, chunk: bytes) -> None: ...
 
-    async def event(self, event: dict[str, Any]) -> bool: ...
+    async def send_event(self, event: dict[str, Any]) -> bool: ...
 
-    async def raw(self, text: str) -> None: ...
+    async def send_raw(self, text: str) -> None: ...
 
     async def close(self, code: int) -> None: ...
 
@@ -45,7 +45,7 @@ class _WebSocketTransport:
         self._request = request
         self._call = call
 
-    async def raw(self, text: str) -> None:
+    async def send_raw(self, text: str) -> None:
         await self._send(text)
 
     async def _send(self, message: str | bytes) -> bool:
@@ -63,7 +63,7 @@ class _WebSocketTransport:
             return True
         return False
 
-    async def _send_event(self, event: dict[str, Any]) -> bool:
+    async def _send_and_record(self, event: dict[str, Any]) -> bool:
         now = time.monotonic()
         sent = await self._send(json.dumps(event))  # ASCII: lone surrogates are sent as escapes
         if sent:
@@ -93,7 +93,7 @@ class _WebSocketTransport:
             self._request.transport.abort()
 
 
-class CallTransport(_WebSocketTransport):
+class CallDialectTransport(_WebSocketTransport):
     detects_barge_in = True
 
     def __init__(
@@ -108,14 +108,14 @@ class CallTransport(_WebSocketTransport):
         self.audio_format = audio_format
         self._subscribed = subscribed
 
-    async def audio(self, chunk: bytes) -> None:
+    async def send_audio(self, chunk: bytes) -> None:
         await self._send(chunk)
 
-    async def event(self, event: dict[str, Any]) -> bool:
-        return is_subscribed(event, self._subscribed) and await self._send_event(event)
+    async def send_event(self, event: dict[str, Any]) -> bool:
+        return is_subscribed(event, self._subscribed) and await self._send_and_record(event)
 
 
-class SocketTransport(_WebSocketTransport):
+class SocketDialectTransport(_WebSocketTransport):
     detects_barge_in = False
     audio_format = AudioFormat("mulaw", 8_000)
 
@@ -125,9 +125,9 @@ class SocketTransport(_WebSocketTransport):
         super().__init__(ws, request, call)
         self._events = events
 
-    async def audio(self, chunk: bytes) -> None:
+    async def send_audio(self, chunk: bytes) -> None:
         await self._send(json.dumps({"type": "audio", "data": base64.b64encode(chunk).decode()}))
 
-    async def event(self, event: dict[str, Any]) -> bool:
+    async def send_event(self, event: dict[str, Any]) -> bool:
         final = event.get("type") == "transcript" and event.get("transcriptType") == "final"
-        return self._events and final and await self._send_event(event)
+        return self._events and final and await self._send_and_record(event)

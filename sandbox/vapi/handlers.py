@@ -13,7 +13,7 @@ from aiohttp import web
 from sandbox.vapi import assistants
 from sandbox.vapi.call_manager import CallManager
 from sandbox.vapi.request_schema import validation_errors
-from sandbox.vapi.responses import call_json, error_response, find_by_ticket
+from sandbox.vapi.responses import call_json, error_response, find_by_url_token
 
 HUGE_BYTES = 8 << 20
 LIST_FILTERS = frozenset({"id", "assistantId", "limit", "createdAtGt", "createdAtLt"})
@@ -112,7 +112,7 @@ class RestHandlers:
         return web.json_response(calls[: _limit(request)])
 
     async def control(self, request: web.Request) -> web.Response:
-        call = find_by_ticket(self._manager, request)
+        call = find_by_url_token(self._manager, request)
         if call is None:
             return error_response(404, "no such call")
         if call.ended_at is not None:

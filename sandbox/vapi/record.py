@@ -76,7 +76,7 @@ class VapiCallRecord:
     first_message: str = ""  # of a stored assistant
     tool_calls: BoundedList[dict[str, Any]] = field(default_factory=BoundedList)
     tool_results: BoundedList[Any] = field(default_factory=BoundedList)  # responses of the server
-    token: str = ""  # secret part of the call's URLs
+    url_token: str = ""  # secret part of the call's URLs
     connected: bool = False
     status: str = "queued"
     opened_at: float | None = None

@@ -35,7 +35,7 @@ class ReplyPlayer:
         reply = self.reply
         try:
             for index, chunk in enumerate(self.plan.chunks):
-                if await self._is_cut_before(self.start_at + chunk.due_seconds):
+                if await self._wait_for_cut_until(self.start_at + chunk.due_seconds):
                     return
                 now = time.monotonic()
                 reply.first_sent_at = now if reply.first_sent_at is None else reply.first_sent_at
@@ -45,7 +45,7 @@ class ReplyPlayer:
                     reply.first_audible_sent_at = now
                     on_audible()
                 await send(chunk.audio)
-            await self._is_cut_before(self.start_at + self.plan.duration_seconds)
+            await self._wait_for_cut_until(self.start_at + self.plan.duration_seconds)
         finally:
             reply.done_at = time.monotonic()
             if len(reply.chunks) < len(self.plan.chunks) and reply.cut_at is None:
@@ -61,7 +61,7 @@ class ReplyPlayer:
         sent_seconds = self.plan.chunks[len(reply.chunks) - 1].end_seconds
         return self.plan.words_until(reply.text, min(sent_seconds, reply.cut_at - reply.first_sent_at))
 
-    async def _is_cut_before(self, at: float) -> bool:
+    async def _wait_for_cut_until(self, at: float) -> bool:
         """Wait until this time or the cut; True if it was cut off."""
         wait_seconds = at - time.monotonic()
         if wait_seconds > 0 and not self._cut.is_set():

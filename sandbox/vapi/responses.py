@@ -22,11 +22,11 @@ def call_json(request: web.Request, call: VapiCallRecord) -> dict[str, Any]:
         "cost": 0,
         "transport": {
             **call.body["transport"],
-            "websocketCallUrl": f"ws://{address}/transport?ticket={call.token}",
+            "websocketCallUrl": f"ws://{address}/transport?ticket={call.url_token}",
         },
         "monitor": {
-            "listenUrl": f"ws://{address}/listen?ticket={call.token}",
-            "controlUrl": f"http://{address}/control?ticket={call.token}",
+            "listenUrl": f"ws://{address}/listen?ticket={call.url_token}",
+            "controlUrl": f"http://{address}/control?ticket={call.url_token}",
         },
     }
     if call.ended_at is not None:
@@ -39,8 +39,8 @@ def error_response(status: int, message: str | list[str]) -> web.Response:
     return web.json_response({"message": message, "error": reason, "statusCode": status}, status=status)
 
 
-def find_by_ticket(manager: CallManager, request: web.Request) -> VapiCallRecord | None:
+def find_by_url_token(manager: CallManager, request: web.Request) -> VapiCallRecord | None:
     """The call whose secret URL was requested."""
     call = manager.find(request.match_info["id"])
     ticket = request.query.get("ticket", "").encode()
-    return call if call is not None and hmac.compare_digest(ticket, call.token.encode()) else None
+    return call if call is not None and hmac.compare_digest(ticket, call.url_token.encode()) else None

@@ -7,8 +7,8 @@ call active and billed, which the record shows as `is_orphaned`.
 
     async with VapiSimulator(listen="energy") as vapi:
         ...  # VAPI_BASE_URL=vapi.base_url, or VAPI_SOCKET_URL=vapi.socket_url
-        call = await vapi.call_for("CA...", timeout=5)
-        await vapi.until(lambda: call.answers, timeout=5)
+        call = await vapi.call_for("CA...", timeout_seconds=5)
+        await vapi.until(lambda: call.answers, timeout_seconds=5)
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from aiohttp import web
 
 from sandbox.faults import VapiFaults
 from sandbox.speech import audio
-from sandbox.vapi.call_manager import CallManager, OnEvent
+from sandbox.vapi.call_manager import CallManager, OnVapiCallEvent
 from sandbox.vapi.handlers import add_rest_routes
 from sandbox.vapi.recognizer import SpeechRecognizer, can_recognize
 from sandbox.vapi.replies import caller_sentences
@@ -42,7 +42,7 @@ class VapiSimulator(CallManager):
         faults: VapiFaults | None = None,
         listen: Literal["auto", "energy", "speech"] = "auto",
         script: Sequence[str] | None = None,
-        on_event: OnEvent | None = None,
+        on_event: OnVapiCallEvent | None = None,
     ) -> None:
         if listen == "speech" and not can_recognize():
             raise ValueError("listen='speech' needs the [speech] extra")

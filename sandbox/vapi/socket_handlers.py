@@ -1,7 +1,7 @@
 """WebSocket handlers of the Vapi simulator, one for each dialect.
 
-`/{id}/transport` is Vapi's: a socket for a call that was created over REST. `/socket` is the tutorial's: its
-first message creates the call.
+`/{id}/transport` is Vapi's: a socket for a call that was created over REST. `/socket` is the simpler
+socket dialect: its first message creates the call.
 """
 
 import asyncio
@@ -15,10 +15,10 @@ from aiohttp import WSMsgType, web
 
 from sandbox.vapi.call_manager import CallManager
 from sandbox.vapi.conversation import Conversation
-from sandbox.vapi.dialects import NO_CLOSE_FRAME, NO_CODE, CallTransport, SocketTransport
+from sandbox.vapi.dialects import NO_CLOSE_FRAME, NO_CODE, CallDialectTransport, SocketDialectTransport
 from sandbox.vapi.record import VapiCallRecord
 from sandbox.vapi.request_schema import CLIENT_MESSAGES_DEFAULT, audio_format
-from sandbox.vapi.responses import error_response, find_by_ticket
+from sandbox.vapi.responses import error_response, find_by_url_token
 
 MAX_MESSAGE_BYTES = 1 << 20
 FIRST_MESSAGE_SECONDS = 5.0
@@ -38,7 +38,7 @@ class SocketHandlers:
     async def transport(self, request: web.Request) -> web.StreamResponse:
         if (error := await self._handshake_fault()) is not None:
             return error
-        call = find_by_ticket(self._manager, request)
+        call = find_by_url_token(self._manager, request)
         if call is None or call.connected or call.ended_at is not None:
             return error_response(404, "no such call")  # also for a second connection: the URL works once
         call.connected = True
@@ -46,7 +46,7 @@ class SocketHandlers:
         await ws.prepare(request)
         overrides = call.body.get("assistantOverrides") or {}
         subscribed = frozenset(overrides.get("clientMessages", CLIENT_MESSAGES_DEFAULT))
-        transport = CallTransport(ws, request, call, audio_format(call.body), subscribed)
+        transport = CallDialectTransport(ws, request, call, audio_format(call.body), subscribed)
         await self._run(ws, call, self._conversation(call, transport))
         return ws
 
@@ -61,7 +61,7 @@ class SocketHandlers:
             return ws
         call = self._manager.create("socket", first_message, first_message.get("metadata"))
         call.record_message(first_message)
-        transport = SocketTransport(ws, request, call, self._manager.faults.socket_events)
+        transport = SocketDialectTransport(ws, request, call, self._manager.faults.socket_events)
         await self._run(ws, call, self._conversation(call, transport))
         return ws
 
@@ -69,7 +69,9 @@ class SocketHandlers:
         await asyncio.sleep(self._manager.faults.ws_accept_delay_seconds)
         return error_response(403, "forbidden") if self._manager.faults.ws_refuse else None
 
-    def _conversation(self, call: VapiCallRecord, transport: CallTransport | SocketTransport) -> Conversation:
+    def _conversation(
+        self, call: VapiCallRecord, transport: CallDialectTransport | SocketDialectTransport
+    ) -> Conversation:
         manager = self._manager
         bytes_per_second = transport.audio_format.bytes_per_second
         call.max_audio_bytes = int(manager.faults.keep_audio_seconds * bytes_per_second)
@@ -93,7 +95,7 @@ class SocketHandlers:
             if call.close_code is None:
                 call.close_code = ws.close_code if ws.close_code is not None else NO_CLOSE_FRAME
             await self._manager.on_socket_closed(call)
-            # A closed socket ends a call of the tutorial's dialect. It does not end a Vapi call, unless Vapi
+            # A closed socket ends a call of the socket dialect. It does not end a Vapi call, unless Vapi
             # itself closed the socket with an orderly code.
             closes_by_itself = self._manager.faults.close_after_seconds is not None
             if call.dialect == "socket" or (closes_by_itself and call.close_code in ORDERLY_CLOSE_CODES):

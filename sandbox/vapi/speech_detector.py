@@ -1,6 +1,6 @@
 """Energy-based speech detector: where the caller's speech starts and ends.
 
-Theory: the received audio is cut into 10 ms windows. A window over -48 dBFS is loud; line noise, about
+The received audio is cut into 10 ms windows. A window over -48 dBFS is loud; line noise, about
 -58 dBFS, never is. Speech starts at a loud window and is confirmed once it spans 60 ms; it has ended when no
 window was loud for the hangover. Time inside an utterance is counted in audio, not on the clock: a gap in
 the stream is not silence, as with Vapi itself, which needs the quiet frames to find the end of a turn.

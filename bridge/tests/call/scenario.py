@@ -132,7 +132,7 @@ def waiting_call(**options: Any) -> CallScenario:
 
 
 def connecting_call(**options: Any) -> CallScenario:
-    """A call in CONNECTING: the ticket is valid, the assistant is being dialled."""
+    """A call in CONNECTING: the ticket is valid, the assistant is being dialed."""
     return CallScenario(**options).accept()
 
 

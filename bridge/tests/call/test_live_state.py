@@ -43,7 +43,7 @@ def test_the_floor_follows_the_caller_and_the_assistant() -> None:
     assert floors(call) == ["caller", "", "assistant", ""]
 
 
-def test_the_callers_floor_is_reported_while_the_assistant_is_being_dialled() -> None:
+def test_the_callers_floor_is_reported_while_the_assistant_is_being_dialed() -> None:
     call = connecting_call()
     call.caller_speaks(400)
     assert floors(call) == ["caller"]

@@ -903,7 +903,7 @@ def test_an_assistant_that_continued_over_the_caller_is_not_stalled() -> None:
     assert call.session.state is State.LIVE
 
 
-def test_an_assistant_that_is_being_dialled_is_not_stalled() -> None:
+def test_an_assistant_that_is_being_dialed_is_not_stalled() -> None:
     call = connecting_call()
     call.caller_speaks(400)
     call.caller_is_silent(13_000)

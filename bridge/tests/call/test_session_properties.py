@@ -1,6 +1,6 @@
 """Property tests of the call session: its invariants hold for every sequence of events.
 
-Both peers may send anything at any time. Only the runner keeps a contract: each dialling has one result, and
+Both peers may send anything at any time. Only the runner keeps a contract: each dialing has one result, and
 nothing arrives from the assistant before it answered.
 """
 

@@ -332,7 +332,7 @@ class ServerUnderTest:
         return signature
 
     async def start_call(self, **options: Any) -> TwilioStream:
-        """A stream whose ticket was accepted; the assistant is being dialled."""
+        """A stream whose ticket was accepted; the assistant is being dialed."""
         stream = TwilioStream(self, **options)
         await stream.connect()
         stream.send_start(self.issue_ticket())

@@ -1,4 +1,4 @@
-"""Dialling Vapi and hanging up: requests, retries, forbidden URLs, and calls that must be ended at Vapi."""
+"""Dialing Vapi and hanging up: requests, retries, forbidden URLs, and calls that must be ended at Vapi."""
 
 from __future__ import annotations
 

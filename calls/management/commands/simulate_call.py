@@ -22,7 +22,7 @@ from calls.demo.console import CallConsole
 from calls.twilio.client import TWILIO_API
 from sandbox.faults import TwilioFaults
 from sandbox.speech import audio
-from sandbox.twilio.caller import CutIn, HangUp, Listen, Pause, Press, Say, Step
+from sandbox.twilio.caller import BargeIn, HangUp, Listen, Pause, Press, Say, Step
 from sandbox.twilio.record import TwilioCallRecord
 from sandbox.twilio.registry_client import RemoteCallRegistry
 from sandbox.twilio.simulator import TwilioSimulator
@@ -34,13 +34,13 @@ MARGIN_SECONDS = 90.0
 TALK_SECONDS = 3.0  # with the person to whom the call is transferred
 
 CLIPS_SCRIPT: tuple[Step, ...] = (
-    Listen(timeout=GREETING_SECONDS),
+    Listen(timeout_seconds=GREETING_SECONDS),
     Say("opening_hours"),
     Listen(),
     Press("42#"),
     Listen(),
     Say("correct"),
-    CutIn("talk_to_person", after_ms=1200),
+    BargeIn("talk_to_person", after_ms=1200),
     Listen(),
     Say("goodbye"),
 )
@@ -130,7 +130,7 @@ def _script(wav: Path | None, listen_seconds: float) -> tuple[Sequence[Step], fl
         raise CommandError(f"--wav: {wav} is empty, or longer than {MAX_CLIP_SECONDS // 60} minutes")
     clip = audio.as_clip(pcm, wav.name)
     # The assistant may wait for the caller to speak first: a missing greeting is not an error.
-    first_steps = (Listen(timeout=GREETING_SECONDS), Say(clip))
+    first_steps = (Listen(timeout_seconds=GREETING_SECONDS), Say(clip))
     return (*first_steps, *final_steps), listen_seconds + len(pcm) / audio.LINE_RATE
 
 

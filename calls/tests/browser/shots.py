@@ -19,7 +19,7 @@ from calls.tests.browser.harness import VIEWPORTS, BrowserTestbed, create_fixtur
 from calls.tests.chromium import CHROMIUM
 from calls.tests.live_server import poll_until
 from sandbox.faults import VapiFaults
-from sandbox.twilio.caller import CutIn, HangUp, Listen, Press, Say, Step, WaitForHangup
+from sandbox.twilio.caller import BargeIn, HangUp, Listen, Press, Say, Step, WaitForHangup
 
 FOLDER = ROOT / "docs" / "shots"
 SEED_OPTIONS = ("--calls", "9000", "--days", "30", "--numbers", "3", "--force")
@@ -30,7 +30,7 @@ FAULTS = VapiFaults(delay_ms=(700, 1600))
 
 GOOD: Sequence[Step] = (
     Listen(), Say("move_appointment"), Listen(), Press("42#"), Listen(), Say("correct"),
-    CutIn("talk_to_person", after_ms=1400), Listen(), Say("goodbye"), Listen(), HangUp(),
+    BargeIn("talk_to_person", after_ms=1400), Listen(), Say("goodbye"), Listen(), HangUp(),
 )  # fmt: skip
 TEXTS = (
     "I need to move my appointment.", "Yes, that is correct.", "Stop, I want to talk to a person.",

@@ -19,13 +19,13 @@ from calls.tests.browser.harness import BrowserTestbed, start_browser_testbed
 from calls.tests.chromium import needs_chromium
 from calls.tests.live_server import poll_until
 from sandbox.faults import VapiFaults
-from sandbox.twilio.caller import CutIn, HangUp, Listen, Press, Say
+from sandbox.twilio.caller import BargeIn, HangUp, Listen, Press, Say
 
 pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 
 SCRIPT = (
     Listen(), Say("opening_hours"), Listen(), Press("42#"), Listen(), Say("correct"),
-    CutIn("talk_to_person", after_ms=900), Listen(), HangUp(),
+    BargeIn("talk_to_person", after_ms=900), Listen(), HangUp(),
 )  # fmt: skip
 FAULTS = VapiFaults(delay_ms=(300, 600))
 CALL = (

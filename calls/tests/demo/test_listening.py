@@ -60,7 +60,7 @@ class CallerScript:
             elif name == GOODBYE:
                 steps += [Say(name), WaitForHangup(WAIT_SECONDS)]
             else:
-                steps += [Say(name), Listen(timeout=WAIT_SECONDS)]
+                steps += [Say(name), Listen(timeout_seconds=WAIT_SECONDS)]
         return [*steps, HangUp()]
 
 

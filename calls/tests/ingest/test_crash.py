@@ -18,7 +18,7 @@ import pytest
 from calls.tests.live_server import Database, LiveServer, make_server, poll_until, temporary_database
 from sandbox.faults import VapiFaults
 from sandbox.speech import audio
-from sandbox.twilio.caller import CutIn, Say, Step
+from sandbox.twilio.caller import BargeIn, Say, Step
 from sandbox.vapi.server import VapiSimulator
 
 pytestmark = pytest.mark.slow
@@ -59,7 +59,7 @@ class KilledCall:
 def make_script() -> list[Step]:
     """Caller and assistant interrupt each other, so that final transcripts of both arrive continuously."""
     yes = audio.load_clips()["correct"].pcm_8k[:YES_SAMPLES]
-    return [Say(yes), *(CutIn(yes, after_ms=350) for _ in range(20))]
+    return [Say(yes), *(BargeIn(yes, after_ms=350) for _ in range(20))]
 
 
 async def call_and_kill(

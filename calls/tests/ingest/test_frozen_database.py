@@ -37,7 +37,7 @@ PAGES = 3
 WAIT_SECONDS = 20.0
 MAX_IN_FLIGHT_BYTES = 3 * 160  # not delivered when the caller hung up
 CLIPS = ("correct", "book_table", "opening_hours", "correct")
-SCRIPT: list[Step] = [step for name in CLIPS for step in (Say(name), Listen(timeout=8))]
+SCRIPT: list[Step] = [step for name in CLIPS for step in (Say(name), Listen(timeout_seconds=8))]
 SID = "CA" + "f" * 32
 
 

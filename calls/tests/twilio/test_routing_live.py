@@ -43,7 +43,7 @@ MAX_ROUTE_DELAY_SECONDS = 5.0
 MAX_WEBHOOK_MS = 500
 WAIT_SECONDS = 20.0
 WEBHOOKS_WHILE_FROZEN = 5
-SCRIPT: list[Step] = [Listen(timeout=8), Say("correct"), Listen(timeout=8)]
+SCRIPT: list[Step] = [Listen(timeout_seconds=8), Say("correct"), Listen(timeout_seconds=8)]
 FORM = {
     "number": OURS, "label": "Front desk", "active": "on", "assistant_id": "", "endpointing_ms": "",
     "overrides": "{}", "discloses_ai": "on", "disclosure": "", "greeting": "", "hours": "", "time_zone": "",
@@ -104,7 +104,7 @@ class RoutingClient:
 
 
 def parse_actions(response: WebhookResponse) -> list[str]:
-    """What the TwiML does, in order: spoken texts, the dialled number, `Connect`, `Hangup`."""
+    """What the TwiML does, in order: spoken texts, the dialed number, `Connect`, `Hangup`."""
     assert (response.status, response.problem) == (200, "")
     verbs = list(ElementTree.fromstring(response.text))
     actions = [verb.text or "" if verb.tag in ("Say", "Dial") else verb.tag for verb in verbs]

@@ -106,7 +106,7 @@ async def test_transfer_call_fails_without_a_fallback_number(vendor: CannedVendo
 async def test_a_transfer_that_twilio_rejects_is_withdrawn(vendor: CannedVendorApi) -> None:
     vendor.response = 404, {"code": 20404, "message": "not found"}
     client = WebhookClient(make_bridge([FRONT_DESK]))
-    assert "could not be dialled" in (await call_tool(client, make_message("transfer_call")))["error"]
+    assert "could not be dialed" in (await call_tool(client, make_message("transfer_call")))["error"]
     requested, withdrawn, _ = client.entries
     assert isinstance(requested, EndRequested) and isinstance(withdrawn, EndRequested)
     assert withdrawn.withdrawn and withdrawn.at == requested.at

@@ -1,4 +1,6 @@
-"""`manage.py sandbox`: runs the simulators of Vapi and of Twilio's REST API until Ctrl-C, a line per event.
+"""`manage.py sandbox`: runs the simulators of Vapi and of Twilio's REST API until Ctrl-C.
+
+It prints a line for each event: `<` received, `>` sent, `=` a change of state, `!` an error.
 
 The Twilio account is fictitious, unless the settings already point to a simulator: then the account of the
 settings is used, so that a server and this command can share one configuration. Credentials for the real
@@ -32,7 +34,7 @@ class Command(BaseCommand):
             "--port", type=int, default=9100, help="port of the Vapi simulator; 0 takes any free port"
         )
         parser.add_argument(
-            "--carrier-port", type=int, help="port of the Twilio simulator (default: the next one)"
+            "--twilio-port", type=int, help="port of the Twilio simulator (default: the next one)"
         )
         parser.add_argument(
             "--seed", type=int, default=0, help="the same seed gives the same delays and chunks"
@@ -69,7 +71,7 @@ class Command(BaseCommand):
         stopped = asyncio.Event()
         for signum in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(signum, stopped.set)
-        host, port, twilio_port = options["host"], options["port"], options["carrier_port"]
+        host, port, twilio_port = options["host"], options["port"], options["twilio_port"]
         if twilio_port is None:
             twilio_port = port and port + 1
         vapi = VapiSimulator(
@@ -87,8 +89,8 @@ class Command(BaseCommand):
             self._print_configuration(vapi, twilio, "127.0.0.1" if host in ("0.0.0.0", "::") else host)
             await stopped.wait()
         self.stdout.write(
-            f"Vapi: {vapi.created_count} calls, {len(vapi.active_calls())} never ended. "
-            f"Twilio: {len(twilio.calls)} calls, {len(twilio.active_calls())} still active."
+            f"Vapi calls: {vapi.created_count}, never ended: {len(vapi.active_calls())}. "
+            f"Twilio calls: {len(twilio.calls)}, still active: {len(twilio.active_calls())}."
         )
 
     def _print_configuration(self, vapi: VapiSimulator, twilio: TwilioRestSimulator, host: str) -> None:

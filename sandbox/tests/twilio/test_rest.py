@@ -51,7 +51,7 @@ PERSON = "+15550107777"
 SID = "CA" + "a" * 32
 DIAL = f'<Response><Dial action="{PUBLIC}/twilio/after?dialed=1">{PERSON}</Dial></Response>'
 
-Ask = Callable[[Client], Any]
+ClientCall = Callable[[Client], Any]
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ async def api() -> AsyncIterator[TwilioRestSimulator]:
         yield api
 
 
-async def ask(
-    api: TwilioRestSimulator, question: Ask, *, token: str = AUTH_TOKEN, seconds: float = 5.0
+async def call_api(
+    api: TwilioRestSimulator, question: ClientCall, *, token: str = AUTH_TOKEN, seconds: float = 5.0
 ) -> Any:
     """Call the simulator with Twilio's own client."""
     client = Client(ACCOUNT_SID, token, http_client=TwilioHttpClient(timeout=seconds))
@@ -69,16 +69,18 @@ async def ask(
     return await asyncio.to_thread(question, client)
 
 
-async def error_of(api: TwilioRestSimulator, question: Ask, **options: Any) -> tuple[int, int | None]:
+async def call_and_get_error(
+    api: TwilioRestSimulator, question: ClientCall, **options: Any
+) -> tuple[int, int | None]:
     with pytest.raises(TwilioException) as raised:
-        await ask(api, question, **options)
+        await call_api(api, question, **options)
     if isinstance(raised.value, TwilioRestException):
         return raised.value.status, raised.value.code
     answer = json.loads(raised.value.args[1].text)  # list requests raise with the response itself
     return answer["status"], answer["code"]
 
 
-def update(sid: str = SID, **changes: Any) -> Ask:
+def update(sid: str = SID, **changes: Any) -> ClientCall:
     return lambda client: client.calls(sid).update(**changes)
 
 
@@ -91,7 +93,7 @@ def add_call(api: TwilioRestSimulator, sid: str = SID, **changes: Any) -> Call:
 
 
 async def test_a_wrong_token_is_rejected_in_twilios_error_format(api: TwilioRestSimulator) -> None:
-    assert await error_of(api, lambda client: client.calls.list(), token="wrong") == (401, 20003)
+    assert await call_and_get_error(api, lambda client: client.calls.list(), token="wrong") == (401, 20003)
     async with aiohttp.ClientSession() as http, http.get(f"{api.base_url}/2010-04-01/Accounts.json") as got:
         assert (got.status, await got.json()) == (
             401,
@@ -112,17 +114,17 @@ async def test_unknown_resources_are_not_found(api: TwilioRestSimulator) -> None
         lambda client: client.api.accounts("AC" + "0" * 32).fetch(),
         lambda client: client.messages.list(),
     ):
-        assert await error_of(api, question) == (404, 20404)
+        assert await call_and_get_error(api, question) == (404, 20404)
 
 
 async def test_a_suspended_account_can_be_read_but_not_used(api: TwilioRestSimulator) -> None:
-    account = await ask(api, lambda client: client.api.accounts(ACCOUNT_SID).fetch())
+    account = await call_api(api, lambda client: client.api.accounts(ACCOUNT_SID).fetch())
     assert (account.sid, account.status, account.type) == (ACCOUNT_SID, "active", "Full")
     api.account.status, api.account.type = "suspended", "Trial"
-    account = await ask(api, lambda client: client.api.accounts(ACCOUNT_SID).fetch())
+    account = await call_api(api, lambda client: client.api.accounts(ACCOUNT_SID).fetch())
     assert (account.status, account.type) == ("suspended", "Trial")
     add_call(api)
-    assert await error_of(api, update(status="completed")) == (403, 20005)
+    assert await call_and_get_error(api, update(status="completed")) == (403, 20005)
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, 20003), (429, 20429), (500, 20500), (418, 20001)])
@@ -130,9 +132,9 @@ async def test_faults_apply_only_to_the_chosen_path_and_number_of_requests(
     api: TwilioRestSimulator, status: int, code: int
 ) -> None:
     api.faults = TwilioRestFaults(rest_status=status, rest_failures=1, rest_path_contains="/Calls")
-    await ask(api, lambda client: client.api.accounts(ACCOUNT_SID).fetch())
-    assert await error_of(api, lambda client: client.calls.list()) == (status, code)
-    assert await ask(api, lambda client: client.calls.list()) == []
+    await call_api(api, lambda client: client.api.accounts(ACCOUNT_SID).fetch())
+    assert await call_and_get_error(api, lambda client: client.calls.list()) == (status, code)
+    assert await call_api(api, lambda client: client.calls.list()) == []
     assert [request.status for request in api.received_requests] == [200, status, 200]
 
 
@@ -159,9 +161,9 @@ async def test_it_can_hang_send_html_and_cut_the_response(api: TwilioRestSimulat
 
 async def test_a_number_is_listed_and_updated(api: TwilioRestSimulator) -> None:
     api.numbers[PERSON] = replace(api.numbers[NUMBER], phone_number=PERSON, sid="PN" + "7" * 32)
-    (number,) = await ask(api, lambda client: client.incoming_phone_numbers.list(phone_number=NUMBER))
+    (number,) = await call_api(api, lambda client: client.incoming_phone_numbers.list(phone_number=NUMBER))
     assert (number.phone_number, number.voice_url, number.voice_method) == (NUMBER, DEMO_URL, "POST")
-    changed = await ask(
+    changed = await call_api(
         api,
         lambda client: client.incoming_phone_numbers(number.sid).update(
             voice_url=f"{PUBLIC}/twilio/voice",
@@ -174,7 +176,7 @@ async def test_a_number_is_listed_and_updated(api: TwilioRestSimulator) -> None:
             voice_application_sid="",
         ),
     )
-    fetched = await ask(api, lambda client: client.incoming_phone_numbers(number.sid).fetch())
+    fetched = await call_api(api, lambda client: client.incoming_phone_numbers(number.sid).fetch())
     for resource in (changed, fetched):
         assert (resource.voice_url, resource.voice_method) == (f"{PUBLIC}/twilio/voice", "GET")
         assert (resource.voice_fallback_url, resource.status_callback) == (
@@ -182,8 +184,8 @@ async def test_a_number_is_listed_and_updated(api: TwilioRestSimulator) -> None:
             f"{PUBLIC}/twilio/status",
         )
         assert resource.friendly_name == "Front desk" and resource.capabilities["voice"]
-    assert len(await ask(api, lambda client: client.incoming_phone_numbers.list())) == 2
-    assert await ask(api, lambda client: client.incoming_phone_numbers.list(phone_number="+4930")) == []
+    assert len(await call_api(api, lambda client: client.incoming_phone_numbers.list())) == 2
+    assert await call_api(api, lambda client: client.incoming_phone_numbers.list(phone_number="+4930")) == []
 
 
 def change_number(client: Client, *, sid: str, **changes: str) -> Any:
@@ -198,9 +200,9 @@ async def test_a_number_rejects_an_invalid_url_and_an_invalid_method(api: Twilio
         ({"voice_method": "PUT"}, 21403),
     ):
         change = partial(change_number, sid=sid, **changes)
-        assert await error_of(api, change) == (400, code)
+        assert await call_and_get_error(api, change) == (400, code)
     assert api.numbers[NUMBER].voice_url == DEMO_URL
-    cleared = await ask(api, lambda client: client.incoming_phone_numbers(sid).update(voice_url=""))
+    cleared = await call_api(api, lambda client: client.incoming_phone_numbers(sid).update(voice_url=""))
     assert cleared.voice_url == ""
 
 
@@ -209,7 +211,7 @@ async def test_a_number_rejects_an_invalid_url_and_an_invalid_method(api: Twilio
 
 async def test_a_call_has_twilios_format_and_its_price_comes_later(api: TwilioRestSimulator) -> None:
     call = add_call(api, started_at=datetime(2026, 8, 18, 9, 30, tzinfo=UTC))
-    fetched = await ask(api, lambda client: client.calls(SID).fetch())
+    fetched = await call_api(api, lambda client: client.calls(SID).fetch())
     assert (fetched.status, fetched.direction, fetched._from, fetched.to) == (
         "in-progress",
         "inbound",
@@ -225,7 +227,7 @@ async def test_a_call_has_twilios_format_and_its_price_comes_later(api: TwilioRe
     )
     assert call.to_json()["start_time"] == "Tue, 18 Aug 2026 09:30:00 +0000"
     api.update_status(call, StatusUpdate("completed", 61))
-    ended_call = await ask(api, lambda client: client.calls(SID).fetch())
+    ended_call = await call_api(api, lambda client: client.calls(SID).fetch())
     assert (ended_call.status, ended_call.duration, ended_call.price, ended_call.price_unit) == (
         "completed",
         "61",
@@ -233,7 +235,7 @@ async def test_a_call_has_twilios_format_and_its_price_comes_later(api: TwilioRe
         "USD",
     )
     api.set_price(SID)
-    billed = await ask(api, lambda client: client.calls(SID).fetch())
+    billed = await call_api(api, lambda client: client.calls(SID).fetch())
     assert billed.price == "-0.01700", "61 s are two started minutes"
     api.set_price(SID, "-0.04000")
     assert call.price == Decimal("-0.04")
@@ -265,19 +267,22 @@ async def test_calls_are_listed_newest_first_with_pages_and_filters(api: TwilioR
             to_number=PERSON if number == 6 else NUMBER,
         )
 
-    async def listed(**filters: Any) -> list[int]:
-        calls = await ask(api, lambda client: client.calls.list(**filters))
+    async def list_ids(**filters: Any) -> list[int]:
+        calls = await call_api(api, lambda client: client.calls.list(**filters))
         return [int(call.sid[2:]) for call in calls]
 
-    assert await listed(page_size=3) == [6, 5, 4, 3, 2, 1, 0]
-    assert await listed(page_size=3, limit=4) == [6, 5, 4, 3]
-    assert await listed(status="completed") == [5, 3, 1]
-    assert await listed(to=PERSON) == [6] and await listed(from_=PERSON) == []
-    assert await listed(start_time_after=day + timedelta(days=5)) == [6, 5]
-    assert await listed(start_time_before=day + timedelta(days=1)) == [1, 0]
-    assert await listed(start_time=day + timedelta(days=2, hours=3)) == [2]
-    assert await listed(end_time_after=day) == []
-    assert await error_of(api, lambda client: client.calls.list(start_time="yesterday")) == (400, 20001)
+    assert await list_ids(page_size=3) == [6, 5, 4, 3, 2, 1, 0]
+    assert await list_ids(page_size=3, limit=4) == [6, 5, 4, 3]
+    assert await list_ids(status="completed") == [5, 3, 1]
+    assert await list_ids(to=PERSON) == [6] and await list_ids(from_=PERSON) == []
+    assert await list_ids(start_time_after=day + timedelta(days=5)) == [6, 5]
+    assert await list_ids(start_time_before=day + timedelta(days=1)) == [1, 0]
+    assert await list_ids(start_time=day + timedelta(days=2, hours=3)) == [2]
+    assert await list_ids(end_time_after=day) == []
+    assert await call_and_get_error(api, lambda client: client.calls.list(start_time="yesterday")) == (
+        400,
+        20001,
+    )
     url = f"{api.base_url}/2010-04-01/Accounts/{ACCOUNT_SID}/Calls.json?PageSize=3&Page=1&Status=completed"
     auth = {"Authorization": aiohttp.encode_basic_auth(ACCOUNT_SID, AUTH_TOKEN)}
     async with aiohttp.ClientSession(headers=auth) as http:
@@ -300,15 +305,15 @@ async def test_invalid_updates_of_a_call_are_rejected(api: TwilioRestSimulator) 
         ({"url": "nowhere"}, 21205),
         ({"url": PUBLIC, "method": "PUT"}, 21205),
     ):
-        assert await error_of(api, update(**changes)) == (400, code)
-    unchanged = await ask(api, update(status="canceled"))
+        assert await call_and_get_error(api, update(**changes)) == (400, code)
+    unchanged = await call_api(api, update(status="canceled"))
     assert unchanged.status == "in-progress", "only a ringing call can be canceled"
-    done = await ask(api, update(status="completed"))
+    done = await call_api(api, update(status="completed"))
     assert done.status == "completed" and call.is_over, "no process runs it: it just ends"
     for changes in ({"status": "completed"}, {"twiml": "<Response/>"}):
-        assert await error_of(api, update(**changes)) == (400, 21220)
+        assert await call_and_get_error(api, update(**changes)) == (400, 21220)
     add_call(api, status="ringing", direction="outbound-api")
-    assert await error_of(api, update(twiml="<Response/>")) == (400, 21220)
+    assert await call_and_get_error(api, update(twiml="<Response/>")) == (400, 21220)
 
 
 # Calls that the simulator runs, in this process or in another one
@@ -323,17 +328,17 @@ def registry(request: pytest.FixtureRequest, api: TwilioRestSimulator) -> CallRe
 
 @contextlib.asynccontextmanager
 async def call_of(
-    side: FakeServer, registry: CallRegistry, *, faults: TwilioFaults | None = None
+    fake: FakeServer, registry: CallRegistry, *, faults: TwilioFaults | None = None
 ) -> AsyncIterator[asyncio.Task[TwilioCallRecord]]:
     simulator = TwilioSimulator(
-        side.base_url,
+        fake.base_url,
         public_url=PUBLIC,
         account_sid=ACCOUNT_SID,
         auth_token=AUTH_TOKEN,
         limit_seconds=10,
         registry=registry,
     )
-    side.refuse_unsigned = False
+    fake.refuse_unsigned = False
     calling = asyncio.create_task(
         simulator.place_call(
             [WaitForHangup(8)], call_sid=SID, to_number=NUMBER, faults=faults or TwilioFaults()
@@ -346,8 +351,8 @@ async def call_of(
         await asyncio.gather(calling, return_exceptions=True)
 
 
-def streaming(api: TwilioRestSimulator, side: FakeServer) -> Callable[[], object]:
-    return lambda: SID in api.calls and api.call(SID).status == "in-progress" and side.socket is not None
+def is_streaming(api: TwilioRestSimulator, fake: FakeServer) -> Callable[[], object]:
+    return lambda: SID in api.calls and api.call(SID).status == "in-progress" and fake.socket is not None
 
 
 async def wait_for(api: TwilioRestSimulator, condition: Callable[[], object]) -> None:
@@ -361,8 +366,8 @@ async def test_status_completed_ends_the_stream_with_stop_and_the_call_with_a_ca
     api: TwilioRestSimulator, registry: CallRegistry, fake_server: FakeServer
 ) -> None:
     async with call_of(fake_server, registry) as calling:
-        await wait_for(api, streaming(api, fake_server))
-        answer = await ask(api, update(status="completed"))
+        await wait_for(api, is_streaming(api, fake_server))
+        answer = await call_api(api, update(status="completed"))
         assert answer.sid == SID
         record = await asyncio.wait_for(calling, 5)
     assert (record.ended_by, record.final_status, record.errors) == ("rest-api", "completed", [])
@@ -374,7 +379,7 @@ async def test_status_completed_ends_the_stream_with_stop_and_the_call_with_a_ca
     assert (api.call(SID).status, api.call(SID).direction) == ("completed", "inbound")
     assert api.call(SID).duration == int(status["CallDuration"]) == 1
     assert api.call(SID).phone_number_sid == api.numbers[NUMBER].sid
-    assert await error_of(api, update(status="completed")) == (400, 21220)
+    assert await call_and_get_error(api, update(status="completed")) == (400, 21220)
 
 
 async def test_new_twiml_ends_the_stream_and_its_dial_requests_the_action_url(
@@ -387,8 +392,8 @@ async def test_new_twiml_ends_the_stream_and_its_dial_requests_the_action_url(
     )
     faults = TwilioFaults(dial_status="completed", dial_talk_seconds=0.05)
     async with call_of(fake_server, registry, faults=faults) as calling:
-        await wait_for(api, streaming(api, fake_server))
-        await ask(api, update(twiml=twiml))
+        await wait_for(api, is_streaming(api, fake_server))
+        await call_api(api, update(twiml=twiml))
         record = await asyncio.wait_for(calling, 5)
     assert fake_server.socket is not None and fake_server.socket.received[-1]["event"] == "stop"
     assert (record.spoken_by_twilio, record.dialed) == (["One moment."], [PERSON])
@@ -401,7 +406,7 @@ async def test_new_twiml_ends_the_stream_and_its_dial_requests_the_action_url(
     )
     (whisper,) = fake_server.params("/twilio/whisper")
     assert (whisper["ParentCallSid"], whisper["Direction"], whisper["To"]) == (SID, "outbound-dial", PERSON)
-    legs = await ask(api, lambda client: client.calls.list(parent_call_sid=SID))
+    legs = await call_api(api, lambda client: client.calls.list(parent_call_sid=SID))
     assert [(leg.sid, leg.status, leg.duration) for leg in legs] == [(after["DialCallSid"], "completed", "1")]
     await api.until(lambda: api.call(SID).is_over)
 
@@ -410,8 +415,8 @@ async def test_a_dialed_party_that_does_not_answer_is_reported_to_the_action_url
     api: TwilioRestSimulator, registry: CallRegistry, fake_server: FakeServer
 ) -> None:
     async with call_of(fake_server, registry, faults=TwilioFaults(dial_status="no-answer")) as calling:
-        await wait_for(api, streaming(api, fake_server))
-        await ask(api, update(twiml=DIAL))
+        await wait_for(api, is_streaming(api, fake_server))
+        await call_api(api, update(twiml=DIAL))
         await asyncio.wait_for(calling, 5)
     (after,) = fake_server.params("/twilio/after")
     assert (after["DialCallStatus"], after["DialCallDuration"]) == ("no-answer", "0")
@@ -422,10 +427,10 @@ async def test_a_call_can_be_redirected_to_a_url_and_ended_during_a_dial(
 ) -> None:
     fake_server.documents["/elsewhere"] = f"<Response><Dial>{PERSON}</Dial><Say>Too late.</Say></Response>"
     async with call_of(fake_server, registry, faults=TwilioFaults(dial_talk_seconds=8)) as calling:
-        await wait_for(api, streaming(api, fake_server))
-        await ask(api, update(url=f"{PUBLIC}/elsewhere"))
+        await wait_for(api, is_streaming(api, fake_server))
+        await call_api(api, update(url=f"{PUBLIC}/elsewhere"))
         await api.until(lambda: any(call.direction == "outbound-dial" for call in api.active_calls()))
-        await ask(api, update(status="completed"))
+        await call_api(api, update(status="completed"))
         record = await asyncio.wait_for(calling, 5)
     assert (record.dialed, record.spoken_by_twilio, record.ended_by) == ([PERSON], [], "rest-api")
     await api.until(lambda: api.active_calls() == [])
@@ -446,14 +451,14 @@ async def test_a_lost_connection_leaves_no_active_call(
 ) -> None:
     registry = RemoteCallRegistry(api.base_url, ACCOUNT_SID, AUTH_TOKEN)
     async with call_of(fake_server, registry) as calling:
-        await wait_for(api, streaming(api, fake_server))
+        await wait_for(api, is_streaming(api, fake_server))
         calling.cancel()
         await api.until(lambda: api.call(SID).is_over)
 
 
 async def test_without_the_registry_a_call_continues_and_records_an_error(fake_server: FakeServer) -> None:
     async def hang_up(socket: Any) -> None:
-        await socket.next("start")
+        await socket.read_until("start")
 
     fake_server.handler = hang_up
     for registry in (
@@ -486,13 +491,13 @@ async def test_the_registry_ignores_invalid_messages(api: TwilioRestSimulator) -
         http.ws_connect(api.base_url + REGISTRY_PATH) as ws,
     ):
         await ws.send_json(to_json(CallDetails(SID, ACCOUNT_SID, CALLER, NUMBER)))
-        assert await ws.receive_json() == {"known": True}
+        assert await ws.receive_json() == {"registered": True}
         for text in ("{", "[]", '{"status":1}', json.dumps(to_json(StatusUpdate("dreaming")))):
             await ws.send_str(text)
         await ws.send_json(to_json(StatusUpdate("in-progress")))
         await api.until(lambda: api.call(SID).status == "in-progress")
-        await ask(api, update(url=f"{PUBLIC}/x", method="GET"))
-        assert await ws.receive_json() == {"order": "url", "url": f"{PUBLIC}/x", "method": "GET"}
+        await call_api(api, update(url=f"{PUBLIC}/x", method="GET"))
+        assert await ws.receive_json() == {"command": "url", "url": f"{PUBLIC}/x", "method": "GET"}
     await api.until(lambda: api.call(SID).is_over)
     async with aiohttp.ClientSession(headers=auth) as http:
         for text in ("{", '{"sid":"CA1"}', "[]", '{"sid":"CA1","more":"x"}'):
@@ -512,7 +517,7 @@ def test_details_and_status_updates_survive_serialization() -> None:
         details,
         update,
     )
-    assert command_from_json({"order": "dance"}) is None and status_update_from_json({}) is None
+    assert command_from_json({"command": "dance"}) is None and status_update_from_json({}) is None
 
 
 # Outbound calls
@@ -538,17 +543,17 @@ PLACE: dict[str, Any] = {
 }
 
 
-def place(form: dict[str, Any]) -> Ask:
+def place(form: dict[str, Any]) -> ClientCall:
     return lambda client: client.calls.create(**form)
 
 
-async def placed(api: TwilioRestSimulator, **changes: Any) -> Call:
-    answer = await ask(api, place(PLACE | changes))
+async def place_and_get(api: TwilioRestSimulator, **changes: Any) -> Call:
+    answer = await call_api(api, place(PLACE | changes))
     assert (answer.status, answer.direction, answer.to) == ("queued", "outbound-api", PERSON)
     return api.call(answer.sid)
 
 
-async def ended(api: TwilioRestSimulator, call: Call) -> TwilioCallRecord:
+async def wait_until_ended(api: TwilioRestSimulator, call: Call) -> TwilioCallRecord:
     await api.until(lambda: any(record.call_sid == call.sid for record in api.records))
     assert call.is_over
     return next(record for record in api.records if record.call_sid == call.sid)
@@ -557,8 +562,8 @@ async def ended(api: TwilioRestSimulator, call: Call) -> TwilioCallRecord:
 async def test_an_outbound_call_is_answered_streamed_and_sends_all_status_callbacks(
     outbound_api: TwilioRestSimulator, fake_server: FakeServer
 ) -> None:
-    call = await placed(outbound_api)
-    record = await ended(outbound_api, call)
+    call = await place_and_get(outbound_api)
+    record = await wait_until_ended(outbound_api, call)
     assert (record.errors, record.ended_by, call.status) == ([], "caller", "completed")
     assert fake_server.socket is not None and fake_server.socket.received[-1]["event"] == "stop"
     (voice,) = fake_server.params("/twilio/voice")
@@ -579,7 +584,7 @@ async def test_an_outbound_call_is_answered_streamed_and_sends_all_status_callba
 async def test_requests_of_an_outbound_call_are_signed(
     outbound_api: TwilioRestSimulator, fake_server: FakeServer
 ) -> None:
-    await ended(outbound_api, await placed(outbound_api))
+    await wait_until_ended(outbound_api, await place_and_get(outbound_api))
     for path, form, request in fake_server.requests:
         expected = sign(AUTH_TOKEN, PUBLIC + request.raw_path, form)
         assert request.headers["X-Twilio-Signature"] == expected, path
@@ -588,8 +593,8 @@ async def test_requests_of_an_outbound_call_are_signed(
 async def test_an_outbound_call_executes_the_twiml_of_the_request(
     outbound_api: TwilioRestSimulator, fake_server: FakeServer
 ) -> None:
-    call = await placed(outbound_api, url=None, twiml="<Response><Say>Hello.</Say></Response>")
-    record = await ended(outbound_api, call)
+    call = await place_and_get(outbound_api, url=None, twiml="<Response><Say>Hello.</Say></Response>")
+    record = await wait_until_ended(outbound_api, call)
     assert record.spoken_by_twilio == ["Hello."] and fake_server.params("/twilio/voice") == []
 
 
@@ -598,8 +603,8 @@ async def test_an_unanswered_call_sends_a_callback_and_has_no_duration(
     outbound_api: TwilioRestSimulator, fake_server: FakeServer, outcome: str, sip: str
 ) -> None:
     outbound_api.faults = TwilioRestFaults(ring_seconds=0.02, outcome=outcome)
-    call = await placed(outbound_api, status_callback_event=["completed"])
-    await ended(outbound_api, call)
+    call = await place_and_get(outbound_api, status_callback_event=["completed"])
+    await wait_until_ended(outbound_api, call)
     (callback,) = fake_server.params("/twilio/status")
     assert (callback["CallStatus"], callback["SipResponseCode"], callback["SequenceNumber"]) == (
         outcome,
@@ -612,8 +617,8 @@ async def test_an_unanswered_call_sends_a_callback_and_has_no_duration(
 
 async def test_a_call_rings_no_longer_than_its_timeout(outbound_api: TwilioRestSimulator) -> None:
     outbound_api.faults = TwilioRestFaults(ring_seconds=30)
-    call = await placed(outbound_api, timeout=0)
-    await ended(outbound_api, call)
+    call = await place_and_get(outbound_api, timeout=0)
+    await wait_until_ended(outbound_api, call)
     assert call.status == "no-answer"
 
 
@@ -622,10 +627,10 @@ async def test_a_ringing_call_can_be_canceled(
     outbound_api: TwilioRestSimulator, fake_server: FakeServer, status: str
 ) -> None:
     outbound_api.faults = TwilioRestFaults(ring_seconds=8)
-    call = await placed(outbound_api)
+    call = await place_and_get(outbound_api)
     await outbound_api.until(lambda: call.status == "ringing")
-    await ask(outbound_api, update(call.sid, status=status))
-    await ended(outbound_api, call)
+    await call_api(outbound_api, update(call.sid, status=status))
+    await wait_until_ended(outbound_api, call)
     assert call.status == "canceled" and fake_server.params("/twilio/voice") == []
     assert "canceled" in {form["CallStatus"] for form in fake_server.params("/twilio/status")}
 
@@ -634,9 +639,9 @@ async def test_a_queued_call_is_canceled_without_a_callback(
     outbound_api: TwilioRestSimulator, fake_server: FakeServer
 ) -> None:
     outbound_api.faults = TwilioRestFaults(never_rings=True)
-    call = await placed(outbound_api)
-    await ask(outbound_api, update(call.sid, status="canceled"))
-    await ended(outbound_api, call)
+    call = await place_and_get(outbound_api)
+    await call_api(outbound_api, update(call.sid, status="canceled"))
+    await wait_until_ended(outbound_api, call)
     assert call.status == "canceled" and fake_server.requests == []
 
 
@@ -644,11 +649,11 @@ async def test_machine_detection_delays_the_twiml_request_and_adds_answered_by(
     outbound_api: TwilioRestSimulator, fake_server: FakeServer
 ) -> None:
     outbound_api.faults = replace(outbound_api.faults, answered_by="machine_end_beep")
-    call = await placed(outbound_api, machine_detection="DetectMessageEnd")
-    await ended(outbound_api, call)
+    call = await place_and_get(outbound_api, machine_detection="DetectMessageEnd")
+    await wait_until_ended(outbound_api, call)
     (voice,) = fake_server.params("/twilio/voice")
     assert voice["AnsweredBy"] == call.answered_by == "machine_end_beep"
-    fetched = await ask(outbound_api, lambda client: client.calls(call.sid).fetch())
+    fetched = await call_api(outbound_api, lambda client: client.calls(call.sid).fetch())
     assert fetched.answered_by == "machine_end_beep"
 
 
@@ -657,7 +662,7 @@ async def test_asynchronous_machine_detection_sends_a_callback(
 ) -> None:
     outbound_api.faults = replace(outbound_api.faults, answered_by="machine_start")
     outbound_api.callee_script = [WaitForHangup(8)]
-    call = await placed(
+    call = await place_and_get(
         outbound_api,
         machine_detection="Enable",
         async_amd="true",
@@ -673,8 +678,8 @@ async def test_asynchronous_machine_detection_sends_a_callback(
     }
     (voice,) = fake_server.params("/twilio/voice")
     assert "AnsweredBy" not in voice, "detection ended after the first TwiML request"
-    await ask(outbound_api, update(call.sid, status="completed"))
-    await ended(outbound_api, call)
+    await call_api(outbound_api, update(call.sid, status="completed"))
+    await wait_until_ended(outbound_api, call)
 
 
 async def test_invalid_requests_for_a_call_are_rejected(outbound_api: TwilioRestSimulator) -> None:
@@ -692,14 +697,14 @@ async def test_invalid_requests_for_a_call_are_rejected(outbound_api: TwilioRest
         ({"machine_detection": "Maybe"}, 21218),
         ({"timeout": "long"}, 21218),
     ):
-        assert await error_of(outbound_api, place(PLACE | changes)) == (400, code)
+        assert await call_and_get_error(outbound_api, place(PLACE | changes)) == (400, code)
     outbound_api.account.type = "Trial"
-    assert await error_of(outbound_api, place(PLACE)) == (400, 21219)
+    assert await call_and_get_error(outbound_api, place(PLACE)) == (400, 21219)
     assert not outbound_api.calls
 
 
 async def test_no_host_outside_loopback_is_requested(fake_server: FakeServer) -> None:
     async with TwilioRestSimulator(faults=TwilioRestFaults(ring_seconds=0)) as api:
-        call = await placed(api, url="https://elsewhere.example.com/voice")
-        record = await ended(api, call)
+        call = await place_and_get(api, url="https://elsewhere.example.com/voice")
+        record = await wait_until_ended(api, call)
     assert call.status == "failed" and set(record.error_codes) == {11205, 11200}

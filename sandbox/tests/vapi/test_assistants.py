@@ -30,7 +30,7 @@ FAST = {
 }
 
 
-async def ask(
+async def call_api(
     vapi: VapiSimulator,
     method: str,
     path: str,
@@ -73,22 +73,22 @@ async def webhook() -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
 
 async def test_an_assistant_is_created_read_updated_and_listed() -> None:
     async with energy_simulator() as vapi:
-        status, made = await ask(vapi, "POST", "/assistant", FAST)
+        status, made = await call_api(vapi, "POST", "/assistant", FAST)
         assert status == 201 and made["id"] and made["createdAt"] == made["updatedAt"]
-        assert await ask(vapi, "GET", f"/assistant/{made['id']}") == (200, made)
+        assert await call_api(vapi, "GET", f"/assistant/{made['id']}") == (200, made)
         # A nested object in the request is replaced as a whole; the others stay.
         change = {"transcriber": {"provider": "deepgram", "endpointing": 400}}
-        status, changed = await ask(vapi, "PATCH", f"/assistant/{made['id']}", change)
+        status, changed = await call_api(vapi, "PATCH", f"/assistant/{made['id']}", change)
         assert (status, changed["transcriber"], changed["voice"]) == (
             200,
             change["transcriber"],
             FAST["voice"],
         )
         assert changed["createdAt"] == made["createdAt"]
-        _, second = await ask(vapi, "POST", "/assistant", {"name": "Second"})
-        _, listed = await ask(vapi, "GET", "/assistant")
+        _, second = await call_api(vapi, "POST", "/assistant", {"name": "Second"})
+        _, listed = await call_api(vapi, "GET", "/assistant")
         assert [assistant["id"] for assistant in listed] == [second["id"], made["id"]]
-        assert len((await ask(vapi, "GET", "/assistant", limit="1"))[1]) == 1
+        assert len((await call_api(vapi, "GET", "/assistant", limit="1"))[1]) == 1
 
 
 @pytest.mark.parametrize(
@@ -114,10 +114,10 @@ async def test_an_assistant_is_created_read_updated_and_listed() -> None:
 )
 async def test_it_rejects_undocumented_fields_and_values_of_an_assistant(body: Any, message: str) -> None:
     async with energy_simulator() as vapi:
-        status, answer = await ask(vapi, "POST", "/assistant", body)
+        status, answer = await call_api(vapi, "POST", "/assistant", body)
         assert status == 400 and any(message in text for text in answer["message"]), answer
         assistant = vapi.assistant_store.put(FAST)
-        assert (await ask(vapi, "PATCH", f"/assistant/{assistant['id']}", body))[0] == 400
+        assert (await call_api(vapi, "PATCH", f"/assistant/{assistant['id']}", body))[0] == 400
         assert vapi.assistant_store.newest(9) == [assistant]
 
 
@@ -134,19 +134,19 @@ async def test_it_rejects_undocumented_fields_and_values_of_an_assistant(body: A
 async def test_every_endpoint_requires_the_private_key_and_a_user_agent(method: str, path: str) -> None:
     async with energy_simulator() as vapi:
         public = KEY | {"Authorization": "Bearer public-key"}
-        status, answer = await ask(vapi, method, path, {}, headers=public)
+        status, answer = await call_api(vapi, method, path, {}, headers=public)
         assert status == 401 and "public key where the private one is needed" in answer["message"]
         nameless = {"Authorization": KEY["Authorization"]}
-        assert await ask(vapi, method, path, {}, headers=nameless) == (403, "error code: 1010")
+        assert await call_api(vapi, method, path, {}, headers=nameless) == (403, "error code: 1010")
 
 
 async def test_unknown_ids_are_not_found_and_rest_faults_apply() -> None:
     async with energy_simulator() as vapi:
         for method, path in (("GET", "/assistant/x"), ("PATCH", "/assistant/x"), ("GET", "/call/x")):
-            status, answer = await ask(vapi, method, path, {})
+            status, answer = await call_api(vapi, method, path, {})
             assert (status, answer["statusCode"]) == (404, 404)
     async with energy_simulator(make_faults(rest_status=429)) as vapi:
-        assert (await ask(vapi, "GET", "/assistant"))[0] == 429
+        assert (await call_api(vapi, "GET", "/assistant"))[0] == 429
 
 
 async def test_calls_are_listed_by_assistant_id_and_time() -> None:
@@ -155,7 +155,7 @@ async def test_calls_are_listed_by_assistant_id_and_time() -> None:
         _, other = await post(vapi, request_body(assistantId="a-2"))
 
         async def ids(**query: Any) -> list[str]:
-            status, listed = await ask(vapi, "GET", "/call", **query)
+            status, listed = await call_api(vapi, "GET", "/call", **query)
             assert status == 200, listed
             return [call["id"] for call in listed]
 
@@ -167,8 +167,8 @@ async def test_calls_are_listed_by_assistant_id_and_time() -> None:
         assert len(await ids(createdAtGt=(now - hour).isoformat(), createdAtLt=(now + hour).isoformat())) == 2
         assert await ids(createdAtLt=(now - hour).isoformat()) == []
         assert await ids(createdAtGt=f"{now + hour:%Y-%m-%dT%H:%M:%S}") == []
-        assert (await ask(vapi, "GET", "/call", createdAtGt="yesterday"))[0] == 400
-        assert (await ask(vapi, "GET", "/call", colour="blue"))[0] == 400
+        assert (await call_api(vapi, "GET", "/call", createdAtGt="yesterday"))[0] == 400
+        assert (await call_api(vapi, "GET", "/call", color="blue"))[0] == 400
 
 
 async def test_an_ended_call_includes_the_facts_of_its_report() -> None:
@@ -178,7 +178,7 @@ async def test_an_ended_call_includes_the_facts_of_its_report() -> None:
         await client.send(type="end-call")
         await client.closed()
         await vapi.until(lambda: call.ended_at)
-        _, ended_call = await ask(vapi, "GET", f"/call/{call.id}")
+        _, ended_call = await call_api(vapi, "GET", f"/call/{call.id}")
         assert (ended_call["status"], ended_call["endedReason"]) == ("ended", "customer-ended-call")
         assert ended_call["startedAt"] < ended_call["endedAt"]
         assert ended_call["costBreakdown"]["total"] == pytest.approx(ended_call["cost"])

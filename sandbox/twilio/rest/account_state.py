@@ -1,7 +1,7 @@
 """State of the simulated account: its numbers, its calls, and the changes to them.
 
-Calls are added in three ways: they are placed here (`POST Calls.json`), they run in a process that has
-registered them (`CallRegistry`), or a test adds them. A REST command for a call is passed to the process
+A call is added in one of three ways: it is placed here (`POST Calls.json`), it runs in a process that has
+registered it (`CallRegistry`), or a test adds it. A REST command for a call is passed to the process
 that runs it. Prices are set by a test, or after a delay, as Twilio's are.
 """
 
@@ -23,7 +23,7 @@ MAX_CALLS = 10_000
 MAX_RECORDS = 20
 MAX_REQUESTS = 1_000
 
-OnEvent = Callable[[str, str], None]  # CallSid or path, and what happened
+OnAccountEvent = Callable[[str, str], None]  # CallSid or path, and what happened
 
 
 class AccountState(Observable):
@@ -35,7 +35,7 @@ class AccountState(Observable):
         numbers: Iterable[str],
         faults: TwilioRestFaults,
         url_resolver: UrlResolver,
-        on_event: OnEvent | None,
+        on_event: OnAccountEvent | None,
     ) -> None:
         super().__init__()
         self.account = Account(account_sid, auth_token)
@@ -126,7 +126,7 @@ class AccountState(Observable):
             seed=self.outbound_count,
         )
         self.records.append(record)
-        self.emit(call.sid, f"= over, {len(record.errors)} errors")
+        self.emit(call.sid, f"= ended, errors: {len(record.errors)}")
 
     def emit(self, subject: str, event: str) -> None:
         self.notify_changed()

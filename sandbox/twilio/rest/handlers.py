@@ -216,7 +216,7 @@ class RestHandlers:
             self._state.spawn(_send(ws, command_to_json(command)))
 
         connection = await self._state.connect(details, on_command)
-        await ws.send_json({"known": True})
+        await ws.send_json({"registered": True})
         try:
             async for message in ws:
                 if message.type != WSMsgType.TEXT:

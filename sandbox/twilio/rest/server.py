@@ -15,7 +15,7 @@ from typing import Self
 from aiohttp import web
 
 from sandbox.faults import TwilioRestFaults
-from sandbox.twilio.rest.account_state import AccountState, OnEvent
+from sandbox.twilio.rest.account_state import AccountState, OnAccountEvent
 from sandbox.twilio.rest.handlers import RestHandlers
 from sandbox.twilio.webhook_client import UrlResolver
 
@@ -38,7 +38,7 @@ class TwilioRestSimulator(AccountState):
         # loopback are requested.
         server_url: str = "",
         public_url: str = "",
-        on_event: OnEvent | None = None,
+        on_event: OnAccountEvent | None = None,
     ) -> None:
         super().__init__(
             account_sid=account_sid,

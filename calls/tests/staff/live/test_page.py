@@ -39,7 +39,9 @@ pytestmark = [
 
 TEXTS = [f"these are words number {number}" for number in range(1, 50)]
 ANY_TEXT = re.compile(r"these are words number \d+")  # a row shows the last two utterances only
-SCRIPT: list[Step] = [step for _ in range(20) for step in (Say("correct"), Listen(timeout=8), Pause(300))]
+SCRIPT: list[Step] = [
+    step for _ in range(20) for step in (Say("correct"), Listen(timeout_seconds=8), Pause(300))
+]
 FALLBACK = "+15550107777"
 TIMEOUT_MS = WAIT_SECONDS * 1000
 

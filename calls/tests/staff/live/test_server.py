@@ -28,7 +28,9 @@ pytestmark = pytest.mark.slow
 SID = "CA" + "e" * 32
 TEXTS = [f"these are words number {number}" for number in range(1, 50)]
 ANY_TEXT = "these are words number"  # a row shows the last two utterances only
-SCRIPT: list[Step] = [step for _ in range(12) for step in (Say("correct"), Listen(timeout=8), Pause(300))]
+SCRIPT: list[Step] = [
+    step for _ in range(12) for step in (Say("correct"), Listen(timeout_seconds=8), Pause(300))
+]
 REDIS = os.environ.get("TEST_REDIS_URL", "")
 FROZEN_SECONDS = 6.0
 MAX_DELAY_SECONDS = 1.0
