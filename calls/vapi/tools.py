@@ -8,7 +8,7 @@ a function below, describe it to the model, and run that command again:
     async def opening_hours(use: ToolUse) -> str:
         return "Closed." if use.text("day") in ("Saturday", "Sunday") else "From eight to six."
 
-The model reads what the function returns, or the message of `CannotDo` as an error. A tool may take
+The model reads what the function returns, or the message of `ToolError` as an error. A tool may take
 `TOOL_SECONDS`. A process runs it once for each tool call, however often Vapi repeats the request. Nothing
 here queries the database: like all webhooks, tools write journal entries.
 """
@@ -44,7 +44,7 @@ MAX_RESULTS = 1_000
 MAX_ARGUMENT = 200  # characters
 
 
-class CannotDo(Exception):
+class ToolError(Exception):
     """A tool could not do its work. The message is a sentence for the model."""
 
 
@@ -107,7 +107,7 @@ def tool(
 )
 async def transfer_call(use: ToolUse) -> str:
     if not use.route.fallback_number:
-        raise CannotDo("There is no person to hand the caller over to. Offer to take a message.")
+        raise ToolError("There is no person to hand the caller over to. Offer to take a message.")
     # Written before Twilio is asked: the stream may end before Twilio's response arrives.
     requested = EndRequested(use.call_sid, time.time(), TRANSFERRED, "assistant")
     use.bridge.journal.write(requested)
@@ -121,7 +121,7 @@ async def transfer_call(use: ToolUse) -> str:
     except VendorError as error:
         if not error.may_have_happened:
             use.bridge.journal.write(replace(requested, withdrawn=True))
-        raise CannotDo("The person could not be dialed. Offer to take a message.") from error
+        raise ToolError("The person could not be dialed. Offer to take a message.") from error
     return "The caller is being connected."
 
 
@@ -136,7 +136,7 @@ async def end_call(use: ToolUse) -> str:
         else:
             await vapi_client.end_call(await vapi_client.fetch_call(use.vapi_call_id))
     except VendorError as error:
-        raise CannotDo("The call could not be ended. The caller may hang up.") from error
+        raise ToolError("The call could not be ended. The caller may hang up.") from error
     return "The call is ending."
 
 
@@ -151,7 +151,7 @@ async def send_dtmf(use: ToolUse) -> str:
     try:
         keys_of(use.tool_call)
     except ValueError as error:
-        raise CannotDo(f"Not pressed: {error}.") from None
+        raise ToolError(f"Not pressed: {error}.") from None
     return "The keys are being pressed."
 
 
@@ -208,10 +208,10 @@ async def _run(use: ToolUse) -> Result:
         return head | {"error": "no such tool"}
     try:
         if not use.call_sid:
-            raise CannotDo("This is not a call on the telephone.")
+            raise ToolError("This is not a call on the telephone.")
         async with asyncio.timeout(TOOL_SECONDS):
             outcome = {"result": await tool.run(use)}
-    except CannotDo as error:
+    except ToolError as error:
         outcome = {"error": str(error)}
     except TimeoutError:
         outcome = {"error": "It took too long, and may still have been done."}

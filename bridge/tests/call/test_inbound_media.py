@@ -13,7 +13,7 @@ def counters_after(*frames: tuple[int | None, float]) -> Counter[str]:
     counters: Counter[str] = Counter()
     media = InboundMedia(10.0, counters)
     for chunk, at in frames:
-        media.frame(chunk, at)
+        media.count_frame(chunk, at)
     assert media.latest_at == frames[-1][1]
     return counters
 
@@ -37,13 +37,13 @@ def test_a_frame_without_a_number_is_no_gap() -> None:
 
 def test_too_many_bad_messages_at_once_are_abuse() -> None:
     media = InboundMedia(10.0, Counter())
-    assert [media.bad_message(11.0) for _ in range(ABUSE_COUNT + 1)] == [False] * ABUSE_COUNT + [True]
+    assert [media.count_bad_message(11.0) for _ in range(ABUSE_COUNT + 1)] == [False] * ABUSE_COUNT + [True]
 
 
 def test_bad_messages_over_a_long_time_are_not_abuse() -> None:
     media = InboundMedia(10.0, Counter())
     pause = ABUSE_SECONDS / (ABUSE_COUNT - 1)
-    assert not any(media.bad_message(11.0 + number * pause) for number in range(4 * ABUSE_COUNT))
+    assert not any(media.count_bad_message(11.0 + number * pause) for number in range(4 * ABUSE_COUNT))
 
 
 def test_jitter_is_the_95th_percentile_of_the_deviation() -> None:
@@ -51,13 +51,13 @@ def test_jitter_is_the_95th_percentile_of_the_deviation() -> None:
     assert media.jitter_p95_ms is None
     for number in range(100):
         at += 0.0205 if number % 50 else 3.0  # two frames of a hundred are very late
-        media.frame(None, at)
+        media.count_frame(None, at)
     assert media.jitter_p95_ms == 0
     for _ in range(10):
         at += 0.0335
-        media.frame(None, at)
+        media.count_frame(None, at)
     assert media.jitter_p95_ms == 13
     for _ in range(400):
         at += 3.0
-        media.frame(None, at)
+        media.count_frame(None, at)
     assert media.jitter_p95_ms == MAX_JITTER_MS
