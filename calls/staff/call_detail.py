@@ -28,6 +28,7 @@ from calls.models import CALLER, Call, CallEvent, PhoneNumber, Utterance
 from calls.staff import audit
 from calls.staff.call_query import MAX_QUERY_CHARS, ListQuery, find_neighbors
 from calls.staff.pages import page_context, view_call_required
+from calls.staff.staff_messages import is_by_staff, messages_of
 from calls.staff.timeline import SpokenLine, build_timeline
 from calls.staff.waterfall import Waterfall, build_waterfalls
 from calls.stats import percentiles
@@ -117,7 +118,7 @@ def call_context(call: Call, viewer: Viewer) -> dict[str, Any]:
     waterfalls = build_waterfalls(turns, settings.LATENCY_TARGET_MS)
     answered = [turn for turn in turns if turn.was_answered]
     label = PhoneNumber.objects.filter(number=call.our_number).values_list("label", flat=True).first()
-    spoken = _spoken_lines(utterances, waterfalls)
+    spoken = _spoken_lines(utterances, waterfalls, messages_of([call])[call.pk])
     shown = [waterfall for line in spoken for waterfall in line.waterfalls]
     return {
         "viewer": viewer,
@@ -164,7 +165,9 @@ def _cost_per_minute(call: Call) -> Decimal | None:
     return costs.cost_per_minute(cost, length // timedelta(microseconds=1))
 
 
-def _spoken_lines(utterances: list[Utterance], waterfalls: list[Waterfall]) -> list[SpokenLine]:
+def _spoken_lines(
+    utterances: list[Utterance], waterfalls: list[Waterfall], messages: list[str]
+) -> list[SpokenLine]:
     """Attach each turn to the last caller utterance that had started by the turn's end of speech."""
     by_utterance: dict[int, list[Waterfall]] = defaultdict(list)
     for waterfall in waterfalls:
@@ -178,7 +181,12 @@ def _spoken_lines(utterances: list[Utterance], waterfalls: list[Waterfall]) -> l
         if started:
             by_utterance[started[-1]].append(waterfall)
     return [
-        SpokenLine(utterance, by_utterance[utterance.index], *split_heard(utterance))
+        SpokenLine(
+            utterance,
+            by_utterance[utterance.index],
+            *split_heard(utterance),
+            is_by_staff(utterance, messages),
+        )
         for utterance in utterances
     ]
 

@@ -32,6 +32,7 @@ class SpokenLine:
     waterfalls: list[Waterfall]
     heard: str
     unheard: str  # cut off by a barge-in, estimated from the share of its audio that was played
+    is_by_staff: bool = False  # staff had the assistant say it
 
     @property
     def at_ms(self) -> int | None:

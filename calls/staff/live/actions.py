@@ -30,6 +30,7 @@ from calls.models import Call, PhoneNumber
 from calls.phone_numbers import caller_id
 from calls.staff import audit
 from calls.staff.pages import View, view_call_required
+from calls.staff.staff_messages import SAY
 from calls.twilio import client as twilio_client
 from calls.twilio.client import TWILIO_API
 from calls.vapi import client as vapi_client
@@ -116,7 +117,7 @@ def say(request: HttpRequest, call: Call) -> str:
         raise VendorError("Enter a message.")
     if len(text) > MAX_SAY_CHARS:
         raise VendorError(f"The message has {len(text)} characters. The maximum is {MAX_SAY_CHARS}.")
-    audit.record(request.user, "say", call, text)
+    audit.record(request.user, SAY, call, text)
     async_to_sync(vapi_client.say)(call.vapi_call_id, text)
     return "Message sent to the assistant."
 

@@ -24,6 +24,7 @@ from bridge.journal import LiveNote
 from calls.end_reasons import name_party
 from calls.models import Call, PhoneNumber, Turn, Utterance
 from calls.staff.live.publisher import get_notes
+from calls.staff.staff_messages import is_by_staff, messages_of
 from calls.viewer import Viewer
 
 MAX_ROWS = 50
@@ -50,6 +51,21 @@ class LiveRow:
     seconds: int  # since Twilio requested instructions for the call
     fallback_number: str  # for a transfer; empty: none is set
     can_say: bool
+    messages: tuple[str, ...] = ()  # that staff had the assistant say, normalized
+
+    @property
+    def spoken(self) -> list[tuple[Utterance, bool]]:
+        """The last utterances, and whether staff had the assistant say them."""
+        return [(line, is_by_staff(line, self.messages)) for line in self.lines]
+
+    @property
+    def partial(self) -> str:
+        """What is being said; empty once it is among the last utterances, which are stored separately."""
+        if self.note is None or not self.note.partial:
+            return ""
+        last = next((line for line in reversed(self.lines) if line.speaker == self.note.speaker), None)
+        is_stored = last is not None and last.text.strip().casefold().endswith(self.note.partial.casefold())
+        return "" if is_stored else self.note.partial
 
     @property
     def floor(self) -> str:
@@ -100,6 +116,7 @@ def live_rows(viewer: Viewer) -> list[LiveRow]:
         turn.call_id: turn.response_latency_ms
         for turn in _latest_per_call(Turn.objects.filter(call__in=calls).answered(), "number", 1)
     }
+    messages = messages_of(calls)
     rows = []
     for call in calls:
         number, note = numbers.get(call.our_number), notes.get(call.call_sid)
@@ -118,6 +135,7 @@ def live_rows(viewer: Viewer) -> list[LiveRow]:
                 seconds=max(0, int((now - call.started_at).total_seconds())),
                 fallback_number=viewer.display_number(PhoneNumber.fallback_for(number)),
                 can_say=bool(call.vapi_call_id) and not settings.VAPI_SOCKET_URL,
+                messages=tuple(messages[call.pk]),
             )
         )
     return rows

@@ -23,11 +23,20 @@
     label.textContent = text;
   };
 
+  const title = document.title;
+  const showCount = () => {
+    const board = document.getElementById("live-board");
+    const count = board ? Number(board.dataset.count) : 0;
+    document.title = count ? `(${count}) ${title}` : title;
+  };
+  showCount();
+
   // Updates
 
   const inUse = (element) =>
     element.matches("details[data-keep][open]") ||
     element.querySelector("details[data-keep][open]") !== null;
+  const ENDED_MS = 5000; // how long the row of a call whose menu was open stays
 
   function morph(old, fresh) {
     if (old.nodeType === Node.TEXT_NODE) {
@@ -46,7 +55,7 @@
     for (const child of [...old.children]) {
       if (!child.id || named.has(child.id)) continue;
       if (inUse(child)) keepEndedRow(child);
-      else child.remove();
+      else if (!(Date.now() - Number(child.dataset.over) < ENDED_MS)) child.remove();
     }
     const current = new Map([...old.children].filter((child) => child.id).map((child) => [child.id, child]));
     let at = old.firstChild;
@@ -72,9 +81,11 @@
     }
   }
 
-  /* The call ended while its menu is open: keep the row until the menu is closed. */
+  /* The call ended while its menu was open: close the menu, and say so in the row for a moment. Otherwise the
+     next call's row would move under the pointer. */
   function keepEndedRow(row) {
-    row.dataset.over = "";
+    row.dataset.over = Date.now();
+    row.querySelectorAll("details[data-keep]").forEach((menu) => menu.remove());
     row.querySelectorAll("[data-since], [data-silent-since]").forEach((timer) => {
       delete timer.dataset.since;
       delete timer.dataset.silentSince;
@@ -89,8 +100,12 @@
       const old = fresh.id && document.getElementById(fresh.id);
       if (!old) continue;
       if (fresh.dataset.now) clockOffset = Number(fresh.dataset.now) * 1000 - Date.now();
+      const height = old.offsetHeight;
       morph(old, document.importNode(fresh, true));
+      // What is below must not jump up when a call ends: the board keeps its greatest height.
+      if (fresh.id === "live-board") old.style.minHeight = `${height}px`;
     }
+    showCount();
     tick();
   }
 

@@ -124,6 +124,45 @@ class BoardTests(CacheTestCase, TestCase):
         self.assertLess(html.index("Third."), html.index("can I move it to…"))
         self.assertIn("Caller speaking", html)
 
+    def test_a_partial_that_is_an_utterance_already_is_shown_once(self) -> None:
+        """The row and the live note come from different places, and either may be first."""
+        for speaker, stored, partial, expected in (
+            ("caller", "Can I move it?", "can I move it?", ""),
+            ("caller", "Hello. Can I move it?", "Can I move it?", ""),
+            ("caller", "Can I move it?", "Can I move it? And", "Can I move it? And"),
+            ("assistant", "Can I move it?", "Can I move it?", "Can I move it?"),
+        ):
+            call = make_live_call()
+            make_utterance(call, text=stored)
+            publish(make_note(call, speaker=speaker, partial=partial))
+            with self.subTest(partial, speaker=speaker):
+                (row,) = (row for row in live_rows(OPERATOR) if row.call == call)
+                self.assertEqual(row.partial, expected)
+
+    def test_what_staff_had_the_assistant_say_is_marked(self) -> None:
+        call, other = make_live_call(), make_live_call()
+        AuditEntry.objects.create(
+            call=call, username="ops", action="say", detail="One moment, please. I am looking it up."
+        )
+        AuditEntry.objects.create(call=other, username="ops", action="say", detail="Yes")
+        for at, speaker, text, is_marked in (
+            (call, "assistant", "one moment please, I am looking it up", True),
+            (call, "assistant", "I am looking it up.", True),
+            (call, "assistant", "Well. One moment, please. I am looking it up.", True),
+            (call, "assistant", "I am", False),
+            (call, "assistant", "How can I help?", False),
+            (call, "caller", "One moment, please. I am looking it up.", False),
+            (other, "assistant", "Yes.", True),
+            (other, "assistant", "Yes, Tuesday is free.", False),
+            (other, "assistant", "One moment, please. I am looking it up.", False),
+        ):
+            with self.subTest(text, speaker=speaker):
+                utterance = make_utterance(at, speaker=speaker, text=text)
+                row = next(row for row in live_rows(OPERATOR) if row.call == at)
+                self.assertEqual(dict(row.spoken)[utterance], is_marked)
+                if is_marked:
+                    self.assertIn("by staff", render_board(OPERATOR))
+
     def test_the_latency_comes_from_the_note_or_the_last_turn(self) -> None:
         call = make_live_call()
         make_turn(call, response_latency_ms=880)
@@ -209,7 +248,7 @@ class BoardTests(CacheTestCase, TestCase):
             make_turn(call := make_live_call(to_number=f"+1555{call_sid()[-7:]}"))
             make_utterance(call)
         self.assertEqual(count_queries(), few)
-        self.assertLessEqual(few, 4)
+        self.assertLessEqual(few, 5)
 
 
 class PollingTests(CacheTestCase, TestCase):

@@ -212,18 +212,28 @@ async def test_a_page_without_a_socket_polls_and_reconnects(live_page: LivePage)
     assert live_page.errors == []
 
 
-async def test_a_call_that_ends_stays_while_its_menu_is_open(live_page: LivePage) -> None:
+async def test_the_menu_closes_with_escape_and_with_the_call(live_page: LivePage) -> None:
     page = live_page.page
     await page.goto(live_page.server.url)
     async with live_page.place_call():
         row = page.locator(".live-row")
         await expect(row.locator(".live-words")).to_contain_text(ANY_TEXT, timeout=TIMEOUT_MS)
+        assert await page.title() == "(1) Dashboard · voiceai"
+        message = page.get_by_label("Message for the assistant to say")
         await row.locator("summary").first.click()
-        await page.get_by_label("Message for the assistant to say").fill("Are you still")
+        await message.fill("Are you")
+        await page.keyboard.press("Escape")
+        await expect(message).to_be_hidden()
+        await expect(row.locator("summary").first).to_be_focused()
+        await row.locator("summary").first.click()
+        await message.fill("Are you still")
+        setup = page.get_by_text("Setup: required settings")
+        box = await setup.bounding_box()
     await expect(row.locator(".live-floor")).to_have_text("Call ended", timeout=TIMEOUT_MS)
-    await expect(page.get_by_label("Message for the assistant to say")).to_have_value("Are you still")
-    await row.locator("summary").first.click()
+    await expect(message).to_have_count(0)
     await expect(row).to_have_count(0, timeout=TIMEOUT_MS)
+    assert await setup.bounding_box() == box, "what is below the board stays where it was"
+    assert await page.title() == "Dashboard · voiceai"
     assert live_page.errors == []
 
 
