@@ -25,6 +25,7 @@ from django.utils import timezone
 from calls import costs, end_reasons
 from calls.masking import mask_number, short_sid
 from calls.querysets import CallQuerySet, TurnQuerySet
+from calls.search_text import ReversedDigitsField, SearchTextField
 from calls.statuses import OPEN_STATUSES, TERMINAL_STATUSES
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ class Call(models.Model):
     from_number = models.CharField(max_length=64, blank=True)
     to_number = models.CharField(max_length=64, blank=True)
     caller_name = models.CharField(max_length=255, blank=True)  # from the carrier's caller id (CNAM)
+    # For the search by a number's end. Null in rows of an older version.
+    from_reversed = ReversedDigitsField(source="from_number", max_length=64, null=True, editable=False)
+    to_reversed = ReversedDigitsField(source="to_number", max_length=64, null=True, editable=False)
 
     status = models.CharField(max_length=16, default="ringing")  # Twilio's `CallStatus`
     end_reason = models.CharField(max_length=64, blank=True)
@@ -111,6 +115,8 @@ class Call(models.Model):
             models.Index("direction", F("started_at").desc(), name="call_by_direction"),
             models.Index("status", F("started_at").desc(), name="call_by_status"),
             models.Index(fields=["outcome"], name="call_by_outcome"),
+            # `search.py` has the same condition, word for word: SQLite matches it literally.
+            models.Index(fields=["id"], condition=Q(note__gt="") | Q(outcome__gt=""), name="call_noted"),
             models.Index("duration_seconds", "id", name="call_by_duration"),
             models.Index("worst_latency_ms", "id", name="call_by_slowest"),
             models.Index(fields=["lease_until"], condition=Q(status__in=OPEN_STATUSES), name="call_open"),
@@ -118,6 +124,8 @@ class Call(models.Model):
             models.Index(fields=["vapi_call_id"], opclasses=["varchar_pattern_ops"], name="call_vapi_id"),
             models.Index(fields=["from_number"], opclasses=["varchar_pattern_ops"], name="call_from"),
             models.Index(fields=["to_number"], opclasses=["varchar_pattern_ops"], name="call_to"),
+            models.Index(fields=["from_reversed"], opclasses=["varchar_pattern_ops"], name="call_from_end"),
+            models.Index(fields=["to_reversed"], opclasses=["varchar_pattern_ops"], name="call_to_end"),
         ]
         constraints = [
             models.CheckConstraint(
@@ -222,6 +230,7 @@ class Utterance(models.Model):
     index = models.PositiveIntegerField()
     speaker = models.CharField(max_length=16)
     text = models.TextField(blank=True)
+    search_text = SearchTextField(null=True, editable=False)  # indexed in addition to `text`
     started_ms = models.IntegerField(null=True, blank=True)
     ended_ms = models.IntegerField(null=True, blank=True)
     interrupted = models.BooleanField(default=False)

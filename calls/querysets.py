@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import reduce
 from operator import or_
@@ -82,22 +82,24 @@ class CallQuerySet(models.QuerySet["Call"]):
     def newest_first(self) -> Self:
         return self.order_by("-started_at", "-id")
 
-    def search_prefix(self, prefix: str, *, include_numbers: bool = True) -> Self:
-        """Calls with an id or a phone number that starts with `prefix`. Always from an index."""
-        columns = ("call_sid", "vapi_call_id", *(("from_number", "to_number") if include_numbers else ()))
+    def search_prefixes(self, prefixes: Sequence[tuple[str, str]]) -> Self:
+        """Calls in which one of these columns starts with its prefix. Always from an index."""
         # SQLite's LIKE ignores case and therefore cannot use the index. On PostgreSQL, ranges follow the
         # locale and cannot use it. So each database gets the query that its index can answer.
         if connections[self.db].vendor != "sqlite":
-            return self.filter(_any_of(columns, lambda name: {f"{name}__startswith": prefix}))
+            return self.filter(_any_of({f"{name}__startswith": prefix} for name, prefix in prefixes))
         in_range = _any_of(
-            columns, lambda name: {f"{name}__gte": prefix, f"{name}__lt": f"{prefix}\U0010ffff"}
+            {f"{name}__gte": prefix, f"{name}__lt": f"{prefix}\U0010ffff"} for name, prefix in prefixes
         )
         if self.model._default_manager.filter(in_range).order_by()[:MANY_MATCHES].count() < MANY_MATCHES:
             return self.filter(in_range)
         # SQLite would sort all matches to find the newest. Where many calls match, it is faster to walk
         # along the newest calls and to compare each.
-        prefixes = {f"prefix_of_{name}": Substr(name, 1, len(prefix)) for name in columns}
-        return self.alias(**prefixes).filter(_any_of(prefixes, lambda name: {name: prefix}))
+        starts = {
+            f"start_{index}": Substr(name, 1, len(prefix)) for index, (name, prefix) in enumerate(prefixes)
+        }
+        values = zip(starts, prefixes, strict=True)
+        return self.alias(**starts).filter(_any_of({start: prefix} for start, (_, prefix) in values))
 
 
 class TurnQuerySet(models.QuerySet["Turn"]):
@@ -105,6 +107,6 @@ class TurnQuerySet(models.QuerySet["Turn"]):
         return self.filter(response_latency_ms__isnull=False)
 
 
-def _any_of(names: Iterable[str], lookup: Callable[[str], dict[str, str]]) -> Q:
-    """Calls that match the lookup of at least one of these columns."""
-    return reduce(or_, (Q(**lookup(name)) for name in names))
+def _any_of(lookups: Iterable[dict[str, str]]) -> Q:
+    """Calls that match at least one of these lookups."""
+    return reduce(or_, (Q(**lookup) for lookup in lookups))

@@ -277,6 +277,7 @@ class Changes:
     def save(self) -> None:
         """Write the batch. Call it inside a transaction."""
         for pk, fields in self._changed_fields.items():
+            fields |= {_COMPUTED[name] for name in fields & _COMPUTED.keys()}
             self._calls[pk].save(update_fields=sorted(fields))
         _upsert(Utterance, self._utterances.values(), ("call", "index"))
         _upsert(Turn, self._turns.values(), ("call", "number"), update=_TURN_FIELDS)
@@ -328,6 +329,7 @@ def _set_vapi_latencies(turn: Turn, parts: Any) -> bool:
     return before != [getattr(turn, column) for column in _VAPI_LATENCIES]
 
 
+_COMPUTED = {"from_number": "from_reversed", "to_number": "to_reversed"}  # columns that follow others
 _UTTERANCE_FIELDS = ("index", "speaker", "text", "started_ms", "ended_ms", "interrupted", "unheard_ms")
 _TURN_FIELDS = (
     "number", "end_of_speech_ms", "endpointed_ms", "first_audio_ms", "sent_ms", "heard_ms",

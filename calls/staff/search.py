@@ -1,37 +1,34 @@
-"""Full-text search in transcripts: which calls contain the words, and the matching line with its context.
+"""Search of calls: by id, by phone number in any form, by words that were said, by outcome and note.
 
-Both databases answer from an index that follows every write: PostgreSQL from a GIN index on
-`Utterance.text`, SQLite from a full-text table that triggers keep current. All words must occur in one
+Words are answered from indexes that follow every write: PostgreSQL has GIN indexes on `Utterance.text` and
+`Utterance.search_text`, SQLite full-text tables that triggers keep current. All words must occur in one
 utterance; the last word matches as a prefix. Input is never interpreted as a query operator.
 """
 
 from __future__ import annotations
 
+import heapq
 import re
+import unicodedata
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.db import connection
+from django.db.models import Q
 
 from calls.models import Utterance
 from calls.querysets import CallQuerySet
+from calls.search_text import UNSPACED, separate, split_words
 from calls.viewer import Viewer
 
 MAX_CALLS = 1000  # the newest; a search that matches more is too broad to be useful
-MAX_WORDS = 8
 MAX_LINES = 5000  # read to find the matches of one page
 _LINES_PER_CALL = 4  # in how many lines of a call a word occurs, roughly
 _CONTEXT_CHARS = 60  # shown before and after a match
 
-# Word separators: whitespace, control characters, ASCII punctuation, common other punctuation, and
-# characters that no database stores. Not `\W`: it also splits at the vowel signs of many scripts.
-_WORD = re.compile(
-    r"[^\x00-/:-@\[-`{-\xa1\xab\xb7\xbb\xbf\u2010-\u2027\u2030-\u205e\u3000-\u3003\ud800-\udfff]+"
-)
-
 # PostgreSQL keeps URLs, decimal numbers and the like as single words. Replacing these characters with
-# spaces prevents it. The index uses the same expression (migration 0003).
-_TEXT_VECTOR = "to_tsvector('simple', translate(text, '.:/@-_+~&<>=?#''', '               '))"
+# spaces prevents it. The indexes use the same expressions (migrations 0003 and 0008).
+_VECTOR = "to_tsvector('simple', translate({column}, '.:/@-_+~&<>=?#''', '               '))"
 
 # PostgreSQL's planner assumes that every word prefix is common, and would scan millions of lines for a
 # rare one. So the newest lines are sampled first: a common word is found by scanning on, a rare one by
@@ -39,22 +36,35 @@ _TEXT_VECTOR = "to_tsvector('simple', translate(text, '.:/@-_+~&<>=?#''', '     
 _SAMPLE_LINES = 5_000
 _COMMON_HITS = 150  # in the sample; from here on scanning is faster than sorting all hits of the index
 _SCAN_NEWEST = f"""
-    SELECT call_id FROM (SELECT id, call_id, text FROM calls_utterance ORDER BY id DESC LIMIT %s) newest
-    WHERE {_TEXT_VECTOR} @@ to_tsquery('simple', %s) ORDER BY id DESC LIMIT %s
+    SELECT id, call_id FROM (
+        SELECT id, call_id, {{column}} FROM calls_utterance ORDER BY id DESC LIMIT %s
+    ) newest WHERE {_VECTOR} @@ to_tsquery('simple', %s) ORDER BY id DESC LIMIT %s
 """
 _USE_INDEX = f"""
     WITH matches AS MATERIALIZED (
-        SELECT id, call_id FROM calls_utterance WHERE {_TEXT_VECTOR} @@ to_tsquery('simple', %s)
-    ) SELECT call_id FROM matches ORDER BY id DESC LIMIT %s
+        SELECT id, call_id FROM calls_utterance
+        WHERE {{column}} IS NOT NULL AND {_VECTOR} @@ to_tsquery('simple', %s)
+    ) SELECT id, call_id FROM matches ORDER BY id DESC LIMIT %s
 """
 _SQLITE = """
-    SELECT u.call_id FROM calls_utterance_words w CROSS JOIN calls_utterance u ON u.id = w.rowid
-    WHERE calls_utterance_words MATCH %s ORDER BY w.rowid DESC LIMIT %s
+    SELECT u.id, u.call_id FROM {table} w CROSS JOIN calls_utterance u ON u.id = w.rowid
+    WHERE {table} MATCH %s ORDER BY w.rowid DESC LIMIT %s
+"""
+_SQLITE_TABLES = {"text": "calls_utterance_words", "search_text": "calls_utterance_search_words"}
+
+# The condition is that of the index `call_noted`, word for word: SQLite compares them literally.
+_NOTED = """
+    SELECT id FROM calls_call WHERE ("note" > '' OR "outcome" > '') AND {contains} ORDER BY id DESC LIMIT %s
 """
 
-
+_IDS = ("call_sid", "vapi_call_id")
+_NUMBERS, _NUMBERS_REVERSED = ("from_number", "to_number"), ("from_reversed", "to_reversed")
 _ID_PREFIX = re.compile(r"(?=.*[0-9])[A-Za-z]{0,2}[0-9a-fA-F-]{4,}")
-_NUMBER_PREFIX = re.compile(r"(tel:)?[+0-9()./ -]{3,}")
+_NUMBER = re.compile(r"(?:tel:)?[+0-9()./ \u2010-\u2015-]{3,}")
+_ADDRESS = re.compile(r"(?:sips?|client):.+")
+_INVISIBLE = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+_MIN_DIGITS = 3
+_MIN_NATIONAL_DIGITS = 6  # of a number whose leading zero is left out where its country code is given
 
 
 class Hit(NamedTuple):
@@ -67,65 +77,95 @@ class Hit(NamedTuple):
 
 
 def search_calls(calls: CallQuerySet, text: str, viewer: Viewer) -> CallQuerySet:
-    """Those of the calls with this id or number, by its start, or in which these words were said."""
-    if prefix := parse_prefix(text):
-        return calls.search_prefix(prefix, include_numbers=viewer.can_view_numbers)
+    """Those of the calls that the text finds: by number or id if it looks like one and finds any, else by
+    words. Viewers who see numbers masked cannot search for them."""
+    prefixes = parse_prefixes(text, include_numbers=viewer.can_view_numbers)
+    if prefixes:
+        found = calls.search_prefixes(prefixes)
+        if found.exists():
+            return found
     return calls.filter(pk__in=find_call_ids(text))
 
 
-def parse_prefix(text: str) -> str:
-    """The start of a number or id that was entered, normalized; empty when the text is words."""
-    text = text.strip()
-    if _NUMBER_PREFIX.fullmatch(text):
-        digits = re.sub(r"[^0-9+]", "", text.removeprefix("tel:"))
-        return "+" + digits[2:] if digits.startswith("00") else digits
-    return text if _ID_PREFIX.fullmatch(text) else ""
+def parse_prefixes(text: str, *, include_numbers: bool) -> list[tuple[str, str]]:
+    """Columns and the start of a value in each, for a text that looks like a phone number or an id.
 
-
-def split_words(text: str) -> list[str]:
-    """The first `MAX_WORDS` words of a query, in lower case."""
-    words = (word for word in _WORD.findall(text.lower()) if any(map(str.isalnum, word)))
-    return list(words)[:MAX_WORDS]
+    A number may be written in any way, without its country code, or be only its last digits.
+    """
+    text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).strip()
+    text = "".join(str(unicodedata.digit(char, char)) for char in text)
+    prefixes = [(column, text) for column in _IDS] if _ID_PREFIX.fullmatch(text) else []
+    if not include_numbers:
+        return prefixes
+    if _ADDRESS.fullmatch(text):
+        return [(column, text) for column in _NUMBERS]
+    digits = re.sub("[^0-9]", "", text.replace("(0)", "")) if _NUMBER.fullmatch(text) else ""
+    if len(digits) < _MIN_DIGITS:
+        return prefixes
+    starts, ends = {digits}, {digits}
+    if digits.startswith("00"):
+        starts.add(digits[2:])
+    if "+" in text:
+        ends.clear()
+    elif len(national := digits.lstrip("0")) >= _MIN_NATIONAL_DIGITS:
+        ends.add(national)
+    prefixes += [(column, f"+{start}") for start in sorted(starts) for column in _NUMBERS]
+    return prefixes + [(column, end[::-1]) for end in sorted(ends) for column in _NUMBERS_REVERSED]
 
 
 def find_call_ids(text: str, limit: int = MAX_CALLS) -> list[int]:
-    """Ids of the calls in which one utterance contains all words, newest first. Two queries at most."""
+    """Ids of the calls in which one utterance, or outcome and note, contain all words. The newest first,
+    those with a note before the others. Seven queries at most."""
     words = split_words(text)
     if not words:
         return []
     max_lines = limit * _LINES_PER_CALL
-    if connection.vendor == "postgresql":
-        call_ids = _query_postgres(" & ".join(f"'{word}'" for word in words) + ":*", max_lines)
-    else:
-        call_ids = _run_query(_SQLITE, " ".join(f'"{word}"' for word in words) + "*", max_lines)
-    return list(dict.fromkeys(call_ids))[:limit]
+    lines = [_find_lines(column, words, max_lines) for column in _SQLITE_TABLES]
+    spoken = (call_id for _, call_id in heapq.merge(*lines, reverse=True))
+    return list(dict.fromkeys([*_find_noted(words, limit), *spoken]))[:limit]
 
 
-def _query_postgres(tsquery: str, max_lines: int) -> list[int]:
-    call_ids = _run_query(_SCAN_NEWEST, _SAMPLE_LINES, tsquery, max_lines)
-    if len(call_ids) >= max_lines:
-        return call_ids
-    if len(call_ids) < _COMMON_HITS:
-        return _run_query(_USE_INDEX, tsquery, max_lines)
+def _find_lines(column: str, words: Sequence[str], max_lines: int) -> list[tuple[int, int]]:
+    """Ids of utterances and their calls, newest first."""
+    phrases = [separate(word) for word in words] if column == "search_text" else words
+    if connection.vendor != "postgresql":
+        query = " ".join(f'"{phrase}"' for phrase in phrases) + "*"
+        return _run_query(_SQLITE.format(table=_SQLITE_TABLES[column]), query, max_lines)
+    adjacent = (" <-> ".join(f"'{word}'" for word in phrase.split()) for phrase in phrases)
+    query = " & ".join(f"({phrase})" for phrase in adjacent).removesuffix(")") + ":*)"
+    scan, use_index = (statement.format(column=column) for statement in (_SCAN_NEWEST, _USE_INDEX))
+    lines = _run_query(scan, _SAMPLE_LINES, query, max_lines)
+    if len(lines) >= max_lines:
+        return lines
+    if len(lines) < _COMMON_HITS:
+        return _run_query(use_index, query, max_lines)
     # One and a half times as many lines as the hit rate of the sample predicts.
-    return _run_query(_SCAN_NEWEST, _SAMPLE_LINES * max_lines * 3 // (len(call_ids) * 2), tsquery, max_lines)
+    return _run_query(scan, _SAMPLE_LINES * max_lines * 3 // (len(lines) * 2), query, max_lines)
 
 
-def _run_query(statement: str, *parameters: int | str) -> list[int]:
+def _find_noted(words: Sequence[str], limit: int) -> list[int]:
+    like = "ILIKE" if connection.vendor == "postgresql" else "LIKE"
+    contains = " AND ".join([f"note || ' ' || outcome {like} %s"] * len(words))
+    rows = _run_query(_NOTED.format(contains=contains), *(f"%{word}%" for word in words), limit)
+    return [call_id for (call_id,) in rows]
+
+
+def _run_query(statement: str, *parameters: int | str) -> list[Any]:
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
-        return [call_id for (call_id,) in cursor.fetchall()]
+        rows: list[Any] = cursor.fetchall()
+        return rows
 
 
 def find_hits(call_ids: Sequence[int], text: str) -> dict[int, Hit]:
     """The first matching line of each of these calls. One query."""
-    words = [] if parse_prefix(text) else split_words(text)
+    words = split_words(text)
     hits: dict[int, Hit] = {}
     if not words or not call_ids:
         return hits
     lines = Utterance.objects.filter(call__in=call_ids).order_by("call_id", "index")
     for word in words:
-        lines = lines.filter(text__icontains=word)
+        lines = lines.filter(Q(text__icontains=word) | Q(search_text__contains=separate(word)))
     for call_id, speaker, line in lines.values_list("call_id", "speaker", "text")[:MAX_LINES]:
         if call_id not in hits and (hit := highlight(line, text, speaker)):
             hits[call_id] = hit
@@ -135,15 +175,22 @@ def find_hits(call_ids: Sequence[int], text: str) -> dict[int, Hit]:
 def highlight(line: str, text: str, speaker: str) -> Hit | None:
     """Split a line around the first query word that it contains. None when it contains none."""
     words = split_words(text)
-    for word in [*words[-1:], *words[:-1]]:
-        match = re.search(rf"(?<![^\W_]){re.escape(word)}[^\W_]*", line, re.IGNORECASE)
-        if match:
-            start, end = match.span()
-            before, after = line[:start], line[end:]
-            return Hit(
-                speaker,
-                before if len(before) <= _CONTEXT_CHARS else "…" + before[-_CONTEXT_CHARS:],
-                line[start:end],
-                after if len(after) <= _CONTEXT_CHARS else after[:_CONTEXT_CHARS] + "…",
-            )
+    for form in (line, unicodedata.normalize("NFKC", line)):
+        for word in [*words[-1:], *words[:-1]]:
+            if match := re.search(_pattern(word), form, re.IGNORECASE):
+                start, end = match.span()
+                before, after = form[:start], form[end:]
+                return Hit(
+                    speaker,
+                    before if len(before) <= _CONTEXT_CHARS else "…" + before[-_CONTEXT_CHARS:],
+                    form[start:end],
+                    after if len(after) <= _CONTEXT_CHARS else after[:_CONTEXT_CHARS] + "…",
+                )
     return None
+
+
+def _pattern(word: str) -> str:
+    """The word from its start to its end; of a script without blanks, just these characters."""
+    starts = rf"(?:(?<![^\W_])|(?<=[{UNSPACED}]))"
+    rest = rf"(?:(?![{UNSPACED}])[^\W_])*"
+    return re.escape(word) if re.search(f"[{UNSPACED}]", word) else starts + re.escape(word) + rest
