@@ -24,12 +24,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
-from urllib.parse import urlsplit
 
 from twilio.request_validator import RequestValidator
 
 from bridge import end_reasons
-from bridge.config import BridgeConfig
+from bridge.config import BridgeConfig, websocket_origin
 from bridge.end_reason_cache import EndReasonCache
 from bridge.routes import Route
 
@@ -100,18 +99,22 @@ class Admission:
         """Check a webhook's signature. `path` includes the query; `params` is the form or a JSON body."""
         if not self._validators:
             return self.config.allow_unsigned
-        url = self.config.public_url + path
-        return any(validator.validate(url, params, signature) for validator in self._validators)
+        return any(
+            validator.validate(origin + path, params, signature)
+            for validator in self._validators
+            for origin in self.config.public_origins
+        )
 
     def verify_handshake(self, path: str, signature: str) -> bool:
         """Check the media socket's signature: over the URL in our TwiML, without parameters."""
         if not self._validators:
             return self.config.allow_unsigned
-        parts = urlsplit(self.config.stream_url)
-        origin = f"{parts.scheme}://{parts.netloc}"
-        candidates = {origin + path, origin + path.rstrip("/"), origin + path.rstrip("/") + "/"}
+        paths = {path, path.rstrip("/"), path.rstrip("/") + "/"}
         return any(
-            validator.validate(url, {}, signature) for validator in self._validators for url in candidates
+            validator.validate(websocket_origin(origin) + candidate, {}, signature)
+            for validator in self._validators
+            for origin in self.config.public_origins
+            for candidate in paths
         )
 
     # Routes

@@ -31,6 +31,9 @@ class BridgeConfig:
     """All settings of the bridge. `repr` leaves secrets out, so that they cannot reach a log."""
 
     public_url: str = "http://127.0.0.1:8000"  # the origin that Twilio uses, without trailing slash
+    # The same origin in another spelling, such as with a capital letter or `:443`. Twilio signs the spelling
+    # that its console has. Empty: there is no other.
+    public_url_as_written: str = ""
 
     twilio_account_sid: str = ""  # empty: any account is accepted
     twilio_auth_tokens: tuple[str, ...] = ()  # empty: signatures are not checked (debug only)
@@ -62,7 +65,17 @@ class BridgeConfig:
         return "socket" if self.vapi_socket_url else "call"
 
     @property
+    def public_origins(self) -> tuple[str, ...]:
+        """Every spelling of the public origin for which a signature is valid."""
+        return tuple(dict.fromkeys(filter(None, (self.public_url, self.public_url_as_written))))
+
+    @property
     def stream_url(self) -> str:
         """The media socket's URL in TwiML: `wss` when `public_url` is https."""
-        scheme = "wss" if urlsplit(self.public_url).scheme == "https" else "ws"
-        return f"{scheme}://{urlsplit(self.public_url).netloc}/media-stream"
+        return websocket_origin(self.public_url) + "/media-stream"
+
+
+def websocket_origin(origin: str) -> str:
+    """The same origin for websockets: `wss` in place of `https`, `ws` in place of `http`."""
+    parts = urlsplit(origin)
+    return f"{'wss' if parts.scheme == 'https' else 'ws'}://{parts.netloc}"

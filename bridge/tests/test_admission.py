@@ -102,6 +102,28 @@ def test_it_rejects_a_webhook_with_any_other_signature(
     assert not admission.verify_request(path, form, signature)
 
 
+SPELLINGS = [
+    ("https://voice.example.com", "https://Voice.Example.com"),
+    ("https://voice.example.com", "https://voice.example.com:443"),
+    ("https://xn--mnchen-3ya.example", "https://münchen.example"),
+]
+
+
+@pytest.mark.parametrize(("normalized", "written"), SPELLINGS)
+def test_it_accepts_a_signature_for_either_spelling_of_the_public_url(normalized: str, written: str) -> None:
+    """Twilio signs the address that its console has, which may be the one in PUBLIC_URL or ours."""
+    admission = make_admission(
+        public_url=normalized, public_url_as_written=written, twilio_auth_tokens=("12345",)
+    )
+    sign = RequestValidator("12345").compute_signature
+    for origin in (normalized, written):
+        assert admission.verify_request("/twilio/voice", DOC_FORM, sign(f"{origin}/twilio/voice", DOC_FORM))
+        socket = f"wss{origin.removeprefix('https')}/media-stream"
+        assert admission.verify_handshake("/media-stream", sign(socket, {}))
+    for origin in ("https://other.example.com", "http://voice.example.com"):
+        assert not admission.verify_request("/twilio/voice", {}, sign(f"{origin}/twilio/voice", {}))
+
+
 def test_a_json_body_is_verified_by_its_hash() -> None:
     body = '{"a":1}'
     digest = "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"
