@@ -23,8 +23,8 @@ demo: $(VENV)/.installed ## place a complete simulated call: no account, no netw
 	@$(MANAGE) demo $(ARGS)
 
 run: $(VENV)/.installed .env ## run the server with your .env, on port 8000 (PORT=)
-	$(MANAGE) migrate --verbosity 0
-	$(BIN)/daphne -b 127.0.0.1 -p $(PORT) --websocket-max-message-size 131072 voiceai.asgi:application
+	@$(MANAGE) migrate --verbosity 0
+	@exec $(MANAGE) serve --port $(PORT)
 
 test: $(VENV)/.installed-dev ## run the tests (ARGS= is passed to pytest)
 	$(PYTEST) -n $(WORKERS) $(ARGS)

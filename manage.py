@@ -1,17 +1,22 @@
-#!/usr/bin/env python
-"""Django's command line for this project."""
-
-from __future__ import annotations
+#!/usr/bin/env python3
+"""Django's command line for this project. `./manage.py` uses the environment that `make` installs."""
 
 import os
 import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+VENV_PYTHON = Path(__file__).resolve().parent / ".venv" / "bin" / "python"
 
 
 def main() -> None:
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "voiceai.settings")
-    from django.core.management import execute_from_command_line
+    if sys.prefix == sys.base_prefix and VENV_PYTHON.exists():  # outside of any environment
+        os.execv(VENV_PYTHON, [str(VENV_PYTHON), *sys.argv])
+    if find_spec("django") is None:
+        sys.exit("The packages are not installed. Run `make demo` once.")
+    from voiceai.command_line import run
 
-    execute_from_command_line(sys.argv)
+    run(sys.argv)
 
 
 if __name__ == "__main__":

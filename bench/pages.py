@@ -1,6 +1,6 @@
 """Measure the response time of the staff pages: `python -m bench.pages`.
 
-    manage.py migrate && manage.py seed_calls --calls 1000000 && python -m bench.pages
+    ./manage.py migrate && ./manage.py seed_calls --calls 1000000 && .venv/bin/python -m bench.pages
 
 Uses the configured database, or `--database URL`, which must hold seeded calls. Requests each page in this
 process: once to warm up and to count the queries, then five times, of which the median counts. The figure
@@ -65,7 +65,7 @@ def pages() -> list[Page]:
     first, last = seeded.order_by("pk").first(), seeded.order_by("-pk").first()
     if first is None or last is None:
         raise LookupError(
-            "There are no seeded calls in this database. Create some with manage.py seed_calls."
+            "There are no seeded calls in this database. Create some with ./manage.py seed_calls."
         )
     middle = (first.pk + last.pk) // 2
     example = seeded.filter(pk__gte=middle, from_number__startswith="+1").order_by("pk").first() or last

@@ -89,6 +89,16 @@ REQUIREMENTS = (
         is_on_dashboard=True,
     ),
     Requirement(
+        setting="PUBLIC_URL",
+        applies=lambda: bool(settings.PUBLIC_URL_AS_WRITTEN) and not settings.SETTING_PROBLEMS,
+        is_met=lambda: settings.PUBLIC_URL_AS_WRITTEN == settings.PUBLIC_URL,
+        problem="PUBLIC_URL is not written as browsers and Twilio write it.",
+        fix="Write PUBLIC_URL in lower case, without a standard port, and an international name in ASCII "
+        "(xn--...). The same address is used either way.",
+        is_required=False,
+        doctor_check="public-url",
+    ),
+    Requirement(
         setting="TWILIO_AUTH_TOKEN",
         is_met=lambda: bool(settings.TWILIO_AUTH_TOKENS),
         problem="TWILIO_AUTH_TOKEN is not set.",
@@ -107,6 +117,14 @@ REQUIREMENTS = (
         fix="Set TWILIO_ACCOUNT_SID to the Account SID (AC...) on the first page of Twilio's console.",
         doctor_check="twilio-settings",
         is_on_dashboard=True,
+    ),
+    Requirement(
+        setting="TWILIO_PHONE_NUMBER",
+        applies=lambda: bool(settings.TWILIO_PHONE_NUMBER),
+        is_met=lambda: _is_e164(settings.TWILIO_PHONE_NUMBER),
+        problem="TWILIO_PHONE_NUMBER is not in E.164 format.",
+        fix="Write TWILIO_PHONE_NUMBER with + and the country code, without spaces, such as +15551234567.",
+        doctor_check="twilio-settings",
     ),
     Requirement(
         setting="VAPI_API_KEY",

@@ -7,7 +7,8 @@ the same `BridgeContext` in their scope.
 
 Importing this module starts nothing. `wire` builds the parts of a server process and starts its threads; the
 application calls it once: when the server starts (Daphne's reactor, or a lifespan event), at the latest with
-the first request. With debug off the import fails without the secrets that a server must have.
+the first request. With wrong settings, or with debug off and without the secrets that a server must have,
+the import exits with a line for each problem.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "voiceai.settings")
 
+from voiceai.command_line import load_settings
+
+load_settings()
+
 from django.core.asgi import get_asgi_application
 
 django_app = get_asgi_application()
@@ -31,6 +36,7 @@ django_app = get_asgi_application()
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.sessions import CookieMiddleware
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.urls import path, re_path
 from redis.asyncio import Redis
 from twisted.internet import reactor
@@ -142,6 +148,12 @@ def start_with_daphne(app: Application) -> None:
     def start() -> None:
         try:
             app.start()
+        except OSError as error:  # of the spool
+            log.critical(
+                "the server cannot start: JOURNAL_DIR %s is not writable: %s",
+                settings.JOURNAL_DIR, error.strerror,
+            )  # fmt: skip
+            os._exit(1)
         except Exception:
             log.critical("the server cannot start", exc_info=True)
             os._exit(1)  # no call is carried yet; Twisted would log the error and keep serving
@@ -150,6 +162,9 @@ def start_with_daphne(app: Application) -> None:
     reactor.callWhenRunning(reactor.callLater, 0, start)
 
 
-refuse_to_start()
+try:
+    refuse_to_start()
+except ImproperlyConfigured as error:
+    sys.exit(str(error))
 application = Application()
 start_with_daphne(application)

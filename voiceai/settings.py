@@ -2,7 +2,8 @@
 
 A fresh checkout runs without any variable set: SQLite, the in-memory channel layer, no keys.
 What a server needs before it takes real calls is checked in `calls/requirements.py`, so that `migrate` and
-other commands run anywhere. A value that can never be right raises `ImproperlyConfigured` here.
+other commands run anywhere. A value that can never be right raises `ImproperlyConfigured`, at the end of this
+module, together with all others.
 """
 
 from __future__ import annotations
@@ -10,104 +11,48 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import environ
-from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
 from django.templatetags.static import static
 from django.urls import reverse_lazy
 
+from voiceai.environment import Environment, bracketed, load_file
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = BASE_DIR / "var"
 
-environ.Env.read_env(BASE_DIR / ".env")
-
-
-class Environment(environ.Env):  # type: ignore[misc]
-    """The environment, in which a blank variable such as `REDIS_URL=` counts as not set."""
-
-    ENVIRON = {name: value.strip() for name, value in os.environ.items() if value.strip()}
-
-
-env = Environment()
-
-
-def comma_separated(name: str, default: str = "") -> list[str]:
-    """The items of a variable, without spaces around them and without empty ones."""
-    return [item.strip() for item in env.ENVIRON.get(name, default).split(",") if item.strip()]
-
-
-def secret(name: str) -> str:
-    """A value exactly as written. `env()` would read a leading `$` as a reference to another variable."""
-    return env.ENVIRON.get(name, "")
-
-
-def whole_number(name: str, default: int, *, least: int = 0) -> int:
-    text = env.ENVIRON.get(name, str(default))
-    try:
-        value = int(text)
-    except ValueError:
-        raise ImproperlyConfigured(f"{name} must be a whole number, not {text!r}.") from None
-    if value < least:
-        raise ImproperlyConfigured(f"{name} must be at least {least}, not {value}.")
-    return value
-
-
-def price(name: str, default: str) -> Decimal:
-    text = env.ENVIRON.get(name, default)
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        raise ImproperlyConfigured(
-            f"{name} must be an amount in dollars such as {default}, not {text!r}."
-        ) from None
-    if not value.is_finite() or not 0 <= value < 100:
-        raise ImproperlyConfigured(f"{name} must be between 0 and 100 dollars, not {text}.")
-    return value
-
+_file_problems = load_file(BASE_DIR / ".env", os.environ)
+env = Environment(os.environ, _file_problems)
 
 # --- Django ---------------------------------------------------------------------------------------
 
-DEBUG = env.bool("DJANGO_DEBUG", default=False)
+DEBUG = env.boolean("DJANGO_DEBUG")
 
-SECRET_KEY_IS_SET = bool(secret("DJANGO_SECRET_KEY"))
+SECRET_KEY_IS_SET = bool(env.text("DJANGO_SECRET_KEY"))
 # Without a key, and with debug off, each process makes its own. That is enough for `migrate`. Another process
 # cannot read its sessions and tickets, so a server refuses to start.
-SECRET_KEY = secret("DJANGO_SECRET_KEY") or (
+SECRET_KEY = env.text("DJANGO_SECRET_KEY") or (
     "insecure-key-for-development-only-do-not-use-elsewhere" if DEBUG else get_random_secret_key()
 )
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 COMPOSE_HOSTS = ("web", "sandbox")  # services of the development compose file; never public host names
 
-PUBLIC_URL = env.ENVIRON.get("PUBLIC_URL", "http://127.0.0.1:8000").rstrip("/")
-try:
-    _public = urlsplit(PUBLIC_URL)
-    _public_host = (_public.hostname or "").lower()
-    _public_is_origin = bool(_public_host) and not (_public.path or _public.query or _public.fragment)
-    _ = _public.port
-except ValueError:
-    raise ImproperlyConfigured(f"PUBLIC_URL is not a URL: {PUBLIC_URL!r}.") from None
-if not _public_is_origin or _public.username or _public.password:
-    raise ImproperlyConfigured(
-        "PUBLIC_URL must be an origin such as https://voice.example.com, without a path or credentials."
-    )
-if _public.scheme != "https" and not (
-    _public.scheme == "http" and _public_host in LOOPBACK_HOSTS + COMPOSE_HOSTS
-):
-    raise ImproperlyConfigured(
-        f"PUBLIC_URL must be an https address, not {PUBLIC_URL!r}. Plain http is allowed on loopback and in "
-        "the development compose file only."
-    )
+# Hosts, origins and TwiML use the normalized spelling. Twilio may sign for the other: what its console has.
+PUBLIC_URL_AS_WRITTEN = env.text("PUBLIC_URL").rstrip("/")
+PUBLIC_URL = env.origin(
+    "PUBLIC_URL", "http://127.0.0.1:8000", plain_http_hosts=LOOPBACK_HOSTS + COMPOSE_HOSTS
+)
+_public = urlsplit(PUBLIC_URL)
+_public_host = bracketed(_public.hostname or "")
 
 ALLOWED_HOSTS = list(
-    dict.fromkeys([*comma_separated("ALLOWED_HOSTS"), _public_host, "localhost", "127.0.0.1", "[::1]"])
+    dict.fromkeys([*env.hosts("ALLOWED_HOSTS"), _public_host, "localhost", "127.0.0.1", "[::1]"])
 )
-CSRF_TRUSTED_ORIGINS = list(dict.fromkeys([*comma_separated("CSRF_TRUSTED_ORIGINS"), PUBLIC_URL]))
+CSRF_TRUSTED_ORIGINS = list(dict.fromkeys([*env.origins("CSRF_TRUSTED_ORIGINS"), PUBLIC_URL]))
 
 INSTALLED_APPS = [
     "daphne",  # first: it replaces `runserver` by an ASGI server
@@ -197,7 +142,7 @@ CONTENT_SECURITY_POLICY = {
 
 def database() -> dict[str, Any]:
     """SQLite is enough for one process in production; several processes need PostgreSQL."""
-    config: dict[str, Any] = env.db_url("DATABASE_URL", default=f"sqlite:///{VAR_DIR / 'db.sqlite3'}")
+    config: dict[str, Any] = env.database("DATABASE_URL", f"sqlite:///{VAR_DIR / 'db.sqlite3'}")
     options = config.setdefault("OPTIONS", {})
     if config["ENGINE"] == "django.db.backends.sqlite3":
         if config["NAME"] != ":memory:":
@@ -222,7 +167,7 @@ def database() -> dict[str, Any]:
 
 DATABASES = {"default": database()}
 
-REDIS_URL = secret("REDIS_URL")
+REDIS_URL = env.url("REDIS_URL", ("redis", "rediss", "unix"))
 if REDIS_URL:
     CHANNEL_LAYERS: dict[str, Any] = {
         "default": {
@@ -253,46 +198,46 @@ STORAGES = {
 
 # --- Twilio and Vapi (`bridge_settings.py` passes these to the bridge) -------------------------------
 
-TWILIO_ACCOUNT_SID = secret("TWILIO_ACCOUNT_SID")
-TWILIO_BASE_URL = env.ENVIRON.get("TWILIO_BASE_URL", "https://api.twilio.com").rstrip("/")  # or a simulator's
-TWILIO_AUTH_TOKENS = comma_separated("TWILIO_AUTH_TOKEN")  # more than one while it is rotated
-TWILIO_PHONE_NUMBER = env.ENVIRON.get("TWILIO_PHONE_NUMBER", "")  # the caller ID of outbound calls
+TWILIO_ACCOUNT_SID = env.text("TWILIO_ACCOUNT_SID")
+TWILIO_BASE_URL = env.url(  # or a simulator's
+    "TWILIO_BASE_URL", ("https", "http"), "https://api.twilio.com"
+).rstrip("/")
+TWILIO_AUTH_TOKENS = env.items("TWILIO_AUTH_TOKEN")  # more than one while it is rotated
+TWILIO_PHONE_NUMBER = env.text("TWILIO_PHONE_NUMBER")  # the caller ID of outbound calls
 # In dollars. Twilio bills media streams separately and reports no price for a single stream, so take it from
 # your account's price list.
-TWILIO_STREAM_PRICE_PER_MINUTE = price("TWILIO_STREAM_PRICE_PER_MINUTE", "0.004")
-OUTBOUND_ALLOWED = comma_separated("OUTBOUND_ALLOWED")  # numbers or prefixes; empty: no outbound calls
+TWILIO_STREAM_PRICE_PER_MINUTE = env.price("TWILIO_STREAM_PRICE_PER_MINUTE", "0.004")
+OUTBOUND_ALLOWED = env.items("OUTBOUND_ALLOWED")  # numbers or prefixes; empty: no outbound calls
 
-VAPI_API_KEY = secret("VAPI_API_KEY")
-VAPI_ASSISTANT_ID = secret("VAPI_ASSISTANT_ID")
-VAPI_BASE_URL = env.ENVIRON.get("VAPI_BASE_URL", "https://api.vapi.ai").rstrip("/")
-VAPI_WEBHOOK_SECRET = secret("VAPI_WEBHOOK_SECRET")
-VAPI_SOCKET_URL = secret("VAPI_SOCKET_URL")
+VAPI_API_KEY = env.text("VAPI_API_KEY")
+VAPI_ASSISTANT_ID = env.text("VAPI_ASSISTANT_ID")
+VAPI_BASE_URL = env.url("VAPI_BASE_URL", ("https", "http"), "https://api.vapi.ai").rstrip("/")
+VAPI_WEBHOOK_SECRET = env.text("VAPI_WEBHOOK_SECRET")
+VAPI_SOCKET_URL = env.url("VAPI_SOCKET_URL", ("wss", "ws"))
 # The socket servers of the tutorial use mu-law; Vapi's documented transport uses linear PCM at 16 kHz.
-VAPI_AUDIO_FORMAT = env.ENVIRON.get("VAPI_AUDIO_FORMAT", "mulaw" if VAPI_SOCKET_URL else "pcm_s16le").lower()
-if VAPI_AUDIO_FORMAT not in ("pcm_s16le", "mulaw"):
-    raise ImproperlyConfigured(f"VAPI_AUDIO_FORMAT must be pcm_s16le or mulaw, not {VAPI_AUDIO_FORMAT!r}.")
-VAPI_ALLOWED_HOSTS = comma_separated("VAPI_ALLOWED_HOSTS", "api.vapi.ai,*.vapi.ai")
-VAPI_PING_SECONDS = whole_number("VAPI_PING_SECONDS", 10, least=1)
-VAPI_ENDPOINTING_MS = whole_number("VAPI_ENDPOINTING_MS", 300)
+VAPI_AUDIO_FORMAT = env.choice(
+    "VAPI_AUDIO_FORMAT", ("pcm_s16le", "mulaw"), "mulaw" if VAPI_SOCKET_URL else "pcm_s16le"
+)
+VAPI_ALLOWED_HOSTS = env.items("VAPI_ALLOWED_HOSTS", "api.vapi.ai,*.vapi.ai")
+VAPI_PING_SECONDS = env.whole_number("VAPI_PING_SECONDS", 10, least=1)
+VAPI_ENDPOINTING_MS = env.whole_number("VAPI_ENDPOINTING_MS", 300)
 
-MAX_CONCURRENT_CALLS = whole_number("MAX_CONCURRENT_CALLS", 50, least=1)
-MAX_CALL_SECONDS = whole_number("MAX_CALL_SECONDS", 1800, least=1)
-HOLD_BUFFER_MS = whole_number("HOLD_BUFFER_MS", 7000)
-LATENCY_TARGET_MS = whole_number("LATENCY_TARGET_MS", 1200, least=1)
+MAX_CONCURRENT_CALLS = env.whole_number("MAX_CONCURRENT_CALLS", 50, least=1)
+MAX_CALL_SECONDS = env.whole_number("MAX_CALL_SECONDS", 1800, least=1)
+HOLD_BUFFER_MS = env.whole_number("HOLD_BUFFER_MS", 7000)
+LATENCY_TARGET_MS = env.whole_number("LATENCY_TARGET_MS", 1200, least=1)
 # By Vapi. Announce it to callers where the law requires it.
-RECORD_CALLS = env.bool("RECORD_CALLS", default=False)
-FALLBACK_NUMBER = env.ENVIRON.get("FALLBACK_NUMBER", "")
+RECORD_CALLS = env.boolean("RECORD_CALLS")
+FALLBACK_NUMBER = env.text("FALLBACK_NUMBER")
 AI_DISCLOSURE_LINE = "You are speaking with an AI assistant."
-AI_DISCLOSURE = env.ENVIRON.get("AI_DISCLOSURE", AI_DISCLOSURE_LINE)  # the first thing that callers hear
+AI_DISCLOSURE = env.text("AI_DISCLOSURE", AI_DISCLOSURE_LINE)  # the first thing that callers hear
 if AI_DISCLOSURE.lower() == "off":  # for numbers without a row; a row has its own
     AI_DISCLOSURE = ""
-JOURNAL_DIR = BASE_DIR / env.ENVIRON.get("JOURNAL_DIR", "var/journal")
+JOURNAL_DIR = BASE_DIR / env.text("JOURNAL_DIR", "var/journal")
 
 # --- Logs: one line for each record ------------------------------------------------------------------
 
-LOG_FORMAT = env.ENVIRON.get("LOG_FORMAT", "console").lower()
-if LOG_FORMAT not in ("console", "json"):
-    raise ImproperlyConfigured(f"LOG_FORMAT must be console or json, not {LOG_FORMAT!r}.")
+LOG_FORMAT = env.choice("LOG_FORMAT", ("console", "json"), "console")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -309,6 +254,8 @@ LOGGING = {
         "voiceai": {"level": "INFO"},
         # Without this, Django's own handlers would log everything a second time.
         "django": {"handlers": [], "level": "INFO", "propagate": True},
+        # A warning for each failed attempt; errors of the database are reported where it is used.
+        "psycopg.pool": {"level": "ERROR"},
         # Scanners send wrong Host headers and get a 400. A traceback for each would flood the log.
         "django.security.DisallowedHost": {"level": "CRITICAL"},
         "django.server": {"handlers": [], "level": "INFO", "propagate": True},
@@ -371,3 +318,9 @@ UNFOLD = {
         ],
     },
 }
+
+# --- Problems ------------------------------------------------------------------------------------------
+
+ENVIRONMENT_NAMES = frozenset(env.names)
+SETTING_PROBLEMS = env.problems
+env.raise_problems()

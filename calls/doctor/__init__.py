@@ -13,13 +13,12 @@ from collections.abc import Iterable
 import aiohttp
 
 from calls.doctor import host, public_url, settings, symptoms, twilio, vapi
-from calls.doctor.check import Check, Finding, Result, amber, red
+from calls.doctor.check import Check, Finding, Result, red, skipped
 
 log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 9.0
 RUN_SECONDS = 18.0
-SKIPPED = "Not checked"  # how the message of a skipped check begins
 CHECKS: tuple[Check, ...] = (
     *settings.CHECKS, *public_url.CHECKS, *twilio.CHECKS, *vapi.CHECKS, *host.CHECKS,
 )  # fmt: skip
@@ -47,7 +46,7 @@ async def run_checks(names: Iterable[str] = ()) -> list[Result]:
     results = []
     for name in reported:
         finding = (
-            red("The check took too long.", f"Run it alone: `manage.py doctor --only {name}`.")
+            red("The check took too long.", f"Run it alone: `./manage.py doctor --only {name}`.")
             if tasks[name] in late
             else tasks[name].result()
         )
@@ -61,9 +60,9 @@ async def _run(check: Check, dependencies: list[asyncio.Task[Finding]]) -> Findi
     levels = [finding.level for finding in findings]
     if "red" in levels:
         first_red = check.after[levels.index("red")]
-        return amber(f"{SKIPPED}: {first_red} is red.", f"Fix {first_red} first.")
-    if any(_was_skipped(finding) for finding in findings):
-        return amber(f"{SKIPPED}: a check it depends on was not run.", "Fix the red checks first.")
+        return skipped(f"Not checked: {first_red} is red.", f"Fix {first_red} first.")
+    if any(finding.was_skipped for finding in findings):
+        return skipped("Not checked: a check it depends on was not run.", "Fix the red checks first.")
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             return await check.run()
@@ -78,10 +77,6 @@ async def _run(check: Check, dependencies: list[asyncio.Task[Finding]]) -> Findi
         return red("The check itself failed. The log has the traceback.", "Report it as a bug, with the log.")
 
 
-def _was_skipped(finding: Finding) -> bool:
-    return finding.message.startswith(SKIPPED)
-
-
 def _explains_symptoms(finding: Finding) -> bool:
     """Whether somebody may notice this finding. Nothing is known about a skipped check."""
-    return finding.level != "green" and not _was_skipped(finding)
+    return finding.level != "green" and not finding.was_skipped

@@ -16,6 +16,7 @@ class Finding:
     level: Level
     message: str
     fix: str = ""
+    was_skipped: bool = False  # because a check that it depends on is red
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,10 @@ def green(message: str) -> Finding:
 
 def amber(message: str, fix: str) -> Finding:
     return Finding("amber", message, fix)
+
+
+def skipped(message: str, fix: str) -> Finding:
+    return Finding("amber", message, fix, was_skipped=True)
 
 
 def red(message: str, fix: str) -> Finding:

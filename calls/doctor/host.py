@@ -15,12 +15,12 @@ import aiohttp
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
-from django.db.migrations.executor import MigrationExecutor
 from redis import RedisError
 from redis.asyncio import Redis
 
 from calls.doctor.check import Check, Finding, amber, green, red
 from calls.doctor.public_url import REQUEST_SECONDS
+from calls.management.database import count_unapplied_migrations
 
 FULL_DISK_BYTES, LOW_DISK_BYTES = 20 << 20, 500 << 20
 POOL_SIZE = 10  # connections of one worker, at most; see `database()` in the settings
@@ -69,15 +69,14 @@ async def migrations() -> Finding:
     count = await sync_to_async(_unapplied_migrations)()
     if count:
         return red(
-            f"{count} migrations are not applied.", "Run `manage.py migrate`, then restart the server."
+            f"{count} migrations are not applied.", "Run `./manage.py migrate`, then restart the server."
         )
     return green("All migrations are applied.")
 
 
 def _unapplied_migrations() -> int:
     try:
-        executor = MigrationExecutor(connection)
-        return len(executor.migration_plan(executor.loader.graph.leaf_nodes()))
+        return count_unapplied_migrations()
     finally:
         _close_connection()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from django.conf import settings
+
 from calls import requirements
 from calls.doctor.check import Check, Finding, amber, green, red
 
@@ -23,7 +25,19 @@ def _check(name: str, title: str, ok: str) -> Check:
     return Check(name, title, run)
 
 
+async def _values() -> Finding:
+    """Values that can never be right. The other checks run with the defaults instead."""
+    if settings.SETTING_PROBLEMS:
+        return red(
+            " ".join(settings.SETTING_PROBLEMS),
+            "Correct them in the environment or in .env: neither a server nor a command starts with them. "
+            "The other checks use the defaults of these settings.",
+        )
+    return green("Every setting has a valid value.")
+
+
 CHECKS = (
+    Check("settings", "Settings", _values),
     _check("public-url", "PUBLIC_URL", "PUBLIC_URL is an https address."),
     _check("secret-key", "Secret key", "DJANGO_SECRET_KEY is set, and debug is off."),
     _check("twilio-settings", "Twilio settings", "The Twilio account and its Auth Token are set."),

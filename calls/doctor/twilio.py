@@ -48,12 +48,12 @@ async def number() -> Finding:
     if changes:
         return red(
             f"The number is not configured for this server: {'; '.join(change.title for change in changes)}.",
-            "Run `manage.py configure_number`. With --dry-run it only shows the changes.",
+            "Run `./manage.py configure_number`. With --dry-run it only shows the changes.",
         )
     if not twilio_number.voice_fallback_url:
         return amber(
             "The number sends calls to this server, but has no fallback URL for when it is down.",
-            "Run `manage.py configure_number --fallback-url` with the address of a TwiML Bin.",
+            "Run `./manage.py configure_number --fallback-url` with the address of a TwiML Bin.",
         )
     return green("The number sends calls to this server, and has a fallback URL.")
 

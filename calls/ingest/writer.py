@@ -272,7 +272,7 @@ class JournalWriter(threading.Thread):
             if isinstance(error, DatabaseError):
                 is_unmigrated = _MISSING_TABLE.search(str(error))
                 hint = (
-                    ". The tables are not of this version: run `manage.py migrate`" if is_unmigrated else ""
+                    ". The tables are not of this version: run `./manage.py migrate`" if is_unmigrated else ""
                 )
                 log.warning("journal: the database does not accept rows, retrying (%s)%s", name, hint)
             else:

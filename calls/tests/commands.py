@@ -77,9 +77,12 @@ async def run_command_async(
     return await asyncio.to_thread(run_command, environment, *arguments, **variables)
 
 
-def read_settings(environment: Mapping[str, str]) -> dict[str, Any]:
+def read_settings(environment: Mapping[str, str], *, tolerates_problems: bool = False) -> dict[str, Any]:
     """The settings that a process with this environment reads."""
-    with mock.patch.dict(os.environ, environment, clear=True):
+    with (
+        mock.patch.dict(os.environ, environment, clear=True),
+        mock.patch("voiceai.environment._is_tolerant", tolerates_problems),
+    ):
         return {name: value for name, value in runpy.run_path(str(SETTINGS)).items() if name.isupper()}
 
 
@@ -102,7 +105,12 @@ class InProcessCommands:
 
     def _run(self, environment: Mapping[str, str], arguments: tuple[str, ...]) -> CommandResult:
         stdout, stderr, code = io.StringIO(), io.StringIO(), 0
-        with self._apply_environment(environment), redirect_stdout(stdout), redirect_stderr(stderr):
+        is_doctor = arguments[0] == "doctor"
+        with (
+            self._apply_environment(environment, is_doctor),
+            redirect_stdout(stdout),
+            redirect_stderr(stderr),
+        ):
             try:
                 app = str(get_commands()[arguments[0]])
                 load_command_class(app, arguments[0]).run_from_argv(["manage.py", *arguments])
@@ -111,8 +119,8 @@ class InProcessCommands:
         return CommandResult(code, stdout.getvalue(), stderr.getvalue())
 
     @contextmanager
-    def _apply_environment(self, environment: Mapping[str, str]) -> Iterator[None]:
-        values = read_settings(environment)
+    def _apply_environment(self, environment: Mapping[str, str], is_doctor: bool) -> Iterator[None]:
+        values = read_settings(environment, tolerates_problems=is_doctor)
         database = connections.configure_settings(values.pop("DATABASES"))["default"]
         database["OPTIONS"].pop("pool", None)  # pools are by alias, and that of the tests may be open
         changes = {name: value for name, value in values.items() if getattr(settings, name) != value}

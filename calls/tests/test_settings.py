@@ -121,10 +121,28 @@ def test_it_reads_a_production_environment() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:9000", "http://web:8000", "http://sandbox:9100", "http://[::1]:80"]
+    "url", ["http://127.0.0.1:9000", "http://web:8000", "http://sandbox:9100", "http://[::1]:8000"]
 )
 def test_plain_http_is_allowed_on_loopback_and_in_compose(url: str) -> None:
     assert read(PUBLIC_URL=url)["PUBLIC_URL"] == url
+
+
+@pytest.mark.parametrize(
+    ("written", "origin", "host"),
+    [
+        ("https://Voice.Example.com", "https://voice.example.com", "voice.example.com"),
+        ("https://voice.example.com:443/", "https://voice.example.com", "voice.example.com"),
+        ("https://voice.example.com:8443", "https://voice.example.com:8443", "voice.example.com"),
+        ("https://münchen.example", "https://xn--mnchen-3ya.example", "xn--mnchen-3ya.example"),
+        ("https://[2001:DB8::1]", "https://[2001:db8::1]", "[2001:db8::1]"),
+    ],
+)
+def test_pages_open_at_the_public_url_in_every_spelling(written: str, origin: str, host: str) -> None:
+    values = read(PUBLIC_URL=written)
+    assert values["PUBLIC_URL"] == origin
+    assert values["PUBLIC_URL_AS_WRITTEN"] == written.rstrip("/")
+    assert host in values["ALLOWED_HOSTS"]
+    assert origin in values["CSRF_TRUSTED_ORIGINS"]
 
 
 @pytest.mark.parametrize(

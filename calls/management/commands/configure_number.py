@@ -1,4 +1,4 @@
-"""`manage.py configure_number`: point a Twilio number at this server, or restore what it was."""
+"""`./manage.py configure_number`: point a Twilio number at this server, or restore what it was."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from urllib.parse import urlsplit
 from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from rich.console import Console
 from rich.table import Table
 
+from calls.management.database import DatabaseCommand
 from calls.models import PhoneNumber
 from calls.phone_numbers import parse_e164
 from calls.twilio import client as twilio_client
@@ -21,7 +22,7 @@ from calls.vendor_errors import VendorError
 WIDTH = 110
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = (
         "Configures a number of your Twilio account to send its calls to PUBLIC_URL: voice URL and status "
         "callback, by POST. Prints each field before and after; --undo restores the first configuration."
@@ -82,7 +83,7 @@ class Command(BaseCommand):
             return
         self._add_row(number, str(twilio_number.friendly_name or ""))
         if to_change:
-            self.stdout.write("To undo: manage.py configure_number --undo")
+            self.stdout.write("To undo: ./manage.py configure_number --undo")
 
     def _update(self, number_sid: str, to_change: list[Change], after: dict[str, str]) -> None:
         updated = async_to_sync(twilio_client.update_number)(

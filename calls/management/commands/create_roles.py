@@ -1,16 +1,17 @@
-"""`manage.py create_roles [--user NAME --role ROLE]`: create the staff groups, assign a role."""
+"""`./manage.py create_roles [--user NAME --role ROLE]`: create the staff groups, assign a role."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
+from calls.management.database import DatabaseCommand
 from calls.staff.roles import ROLES, assign_role, create_roles
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = (
         "Creates the groups viewer (masked numbers), operator (full numbers, export, notes, live actions) "
         "and admin, or resets their permissions. With --user and --role, assigns a role to a user."
@@ -29,7 +30,8 @@ class Command(BaseCommand):
             account = User.objects.filter(username=user).first()
             if account is None:
                 raise CommandError(
-                    f"There is no user {user!r}. Create it in the admin or with `manage.py createsuperuser`."
+                    f"There is no user {user!r}. Create it on the Staff page, or with "
+                    "`./manage.py createsuperuser`."
                 )
             assign_role(account, role)
             self.stdout.write(f"{user} now has the role {role}.")

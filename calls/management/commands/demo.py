@@ -33,6 +33,7 @@ from calls.demo.report import to_json, write_wavs
 from calls.demo.runner import Observers, Testbed, run_call, start_testbed
 from calls.demo.scenario import Scenario
 from calls.demo.server_process import ServerFailed, reserve_port
+from calls.management.arguments import port
 
 DEFAULT_PORT = 8000
 LOGIN = "demo"
@@ -54,7 +55,7 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--port",
-            type=int,
+            type=port,
             help=f"port of the server (default: {DEFAULT_PORT}; with --once any free port)",
         )
         parser.add_argument("--fast", action="store_true", help="a shorter call with faster answers")
@@ -153,14 +154,14 @@ class DemoRun:
 
     def _choose_port(self) -> int:
         preferred = self._options["port"] or (0 if self._once else DEFAULT_PORT)
-        port = reserve_port(preferred)
-        if preferred and port != preferred:
-            self._console.print(f"Port {preferred} is in use, using {port} instead.", "bold yellow")
+        reserved = reserve_port(preferred)
+        if preferred and reserved != preferred:
+            self._console.print(f"Port {preferred} is in use, using {reserved} instead.", "bold yellow")
         audio_format = "16 kHz PCM" if self._scenario.audio_format == "pcm_s16le" else "mu-law"
         self._console.print(
-            f"Starting the server on port {port}, {self._scenario.dialect} dialect, {audio_format} ..."
+            f"Starting the server on port {reserved}, {self._scenario.dialect} dialect, {audio_format} ..."
         )
-        return port
+        return reserved
 
     async def _run_call(self, testbed: Testbed, observers: Observers) -> bool:
         started_at = time.monotonic()
@@ -193,7 +194,7 @@ class DemoRun:
         output(
             f"  PUBLIC_URL={testbed.server.url} TWILIO_ACCOUNT_SID={testbed.account_sid}"
             f" TWILIO_AUTH_TOKEN={testbed.auth_token} TWILIO_BASE_URL={testbed.twilio_rest.base_url}"
-            f" {sys.executable} manage.py simulate_call"
+            " ./manage.py simulate_call"
         )
         output(f"Server log: {self._log.name}")
         output("Ctrl-C stops.")

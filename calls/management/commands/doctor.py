@@ -52,11 +52,15 @@ class Command(BaseCommand):
 
     def _print(self, results: list[Result]) -> None:
         for result in results:
+            if result.finding.was_skipped:
+                continue
             self.stdout.write(f"{result.finding.level:5}  {result.check.name}: {result.finding.message}")
             if result.finding.fix:
                 self.stdout.write(f"       fix: {result.finding.fix}")
             for symptom in result.symptoms:
                 self.stdout.write(f"       symptom: {symptom}")
+        if skipped := [result.check.name for result in results if result.finding.was_skipped]:
+            self.stdout.write(f"amber  Not checked, because of the red checks: {', '.join(skipped)}")
 
     def _print_symptoms(self) -> None:
         for symptom in SYMPTOMS:

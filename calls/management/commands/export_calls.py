@@ -11,9 +11,10 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, TextIO
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from calls.management import progress
+from calls.management.database import DatabaseCommand
 from calls.models import AuditEntry, Call
 from calls.querysets import CallQuerySet
 from calls.staff import export
@@ -23,7 +24,7 @@ CHUNK_CALLS = 200  # read at a time, with their transcripts
 UNRESTRICTED = Viewer(can_view_calls=True, can_view_numbers=True)
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = (
         "Exports calls as CSV, or as JSON Lines with transcripts and turns, oldest first. Nothing is "
         "masked: the file contains full phone numbers and all transcripts. Simulated calls are excluded "

@@ -7,9 +7,10 @@ import time
 from typing import Any
 
 from asgiref.sync import async_to_sync
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from rich.console import Console
 
+from calls.management.database import DatabaseCommand
 from calls.models import Call
 from calls.twilio import outbound
 from calls.twilio.outbound import MACHINE_DETECTION, RING_SECONDS
@@ -18,7 +19,7 @@ from calls.vendor_errors import VendorError
 POLL_SECONDS = 0.5
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = (
         "Places a call from one of your numbers to a number that OUTBOUND_ALLOWED names, and connects the "
         "person who answers to the assistant. With --wait, the exit code is 0 when somebody answered."

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand
-
 from calls.ingest import upsert
 from calls.ingest.db import bounded_transaction, now_utc
+from calls.management.database import DatabaseCommand
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = "End calls whose server has stopped. Running servers do this by themselves."
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""`manage.py seed_calls`: fills a database with generated calls, or removes them again.
+"""`./manage.py seed_calls`: fills a database with generated calls, or removes them again.
 
 For trying out the pages, and for measuring them at any size. It writes directly to the tables, with COPY on
 PostgreSQL, and writes everything that the journal's writer would have: columns, flags and hourly rollups.
@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import connection, transaction
 from django.db.models import Max, Model, Q
 from rich.console import Console
@@ -26,6 +26,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from calls.management.database import DatabaseCommand
 from calls.models import Call, CallFlag, CallHour, PhoneNumber, Turn, Utterance
 from calls.seed import calls as seeding
 from calls.seed.calls import SEEDED_SID_PREFIX
@@ -41,7 +42,7 @@ _CALL_FIELDS = Call._meta.concrete_fields
 _CALL_COLUMNS = tuple(str(field.column) for field in _CALL_FIELDS)
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = "Fill the database with generated calls (CallSids that start with CA5eed), or remove them."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -93,7 +94,7 @@ def _check_allowed(*, beside: bool, force: bool) -> None:
         )
     if Call.objects.filter(_SEEDED).exists():
         raise CommandError(
-            "The database has seeded calls already. Remove them first: manage.py seed_calls --remove"
+            "The database has seeded calls already. Remove them first: ./manage.py seed_calls --remove"
         )
     if not beside and Call.objects.real().exists():
         raise CommandError("The database has real calls. Use --beside to add generated calls next to them.")

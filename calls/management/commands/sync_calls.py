@@ -11,12 +11,13 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError, close_old_connections
 
 from calls import reconcile
 from calls.ingest.db import now_utc
 from calls.management import progress
+from calls.management.database import DatabaseCommand
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ BOUNDS = {
 }
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = (
         "Fetches from Twilio and Vapi what the calls of the last days are missing, newest calls first. "
         "Twilio has a price only minutes after a call, and only on request, so run this every five minutes. "
@@ -52,6 +53,9 @@ class Command(BaseCommand):
             help="keep running; pause between runs",
         )
         parser.add_argument("--json", action="store_true", help="print the counts as one JSON object")
+
+    def waits_for_database(self, options: dict[str, Any]) -> bool:
+        return bool(options["every"])
 
     def handle(self, *args: Any, **options: Any) -> None:
         for name, (least, greatest) in BOUNDS.items():

@@ -156,6 +156,7 @@ def update_assistant(**fields: Any) -> Change:
 
 NO_SERVER = f"127.0.0.1:{reserve_port()}"
 FAILING_CASES: dict[str, FailingCase] = {
+    "settings": FailingCase("Correct them in the environment", variables=variables(HOLD_BUFFER_MS="7 s")),
     "public-url": FailingCase("Set PUBLIC_URL to the https address", variables=variables(PUBLIC_URL="")),
     "secret-key": FailingCase("Set DJANGO_SECRET_KEY", variables=variables(DJANGO_SECRET_KEY="")),
     "twilio-settings": FailingCase("TWILIO_AUTH_TOKEN", variables=variables(TWILIO_AUTH_TOKEN="")),

@@ -10,7 +10,7 @@ Twilio API are never used.
 import asyncio
 import signal
 import time
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any
 
 from django.conf import settings
@@ -21,6 +21,7 @@ from sandbox.twilio.rest.server import ACCOUNT_SID, AUTH_TOKEN, NUMBER, TwilioRe
 from sandbox.vapi.record import VapiCallRecord
 from sandbox.vapi.server import VapiSimulator
 
+MAX_PORT = 65_535
 TWILIO_API_URL = "https://api.twilio.com"
 
 
@@ -31,10 +32,10 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
         parser.add_argument(
-            "--port", type=int, default=9100, help="port of the Vapi simulator; 0 takes any free port"
+            "--port", type=_port, default=9100, help="port of the Vapi simulator; 0 takes any free port"
         )
         parser.add_argument(
-            "--twilio-port", type=int, help="port of the Twilio simulator (default: the next one)"
+            "--twilio-port", type=_port, help="port of the Twilio simulator (default: the next one)"
         )
         parser.add_argument(
             "--seed", type=int, default=0, help="the same seed gives the same delays and chunks"
@@ -96,17 +97,27 @@ class Command(BaseCommand):
     def _print_configuration(self, vapi: VapiSimulator, twilio: TwilioRestSimulator, host: str) -> None:
         number = next(iter(twilio.numbers))
         is_fictitious = twilio.account.token == AUTH_TOKEN
-        credentials = f"TWILIO_ACCOUNT_SID={twilio.account.sid} TWILIO_AUTH_TOKEN={AUTH_TOKEN}"
-        for line in (
-            "Simulators of Vapi and of Twilio's REST API. Copy this into .env; Ctrl-C stops.",
-            f"  VAPI_BASE_URL=http://{host}:{vapi.port}",
-            f"  VAPI_API_KEY={vapi.api_key} VAPI_ASSISTANT_ID=any VAPI_ALLOWED_HOSTS={host}",
-            f"  TWILIO_BASE_URL=http://{host}:{twilio.port}",
-            f"  {credentials}" if is_fictitious else "  (keep TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN)",
-            f"  TWILIO_PHONE_NUMBER={number}",
-            f"Or, for the socket dialect: VAPI_SOCKET_URL=ws://{host}:{vapi.port}/socket",
-        ):
+        lines = [
+            "# Simulators of Vapi and of Twilio's REST API. Append these lines to .env; Ctrl-C stops.",
+            f"VAPI_BASE_URL=http://{host}:{vapi.port}",
+            f"VAPI_API_KEY={vapi.api_key}",
+            "VAPI_ASSISTANT_ID=any",
+            f"VAPI_ALLOWED_HOSTS={host}",
+            f"TWILIO_BASE_URL=http://{host}:{twilio.port}",
+            f"TWILIO_PHONE_NUMBER={number}",
+        ]
+        if is_fictitious:  # otherwise the account is the one that is configured
+            lines += [f"TWILIO_ACCOUNT_SID={twilio.account.sid}", f"TWILIO_AUTH_TOKEN={AUTH_TOKEN}"]
+        lines.append("# Only for the socket dialect:")
+        lines.append(f"# VAPI_SOCKET_URL=ws://{host}:{vapi.port}/socket")
+        for line in lines:
             self.stdout.write(line)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) <= MAX_PORT):
+        raise ArgumentTypeError(f"a port is a number from 0 to {MAX_PORT}, not {text!r}")
+    return int(text)
 
 
 def _account() -> dict[str, Any]:
