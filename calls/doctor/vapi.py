@@ -15,6 +15,7 @@ from calls.doctor.check import Check, Finding, amber, green, red
 from calls.doctor.public_url import REQUEST_SECONDS
 from calls.doctor.settings import unmet_finding
 from calls.vapi import client as vapi_client
+from calls.vapi import tools
 from calls.vapi.assistant_config import MAX_ENDPOINTING_MS, MIN_ENDPOINTING_MS
 from calls.vendor_errors import VendorError
 
@@ -83,6 +84,36 @@ async def parts() -> Finding:
     if not config.get("firstMessage"):
         return amber("The assistant has no first message.", "Set one: callers hang up when nobody speaks.")
     return green("The assistant has a model, a voice, a transcriber and a first message.")
+
+
+async def assistant_tools() -> Finding:
+    """Vapi sends a call of a tool without a URL to the assistant's server URL, which is ours."""
+    config = await _fetch_assistant()
+    if isinstance(config, Finding):
+        return config
+    ours = {declaration["function"]["name"] for declaration in tools.declarations()}
+    declared = _object(config, "model").get("tools") or []
+    unknown, known = [], set()
+    for tool in declared if isinstance(declared, list) else []:
+        if not isinstance(tool, Mapping) or tool.get("type") != "function":
+            continue  # Vapi runs its own types itself
+        name = str(_object(tool, "function").get("name") or "")
+        if name in ours:
+            known.add(name)
+        elif not _object(tool, "server").get("url"):
+            unknown.append(name)
+    if unknown:
+        return red(
+            f"Vapi sends calls of {', '.join(unknown)} to this server, which has no such tool: each call "
+            "fails.",
+            "Set the tool's own server URL at Vapi, remove the tool, or add it to calls/vapi/tools.py.",
+        )
+    if missing := sorted(ours - known):
+        return amber(
+            f"The assistant does not have these tools of this server: {', '.join(missing)}.",
+            "Run `./manage.py configure_assistant`.",
+        )
+    return green("The assistant's tools can all be called.")
 
 
 async def endpointing() -> Finding:
@@ -158,6 +189,7 @@ CHECKS = (
     Check("vapi-key", "Vapi key", key, HAS_KEY),
     Check("assistant", "Assistant", assistant, ("vapi-settings", "vapi-key")),
     Check("assistant-parts", "Model, voice and transcriber", parts, HAS_ASSISTANT),
+    Check("assistant-tools", "Tools", assistant_tools, HAS_ASSISTANT),
     Check("assistant-endpointing", "Endpointing", endpointing, HAS_ASSISTANT),
     Check("assistant-limits", "Call limits", limits, HAS_ASSISTANT),
     Check("vapi-socket", "Socket server", socket),

@@ -1,9 +1,12 @@
 """The configuration of a Vapi assistant for telephone calls: what it should be, and what differs.
 
+What was chosen on Vapi's own pages stays, unless an option names it: a transcriber of any provider with its
+fallback plan, a voice, a model, a prompt, who speaks first. A value that is missing there is filled in. Only
+`REASONS` names what is changed without an option, each with the reason that the command prints.
+
 Vapi replaces an object as a whole when one field of it is sent. So each object is sent as it is at Vapi, with
-our values put in. What was chosen on Vapi's own pages (a voice, a prompt) stays unless an option names
-it. Calls that come through this server bring their time limit and message lists along; the assistant
-has them, too, for calls that begin at Vapi.
+our values put in. Calls that come through this server bring their time limit and message lists along; the
+assistant has them, too, for calls that begin at Vapi.
 
 Pure: options, settings and the current configuration in, fields out.
 """
@@ -21,13 +24,39 @@ MIN_ENDPOINTING_MS, MAX_ENDPOINTING_MS = 300, 400
 DEFAULT_ENDPOINTING_MS = 300
 DEFAULT_NAME = "voiceai"
 DEFAULT_MODEL, DEFAULT_VOICE, DEFAULT_LANGUAGE = "openai/gpt-4o-mini", "vapi/Elliot", "en"
+DEEPGRAM, DEFAULT_TRANSCRIBER = "deepgram", "nova-3"
 DEFAULT_FIRST_MESSAGE = "Hello, how can I help you?"
 DEFAULT_PROMPT = (
     "You answer the telephone. Speak in short sentences, ask one question at a time, and never invent facts. "
     "Use your tools to hand the caller over to a person or to end the call."
 )
+TRANSCRIPTION_ENDPOINTING_PLAN = {
+    "onPunctuationSeconds": 0.1, "onNoPunctuationSeconds": 1.0, "onNumberSeconds": 0.5,
+}  # fmt: skip
+# With one of these Vapi does not use the transcription endpointing plan.
+ENDPOINTING_BY_MODEL = ("smartEndpointingPlan", "smartEndpointingEnabled", "customEndpointingRules")
+STOP_SPEAKING_PLAN = {"numWords": 0, "voiceSeconds": 0.2, "backoffSeconds": 1}
 MIN_DURATION_SECONDS, MAX_DURATION_SECONDS = 10, 43_200  # what Vapi accepts as maxDurationSeconds
 SECRET_FIELDS = ("headers", "secret")
+# Path of a value -> why it is changed although no option names it.
+REASONS = {
+    ("name",): "it had none",
+    ("model", "tools"): "the tools of this server",
+    ("model",): "it had none",
+    ("voice",): "it had none",
+    ("transcriber", "endpointing"): f"under {MIN_ENDPOINTING_MS} ms callers are cut off when they pause",
+    ("transcriber",): "it had none",
+    ("startSpeakingPlan",): "not set: Vapi would wait up to 1.5 s",
+    ("stopSpeakingPlan",): "not set: callers can interrupt at once",
+    ("backgroundSound",): "not set: Vapi would add noise",
+    ("maxDurationSeconds",): "MAX_CALL_SECONDS",
+    ("clientMessages",): "the messages that this server reads",
+    ("serverMessages",): "the messages that this server reads",
+    ("artifactPlan", "recordingEnabled"): "RECORD_CALLS",
+    ("server", "url"): "reports and tool calls come to this server",
+    ("server", "headers"): "VAPI_WEBHOOK_SECRET",
+    ("server",): "not set",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +90,7 @@ class Change:
     path: str
     before: str
     after: str
+    reason: str
 
 
 def desired_config(current: Mapping[str, Any], options: Options, defaults: ServerDefaults) -> dict[str, Any]:
@@ -68,67 +98,86 @@ def desired_config(current: Mapping[str, Any], options: Options, defaults: Serve
 
     Raises `ValueError`, with a sentence for the user, for an invalid option.
     """
-    transcriber = _object(current, "transcriber")
     fields: dict[str, Any] = {
         "name": options.name or current.get("name") or DEFAULT_NAME,
-        "firstMessage": options.first_message or current.get("firstMessage") or DEFAULT_FIRST_MESSAGE,
-        "firstMessageMode": "assistant-speaks-first",
         "model": _model(current, options, defaults),
         "voice": _voice(current, options),
-        "transcriber": {
-            **(transcriber if transcriber.get("provider") == "deepgram" else {}),
-            "provider": "deepgram",
-            "model": "nova-3",
-            "language": options.language or transcriber.get("language") or DEFAULT_LANGUAGE,
-            "endpointing": _endpointing_ms(transcriber, options),
-        },
-        # Without an endpointing plan Vapi waits a second and a half when it hears no full stop.
-        "startSpeakingPlan": {
-            **_object(current, "startSpeakingPlan"),
-            "waitSeconds": 0.4,
-            "transcriptionEndpointingPlan": {
-                "onPunctuationSeconds": 0.1,
-                "onNoPunctuationSeconds": 1.0,
-                "onNumberSeconds": 0.5,
-            },
-        },
-        "stopSpeakingPlan": {
-            "numWords": 0, "voiceSeconds": 0.2, "backoffSeconds": 1, **_object(current, "stopSpeakingPlan"),
-        },
-        "backgroundSound": "off",
+        "transcriber": _transcriber(current, options),
+        "startSpeakingPlan": _start_speaking_plan(current),
+        "stopSpeakingPlan": {**STOP_SPEAKING_PLAN, **_object(current, "stopSpeakingPlan")},
+        "backgroundSound": current.get("backgroundSound") or "off",
         "maxDurationSeconds": min(max(defaults.max_call_seconds, MIN_DURATION_SECONDS), MAX_DURATION_SECONDS),
-        "clientMessages": list(CLIENT_MESSAGES),
-        "serverMessages": list(SERVER_MESSAGES),
+        "clientMessages": _with_all(current.get("clientMessages"), CLIENT_MESSAGES),
+        "serverMessages": _with_all(current.get("serverMessages"), SERVER_MESSAGES),
         "artifactPlan": {**_object(current, "artifactPlan"), "recordingEnabled": defaults.record},
-    }  # fmt: skip
+    }
+    if not current:
+        fields["firstMessageMode"] = "assistant-speaks-first"
+    if options.first_message or not current:
+        fields["firstMessage"] = options.first_message or DEFAULT_FIRST_MESSAGE
     if defaults.secret:
         server = _object(current, "server")
         fields["server"] = {
+            "timeoutSeconds": 10,
+            "backoffPlan": {"type": "exponential", "maxRetries": 3, "baseDelaySeconds": 1},
             **server,
             "url": defaults.server_url,
-            "timeoutSeconds": 10,
             "headers": {**_object(server, "headers"), "X-Vapi-Secret": defaults.secret},
-            "backoffPlan": {"type": "exponential", "maxRetries": 3, "baseDelaySeconds": 1},
         }
     return fields
 
 
-def _endpointing_ms(transcriber: dict[str, Any], options: Options) -> int:
+def _transcriber(current: Mapping[str, Any], options: Options) -> dict[str, Any]:
+    transcriber = _object(current, "transcriber")
+    if not transcriber.get("provider"):
+        transcriber = {"provider": DEEPGRAM, "model": DEFAULT_TRANSCRIBER, "language": DEFAULT_LANGUAGE}
+    if options.language:
+        transcriber["language"] = options.language
+    is_tunable = transcriber["provider"] == DEEPGRAM and not _detects_end_of_turn(transcriber)
+    if is_tunable:
+        transcriber["endpointing"] = _endpointing_ms(transcriber, options)
+    elif options.endpointing_ms is not None:
+        raise ValueError(
+            f"--endpointing sets a Deepgram transcriber; this assistant has {transcriber['provider']} "
+            f"{transcriber.get('model', '')}".rstrip()
+            + ". Set its pause on the assistant's page at Vapi."
+        )
+    return transcriber
+
+
+def _detects_end_of_turn(transcriber: Mapping[str, Any]) -> bool:
+    """Deepgram's flux models have no endpointing by silence."""
+    return str(transcriber.get("model", "")).startswith("flux")
+
+
+def _endpointing_ms(transcriber: Mapping[str, Any], options: Options) -> int:
     if options.endpointing_ms is not None:
-        if not _is_good_endpointing(options.endpointing_ms):
+        if not MIN_ENDPOINTING_MS <= options.endpointing_ms <= MAX_ENDPOINTING_MS:
             raise ValueError(
                 f"--endpointing must be {MIN_ENDPOINTING_MS} to {MAX_ENDPOINTING_MS} ms. Below that, callers "
                 "are cut off while they think; above it, every answer comes later."
             )
         return options.endpointing_ms
     current = transcriber.get("endpointing")
-    if isinstance(current, int) and _is_good_endpointing(current):
-        return current
-    return DEFAULT_ENDPOINTING_MS
+    if isinstance(current, bool) or not isinstance(current, int):
+        return DEFAULT_ENDPOINTING_MS
+    return max(current, MIN_ENDPOINTING_MS)
 
 
-def _is_good_endpointing(ms: int) -> bool:
-    return MIN_ENDPOINTING_MS <= ms <= MAX_ENDPOINTING_MS
+def _start_speaking_plan(current: Mapping[str, Any]) -> dict[str, Any]:
+    """Without an endpointing plan Vapi waits a second and a half when it hears no full stop."""
+    plan = {"waitSeconds": 0.4, **_object(current, "startSpeakingPlan")}
+    if not any(plan.get(name) for name in ENDPOINTING_BY_MODEL):
+        plan["transcriptionEndpointingPlan"] = {
+            **TRANSCRIPTION_ENDPOINTING_PLAN, **_object(plan, "transcriptionEndpointingPlan"),
+        }  # fmt: skip
+    return plan
+
+
+def _with_all(current: Any, needed: Sequence[str]) -> list[str]:
+    """The messages that were chosen, and those that this server reads."""
+    chosen = [name for name in current if isinstance(name, str)] if isinstance(current, list) else []
+    return [*chosen, *(name for name in needed if name not in chosen)]
 
 
 def _model(current: Mapping[str, Any], options: Options, defaults: ServerDefaults) -> dict[str, Any]:
@@ -177,8 +226,8 @@ def changed_fields(current: Mapping[str, Any], fields: Mapping[str, Any]) -> dic
     return {name: value for name, value in fields.items() if current.get(name) != value}
 
 
-def changes(current: Mapping[str, Any], fields: Mapping[str, Any]) -> list[Change]:
-    """The single values that differ, to be printed."""
+def changes(current: Mapping[str, Any], fields: Mapping[str, Any], options: Options) -> list[Change]:
+    """The single values that differ, to be printed, each with the option or the reason that changes it."""
     result = []
     for path, after in _leaves(fields):
         before = _value_at(current, path)
@@ -188,8 +237,25 @@ def changes(current: Mapping[str, Any], fields: Mapping[str, Any]) -> list[Chang
             texts = ("-", "(set)") if before is None else ("(set)", "(changed)")
         else:
             texts = (_as_text(before), _as_text(after))
-        result.append(Change(".".join(path), *texts))
+        result.append(Change(".".join(path), *texts, _reason(path, options)))
     return result
+
+
+def _reason(path: tuple[str, ...], options: Options) -> str:
+    named = {
+        "--name": (options.name, ("name",)),
+        "--first-message": (options.first_message, ("firstMessage",)),
+        "--prompt": (options.prompt, ("model", "messages")),
+        "--language": (options.language, ("transcriber", "language")),
+        "--endpointing": (options.endpointing_ms, ("transcriber", "endpointing")),
+        "--voice": (options.voice, ("voice",)),
+    }
+    for option, (value, prefix) in named.items():
+        if value is not None and path[: len(prefix)] == prefix:
+            return option
+    if options.model is not None and path in (("model", "provider"), ("model", "model")):
+        return "--model"
+    return next((reason for prefix, reason in REASONS.items() if path[: len(prefix)] == prefix), "")
 
 
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

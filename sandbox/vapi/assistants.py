@@ -12,6 +12,15 @@ from typing import Any
 
 from sandbox.vapi.request_schema import override_errors
 
+# A complete assistant, such as a new account has.
+EXAMPLE = {
+    "name": "Front desk",
+    "firstMessage": "Thanks for calling Harbour Dental, how can I help?",
+    "model": {"provider": "openai", "model": "gpt-4o-mini"},
+    "voice": {"provider": "vapi", "voiceId": "Elliot"},
+    "transcriber": {"provider": "deepgram", "model": "nova-3", "language": "en"},
+}
+EXAMPLE_ID = "5a5a5a5a-5a5a-4a5a-8a5a-5a5a5a5a5a5a"
 MAX_ASSISTANTS = 1_000
 NAME_CHARACTERS = 40
 

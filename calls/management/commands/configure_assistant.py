@@ -21,8 +21,8 @@ WIDTH = 110
 class Command(BaseCommand):
     help = (
         "Updates the assistant of VAPI_ASSISTANT_ID for fast answers on the telephone, with the tools and "
-        "the webhook URL of this server. Without an assistant id, creates a new assistant. What the options "
-        "do not name stays as it is at Vapi."
+        "the webhook URL of this server, and prints why each value changes. Without an assistant id, creates "
+        "a new assistant. What was chosen at Vapi stays unless an option names it."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -70,7 +70,7 @@ class Command(BaseCommand):
     ) -> None:
         current = async_to_sync(vapi_client.fetch_assistant)(assistant_id) if assistant_id else {}
         fields = assistant_config.desired_config(current, options, defaults)
-        self._print_changes(assistant_id, assistant_config.changes(current, fields), dry_run=dry_run)
+        self._print_changes(assistant_id, assistant_config.changes(current, fields, options), dry_run=dry_run)
         if not defaults.secret:
             self.stdout.write(
                 "VAPI_WEBHOOK_SECRET is not set, so the assistant gets no webhook URL: no reports, no tools."
@@ -93,10 +93,11 @@ class Command(BaseCommand):
             return
         title += " (dry run, nothing changed)" if dry_run else ""
         table = Table()
-        for column in ("", "before", "after") if assistant_id else ("", "value"):
+        for column in ("", "before", "after", "why") if assistant_id else ("", "value"):
             table.add_column(column, overflow="fold")
         for change in changes:
-            table.add_row(change.path, *((change.before,) if assistant_id else ()), change.after)
+            values = (change.before, change.after, change.reason) if assistant_id else (change.after,)
+            table.add_row(change.path, *values)
         console = Console(width=WIDTH)
         with console.capture() as output:
             console.print(title, soft_wrap=True, highlight=False, markup=False)

@@ -189,6 +189,12 @@ FAILING_CASES: dict[str, FailingCase] = {
     "vapi-key": FailingCase("private key", variables=variables(VAPI_API_KEY="a-public-key")),
     "assistant": FailingCase("Set VAPI_ASSISTANT_ID", variables=variables(VAPI_ASSISTANT_ID="unknown")),
     "assistant-parts": FailingCase("Choose a model, a voice", change=update_assistant(voice=None)),
+    "assistant-tools": FailingCase(
+        "Set the tool's own server URL",
+        change=update_assistant(
+            model={"provider": "p", "model": "m", "tools": [{"type": "function", "function": {"name": "book"}}]}
+        ),
+    ),
     "assistant-endpointing": FailingCase(
         "300 to 400", change=update_assistant(transcriber={"provider": "deepgram", "endpointing": 10})
     ),

@@ -106,7 +106,7 @@ async def test_it_updates_an_assistant_and_keeps_what_no_option_names(testbed: A
     names = [tool["function"]["name"] for tool in assistant["model"]["tools"]]
     assert names[0] == "book" and "transfer_call" in names
     assert assistant["transcriber"] == {
-        "provider": "deepgram", "model": "nova-3", "language": "de", "endpointing": 300,
+        "provider": "deepgram", "model": "nova-2", "language": "de", "endpointing": 300,
     }  # fmt: skip
     assert assistant["maxDurationSeconds"] == 1800
     await testbed.configure(
@@ -182,7 +182,75 @@ def test_it_replaces_invalid_values_from_vapi() -> None:
     }
     fields = assistant_config.desired_config(invalid, Options(), DEFAULTS)
     again = assistant_config.desired_config(fields, Options(), DEFAULTS)
-    assert fields["transcriber"]["endpointing"] == 300 and fields["voice"]["provider"] == "vapi"
-    assert (
-        assistant_config.changed_fields(fields, again) == {} and assistant_config.changes(fields, again) == []
-    )
+    assert fields["transcriber"]["provider"] == "other" and fields["voice"]["provider"] == "vapi"
+    assert assistant_config.changed_fields(fields, again) == {}
+    assert assistant_config.changes(fields, again, Options()) == []
+
+
+AZURE = {
+    "provider": "azure", "language": "th-TH",
+    "fallbackPlan": {"transcribers": [{"provider": "google", "language": "Thai"}]},
+}  # fmt: skip
+CHOICES: dict[str, Any] = {
+    "name": "Reception",
+    "firstMessageMode": "assistant-waits-for-user",
+    "firstMessage": "",
+    "voice": {"provider": "azure", "voiceId": "th-TH-PremwadeeNeural", "fallbackPlan": {"voices": []}},
+    "model": {"provider": "custom-llm", "url": "https://llm.example.com", "model": "m", "temperature": 0.2},
+    "transcriber": AZURE,
+    "startSpeakingPlan": {"waitSeconds": 1.2, "smartEndpointingPlan": {"provider": "livekit"}},
+    "stopSpeakingPlan": {"numWords": 3, "voiceSeconds": 0.4, "backoffSeconds": 2},
+    "backgroundSound": "office",
+    "clientMessages": ["model-output"],
+    "serverMessages": ["conversation-update"],
+    "artifactPlan": {"transcriptPlan": {"enabled": True}},
+    "server": {"url": "https://crm.example.com/vapi", "timeoutSeconds": 20, "headers": {"X-Own": "1"}},
+}
+
+
+def test_what_was_chosen_at_vapi_stays() -> None:
+    fields = assistant_config.desired_config(CHOICES, Options(), DEFAULTS)
+    changed = {name for name in CHOICES if name in fields and fields[name] != CHOICES[name]}
+    assert changed == {"model", "clientMessages", "serverMessages", "artifactPlan", "server"}
+    assert {name: fields["model"][name] for name in CHOICES["model"]} == CHOICES["model"]
+    assert fields["clientMessages"][0] == "model-output" and "transcript" in fields["clientMessages"]
+    assert fields["serverMessages"][0] == "conversation-update"
+    assert fields["artifactPlan"] == {"transcriptPlan": {"enabled": True}, "recordingEnabled": False}
+    assert fields["server"]["timeoutSeconds"] == 20 and fields["server"]["headers"]["X-Own"] == "1"
+    assert "firstMessageMode" not in fields and "firstMessage" not in fields
+    assert "transcriptionEndpointingPlan" not in fields["startSpeakingPlan"]
+
+
+def test_every_change_says_why() -> None:
+    fields = assistant_config.desired_config(CHOICES, Options(language="en-GB"), DEFAULTS)
+    reasons = {
+        change.path: change.reason
+        for change in assistant_config.changes(CHOICES, fields, Options(language="en-GB"))
+    }
+    assert all(reasons.values())
+    assert reasons["transcriber.language"] == "--language"
+    assert reasons["server.url"] == "reports and tool calls come to this server"
+    assert reasons["artifactPlan.recordingEnabled"] == "RECORD_CALLS"
+    fields = assistant_config.desired_config({"name": "bare"}, Options(), DEFAULTS)
+    assert all(change.reason for change in assistant_config.changes({"name": "bare"}, fields, Options()))
+
+
+@pytest.mark.parametrize(
+    ("transcriber", "options", "expected"),
+    [
+        (AZURE, Options(language="en-GB"), {**AZURE, "language": "en-GB"}),
+        ({"provider": "deepgram", "model": "nova-2", "endpointing": 450}, Options(), {"endpointing": 450}),
+        ({"provider": "deepgram", "model": "nova-2", "endpointing": 10}, Options(), {"endpointing": 300}),
+        ({"provider": "deepgram", "model": "nova-2"}, Options(endpointing_ms=350), {"endpointing": 350}),
+        ({"provider": "deepgram", "model": "flux-general-en"}, Options(), {"model": "flux-general-en"}),
+    ],
+)
+def test_a_transcriber_keeps_its_provider(transcriber: Any, options: Options, expected: Any) -> None:
+    fields = assistant_config.desired_config({"transcriber": transcriber}, options, DEFAULTS)
+    assert fields["transcriber"] == {**transcriber, **expected}
+
+
+@pytest.mark.parametrize("transcriber", [AZURE, {"provider": "deepgram", "model": "flux-general-en"}])
+def test_endpointing_is_refused_where_the_transcriber_has_none(transcriber: Any) -> None:
+    with pytest.raises(ValueError, match="--endpointing sets a Deepgram transcriber; this assistant has"):
+        assistant_config.desired_config({"transcriber": transcriber}, Options(endpointing_ms=300), DEFAULTS)

@@ -18,6 +18,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from sandbox.faults import TwilioRestFaults
 from sandbox.twilio.rest.server import ACCOUNT_SID, AUTH_TOKEN, NUMBER, TwilioRestSimulator
+from sandbox.vapi.assistants import EXAMPLE, EXAMPLE_ID
 from sandbox.vapi.record import VapiCallRecord
 from sandbox.vapi.server import VapiSimulator
 
@@ -87,21 +88,27 @@ class Command(BaseCommand):
             **_account(),
         )
         async with vapi, twilio:
-            self._print_configuration(vapi, twilio, "127.0.0.1" if host in ("0.0.0.0", "::") else host)
+            assistant_id = settings.VAPI_ASSISTANT_ID or EXAMPLE_ID
+            vapi.assistant_store.put(EXAMPLE, assistant_id)
+            self._print_configuration(
+                vapi, twilio, assistant_id, "127.0.0.1" if host in ("0.0.0.0", "::") else host
+            )
             await stopped.wait()
         self.stdout.write(
             f"Vapi calls: {vapi.created_count}, never ended: {len(vapi.active_calls())}. "
             f"Twilio calls: {len(twilio.calls)}, still active: {len(twilio.active_calls())}."
         )
 
-    def _print_configuration(self, vapi: VapiSimulator, twilio: TwilioRestSimulator, host: str) -> None:
+    def _print_configuration(
+        self, vapi: VapiSimulator, twilio: TwilioRestSimulator, assistant_id: str, host: str
+    ) -> None:
         number = next(iter(twilio.numbers))
         is_fictitious = twilio.account.token == AUTH_TOKEN
         lines = [
             "# Simulators of Vapi and of Twilio's REST API. Append these lines to .env; Ctrl-C stops.",
             f"VAPI_BASE_URL=http://{host}:{vapi.port}",
             f"VAPI_API_KEY={vapi.api_key}",
-            "VAPI_ASSISTANT_ID=any",
+            f"VAPI_ASSISTANT_ID={assistant_id}",
             f"VAPI_ALLOWED_HOSTS={host}",
             f"TWILIO_BASE_URL=http://{host}:{twilio.port}",
             f"TWILIO_PHONE_NUMBER={number}",
