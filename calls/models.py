@@ -360,6 +360,12 @@ class PhoneNumber(models.Model):
     )
     overrides = models.JSONField(default=dict, blank=True, help_text="Sent to Vapi as assistantOverrides.")
     endpointing_ms = models.PositiveIntegerField(null=True, blank=True)
+    say_language = models.CharField(
+        "language", max_length=16, blank=True, help_text="Of Twilio's voice, such as zh-CN. Blank: default."
+    )
+    say_voice = models.CharField(
+        "voice", max_length=64, blank=True, help_text="Twilio's voice, such as Polly.Zhiyu. Blank: default."
+    )
     discloses_ai = models.BooleanField(
         "AI disclosure", default=True, help_text="Spoken to callers before anything else."
     )

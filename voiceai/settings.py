@@ -21,6 +21,8 @@ from django.core.management.utils import get_random_secret_key
 from django.templatetags.static import static
 from django.urls import reverse_lazy
 
+from calls.twilio import sentences, voices
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = BASE_DIR / "var"
 
@@ -282,7 +284,12 @@ LATENCY_TARGET_MS = whole_number("LATENCY_TARGET_MS", 1200, least=1)
 # By Vapi. Announce it to callers where the law requires it.
 RECORD_CALLS = env.bool("RECORD_CALLS", default=False)
 FALLBACK_NUMBER = env.ENVIRON.get("FALLBACK_NUMBER", "")
-AI_DISCLOSURE_LINE = "You are speaking with an AI assistant."
+# How Twilio's voice speaks. Blank: its default, which is en-US.
+SAY_LANGUAGE = voices.normalize_language(env.ENVIRON.get("SAY_LANGUAGE", ""))
+SAY_VOICE = env.ENVIRON.get("SAY_VOICE", "")
+if problem := voices.find_problem(voices.Voice(SAY_LANGUAGE, SAY_VOICE)):
+    raise ImproperlyConfigured(f"SAY_LANGUAGE and SAY_VOICE: {problem}")
+AI_DISCLOSURE_LINE = sentences.AI_DISCLOSURE
 AI_DISCLOSURE = env.ENVIRON.get("AI_DISCLOSURE", AI_DISCLOSURE_LINE)  # the first thing that callers hear
 if AI_DISCLOSURE.lower() == "off":  # for numbers without a row; a row has its own
     AI_DISCLOSURE = ""

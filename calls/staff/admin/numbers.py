@@ -26,7 +26,9 @@ from bridge.opening_hours import BadHours, parse_hours
 from calls.ingest.sanitize import clean_json
 from calls.models import PhoneNumber
 from calls.phone_numbers import parse_e164
-from calls.routes import parse_opening_hours
+from calls.routes import default_disclosure, parse_opening_hours
+from calls.twilio.sentences import SENTENCES, translate
+from calls.twilio.voices import DEFAULT_LANGUAGE, Voice, find_problem, normalize_language
 from calls.viewer import Viewer
 
 TAKES_EFFECT = "Changes apply to new calls within 5 seconds, in every server process."
@@ -110,6 +112,10 @@ class NumberForm(forms.ModelForm):  # type: ignore[type-arg]
             "300 to 400 ms works well. Blank: default.",
             "overrides": "One JSON object, sent to Vapi as assistantOverrides.",
             "discloses_ai": "Tell callers first that they are speaking to an AI. Many countries require it.",
+            "say_language": "For what Twilio speaks, for example de-DE or zh-CN. Standard sentences are "
+            "translated into some languages and spoken in English in others. Blank: default.",
+            "say_voice": "For example Polly.Vicki or Google.de-DE-Standard-A. Blank: Twilio's for the "
+            "language.",
             "disclosure": "Blank: default.",
             "greeting": "Spoken after the disclosure and before the assistant connects, for example a "
             "consent notice.",
@@ -131,8 +137,17 @@ class NumberForm(forms.ModelForm):  # type: ignore[type-arg]
             if name in self.fields:
                 self.fields[name].widget.attrs["rows"] = rows
         if "disclosure" in self.fields:
-            default = settings.AI_DISCLOSURE or settings.AI_DISCLOSURE_LINE
+            language = self.instance.say_language
+            line = default_disclosure(language)
+            default = translate(line, language or settings.SAY_LANGUAGE) if line in SENTENCES else line
+            default = default or line
             self.fields["disclosure"].widget.attrs["placeholder"] = default
+        for name, default in (
+            ("say_language", settings.SAY_LANGUAGE or DEFAULT_LANGUAGE),
+            ("say_voice", settings.SAY_VOICE),
+        ):
+            if name in self.fields:
+                self.fields[name].widget.attrs["placeholder"] = default
 
     def clean_number(self) -> str:
         return parse_e164(self.cleaned_data["number"])
@@ -159,6 +174,12 @@ class NumberForm(forms.ModelForm):  # type: ignore[type-arg]
                 raise ValidationError(str(error)) from None
         return text
 
+    def clean_say_language(self) -> str:
+        return normalize_language(self.cleaned_data["say_language"])
+
+    def clean_say_voice(self) -> str:
+        return str(self.cleaned_data["say_voice"]).strip()
+
     def clean_time_zone(self) -> str:
         return normalize_time_zone(self.cleaned_data["time_zone"])
 
@@ -171,6 +192,11 @@ class NumberForm(forms.ModelForm):  # type: ignore[type-arg]
             value = cleaned.get(name)
             if value is not None and not minimum <= value <= maximum:
                 self.add_error(name, f"Enter a number from {minimum} to {maximum}.")
+        language = cleaned.get("say_language", "")
+        if problem := find_problem(Voice(language)):
+            self.add_error("say_language", problem)
+        elif problem := find_problem(Voice(language or settings.SAY_LANGUAGE, cleaned.get("say_voice", ""))):
+            self.add_error("say_voice", problem)
         fallback = cleaned.get("fallback_number", self.instance.fallback_number)
         if fallback and fallback == cleaned.get("number", self.instance.number) and "number" in self.fields:
             self.add_error("fallback_number", "The fallback number must differ from the number itself.")
@@ -224,7 +250,10 @@ class PhoneNumberAdmin(ModelAdmin):  # type: ignore[misc]
         return (
             (None, {"fields": (number, "label", "active"), "description": TAKES_EFFECT}),
             ("Assistant", {"fields": ("assistant_id", "endpointing_ms", "overrides")}),
-            ("Opening announcement", {"fields": ("discloses_ai", "disclosure", "greeting")}),
+            (
+                "Opening announcement",
+                {"fields": ("say_language", "say_voice", "discloses_ai", "disclosure", "greeting")},
+            ),
             ("Opening hours", {"fields": ("hours", "time_zone", "closed_message")}),
             ("Fallback", {"fields": (fallback,)}),
             (

@@ -28,7 +28,7 @@ from calls.tests.live_server import (
     live_server,
 )
 from calls.tests.staff.live.watching import log_in
-from calls.twilio import twiml
+from calls.twilio import sentences
 from sandbox.twilio.caller import Listen, Say, Step
 from sandbox.twilio.webhook_client import UrlResolver, WebhookClient, WebhookResponse
 from sandbox.vapi.server import VapiSimulator
@@ -166,7 +166,7 @@ async def test_a_change_takes_effect_for_the_next_call_at_every_server(
         another_day = datetime.now(UTC) + timedelta(days=3)
         hours = {"hours": f"{another_day:%a} 08:00-18:00", "time_zone": "Europe/Berlin"}
         await installation.save(row, **hours)
-        took.append(await installation.until_heard(there, [twiml.CLOSED, "Hangup"]))
+        took.append(await installation.until_heard(there, [sentences.CLOSED, "Hangup"]))
         closed = installation.sid
         await installation.save(row, **hours, fallback_number=PERSON)
         took.append(await installation.until_heard(there, [PERSON]))
@@ -174,7 +174,7 @@ async def test_a_change_takes_effect_for_the_next_call_at_every_server(
             "/admin/calls/phonenumber/add/", number=ONE_LINE, discloses_ai="", max_concurrent_calls="1"
         )
         took.append(await installation.until_heard(there, ["Connect"], ONE_LINE))
-        assert heard(await installation.ring(there, ONE_LINE)) == [twiml.BUSY, "Hangup"], (
+        assert heard(await installation.ring(there, ONE_LINE)) == [sentences.BUSY, "Hangup"], (
             "that was its one line"
         )
         took.append(await installation.until_heard(here, ["Connect"], ONE_LINE))
