@@ -166,6 +166,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
 LOGIN_URL = "admin:login"
+CSRF_FAILURE_VIEW = "calls.staff.pages.csrf_failure"
 LOGIN_REDIRECT_URL = "dashboard"
 
 LANGUAGE_CODE = "en-us"
