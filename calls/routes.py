@@ -34,7 +34,7 @@ def active_routes() -> list[dict[str, Any]]:
             "greeting": number.greeting,
             "fallback_number": number.fallback_number or None,
             "max_call_seconds": number.max_call_seconds,
-            "record": number.record_calls or None,
+            "record": number.record_calls,
             "disclosure": ai_disclosure(number),
             "hours": parse_opening_hours(number.hours, number.time_zone),
             "closed_message": number.closed_message,
@@ -48,9 +48,10 @@ def active_routes() -> list[dict[str, Any]]:
 def ai_disclosure(number: PhoneNumber) -> str:
     """The sentence that says that an AI answers; empty where the number does not say it.
 
-    A number that discloses AI does so even if the settings do not.
+    A number that says yes discloses AI even if the settings do not.
     """
-    if not number.discloses_ai:
+    discloses = bool(settings.AI_DISCLOSURE) if number.discloses_ai is None else number.discloses_ai
+    if not discloses:
         return ""
     return number.disclosure.strip() or default_disclosure(number.say_language)
 

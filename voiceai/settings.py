@@ -292,7 +292,7 @@ if problem := voices.find_problem(voices.Voice(SAY_LANGUAGE, SAY_VOICE)):
     raise ImproperlyConfigured(f"SAY_LANGUAGE and SAY_VOICE: {problem}")
 AI_DISCLOSURE_LINE = sentences.AI_DISCLOSURE
 AI_DISCLOSURE = env.ENVIRON.get("AI_DISCLOSURE", AI_DISCLOSURE_LINE)  # the first thing that callers hear
-if AI_DISCLOSURE.lower() == "off":  # for numbers without a row; a row has its own
+if AI_DISCLOSURE.lower() == "off":
     AI_DISCLOSURE = ""
 JOURNAL_DIR = BASE_DIR / env.ENVIRON.get("JOURNAL_DIR", "var/journal")
 

@@ -26,7 +26,8 @@ from bridge.opening_hours import BadHours, parse_hours
 from calls.ingest.sanitize import clean_json
 from calls.models import PhoneNumber
 from calls.phone_numbers import parse_e164
-from calls.routes import default_disclosure, parse_opening_hours
+from calls.routes import ai_disclosure, default_disclosure, parse_opening_hours
+from calls.staff.admin.fields import PositionedJSONField, YesNoDefaultSelect, offer_assistants
 from calls.twilio.sentences import SENTENCES, translate
 from calls.twilio.voices import DEFAULT_LANGUAGE, Voice, find_problem, normalize_language
 from calls.viewer import Viewer
@@ -92,6 +93,7 @@ class NumberForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = PhoneNumber
         fields = "__all__"
+        field_classes: ClassVar[dict[str, Any]] = {"overrides": PositionedJSONField}
         labels: ClassVar[dict[str, str]] = {
             "assistant_id": "Assistant ID",
             "endpointing_ms": "Response delay (ms)",
@@ -125,8 +127,7 @@ class NumberForm(forms.ModelForm):  # type: ignore[type-arg]
             "closed_message": "Spoken outside opening hours if there is no fallback number. Blank: default.",
             "fallback_number": "Dialed when the assistant fails, when all lines are busy and outside opening "
             "hours. Blank: default.",
-            "record_calls": "Vapi records the call. Off: default. Announce the recording where the law "
-            "requires it.",
+            "record_calls": "Vapi records the call. Announce the recording where the law requires it.",
             "max_concurrent_calls": "In each server process. Blank: limited by the server's capacity only.",
             "max_call_seconds": "10 to 14400. Blank: default.",
         }
@@ -136,6 +137,12 @@ class NumberForm(forms.ModelForm):  # type: ignore[type-arg]
         for name, rows in TEXTAREA_ROWS.items():
             if name in self.fields:
                 self.fields[name].widget.attrs["rows"] = rows
+        for name, is_on in (
+            ("record_calls", settings.RECORD_CALLS),
+            ("discloses_ai", settings.AI_DISCLOSURE),
+        ):
+            if name in self.fields:
+                self.fields[name].widget = YesNoDefaultSelect("on" if is_on else "off")
         if "disclosure" in self.fields:
             language = self.instance.say_language
             line = default_disclosure(language)
@@ -236,6 +243,10 @@ class PhoneNumberAdmin(ModelAdmin):  # type: ignore[misc]
     def masked_fallback_number(self, number: Any) -> str:
         return str(number.viewer.display_number(number.fallback_number)) or "Default"
 
+    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
+        offer_assistants(context["adminform"].form, "assistant_id")
+        return super().render_change_form(request, context, *args, **kwargs)
+
     def _masked_fields(self, request: HttpRequest, obj: PhoneNumber | None) -> Mapping[str, str]:
         """Fields of the form to replace, by name; empty for viewers who may see numbers."""
         return {} if obj is None or Viewer.for_user(request.user).can_view_numbers else self.MASKED
@@ -285,8 +296,8 @@ def build_columns(viewer: Viewer) -> list[Any]:
     def assistant(row: PhoneNumber) -> str | None:
         return row.assistant_id or None
 
-    @admin.display(description="AI disclosure", boolean=True, ordering="discloses_ai")
+    @admin.display(description="AI disclosure", boolean=True)
     def discloses_ai(row: PhoneNumber) -> bool:
-        return row.discloses_ai
+        return bool(ai_disclosure(row))
 
     return [number, "label", assistant, now, discloses_ai, fallback, "active"]

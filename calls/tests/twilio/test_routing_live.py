@@ -44,7 +44,8 @@ RINGS_WHILE_FROZEN = 5
 SCRIPT: list[Step] = [Listen(timeout=8), Say("correct"), Listen(timeout=8)]
 ROW = {
     "number": OURS, "label": "Front desk", "active": "on", "assistant_id": "", "endpointing_ms": "",
-    "overrides": "{}", "discloses_ai": "on", "disclosure": "", "greeting": "", "hours": "", "time_zone": "",
+    "overrides": "{}", "discloses_ai": "unknown", "disclosure": "", "greeting": "", "hours": "",
+    "time_zone": "",
     "closed_message": "", "fallback_number": "", "max_concurrent_calls": "", "max_call_seconds": "",
 }  # fmt: skip
 _TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
@@ -144,7 +145,7 @@ async def test_a_change_takes_effect_for_the_next_call_at_every_server(
             assistant_id="the-front-desk",
             endpointing_ms="450",
             max_call_seconds="600",
-            record_calls="on",
+            record_calls="true",
             overrides='{"firstMessage": "Front desk."}',
         )
         took = [await installation.until_heard(there, [AN_AI, "This call is recorded.", "Connect"])]
@@ -171,7 +172,7 @@ async def test_a_change_takes_effect_for_the_next_call_at_every_server(
         await installation.save(row, **hours, fallback_number=PERSON)
         took.append(await installation.until_heard(there, [PERSON]))
         await installation.save(
-            "/admin/calls/phonenumber/add/", number=ONE_LINE, discloses_ai="", max_concurrent_calls="1"
+            "/admin/calls/phonenumber/add/", number=ONE_LINE, discloses_ai="false", max_concurrent_calls="1"
         )
         took.append(await installation.until_heard(there, ["Connect"], ONE_LINE))
         assert heard(await installation.ring(there, ONE_LINE)) == [sentences.BUSY, "Hangup"], (

@@ -143,7 +143,7 @@ def route_of(**row: str) -> Route:
 
 class NumberTests(TestCase):
     def test_the_form_refuses_what_twilio_would_warn_of(self) -> None:
-        row = {"number": OURS, "overrides": "{}", "active": "on", "discloses_ai": "on"}
+        row = {"number": OURS, "overrides": "{}", "active": "on", "discloses_ai": "true"}
         for language, voice, field in BAD_VOICES:
             form = NumberForm({**row, "say_language": language, "say_voice": voice})
             self.assertEqual(list(form.errors), [field], (language, voice))
