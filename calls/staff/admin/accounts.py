@@ -18,7 +18,7 @@ from unfold.forms import (
     UserChangeForm,
     UserCreationForm,
 )
-from unfold.widgets import UnfoldAdminRadioSelectWidget
+from unfold.widgets import UnfoldAdminSelectWidget
 
 from calls.models import AuditEntry
 from calls.staff.admin.readonly import ReadOnlyMixin
@@ -54,12 +54,12 @@ admin.site.login_form = LoginForm
 
 
 class NewUserForm(UserCreationForm):  # type: ignore[misc]
-    role = forms.ChoiceField(choices=ROLE_CHOICES, widget=UnfoldAdminRadioSelectWidget)
+    role = forms.ChoiceField(choices=(("", "Choose a role"), *ROLE_CHOICES), widget=UnfoldAdminSelectWidget)
 
 
 class UserForm(UserChangeForm):  # type: ignore[misc]
     role = forms.ChoiceField(
-        choices=(*ROLE_CHOICES, CUSTOM_CHOICE), required=False, widget=UnfoldAdminRadioSelectWidget
+        choices=(*ROLE_CHOICES, CUSTOM_CHOICE), required=False, widget=UnfoldAdminSelectWidget
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
