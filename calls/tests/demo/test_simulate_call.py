@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from pytest_django import DjangoDbBlocker
 
 from calls.demo.runner import Observers, Testbed, start_testbed
@@ -106,6 +108,28 @@ async def test_it_reports_a_missing_or_empty_file(shell: Shell, tmp_path: Path) 
     audio.write_wav(empty, audio.line_noise(1, 0), 8_000)
     ran = await simulate_in_process(shell, "--wav", str(empty))
     assert ran.code == 1 and "is empty" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("subtype", "format", "seconds", "says"),
+    [
+        ("PCM_24", "WAV", 1, "no response from /twilio/voice"),  # the file was read
+        ("FLOAT", "WAV", 1, "no response from /twilio/voice"),
+        ("ULAW", "WAV", 1, "no response from /twilio/voice"),
+        ("ALAW", "WAV", 1, "no response from /twilio/voice"),
+        ("PCM_16", "WAVEX", 1, "no response from /twilio/voice"),
+        ("PCM_U8", "WAV", 601, "is 601 s long; the maximum is 10 minutes"),
+        ("PCM_16", "FLAC", 1, "is not a WAV file"),
+    ],
+)
+async def test_it_plays_every_kind_of_wav_file_and_refuses_others(
+    shell: Shell, tmp_path: Path, subtype: str, format: str, seconds: int, says: str
+) -> None:
+    path = tmp_path / "some.wav"
+    soundfile.write(str(path), np.zeros((seconds * 8_000, 2)), 8_000, subtype=subtype, format=format)
+    ran = await simulate_in_process(shell, "--wav", str(path), "--url", f"http://127.0.0.1:{reserve_port()}")
+    assert ran.code == 1 and says in ran.err, ran.err
+    assert "no response" in says or "\n" not in ran.err.strip()
 
 
 def test_only_a_call_without_problems_is_a_success() -> None:
