@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from html import unescape
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.test import TestCase, override_settings
 from django.urls import reverse
 
@@ -124,3 +126,21 @@ def open_form(client: Any, answer: Any, **row: str) -> str:
     # Markup in a name is escaped; only here it is read back.
     assert "<b>" not in page.content.decode()
     return unescape(page.content.decode())
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("record", "discloses", "expected"),
+    [(False, False, (None, False)), (True, True, (True, True)), (False, True, (None, True))],
+)
+def test_the_migration_keeps_how_each_number_behaves(
+    record: bool, discloses: bool, expected: tuple[bool | None, bool]
+) -> None:
+    number = PhoneNumber.objects.create(number=NUMBER, record_calls=record, discloses_ai=discloses)
+    migration = importlib.import_module("calls.migrations.0010_number_choices")
+    migration.blank_was_off(apps, None)
+    number.refresh_from_db()
+    assert (number.record_calls, number.discloses_ai) == expected
+    migration.off_was_blank(apps, None)
+    number.refresh_from_db()
+    assert (number.record_calls, number.discloses_ai) == (record, discloses)

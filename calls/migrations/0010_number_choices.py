@@ -1,4 +1,4 @@
-"""Yes-or-no settings of a number may be blank, which stands for the setting's value."""
+"""Twilio's language and voice for each number; and yes-or-no settings that may be blank, which stands for the default."""
 
 from django.db import migrations, models
 
@@ -17,10 +17,22 @@ def off_was_blank(apps, schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('calls', '0010_say_language_and_voice'),
+        ('calls', '0006_plain_texts'),
     ]
 
     operations = [
+        migrations.AddField(
+            model_name='phonenumber',
+            name='say_language',
+            field=models.CharField(blank=True, default='', help_text="Of Twilio's voice, such as zh-CN. Blank: default.", max_length=16, verbose_name='language'),
+            preserve_default=False,
+        ),
+        migrations.AddField(
+            model_name='phonenumber',
+            name='say_voice',
+            field=models.CharField(blank=True, default='', help_text="Twilio's voice, such as Polly.Zhiyu. Blank: default.", max_length=64, verbose_name='voice'),
+            preserve_default=False,
+        ),
         migrations.AlterField(
             model_name='phonenumber',
             name='discloses_ai',
