@@ -56,6 +56,8 @@ class BridgeConfig:
     record_calls: bool = False
     ai_disclosure: str = ""
     fallback_number: str = ""
+    say_language: str = ""
+    say_voice: str = ""
 
     def __repr__(self) -> str:
         return f"BridgeConfig(public_url={self.public_url!r}, dialect={self.dialect!r})"

@@ -28,6 +28,8 @@ class Route:
     fallback_number: str = ""  # dialed when the assistant fails; empty: callers hear an apology
     max_call_seconds: int = 1800
     record: bool = False  # Vapi records the call
+    say_language: str = ""  # of Twilio's voice, such as `zh-CN`; empty: Twilio's default
+    say_voice: str = ""  # such as `Polly.Zhiyu`; empty: Twilio's for the language
     disclosure: str = ""  # spoken notice that an AI answers; empty: none
     hours: OpeningHours | None = None  # None: always open
     closed_message: str = ""
@@ -71,4 +73,6 @@ def _defaults(config: BridgeConfig) -> dict[str, Any]:
         "max_call_seconds": config.max_call_seconds,
         "record": config.record_calls,
         "disclosure": config.ai_disclosure,
+        "say_language": config.say_language,
+        "say_voice": config.say_voice,
     }

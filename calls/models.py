@@ -400,8 +400,15 @@ class PhoneNumber(models.Model):
     )
     overrides = models.JSONField(default=dict, blank=True, help_text="Sent to Vapi as assistantOverrides.")
     endpointing_ms = models.PositiveIntegerField(null=True, blank=True)
+    say_language = models.CharField(
+        "language", max_length=16, blank=True, help_text="Of Twilio's voice, such as zh-CN. Blank: default."
+    )
+    say_voice = models.CharField(
+        "voice", max_length=64, blank=True, help_text="Twilio's voice, such as Polly.Zhiyu. Blank: default."
+    )
+    # None: the setting's value.
     discloses_ai = models.BooleanField(
-        "AI disclosure", default=True, help_text="Spoken to callers before anything else."
+        "AI disclosure", null=True, blank=True, help_text="Spoken to callers before anything else."
     )
     disclosure = models.TextField(blank=True, help_text="The words of the disclosure. Blank: default.")
     greeting = models.TextField(
@@ -422,7 +429,7 @@ class PhoneNumber(models.Model):
     fallback_number = models.CharField(
         max_length=64, blank=True, help_text="Dialed when the assistant fails."
     )
-    record_calls = models.BooleanField(default=False)
+    record_calls = models.BooleanField(null=True, blank=True)  # None: the setting's value
     max_concurrent_calls = models.PositiveIntegerField(null=True, blank=True)
     max_call_seconds = models.PositiveIntegerField(null=True, blank=True)
     active = models.BooleanField(default=True)

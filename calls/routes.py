@@ -15,6 +15,7 @@ from django.conf import settings
 
 from bridge.opening_hours import BadHours, OpeningHours, parse_hours
 from calls.models import PhoneNumber
+from calls.twilio.voices import Voice, base_language, find_problem
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,8 @@ def active_routes() -> list[dict[str, Any]]:
     """The active numbers, with the fields of `Route`. None stands for the setting's value. One query."""
     return [
         {
+            "say_language": voice.language,
+            "say_voice": voice.name,
             "id": str(number.pk),
             "number": number.number,
             "assistant_id": number.assistant_id or None,
@@ -31,24 +34,53 @@ def active_routes() -> list[dict[str, Any]]:
             "greeting": number.greeting,
             "fallback_number": number.fallback_number or None,
             "max_call_seconds": number.max_call_seconds,
-            "record": number.record_calls or None,
+            "record": number.record_calls,
             "disclosure": ai_disclosure(number),
             "hours": parse_opening_hours(number.hours, number.time_zone),
             "closed_message": number.closed_message,
             "max_concurrent_calls": number.max_concurrent_calls,
         }
         for number in PhoneNumber.objects.filter(active=True)
+        for voice in (say_voice(number),)
     ]
 
 
 def ai_disclosure(number: PhoneNumber) -> str:
     """The sentence that says that an AI answers; empty where the number does not say it.
 
-    A number that discloses AI does so even if the settings do not.
+    A number that says yes discloses AI even if the settings do not.
     """
-    if not number.discloses_ai:
+    discloses = bool(settings.AI_DISCLOSURE) if number.discloses_ai is None else number.discloses_ai
+    if not discloses:
         return ""
-    return number.disclosure.strip() or settings.AI_DISCLOSURE or settings.AI_DISCLOSURE_LINE
+    return number.disclosure.strip() or default_disclosure(number.say_language)
+
+
+def default_disclosure(language: str) -> str:
+    """The disclosure of a number that has none of its own: the setting's if it is in the same language.
+
+    Else our own sentence, which Twilio speaks in the number's language (`calls/twilio/sentences.py`).
+    """
+    if language and base_language(language) != base_language(settings.SAY_LANGUAGE):
+        return str(settings.AI_DISCLOSURE_LINE)
+    return str(settings.AI_DISCLOSURE or settings.AI_DISCLOSURE_LINE)
+
+
+def say_voice(number: PhoneNumber | None) -> Voice:
+    """How Twilio speaks to callers. A language of the number's own does not inherit the setting's voice."""
+    default = Voice(settings.SAY_LANGUAGE, settings.SAY_VOICE)
+    if number is None or not (number.say_language or number.say_voice):
+        return default
+    language = number.say_language or default.language
+    candidates = (Voice(language, number.say_voice), Voice(language), default)
+    return next(voice for voice in candidates if not _voice_problem(voice))
+
+
+@lru_cache(maxsize=1000)  # for the same reasons as below
+def _voice_problem(voice: Voice) -> str:
+    if problem := find_problem(voice):
+        log.warning("routes: ignored language %r and voice %r: %s", voice.language, voice.name, problem)
+    return problem
 
 
 @lru_cache(maxsize=1000)  # called every few seconds; also keeps the warning from being repeated

@@ -31,4 +31,6 @@ def bridge_config() -> BridgeConfig:
         record_calls=settings.RECORD_CALLS,
         ai_disclosure=settings.AI_DISCLOSURE,
         fallback_number=settings.FALLBACK_NUMBER,
+        say_language=settings.SAY_LANGUAGE,
+        say_voice=settings.SAY_VOICE,
     )

@@ -19,6 +19,7 @@ from django.core.management.utils import get_random_secret_key
 from django.templatetags.static import static
 from django.urls import reverse_lazy
 
+from calls.twilio import sentences, voices
 from voiceai.environment import Environment, bracketed, load_file
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -109,6 +110,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
 LOGIN_URL = "admin:login"
+CSRF_FAILURE_VIEW = "calls.staff.pages.csrf_failure"
 LOGIN_REDIRECT_URL = "dashboard"
 
 LANGUAGE_CODE = "en-us"
@@ -229,9 +231,15 @@ LATENCY_TARGET_MS = env.whole_number("LATENCY_TARGET_MS", 1200, least=1)
 # By Vapi. Announce it to callers where the law requires it.
 RECORD_CALLS = env.boolean("RECORD_CALLS")
 FALLBACK_NUMBER = env.text("FALLBACK_NUMBER")
-AI_DISCLOSURE_LINE = "You are speaking with an AI assistant."
+# How Twilio's voice speaks. Blank: its default, which is en-US.
+SAY_LANGUAGE = voices.normalize_language(env.text("SAY_LANGUAGE"))
+SAY_VOICE = env.text("SAY_VOICE")
+if problem := voices.find_problem(voices.Voice(SAY_LANGUAGE, SAY_VOICE)):
+    env.problems.append(f"SAY_LANGUAGE and SAY_VOICE: {problem}")
+    SAY_LANGUAGE = SAY_VOICE = ""
+AI_DISCLOSURE_LINE = sentences.AI_DISCLOSURE
 AI_DISCLOSURE = env.text("AI_DISCLOSURE", AI_DISCLOSURE_LINE)  # the first thing that callers hear
-if AI_DISCLOSURE.lower() == "off":  # for numbers without a row; a row has its own
+if AI_DISCLOSURE.lower() == "off":
     AI_DISCLOSURE = ""
 JOURNAL_DIR = BASE_DIR / env.text("JOURNAL_DIR", "var/journal")
 

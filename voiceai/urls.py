@@ -10,5 +10,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
 ]
 
+handler400 = "calls.staff.pages.handler400"
 handler403 = "calls.staff.pages.handler403"
 handler404 = "calls.staff.pages.handler404"
+handler500 = "calls.staff.pages.handler500"

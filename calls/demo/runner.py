@@ -94,6 +94,8 @@ async def start_testbed(scenario: Scenario, port: int, observers: Observers) -> 
             **dict.fromkeys(
                 (
                     "AI_DISCLOSURE",
+                    "SAY_LANGUAGE",
+                    "SAY_VOICE",
                     "SENTRY_DSN",
                     "RECORD_CALLS",
                     "HOLD_BUFFER_MS",

@@ -43,9 +43,17 @@ def create_roles() -> dict[str, int]:
     return counts
 
 
+def get_role(user: User) -> str:
+    """The user's role; empty for no role, or more than one."""
+    roles = user.groups.filter(name__in=ROLES).values_list("name", flat=True)
+    return roles[0] if len(roles) == 1 else ""
+
+
 def assign_role(user: User, role: str) -> None:
     """Give a user this role instead of any other, and staff status, which the login page requires."""
     with transaction.atomic():
+        if not Group.objects.filter(name=role).exists():
+            create_roles()
         user.groups.remove(*Group.objects.filter(name__in=ROLES))
         user.groups.add(Group.objects.get(name=role))
         user.is_staff = True

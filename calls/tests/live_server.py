@@ -113,6 +113,8 @@ def make_server(vapi_url: str, database_url: str, journal: Path, **variables: st
             (
                 "VAPI_SOCKET_URL",
                 "AI_DISCLOSURE",
+                "SAY_LANGUAGE",
+                "SAY_VOICE",
                 "FALLBACK_NUMBER",
                 "SENTRY_DSN",
                 "HOLD_BUFFER_MS",

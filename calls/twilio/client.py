@@ -27,6 +27,7 @@ from twilio.rest.api.v2010.account.incoming_phone_number import IncomingPhoneNum
 
 from calls.masking import mask_number, short_sid
 from calls.twilio import twiml
+from calls.twilio.voices import Voice
 from calls.vendor_errors import (
     VendorError,
     rate_limited,
@@ -88,13 +89,15 @@ async def hang_up(call_sid: str) -> None:
     await _update_call(call_sid, status="completed")
 
 
-async def transfer(call_sid: str, number: str, *, reason: str = "", caller_id: str = "") -> None:
+async def transfer(
+    call_sid: str, number: str, *, reason: str = "", caller_id: str = "", voice: Voice = twiml.TWILIO_DEFAULT
+) -> None:
     """Take the call from the assistant and dial `number`. If nobody answers, the caller hears an apology.
 
     The person who answers hears first that the call was handed over, and the `reason`. Their telephone shows
     `caller_id`; empty: the caller's number.
     """
-    response = twiml.dial_with_whisper(settings.PUBLIC_URL, number, reason, caller_id)
+    response = twiml.dial_with_whisper(settings.PUBLIC_URL, number, reason, caller_id, voice)
     await _update_call(call_sid, twiml=str(response))
 
 

@@ -1,4 +1,7 @@
-"""The TwiML that this server answers Twilio with, and the sentences that callers hear in it."""
+"""The TwiML that this server answers Twilio with.
+
+`voice` is how the number speaks. A sentence of `sentences.py` without a translation is spoken in English.
+"""
 
 from __future__ import annotations
 
@@ -8,32 +11,37 @@ from urllib.parse import urlencode
 
 from twilio.twiml.voice_response import VoiceResponse
 
-UNAVAILABLE = "We are sorry, our assistant is not available at the moment. Please call again later."
-BUSY = "All our lines are busy at the moment. Please call again in a few minutes."
-GOODBYE = "We have to end this call here. Thank you for calling. Goodbye."
-CLOSED = "We are closed at the moment. Please call again during our opening hours."
-WHISPER = "This is a call that was handed over to you."
-NOBODY_THERE = "We are sorry, nobody can take your call right now. Please call again later."
+from calls.twilio.sentences import SENTENCES, UNAVAILABLE, WHISPER, translate
+from calls.twilio.voices import DEFAULT_LANGUAGE, Voice
 
 DIAL_SECONDS = 20  # how long a person's telephone rings
+
+TWILIO_DEFAULT = Voice()
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def connect_stream(
-    public_url: str, stream_url: str, *, ticket: str, route_id: str, disclosure: str = "", greeting: str = ""
+    public_url: str,
+    stream_url: str,
+    *,
+    ticket: str,
+    route_id: str,
+    disclosure: str = "",
+    greeting: str = "",
+    voice: Voice = TWILIO_DEFAULT,
 ) -> VoiceResponse:
     """Speak the disclosure and the greeting, then connect the call to the media stream."""
     response = VoiceResponse()
     for sentence in (disclosure, greeting):
-        if sentence:
-            response.say(_xml_text(sentence))
+        if _xml_text(sentence).strip():  # an empty <Say> is an error (13520)
+            _say(response, sentence, voice)
     connect = response.connect(action=f"{public_url}/twilio/after")
     stream = connect.stream(url=stream_url, status_callback=f"{public_url}/twilio/stream")
     stream.parameter(name="ticket", value=ticket)
     stream.parameter(name="route", value=route_id)
     # Heard only when the stream never opened and `/twilio/after` could not be requested.
-    response.say(UNAVAILABLE)
+    _say(response, UNAVAILABLE, voice)
     return response
 
 
@@ -43,9 +51,9 @@ def hang_up() -> VoiceResponse:
     return response
 
 
-def say_and_hang_up(sentence: str) -> VoiceResponse:
+def say_and_hang_up(sentence: str, voice: Voice = TWILIO_DEFAULT) -> VoiceResponse:
     response = VoiceResponse()
-    response.say(_xml_text(sentence))
+    _say(response, sentence, voice)
     response.hangup()
     return response
 
@@ -65,20 +73,32 @@ def dial(public_url: str, number: str, caller_id: str = "") -> VoiceResponse:
     return response
 
 
-def dial_with_whisper(public_url: str, number: str, reason: str, caller_id: str = "") -> VoiceResponse:
+def dial_with_whisper(
+    public_url: str, number: str, reason: str, caller_id: str = "", voice: Voice = TWILIO_DEFAULT
+) -> VoiceResponse:
     """Dial a person, as `dial` does, who hears first that the call was handed over, and the `reason`."""
     response = VoiceResponse()
     dialing = response.dial(
         action=_after_dial_url(public_url), timeout=DIAL_SECONDS, caller_id=caller_id or None
     )
     # The reason holds the caller's words. URLs are written into access logs, so it is encoded.
-    dialing.number(number, url=f"{public_url}/twilio/whisper?{urlencode({'about': encode_text(reason)})}")
+    query = {"about": encode_text(reason)}
+    query |= {"language": voice.language} if voice.language else {}
+    query |= {"voice": voice.name} if voice.name else {}
+    dialing.number(number, url=f"{public_url}/twilio/whisper?{urlencode(query)}")
     return response
 
 
-def whisper(encoded_reason: str) -> VoiceResponse:
+def whisper(encoded_reason: str, voice: Voice = TWILIO_DEFAULT) -> VoiceResponse:
     response = VoiceResponse()
-    response.say(f"{WHISPER} {_xml_text(decode_text(encoded_reason))}".strip())
+    reason = decode_text(encoded_reason)
+    sentence, sentence_voice = _localize(WHISPER, voice)
+    if sentence_voice == voice:
+        _say(response, f"{sentence} {reason}".strip(), voice)
+    else:
+        _say(response, WHISPER, voice)
+        if reason.strip():
+            _say(response, reason, voice)
     return response
 
 
@@ -93,6 +113,20 @@ def decode_text(encoded: str) -> str:
         return base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True).decode()
     except ValueError:
         return ""
+
+
+def _say(response: VoiceResponse, sentence: str, voice: Voice) -> None:
+    text, voice = _localize(sentence, voice)
+    response.say(_xml_text(text), language=voice.language or None, voice=voice.name or None)
+
+
+def _localize(sentence: str, voice: Voice) -> tuple[str, Voice]:
+    """One of our own sentences in the voice's language, else in English. Other texts stay as they are."""
+    if sentence not in SENTENCES:
+        return sentence, voice
+    translation = translate(sentence, voice.language or DEFAULT_LANGUAGE)
+    # Another language's voice would make English unintelligible.
+    return (sentence, Voice(DEFAULT_LANGUAGE)) if translation is None else (translation, voice)
 
 
 def _after_dial_url(public_url: str) -> str:

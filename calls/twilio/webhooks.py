@@ -28,7 +28,8 @@ from calls.masking import mask_number, short_sid
 from calls.models import Call
 from calls.phone_numbers import caller_id, is_withheld
 from calls.statuses import TERMINAL_STATUSES
-from calls.twilio import twiml
+from calls.twilio import sentences, twiml
+from calls.twilio.voices import Voice, find_problem
 from calls.webhook_auth import TwilioRequest, require_bridge, twilio_signed
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ async def voice(call: TwilioRequest) -> HttpResponse:
             route_id=offer.route_id,
             disclosure=route.disclosure,
             greeting=route.greeting,
+            voice=voice_of(route),
         )
     )
 
@@ -109,7 +111,7 @@ async def after(call: TwilioRequest) -> HttpResponse:
     if follow_up == FollowUp.HANG_UP:
         return _respond(twiml.hang_up())
     is_notice = follow_up == FollowUp.FALLBACK_OR_NOTICE
-    sentence = _notice_for(reason, call.route) if is_notice else twiml.UNAVAILABLE
+    sentence = _notice_for(reason, call.route) if is_notice else sentences.UNAVAILABLE
     return _respond(_fallback_or_say(call, sentence))
 
 
@@ -122,13 +124,16 @@ def _after_dial(call: TwilioRequest) -> HttpResponse:
     index = crc32(kind.encode()) >> 1  # the same each time that Twilio repeats the request
     call.bridge.journal.write(TimelineEvent(call.call_sid, index, kind, data=data, source="carrier"))
     logger.info("%s = after dial: %s", short_sid(call.call_sid), "answered" if was_answered else "apology")
-    return _respond(twiml.hang_up() if was_answered else twiml.say_and_hang_up(twiml.NOBODY_THERE))
+    if was_answered:
+        return _respond(twiml.hang_up())
+    return _respond(twiml.say_and_hang_up(sentences.NOBODY_THERE, voice_of(call.route)))
 
 
 @twilio_signed
 async def whisper(call: TwilioRequest) -> HttpResponse:
     """A person answered: what they hear before the caller is connected."""
-    return _respond(twiml.whisper(call.query.get("about", "")))
+    spoken = Voice(call.query.get("language", ""), call.query.get("voice", ""))
+    return _respond(twiml.whisper(call.query.get("about", ""), Voice() if find_problem(spoken) else spoken))
 
 
 @twilio_signed
@@ -216,10 +221,10 @@ def _end_reason_in_row(call_sid: str) -> str:
 def _notice_for(reason: str | None, route: Route) -> str:
     """What a caller hears when nothing failed but the call cannot begin or go on."""
     if reason == LIMIT_REACHED:
-        return twiml.GOODBYE
+        return sentences.GOODBYE
     if reason == OUT_OF_HOURS:
-        return route.closed_message or twiml.CLOSED
-    return twiml.BUSY
+        return route.closed_message or sentences.CLOSED
+    return sentences.BUSY
 
 
 def _fallback_or_say(call: TwilioRequest, sentence: str) -> VoiceResponse:
@@ -227,7 +232,11 @@ def _fallback_or_say(call: TwilioRequest, sentence: str) -> VoiceResponse:
     if number := call.route.fallback_number:
         shown = caller_id(call.text("From"), call.our_number)
         return twiml.dial(call.bridge.config.public_url, number, shown)
-    return twiml.say_and_hang_up(sentence)
+    return twiml.say_and_hang_up(sentence, voice_of(call.route))
+
+
+def voice_of(route: Route) -> Voice:
+    return Voice(route.say_language, route.say_voice)
 
 
 def _respond(response: VoiceResponse) -> HttpResponse:

@@ -69,6 +69,15 @@ async def list_calls(assistant_id: str, limit: int = 10) -> list[dict[str, Any]]
         return [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
 
 
+async def list_assistants(limit: int = 1000) -> list[dict[str, Any]]:
+    """The account's assistants, newest first. Raises `VendorError`."""
+    async with _vendor_errors():
+        found = await _request("GET", f"/assistant?{urlencode({'limit': limit})}", NO_ASSISTANT)
+    if not isinstance(found, list):
+        raise VendorError("Vapi returned no list of assistants.")
+    return [assistant for assistant in found if isinstance(assistant, dict)]
+
+
 async def fetch_assistant(assistant_id: str) -> dict[str, Any]:
     """An assistant's configuration. Raises `VendorError`."""
     async with _vendor_errors():

@@ -34,6 +34,7 @@ from bridge.tool_calls import MAX_KEYS, ToolCall, keys_of
 from calls.masking import short_sid
 from calls.phone_numbers import caller_id
 from calls.twilio import client as twilio_client
+from calls.twilio.voices import Voice
 from calls.vapi import client as vapi_client
 from calls.vendor_errors import VendorError
 
@@ -117,6 +118,7 @@ async def transfer_call(use: ToolUse) -> str:
             use.route.fallback_number,
             reason=use.text("reason"),
             caller_id=caller_id(use.caller, use.our_number),
+            voice=Voice(use.route.say_language, use.route.say_voice),
         )
     except VendorError as error:
         if not error.may_have_happened:

@@ -2,7 +2,7 @@
 
 Everything is offline and exact: whole clips are processed in one piece with a Fourier transform. It shares
 no code with `bridge.audio`, because tests use it to check the bridge's streaming filters. Imports numpy and
-the standard library only.
+the standard library only; `wav_file.py` reads other formats of WAV.
 """
 
 import json
@@ -70,13 +70,21 @@ def resample(pcm: Pcm, rate: int, to_rate: int) -> Pcm:
     """
     if rate == to_rate or not len(pcm):
         return pcm.copy()
-    length = round(len(pcm) * to_rate / rate)
-    spectrum = np.fft.rfft(pcm.astype(np.float64))
+    return to_int16(resample_float(pcm.astype(np.float64), rate, to_rate))
+
+
+def resample_float(samples: NDArray[np.float64], rate: int, to_rate: int) -> NDArray[np.float64]:
+    """As `resample`, without rounding."""
+    if rate == to_rate or not len(samples):
+        return samples
+    length = round(len(samples) * to_rate / rate)
+    spectrum = np.fft.rfft(samples)
     # The bin at half a rate is shared with its mirror image, which differs at the other rate.
-    usable = min((len(pcm) + 1) // 2, (length + 1) // 2)
+    usable = min((len(samples) + 1) // 2, (length + 1) // 2)
     resized = np.zeros(length // 2 + 1, dtype=np.complex128)
     resized[:usable] = spectrum[:usable]
-    return to_int16(np.fft.irfft(resized, length) * (length / len(pcm)))
+    resampled: NDArray[np.float64] = np.fft.irfft(resized, length) * (length / len(samples))
+    return resampled
 
 
 def to_16k(pcm_8k: Pcm) -> Pcm:

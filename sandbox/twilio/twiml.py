@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 from xml.etree import ElementTree
 
+from sandbox.twilio.voices import voice_problems
+
 MAX_PARAMETER_CHARACTERS = 500
 
 
@@ -36,6 +38,8 @@ class ConnectVerb:
 @dataclass(frozen=True, slots=True)
 class SayVerb:
     text: str
+    language: str = ""
+    voice: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,11 @@ def _verb(element: ElementTree.Element, warnings: list[TwimlError]) -> Verb | No
         case "Connect":
             return ConnectVerb(_stream(element, warnings), element.get("action", ""), method)
         case "Say":
-            return SayVerb(text)
+            if not text:
+                warnings.append(TwimlError(13520, "<Say> has no text"))
+            language, voice = element.get("language", ""), element.get("voice", "")
+            warnings += [TwimlError(code, text) for code, text in voice_problems(language, voice)]
+            return SayVerb(text, language, voice)
         case "Dial":
             noun = element.find("Number")
             if noun is not None:

@@ -15,7 +15,7 @@ from calls.vapi import client as vapi_client
 from calls.vapi.assistant_config import Options, ServerDefaults
 from calls.vendor_errors import VendorError
 
-WIDTH = 110
+WIDTH = 130
 
 
 class Command(BaseCommand):
@@ -93,7 +93,8 @@ class Command(BaseCommand):
             return
         title += " (dry run, nothing changed)" if dry_run else ""
         table = Table()
-        for column in ("", "before", "after", "why") if assistant_id else ("", "value"):
+        table.add_column("", no_wrap=True)
+        for column in ("before", "after", "why") if assistant_id else ("value",):
             table.add_column(column, overflow="fold")
         for change in changes:
             values = (change.before, change.after, change.reason) if assistant_id else (change.after,)

@@ -22,6 +22,7 @@ from calls.demo.console import CallConsole
 from calls.twilio.client import TWILIO_API
 from sandbox.faults import TwilioFaults
 from sandbox.speech import audio
+from sandbox.speech.wav_file import read_wav_file
 from sandbox.twilio.caller import BargeIn, HangUp, Listen, Pause, Press, Say, Step
 from sandbox.twilio.record import TwilioCallRecord
 from sandbox.twilio.registry_client import RemoteCallRegistry
@@ -52,7 +53,11 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--wav", type=Path, help="WAV file that the caller plays (default: a few clips)")
+        parser.add_argument(
+            "--wav",
+            type=Path,
+            help="WAV file that the caller plays, up to ten minutes (default: a few clips)",
+        )
         parser.add_argument("--url", help="URL at which the server is reached (default: PUBLIC_URL)")
         parser.add_argument("--to", default="+15559870000", help="number to call")
         parser.add_argument("--from", dest="caller", default="+15550100134", help="the caller's number")
@@ -123,11 +128,9 @@ def _script(wav: Path | None, listen_seconds: float) -> tuple[Sequence[Step], fl
     if wav is None:
         return (*CLIPS_SCRIPT, *final_steps), listen_seconds
     try:
-        pcm = audio.read_wav_8k(wav)
+        pcm = read_wav_file(wav, MAX_CLIP_SECONDS)
     except (OSError, ValueError) as error:
         raise CommandError(f"--wav: {error}") from None
-    if not 0 < len(pcm) <= MAX_CLIP_SECONDS * audio.LINE_RATE:
-        raise CommandError(f"--wav: {wav} is empty, or longer than {MAX_CLIP_SECONDS // 60} minutes")
     clip = audio.as_clip(pcm, wav.name)
     # The assistant may wait for the caller to speak first: a missing greeting is not an error.
     first_steps = (Listen(timeout_seconds=GREETING_SECONDS), Say(clip))

@@ -2,27 +2,89 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from django import forms
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import AbstractBaseUser, Group, User
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest
 from unfold.admin import ModelAdmin
-from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+from unfold.forms import (
+    AdminPasswordChangeForm,
+    AuthenticationForm,
+    UserChangeForm,
+    UserCreationForm,
+)
+from unfold.widgets import UnfoldAdminSelectWidget
 
 from calls.models import AuditEntry
 from calls.staff.admin.readonly import ReadOnlyMixin
 from calls.staff.paginator import CappedPaginator
+from calls.staff.roles import ADMIN, OPERATOR, VIEWER, assign_role, get_role
 
 # Registered by django.contrib.auth, without Unfold's forms.
 admin.site.unregister(User)
 admin.site.unregister(Group)
 
 
+ROLE_CHOICES = (
+    (VIEWER, "Viewer: sees calls, with masked numbers"),
+    (OPERATOR, "Operator: also sees full numbers, exports calls and acts on live calls"),
+    (ADMIN, "Admin: also changes numbers and users"),
+)
+CUSTOM_CHOICE = ("", "None of these: staff status, groups and permissions as set below")
+
+
+class LoginForm(AuthenticationForm):  # type: ignore[misc]
+    """Tells apart a wrong password and an account without access."""
+
+    def confirm_login_allowed(self, user: AbstractBaseUser) -> None:
+        if user.is_active and not getattr(user, "is_staff", False):
+            raise ValidationError(
+                "This account has no access to the staff pages. Ask an admin to give it a role.",
+                code="no_access",
+            )
+        super().confirm_login_allowed(user)
+
+
+admin.site.login_form = LoginForm
+
+
+class NewUserForm(UserCreationForm):  # type: ignore[misc]
+    role = forms.ChoiceField(choices=(("", "Choose a role"), *ROLE_CHOICES), widget=UnfoldAdminSelectWidget)
+
+
+class UserForm(UserChangeForm):  # type: ignore[misc]
+    role = forms.ChoiceField(
+        choices=(*ROLE_CHOICES, CUSTOM_CHOICE), required=False, widget=UnfoldAdminSelectWidget
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "role" in self.fields and self.instance.pk:
+            self.fields["role"].initial = get_role(self.instance)
+
+
 @admin.register(User)
 class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]
-    form = UserChangeForm
-    add_form = UserCreationForm
+    form = UserForm
+    add_form = NewUserForm
     change_password_form = AdminPasswordChangeForm
+    add_fieldsets = ((None, {"fields": ("username", "role", "usable_password", "password1", "password2")}),)
+    fieldsets = (
+        (None, {"fields": ("username", "password", "role")}),
+        *DjangoUserAdmin.fieldsets[1:],  # type: ignore[index]
+    )
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        """Assign a chosen role after the groups. It includes staff status, which the login page requires."""
+        super().save_related(request, form, formsets, change)
+        role = form.cleaned_data.get("role")
+        if role and "role" in form.changed_data:
+            assign_role(form.instance, role)
 
 
 @admin.register(Group)

@@ -26,7 +26,10 @@ from bridge.opening_hours import BadHours, parse_hours
 from calls.ingest.sanitize import clean_json
 from calls.models import PhoneNumber
 from calls.phone_numbers import parse_e164
-from calls.routes import parse_opening_hours
+from calls.routes import ai_disclosure, default_disclosure, parse_opening_hours
+from calls.staff.admin.fields import PositionedJSONField, YesNoDefaultSelect, offer_assistants
+from calls.twilio.sentences import SENTENCES, translate
+from calls.twilio.voices import DEFAULT_LANGUAGE, Voice, find_foreign_script, find_problem, normalize_language
 from calls.viewer import Viewer
 
 TAKES_EFFECT = "Changes apply to new calls within 5 seconds, in every server process."
@@ -90,6 +93,7 @@ class NumberForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = PhoneNumber
         fields = "__all__"
+        field_classes: ClassVar[dict[str, Any]] = {"overrides": PositionedJSONField}
         labels: ClassVar[dict[str, str]] = {
             "assistant_id": "Assistant ID",
             "endpointing_ms": "Response delay (ms)",
@@ -110,6 +114,10 @@ class NumberForm(forms.ModelForm):  # type: ignore[type-arg]
             "300 to 400 ms works well. Blank: default.",
             "overrides": "One JSON object, sent to Vapi as assistantOverrides.",
             "discloses_ai": "Tell callers first that they are speaking to an AI. Many countries require it.",
+            "say_language": "For what Twilio speaks, for example de-DE or zh-CN. Standard sentences are "
+            "translated into some languages and spoken in English in others. Blank: default.",
+            "say_voice": "For example Polly.Vicki or Google.de-DE-Standard-A. Blank: Twilio's for the "
+            "language.",
             "disclosure": "Blank: default.",
             "greeting": "Spoken after the disclosure and before the assistant connects, for example a "
             "consent notice.",
@@ -119,8 +127,7 @@ class NumberForm(forms.ModelForm):  # type: ignore[type-arg]
             "closed_message": "Spoken outside opening hours if there is no fallback number. Blank: default.",
             "fallback_number": "Dialed when the assistant fails, when all lines are busy and outside opening "
             "hours. Blank: default.",
-            "record_calls": "Vapi records the call. Off: default. Announce the recording where the law "
-            "requires it.",
+            "record_calls": "Vapi records the call. Announce the recording where the law requires it.",
             "max_concurrent_calls": "In each server process. Blank: limited by the server's capacity only.",
             "max_call_seconds": "10 to 14400. Blank: default.",
         }
@@ -130,9 +137,24 @@ class NumberForm(forms.ModelForm):  # type: ignore[type-arg]
         for name, rows in TEXTAREA_ROWS.items():
             if name in self.fields:
                 self.fields[name].widget.attrs["rows"] = rows
+        for name, is_on in (
+            ("record_calls", settings.RECORD_CALLS),
+            ("discloses_ai", settings.AI_DISCLOSURE),
+        ):
+            if name in self.fields:
+                self.fields[name].widget = YesNoDefaultSelect("on" if is_on else "off")
         if "disclosure" in self.fields:
-            default = settings.AI_DISCLOSURE or settings.AI_DISCLOSURE_LINE
+            language = self.instance.say_language
+            line = default_disclosure(language)
+            default = translate(line, language or settings.SAY_LANGUAGE) if line in SENTENCES else line
+            default = default or line
             self.fields["disclosure"].widget.attrs["placeholder"] = default
+        for name, default in (
+            ("say_language", settings.SAY_LANGUAGE or DEFAULT_LANGUAGE),
+            ("say_voice", settings.SAY_VOICE),
+        ):
+            if name in self.fields:
+                self.fields[name].widget.attrs["placeholder"] = default
 
     def clean_number(self) -> str:
         return parse_e164(self.cleaned_data["number"])
@@ -159,6 +181,12 @@ class NumberForm(forms.ModelForm):  # type: ignore[type-arg]
                 raise ValidationError(str(error)) from None
         return text
 
+    def clean_say_language(self) -> str:
+        return normalize_language(self.cleaned_data["say_language"])
+
+    def clean_say_voice(self) -> str:
+        return str(self.cleaned_data["say_voice"]).strip()
+
     def clean_time_zone(self) -> str:
         return normalize_time_zone(self.cleaned_data["time_zone"])
 
@@ -167,10 +195,18 @@ class NumberForm(forms.ModelForm):  # type: ignore[type-arg]
         for name in ("disclosure", "greeting", "closed_message"):
             if len(cleaned.get(name) or "") > MAX_SPOKEN_CHARS:
                 self.add_error(name, f"Enter at most {MAX_SPOKEN_CHARS} characters.")
+            spoken_in = cleaned.get("say_language") or settings.SAY_LANGUAGE
+            if problem := find_foreign_script(cleaned.get(name) or "", spoken_in):
+                self.add_error(name, problem)
         for name, (minimum, maximum) in BOUNDS.items():
             value = cleaned.get(name)
             if value is not None and not minimum <= value <= maximum:
                 self.add_error(name, f"Enter a number from {minimum} to {maximum}.")
+        language = cleaned.get("say_language", "")
+        if problem := find_problem(Voice(language)):
+            self.add_error("say_language", problem)
+        elif problem := find_problem(Voice(language or settings.SAY_LANGUAGE, cleaned.get("say_voice", ""))):
+            self.add_error("say_voice", problem)
         fallback = cleaned.get("fallback_number", self.instance.fallback_number)
         if fallback and fallback == cleaned.get("number", self.instance.number) and "number" in self.fields:
             self.add_error("fallback_number", "The fallback number must differ from the number itself.")
@@ -210,6 +246,10 @@ class PhoneNumberAdmin(ModelAdmin):  # type: ignore[misc]
     def masked_fallback_number(self, number: Any) -> str:
         return str(number.viewer.display_number(number.fallback_number)) or "Default"
 
+    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
+        offer_assistants(context["adminform"].form, "assistant_id")
+        return super().render_change_form(request, context, *args, **kwargs)
+
     def _masked_fields(self, request: HttpRequest, obj: PhoneNumber | None) -> Mapping[str, str]:
         """Fields of the form to replace, by name; empty for viewers who may see numbers."""
         return {} if obj is None or Viewer.for_user(request.user).can_view_numbers else self.MASKED
@@ -224,7 +264,10 @@ class PhoneNumberAdmin(ModelAdmin):  # type: ignore[misc]
         return (
             (None, {"fields": (number, "label", "active"), "description": TAKES_EFFECT}),
             ("Assistant", {"fields": ("assistant_id", "endpointing_ms", "overrides")}),
-            ("Opening announcement", {"fields": ("discloses_ai", "disclosure", "greeting")}),
+            (
+                "Opening announcement",
+                {"fields": ("say_language", "say_voice", "discloses_ai", "disclosure", "greeting")},
+            ),
             ("Opening hours", {"fields": ("hours", "time_zone", "closed_message")}),
             ("Fallback", {"fields": (fallback,)}),
             (
@@ -256,8 +299,8 @@ def build_columns(viewer: Viewer) -> list[Any]:
     def assistant(row: PhoneNumber) -> str | None:
         return row.assistant_id or None
 
-    @admin.display(description="AI disclosure", boolean=True, ordering="discloses_ai")
+    @admin.display(description="AI disclosure", boolean=True)
     def discloses_ai(row: PhoneNumber) -> bool:
-        return row.discloses_ai
+        return bool(ai_disclosure(row))
 
     return [number, "label", assistant, now, discloses_ai, fallback, "active"]

@@ -28,6 +28,7 @@ from calls.ingest.sanitize import clean_text
 from calls.masking import mask_number, short_sid
 from calls.models import Call, PhoneNumber
 from calls.phone_numbers import caller_id
+from calls.routes import say_voice
 from calls.staff import audit
 from calls.staff.pages import View, view_call_required
 from calls.staff.staff_messages import SAY
@@ -106,7 +107,9 @@ def transfer(request: HttpRequest, call: Call) -> str:
         )
     audit.record(request.user, "transfer", call, f"to {mask_number(fallback)}")
     shown = caller_id(call.from_number, call.our_number)
-    _end_call(call, TRANSFERRED, twilio_client.transfer, call.call_sid, fallback, caller_id=shown)
+    voice = say_voice(number if number and number.active else None)
+    options = {"caller_id": shown, "voice": voice}
+    _end_call(call, TRANSFERRED, twilio_client.transfer, call.call_sid, fallback, **options)
     return "Transferring the caller to the fallback number."
 
 
@@ -122,7 +125,7 @@ def say(request: HttpRequest, call: Call) -> str:
     return "Message sent to the assistant."
 
 
-def _end_call(call: Call, end_reason: str, send: Any, *arguments: str, **options: str) -> None:
+def _end_call(call: Call, end_reason: str, send: Any, *arguments: str, **options: Any) -> None:
     """Write the requested end reason, then send the request to Twilio.
 
     The UPDATE carries its condition itself, because the call may have ended since it was read.

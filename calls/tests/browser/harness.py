@@ -149,12 +149,19 @@ class BrowserTestbed:
 
     @asynccontextmanager
     async def open_window(
-        self, viewport: Viewport = LIGHT, role: Role | None = "admin", *, height: int = 900, path: str = ""
+        self,
+        viewport: Viewport = LIGHT,
+        role: Role | None = "admin",
+        *,
+        height: int = 900,
+        path: str = "",
+        scripts: bool = True,
     ) -> AsyncIterator[Window]:
         """A window of a user with this role; None: logged out. Asserts at the end that it had no errors."""
         context = await self.browser.new_context(
             viewport={"width": viewport.width, "height": height},
             color_scheme=viewport.scheme,
+            java_script_enabled=scripts,
             locale="en-GB",
             timezone_id="Europe/London",
         )

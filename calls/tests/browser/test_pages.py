@@ -186,3 +186,24 @@ async def test_the_harness_detects_every_kind_of_error(testbed: BrowserTestbed) 
         await window.page.evaluate("document.querySelector('.calls h2').style.color = '#999'")
         assert any("H2" in each for each in await window.page.evaluate(CONTRAST))
         window.errors.clear()
+
+
+COVERED = """() => {
+  const texts = [...document.querySelectorAll("#main, #content, main, .calls, form, table, h1")];
+  const covering = [...document.querySelectorAll("body *")].filter(each => {
+    const style = getComputedStyle(each), box = each.getBoundingClientRect();
+    return ["fixed", "absolute"].includes(style.position) && style.visibility == "visible"
+      && box.width * box.height > innerWidth * innerHeight / 4;
+  });
+  return [texts.some(each => each.getClientRects().length),
+          covering.map(each => `${each.tagName}#${each.id}.${each.className}`)];
+}"""
+
+
+@pytest.mark.parametrize("viewport", [LIGHT, NARROW], ids=["light", "narrow"])
+async def test_every_page_is_readable_without_javascript(testbed: BrowserTestbed, viewport: Viewport) -> None:
+    async with testbed.open_window(viewport, scripts=False) as window:
+        for path in list_paths(testbed.ids):
+            await window.open(path)
+            is_visible, covering = await window.page.evaluate(COVERED)
+            assert is_visible and covering == [], path

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from pytest_django import DjangoDbBlocker
 
 from calls.demo.runner import Observers, Testbed, start_testbed
@@ -109,6 +111,29 @@ async def test_it_reports_a_missing_or_empty_file(commands: InProcessCommands, t
     audio.write_wav(empty, audio.line_noise(1, 0), 8_000)
     result = await simulate_in_process(commands, "--wav", str(empty))
     assert result.code == 1 and "is empty" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("subtype", "format", "seconds", "output"),
+    [
+        ("PCM_24", "WAV", 1, "no response from /twilio/voice"),  # the file was read
+        ("FLOAT", "WAV", 1, "no response from /twilio/voice"),
+        ("ULAW", "WAV", 1, "no response from /twilio/voice"),
+        ("ALAW", "WAV", 1, "no response from /twilio/voice"),
+        ("PCM_16", "WAVEX", 1, "no response from /twilio/voice"),
+        ("PCM_U8", "WAV", 601, "is 601 s long; the maximum is 10 minutes"),
+        ("PCM_16", "FLAC", 1, "is not a WAV file"),
+    ],
+)
+async def test_it_plays_every_kind_of_wav_file_and_refuses_others(
+    commands: InProcessCommands, tmp_path: Path, subtype: str, format: str, seconds: int, output: str
+) -> None:
+    path = tmp_path / "some.wav"
+    soundfile.write(str(path), np.zeros((seconds * 8_000, 2)), 8_000, subtype=subtype, format=format)
+    url = f"http://127.0.0.1:{reserve_port()}"
+    result = await simulate_in_process(commands, "--wav", str(path), "--url", url)
+    assert result.code == 1 and output in result.stderr, result
+    assert "no response" in output or "\n" not in result.stderr.strip()
 
 
 def test_only_a_call_without_problems_is_a_success() -> None:

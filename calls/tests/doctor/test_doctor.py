@@ -192,7 +192,7 @@ FAILING_CASES: dict[str, FailingCase] = {
     "assistant-tools": FailingCase(
         "Set the tool's own server URL",
         change=update_assistant(
-            model={"provider": "p", "model": "m", "tools": [{"type": "function", "function": {"name": "book"}}]}
+            model={"provider": "p", "tools": [{"type": "function", "function": {"name": "book"}}]}
         ),
     ),
     "assistant-endpointing": FailingCase(

@@ -24,7 +24,7 @@ from calls.tests.builders import make_staff
 NUMBER = "+15559870000"
 AN_AI = "You are speaking with an AI assistant."
 MAY_CHANGE = ("view_phonenumber", "add_phonenumber", "change_phonenumber")
-FORM = {"number": NUMBER, "overrides": "{}", "active": "on", "discloses_ai": "on"}
+FORM = {"number": NUMBER, "overrides": "{}", "active": "on", "discloses_ai": "true"}
 LIST, ADD = "admin:calls_phonenumber_changelist", "admin:calls_phonenumber_add"
 
 
@@ -90,7 +90,15 @@ class FormTests(TestCase):
     def test_overrides_must_be_a_json_object(self) -> None:
         for text in ("[]", '"x"', "3", "true"):
             self.assertIn("one JSON object", self.get_error("overrides", text))
-        self.assertIn("valid JSON", self.get_error("overrides", "{"))
+        for text, place in (
+            ("{", "Line 1, column 2"),
+            ('{"a": 1,\n  "b": }', "Line 2, column 8"),
+            ('{"a": 1}\n\nx', "Line 3, column 1"),
+            ("{'a': 1}", "Line 1, column 2"),
+            ('{"a": "\t"}', "Line 1, column 8"),
+        ):
+            self.assertIn(f"Enter valid JSON. {place}: ", self.get_error("overrides", text))
+        self.assertIn("too deep", self.get_error("overrides", "[" * 100_000))
         for text in ('{"a": NaN}', '{"a": "\\u0000"}', '{"a": "\\ud800"}', '{"a": "' + "x" * 3000 + '"}'):
             self.assertIn("too long or too deep", self.get_error("overrides", text))
         self.assertEqual(self.save(overrides="").overrides, {})
@@ -140,7 +148,9 @@ class RouteTests(TestCase):
         number = make_number()
         with override_settings(AI_DISCLOSURE="An AI."):
             self.assertEqual(resolve_route().disclosure, "An AI.")
-        with override_settings(AI_DISCLOSURE=""):  # for numbers without a row
+        with override_settings(AI_DISCLOSURE=""):
+            self.assertEqual(resolve_route().disclosure, "")
+            PhoneNumber.objects.update(discloses_ai=True)
             self.assertEqual(resolve_route().disclosure, AN_AI)
         PhoneNumber.objects.update(disclosure=" A machine. ")
         self.assertEqual(resolve_route().disclosure, "A machine.")

@@ -30,7 +30,7 @@ from calls.tests.live_server import (
     poll_until,
 )
 from calls.tests.staff.live.live_socket_client import log_in
-from calls.twilio import twiml
+from calls.twilio import sentences
 from sandbox.twilio.caller import Listen, Say, Step
 from sandbox.twilio.webhook_client import UrlResolver, WebhookClient, WebhookResponse
 from sandbox.vapi.server import VapiSimulator
@@ -46,7 +46,8 @@ WEBHOOKS_WHILE_FROZEN = 5
 SCRIPT: list[Step] = [Listen(timeout_seconds=8), Say("correct"), Listen(timeout_seconds=8)]
 FORM = {
     "number": OURS, "label": "Front desk", "active": "on", "assistant_id": "", "endpointing_ms": "",
-    "overrides": "{}", "discloses_ai": "on", "disclosure": "", "greeting": "", "hours": "", "time_zone": "",
+    "overrides": "{}", "discloses_ai": "unknown", "disclosure": "", "greeting": "", "hours": "",
+    "time_zone": "",
     "closed_message": "", "fallback_number": "", "max_concurrent_calls": "", "max_call_seconds": "",
 }  # fmt: skip
 CSRF_TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
@@ -145,7 +146,7 @@ async def test_a_change_takes_effect_for_the_next_call_at_every_server(
             assistant_id="the-front-desk",
             endpointing_ms="450",
             max_call_seconds="600",
-            record_calls="on",
+            record_calls="true",
             overrides='{"firstMessage": "Front desk."}',
         )
         delays = [await client.wait_for_actions(second, [AN_AI, "This call is recorded.", "Connect"])]
@@ -167,16 +168,19 @@ async def test_a_change_takes_effect_for_the_next_call_at_every_server(
         another_day = datetime.now(UTC) + timedelta(days=3)
         hours = {"hours": f"{another_day:%a} 08:00-18:00", "time_zone": "Europe/Berlin"}
         await client.save(row, **hours)
-        delays.append(await client.wait_for_actions(second, [twiml.CLOSED, "Hangup"]))
+        delays.append(await client.wait_for_actions(second, [sentences.CLOSED, "Hangup"]))
         closed_sid = client.sid
         await client.save(row, **hours, fallback_number=PERSON)
         delays.append(await client.wait_for_actions(second, [PERSON]))
         await client.save(
-            "/admin/calls/phonenumber/add/", number=LIMITED_NUMBER, discloses_ai="", max_concurrent_calls="1"
+            "/admin/calls/phonenumber/add/",
+            number=LIMITED_NUMBER,
+            discloses_ai="false",
+            max_concurrent_calls="1",
         )
         delays.append(await client.wait_for_actions(second, ["Connect"], LIMITED_NUMBER))
         assert parse_actions(await client.send_voice_webhook(second, LIMITED_NUMBER)) == [
-            twiml.BUSY,
+            sentences.BUSY,
             "Hangup",
         ], "the limit of this number is one call"
         delays.append(await client.wait_for_actions(first, ["Connect"], LIMITED_NUMBER))

@@ -21,7 +21,7 @@ from calls.models import Call
 from calls.tests.builders import make_call
 from calls.tests.test_end_reasons import FOLLOW_UPS, HANG_UP
 from calls.tests.webhook_client import ACCOUNT, OURS, PUBLIC, SID, TOKEN, WebhookClient, make_bridge
-from calls.twilio import twiml
+from calls.twilio import sentences, twiml
 from calls.twilio import webhooks as twilio_webhooks
 from voiceai.bridge_settings import bridge_config
 
@@ -199,7 +199,7 @@ CLOSED = make_route(id="desk", number=OURS, hours=OpeningHours((), UTC))
 
 
 @pytest.mark.parametrize(
-    ("message", "spoken"), [("", twiml.CLOSED), ("Back on \x0b Monday.", "Back on   Monday.")]
+    ("message", "spoken"), [("", sentences.CLOSED), ("Back on \x0b Monday.", "Back on   Monday.")]
 )
 async def test_outside_its_hours_a_number_plays_the_closed_message(message: str, spoken: str) -> None:
     client = WebhookClient(make_bridge([replace(CLOSED, closed_message=message)]))
@@ -439,4 +439,4 @@ async def test_readyz_reports_whether_new_calls_are_accepted() -> None:
 async def test_the_whisper_contains_the_reason(about: str, reason: str) -> None:
     response = await WebhookClient().twilio(f"/twilio/whisper?{urlencode({'about': about})}")
     (say,) = ElementTree.fromstring(response.content)
-    assert say.text == f"{twiml.WHISPER} {reason}".strip()
+    assert say.text == f"{sentences.WHISPER} {reason}".strip()

@@ -405,6 +405,26 @@ def test_it_parses_twiml_and_warns_about_unknown_names() -> None:
     ]
 
 
+def test_it_warns_of_a_say_without_text() -> None:
+    _, warnings = twiml.parse("<Response><Say> </Say><Say/><Say>x</Say></Response>")
+    assert [warning.code for warning in warnings] == [13520, 13520]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "codes"),
+    [
+        ("", []), ("language='zh-CN'", []), ("language='en-gb' voice='man'", []),
+        ("language='zh-CN' voice='Google.cmn-CN-Wavenet-B'", []), ("voice='Polly.Joanna-Neural'", []),
+        ("language='zh-CN' voice='man'", [13511]), ("language='zh-CN' voice='Polly.Joanna'", [13511]),
+        ("language='de-DE' voice='Google.fr-FR-Standard-A'", [13511]), ("voice='Zhiyu'", [13511]),
+        ("language='zh'", [13512]), ("language='xx-XX' voice='robot'", [13512, 13511]),
+    ],
+)  # fmt: skip
+def test_it_warns_of_a_language_or_voice_that_twilio_does_not_have(attributes: str, codes: list[int]) -> None:
+    (verb,), warnings = twiml.parse(f"<Response><Say {attributes}>x</Say></Response>")
+    assert isinstance(verb, twiml.SayVerb) and [warning.code for warning in warnings] == codes
+
+
 @pytest.mark.parametrize(
     ("document", "code"),
     [
