@@ -50,6 +50,8 @@ class BridgeConfig:
     vapi_ping_seconds: float = 10.0
     vapi_endpointing_ms: int = 300
 
+    release: str = ""  # of this software, kept with each call
+
     max_concurrent_calls: int = 50
     max_call_seconds: int = 1800
     hold_buffer_ms: int = 7000

@@ -40,6 +40,7 @@ class CallOffered:
     simulated: bool = False
     caller_name: str = ""
     answered_by: str = ""  # of outbound calls with answering machine detection
+    release: str = ""  # of this software
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class StreamStarted:
     at: float
     stream_sid: str
     worker: str = ""
+    assistant_id: str = ""  # the one that is dialed; empty with a socket server
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +140,8 @@ class StreamEnded:
 class CarrierReported:
     """A status or stream callback from Twilio. May arrive late, twice, and in any order.
 
-    Also the result of fetching a call from Twilio's REST API (`asked`), which includes the price: dollars as
-    text, negative, exactly as Twilio sent it.
+    Also the result of fetching a call from Twilio's REST API (`asked`), which includes the price: text,
+    negative, exactly as Twilio sent it, and its currency (empty: dollars).
     """
 
     call_sid: str
@@ -152,6 +154,7 @@ class CarrierReported:
     answered_by: str = ""  # of outbound calls: human, machine_start, ...
     asked: bool = False
     price: str = ""
+    price_unit: str = ""
     # They fill a row whose voice webhook never arrived.
     from_number: str = ""
     to_number: str = ""
@@ -176,6 +179,7 @@ class AssistantReported:
     summary: str = ""
     turn_latencies: tuple[Mapping[str, Any], ...] = ()
     kept: Mapping[str, Any] = field(default_factory=dict)
+    assistant_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

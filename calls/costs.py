@@ -3,20 +3,23 @@
 There are three. Twilio's price of the call becomes known some time after its end, as a negative number,
 and only on request (`reconcile.py`). Vapi's cost is in the end-of-call report. Twilio bills the media
 stream separately and reports no price for a single stream, so it is computed here, by the started minute,
-at the price in the settings. Amounts are dollars.
+at the price in the settings. Vapi bills in dollars, Twilio in the currency of the account: each amount keeps
+its currency, and amounts of different currencies are never added up.
 
 Pure: no queries, no clock, no settings.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Any, Protocol
 
 from django.db.models import Q
 
+DOLLARS = "USD"
 PRECISION = Decimal("0.00001")  # of the columns that store bills
-MAX_BILL_DOLLARS = 10_000  # a larger amount is an error of the vendor's
+MAX_BILL = 1_000_000  # of any currency; a larger amount is an error of the vendor's
 MINUTE_MS = 60_000
 UNBILLED_STATUSES = ("busy", "no-answer", "canceled")  # Twilio reports no price for these
 
@@ -37,12 +40,27 @@ class BilledCall(Protocol):
 def parse_bill(amount: str | float | None) -> Decimal | None:
     """A vendor's amount, rounded to a thousandth of a cent. None where it is empty or not plausible."""
     try:
-        dollars = Decimal(str(amount)) if amount not in (None, "") else None
+        value = Decimal(str(amount)) if amount not in (None, "") else None
     except InvalidOperation:
         return None
-    if dollars is None or not dollars.is_finite() or abs(dollars) >= MAX_BILL_DOLLARS:
+    if value is None or not value.is_finite() or abs(value) >= MAX_BILL:
         return None
-    return dollars.quantize(PRECISION, ROUND_HALF_UP)
+    return value.quantize(PRECISION, ROUND_HALF_UP)
+
+
+def parse_currency(code: str | None) -> str | None:
+    """An ISO 4217 code in capital letters; dollars where it is empty, None where it is not a code."""
+    code = (code or DOLLARS).strip().upper()
+    return code if len(code) == 3 and code.isascii() and code.isalpha() else None
+
+
+def add_bills(bills: Iterable[tuple[Decimal | None, str]]) -> dict[str, Decimal]:
+    """The total of each currency, dollars first. Twilio's amounts are negative, totals are not."""
+    totals: dict[str, Decimal] = {}
+    for amount, currency in bills:
+        if amount is not None:
+            totals[currency] = totals.get(currency, Decimal()) + abs(amount)
+    return dict(sorted(totals.items(), key=lambda item: (item[0] != DOLLARS, item[0])))
 
 
 def started_minutes(duration_ms: int) -> int:

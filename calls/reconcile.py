@@ -225,9 +225,9 @@ class SyncRun:
         if duration is None and status != "completed":
             duration = 0  # nobody was connected, so nothing is billed
         price = costs.parse_bill(twilio_call.price)
-        currency = str(twilio_call.price_unit or "USD").upper()
-        if price is not None and currency != "USD":
-            self.result.failed[f"Twilio bills in {currency[:3]}, which cannot be added to dollars"] += 1
+        currency = costs.parse_currency(twilio_call.price_unit)
+        if price is not None and currency is None:
+            self.result.failed["Twilio sent a price without a valid currency"] += 1
             price = None
         is_new = {
             "ends": call.status in OPEN_STATUSES,
@@ -236,7 +236,7 @@ class SyncRun:
             "stream prices": not call.has_stream_price and bool(duration),
         }
         self.result.filled.update(name for name in is_new if is_new[name])
-        if price is None and not call.has_price and duration != 0 and currency == "USD":
+        if price is None and not call.has_price and duration != 0 and currency is not None:
             self.result.still_open["prices"] += 1
         if not any(is_new.values()):
             return None
@@ -248,6 +248,7 @@ class SyncRun:
             answered_by=str(twilio_call.answered_by or ""),
             asked=True,
             price="" if price is None else str(twilio_call.price),
+            price_unit="" if currency in (None, costs.DOLLARS) else str(currency),
             from_number=str(twilio_call._from or ""),
             to_number=str(twilio_call.to or ""),
             direction=str(twilio_call.direction or ""),

@@ -22,6 +22,7 @@ class Viewer:
     can_act: bool = False  # on live calls
     can_place_test_calls: bool = False
     can_view_audit_log: bool = False
+    can_view_recordings: bool = False
 
     @classmethod
     def for_user(cls, user: AbstractBaseUser | PermissionsMixin | AnonymousUser) -> Self:
@@ -37,6 +38,7 @@ class Viewer:
             can_act=has_perm("calls.act_on_call"),
             can_place_test_calls=has_perm("calls.place_test_call"),
             can_view_audit_log=has_perm("calls.view_auditentry"),
+            can_view_recordings=has_perm("calls.view_recording"),
         )
 
     def display_number(self, number: str) -> str:

@@ -25,6 +25,7 @@ def bridge_config() -> BridgeConfig:
         vapi_allowed_hosts=tuple(settings.VAPI_ALLOWED_HOSTS),
         vapi_ping_seconds=settings.VAPI_PING_SECONDS,
         vapi_endpointing_ms=settings.VAPI_ENDPOINTING_MS,
+        release=settings.RELEASE,
         max_concurrent_calls=settings.MAX_CONCURRENT_CALLS,
         max_call_seconds=settings.MAX_CALL_SECONDS,
         hold_buffer_ms=settings.HOLD_BUFFER_MS,

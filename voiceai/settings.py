@@ -20,6 +20,7 @@ from django.templatetags.static import static
 from django.urls import reverse_lazy
 
 from calls.twilio import sentences, voices
+from voiceai import find_release
 from voiceai.environment import Environment, bracketed, load_file
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -197,6 +198,10 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
+
+# --- Release: kept with each call ----------------------------------------------------------------------
+
+RELEASE = env.text("RELEASE", find_release(BASE_DIR))[:64]
 
 # --- Twilio and Vapi (`bridge_settings.py` passes these to the bridge) -------------------------------
 

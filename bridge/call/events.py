@@ -25,6 +25,7 @@ class StreamAccepted:
     start: twilio.Start
     at: float
     max_call_seconds: int
+    assistant_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,10 +66,12 @@ class CallReport:
         else:
             self.counters["other"] += 1
 
-    def started(self, call_sid: str, stream_sid: str, at: float, now: float) -> StreamStarted:
+    def started(
+        self, call_sid: str, stream_sid: str, at: float, now: float, assistant_id: str = ""
+    ) -> StreamStarted:
         self.call_sid, self.stream_sid = call_sid, stream_sid
         self._started_at, self._started_wall = now, at
-        return StreamStarted(call_sid, at, stream_sid, self._worker)
+        return StreamStarted(call_sid, at, stream_sid, self._worker, assistant_id)
 
     def refused(self, call_sid: str, at: float, reason: str) -> StreamRefused:
         self.call_sid = call_sid

@@ -196,7 +196,9 @@ class CallSession:
 
     def _on_accepted(self, event: StreamAccepted, now: float) -> None:
         start = event.start
-        self._output.write(self._report.started(start.call_sid, start.stream_sid, event.at, now))
+        self._output.write(
+            self._report.started(start.call_sid, start.stream_sid, event.at, now, event.assistant_id)
+        )
         self._inbound.latest_at = now
         self._enter(State.CONNECTING, now)
         self._deadlines.drop(START)

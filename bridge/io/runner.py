@@ -139,7 +139,9 @@ class CallRunner:
         self._claimed = message.call_sid
         self._writer = twilio.Writer(message.stream_sid)
         self._dial_request = DialRequest(message.call_sid, claim.caller, claim.route)
-        self.feed(StreamAccepted(message, wall_time, claim.route.max_call_seconds))
+        route, uses_vapi = claim.route, self._context.config.dialect == "call"
+        assistant_id = route.assistant_id if uses_vapi else ""
+        self.feed(StreamAccepted(message, wall_time, route.max_call_seconds, assistant_id))
 
     async def finish(self) -> None:
         """End the call and its tasks. The consumer calls this in every case before it returns."""

@@ -39,7 +39,7 @@ from bridge.end_reasons import (
 )
 from calls import costs
 from calls.ingest.sanitize import clean_value
-from calls.models import Call, CallEvent, Turn, Utterance
+from calls.models import Call, CallEvent, CallOutput, Turn, Utterance
 from calls.stats import call_summary
 from calls.stats.hourly import HourKey, hour_key
 from calls.statuses import TERMINAL_STATUSES, later_status
@@ -55,6 +55,7 @@ REQUEST_WINDOW = timedelta(seconds=10)  # from the request to the stream's end
 MAX_CLOCK_DIFFERENCE = timedelta(seconds=2)  # between the servers of the page and of the stream
 MAX_DURATION_SECONDS = 2**31 - 1  # of the column
 MAX_LATENCY_PART_MS = 10_000_000
+MAX_OUTPUTS = 50  # of one call
 
 M = TypeVar("M", bound=models.Model)
 
@@ -73,6 +74,7 @@ class Changes:
         self._turns: dict[tuple[int, int], Turn] = {}
         self._events: dict[tuple[int, str, int], CallEvent] = {}
         self._to_split: dict[int, Call] = {}  # calls whose turns or reported latencies changed
+        self._reported_outputs: dict[int, set[str]] = {}  # Vapi's structured outputs, as `name: value`
         self._previous_hours: set[HourKey] = set()  # the hours that counted these calls before the batch
 
     def set(self, call: Call, **values: Any) -> None:
@@ -147,6 +149,7 @@ class Changes:
             direction=entry.direction,
             answered_by=entry.answered_by,
             simulated=entry.simulated,
+            release=entry.release,
         )
         if entry.refused and not call.end_reason and not call.stream_sid:
             self._end(call, entry.refused, entry.at)
@@ -154,6 +157,7 @@ class Changes:
     def _on_stream_started(self, call: Call, entry: journal.StreamStarted) -> None:
         if call.end_reason in REASONS_WITHOUT_STREAM:
             self.set(call, end_reason="", ended_by="", ended_at=None)
+        self.set_known(call, assistant_id=entry.assistant_id)
         self.set(
             call,
             stream_sid=entry.stream_sid,
@@ -223,7 +227,7 @@ class Changes:
             self.set(call, answered_by=entry.answered_by)
         # Callbacks have no price. One without a price that arrives late does not erase the price.
         if (price := costs.parse_bill(entry.price)) is not None:
-            self.set(call, twilio_price=price)
+            self.set(call, twilio_price=price, price_unit=entry.price_unit)
         if entry.asked and entry.duration_seconds and call.stream_sid and call.stream_price is None:
             # The server died before it could report the stream's end: the stream was no longer than the call.
             self.set(call, stream_price=_stream_price(entry.duration_seconds * 1000))
@@ -232,6 +236,7 @@ class Changes:
         if entry.asked:  # the answer to a request of ours, not a callback
             kind = "call-looked-up"
             data |= {"status": status, "duration": entry.duration_seconds, "price": entry.price}
+            data["currency"] = entry.price_unit
         data = {name: value for name, value in data.items() if value not in (None, "")}
         self._add_event(call, "carrier", _event_index(kind, entry.sequence), kind, data)
 
@@ -240,13 +245,19 @@ class Changes:
         at = utc_datetime(entry.at)
         is_report = entry.kind == "end-of-call-report"
         self.set(call, vapi_call_id=call.vapi_call_id or entry.vapi_call_id)
+        if not call.assistant_id:  # a call of an earlier version, or one that Vapi took on its own
+            self.set_known(call, assistant_id=entry.assistant_id)
         if call.reported_at is None or (is_report and at >= call.reported_at):
             self.set_known(call, vapi_ended_reason=entry.ended_reason, summary=entry.summary)
             if is_report:
                 self.set(call, reported_at=at)
             if (cost := costs.parse_bill(entry.cost)) is not None and cost >= 0:
                 self.set(call, vapi_cost=cost)
-            report = {**call.vapi_report, **entry.kept}
+            parts = dict(entry.kept)
+            self.set_known(call, recording_urls=parts.pop("recording_urls", {}))
+            report = {**call.vapi_report, **parts}
+            if "structured_outputs" in parts:
+                self._reported_outputs[call.pk] = _output_pairs(parts["structured_outputs"])
             if entry.turn_latencies:
                 report["turn_latencies"] = entry.turn_latencies
                 self._to_split[call.pk] = call
@@ -282,11 +293,20 @@ class Changes:
         _upsert(Utterance, self._utterances.values(), ("call", "index"))
         _upsert(Turn, self._turns.values(), ("call", "number"), update=_TURN_FIELDS)
         _upsert(CallEvent, self._events.values(), ("call", "source", "index"))
+        self._save_outputs()
         self._split_latencies()
         # A call in progress gets no summary yet; but the hours before and after the batch both count it.
         ended = [call for call in self._calls.values() if call.end_reason or call.is_over]
         hours = self._previous_hours | {hour_key(call) for call in self._calls.values()}
         call_summary.update_summaries(ended, hours=hours)
+
+    def _save_outputs(self) -> None:
+        """The last report's outputs replace those of an earlier one."""
+        for pk, pairs in self._reported_outputs.items():
+            CallOutput.objects.filter(call_id=pk).exclude(pair__in=pairs).delete()
+            call = self._calls[pk]
+            rows = [CallOutput(call=call, pair=pair, started_at=call.started_at) for pair in sorted(pairs)]
+            _upsert(CallOutput, rows, ("call", "pair"))
 
     def _split_latencies(self) -> None:
         """Copy Vapi's latency breakdown onto the turns, where Vapi counted as many turns as we did."""
@@ -305,6 +325,18 @@ class Changes:
             pairs = zip(turns[pk], breakdown, strict=True)
             changed += [turn for turn, parts in pairs if _set_vapi_latencies(turn, parts)]
         Turn.objects.bulk_update(changed, list(_VAPI_LATENCIES))
+
+
+def _output_pairs(outputs: Any) -> set[str]:
+    """The outputs that are a single value; a list or an object is shown on the call's page alone."""
+    pairs = set()
+    for name, value in outputs.items() if isinstance(outputs, Mapping) else ():
+        if isinstance(value, bool):
+            value = "yes" if value else "no"
+        if isinstance(value, str | int | float) and value != "":
+            pair = clean_value(CallOutput, "pair", f"{name}: {value}")
+            pairs.add(str(pair))
+    return set(sorted(pairs)[:MAX_OUTPUTS])
 
 
 def _stream_price(duration_ms: int) -> Decimal:

@@ -6,15 +6,16 @@ scan of all calls. A value that is not valid matches no call.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import Q
+from django.db.models import Model, Q
 
 from calls import end_reasons
-from calls.models import Call, PhoneNumber
+from calls.models import Call, CallOutput, PhoneNumber
 from calls.querysets import CallQuerySet
 from calls.stats.flags import FAILED, FLAGS, SLOW_TURN_MS
 from calls.templatetags.call_format import seconds
@@ -24,17 +25,17 @@ Choices = list[tuple[str, str]]  # value, label
 
 LIVE = "live"
 MAX_NUMBERS = 200
-MAX_OUTCOMES = 50
+MAX_VALUES = 50  # that a choice offers
 MAX_ID_DIGITS = 18
 
-# The outcomes that were ever given, from one index entry to the next: `DISTINCT` would read all of them.
-_OUTCOMES = """
-    WITH RECURSIVE outcomes (outcome) AS (
-        SELECT min(outcome) FROM calls_call WHERE outcome > ''
+# The values of a column, from one index entry to the next: `DISTINCT` would read all rows.
+_VALUES = """
+    WITH RECURSIVE found (value) AS (
+        SELECT min({column}) FROM {table} WHERE {column} > ''
         UNION ALL
-        SELECT (SELECT min(outcome) FROM calls_call WHERE outcome > outcomes.outcome)
-        FROM outcomes WHERE outcome IS NOT NULL
-    ) SELECT outcome FROM outcomes WHERE outcome IS NOT NULL LIMIT %s
+        SELECT (SELECT min({column}) FROM {table} WHERE {column} > found.value)
+        FROM found WHERE value IS NOT NULL
+    ) SELECT value FROM found WHERE value IS NOT NULL LIMIT %s
 """
 
 
@@ -119,10 +120,33 @@ def _latency_label(value: str, viewer: Viewer) -> str:
     return value[:40] if limit_ms is None else f"Over {seconds(limit_ms)}"
 
 
-def _outcome_choices() -> Choices:
+def _values_of(model: type[Model], column: str) -> list[str]:
+    """The first values, in order, that the column of any row has. One query."""
+    query = _VALUES.format(table=model._meta.db_table, column=column)
     with connection.cursor() as cursor:
-        cursor.execute(_OUTCOMES, [MAX_OUTCOMES])
-        return [(outcome, outcome) for (outcome,) in cursor.fetchall()]
+        cursor.execute(query, [MAX_VALUES])
+        return [value for (value,) in cursor.fetchall()]
+
+
+def _outcome_choices() -> Choices:
+    return [(outcome, outcome) for outcome in _values_of(Call, "outcome")]
+
+
+def _assistant_choices() -> Choices:
+    """Assistants by id, with the labels of the numbers that they answer."""
+    numbers: dict[str, list[str]] = defaultdict(list)
+    for number in PhoneNumber.objects.exclude(assistant_id="").order_by("label", "number")[:MAX_NUMBERS]:
+        numbers[number.assistant_id].append(number.label or str(number))
+    numbers[settings.VAPI_ASSISTANT_ID].append("default")
+    choices = []
+    for assistant_id in _values_of(Call, "assistant_id"):
+        used_by = f" ({', '.join(numbers[assistant_id])})" if assistant_id in numbers else ""
+        choices.append((assistant_id, assistant_id + used_by))
+    return choices
+
+
+def _output_choices() -> Choices:
+    return [(pair, pair) for pair in _values_of(CallOutput, "pair")]
 
 
 def _review(calls: CallQuerySet, value: str) -> CallQuerySet:
@@ -157,6 +181,15 @@ LATENCY = CallFilter("slower", "Slowest response", _latency_choices, _slower_tha
 OUTCOME = CallFilter(
     "outcome", "Outcome", _outcome_choices, lambda calls, value: calls.matching(Q(outcome=value))
 )
+ASSISTANT = CallFilter(
+    "assistant",
+    "Assistant",
+    _assistant_choices,
+    lambda calls, value: calls.matching(Q(assistant_id=value)),
+)
+OUTPUT = CallFilter(
+    "output", "Structured output", _output_choices, lambda calls, value: calls.filter(outputs__pair=value)
+)
 REVIEW = CallFilter("review", "Needs review", lambda: [("yes", "Yes")], _review)
 SIMULATED = CallFilter(
     "simulated",
@@ -165,7 +198,7 @@ SIMULATED = CallFilter(
     _simulated,
 )
 
-FILTERS = (STATUS, FLAG, DIRECTION, NUMBER, CALLER, LATENCY, OUTCOME, REVIEW, SIMULATED)
+FILTERS = (STATUS, FLAG, DIRECTION, NUMBER, CALLER, LATENCY, ASSISTANT, OUTCOME, OUTPUT, REVIEW, SIMULATED)
 
 
 def apply_filters(calls: CallQuerySet, values: Mapping[str, str]) -> CallQuerySet:

@@ -38,8 +38,9 @@ _COLUMNS = (
     "connect_ms", "time_to_first_audio_ms", "turn_count", "p50_latency_ms", "worst_latency_ms",
     "longest_silence_ms",
     "barge_ins", "frames_to_assistant", "frames_to_caller", "frames_held", "frames_dropped", "twilio_price",
+    "price_unit",
     "stream_price", "vapi_cost", "cost", "bills_to_come", "success", "summary",
-    "outcome", "note", "needs_review", "simulated",
+    "outcome", "note", "needs_review", "simulated", "assistant_id", "release",
 )  # fmt: skip
 
 _AMOUNTS = ("twilio_price", "stream_price", "vapi_cost", "cost")
@@ -60,7 +61,8 @@ def escape_formula(cell: Any) -> Any:
 
 
 def serialize_call(call: Call, viewer: Viewer) -> dict[str, Any]:
-    """The exported columns of a call. Times are UTC, amounts are dollars as text, numbers may be masked."""
+    """The exported columns of a call. Times are UTC, amounts are text, in dollars unless `price_unit` names
+    the currency of Twilio's price (then there is no `cost`), numbers may be masked."""
     row: dict[str, Any] = {}
     for name in _COLUMNS:
         value = getattr(call, name)
@@ -74,6 +76,7 @@ def serialize_call(call: Call, viewer: Viewer) -> dict[str, Any]:
         elif isinstance(value, list):
             value = ", ".join(value)
         row[name] = value
+    row["price_unit"] = call.currency
     return row
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from calls.stats.percentiles import LatencySummary
 from calls.stats.queries import CallStats
-from calls.templatetags.call_format import dollars, seconds
+from calls.templatetags.call_format import amounts, dollars, seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,17 +99,18 @@ def _latency(
 
 
 def _cost(now: CallStats, before: CallStats) -> Figure:
-    value = dollars(now.cost)
+    value = amounts(now.costs)
     notes = []
     if now.cost_per_minute is not None:
         notes.append(f"{dollars(now.cost_per_minute)} per minute")
-    elif now.cost is None:
+    elif not now.costs:
         notes.append("pending")
     if now.unbilled_calls:
         notes.append(f"{_count(now.unbilled_calls, 'call')} with pending charges")
-        value += " so far" if now.cost is not None else ""
+        value += " so far" if now.costs else ""
     change = None
-    if now.cost is not None and before.cost is not None and not now.unbilled_calls:
+    has_foreign = now.foreign_costs or before.foreign_costs
+    if now.cost is not None and before.cost is not None and not now.unbilled_calls and not has_foreign:
         change = _relative(float(now.cost), float(before.cost))
     return Figure("Cost", value, notes, change)
 

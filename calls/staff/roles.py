@@ -10,8 +10,8 @@ from django.db import transaction
 
 _VIEWER_CODENAMES = frozenset({"view_call", "view_utterance", "view_turn", "view_callevent", "view_callflag"})
 _OPERATOR_CODENAMES = _VIEWER_CODENAMES | {
-    "view_numbers", "export_call", "act_on_call", "place_test_call", "place_call", "change_call",
-    "view_phonenumber",
+    "view_numbers", "view_recording", "export_call", "act_on_call", "place_test_call", "place_call",
+    "change_call", "view_phonenumber",
 }  # fmt: skip
 
 VIEWER, OPERATOR, ADMIN = "viewer", "operator", "admin"

@@ -26,7 +26,8 @@ from calls.statuses import OPEN_STATUSES
 QUARTER_SECONDS = 900  # midnight is at a whole quarter of an hour in every time zone
 MICROSECOND = timedelta(microseconds=1)
 BILL_COLUMNS = ("twilio_price", "stream_price", "vapi_cost")
-FULLY_BILLED = HAS_BILL & ~HAS_MISSING_BILL
+IN_DOLLARS = Q(price_unit="")
+FULLY_BILLED = HAS_BILL & ~HAS_MISSING_BILL & IN_DOLLARS
 # `Call.duration` as a query: Twilio's `duration_seconds` where there is one, else by our own clock.
 CLOCK_DURATION = F("ended_at") - F("started_at")
 USES_CLOCK_DURATION = Q(duration_seconds=None, ended_at__gt=F("started_at"))
@@ -44,9 +45,10 @@ class Aggregate:
     barge_in_calls: int = 0  # calls with at least one barge-in
     barge_ins: int = 0
     duration_us: int = 0
-    cost: Decimal | None = None  # None: no bill has arrived
+    cost: Decimal | None = None  # dollars; None: no bill has arrived
+    foreign_costs: dict[str, Decimal] = field(default_factory=dict)  # by currency, without dollars
     unbilled_calls: int = 0  # ended calls with a missing bill
-    fully_billed_cost: Decimal = Decimal()  # of the calls without a missing bill ...
+    fully_billed_cost: Decimal = Decimal()  # of the calls without a missing bill, all in dollars ...
     fully_billed_us: int = 0  # ... and their duration
     longest_silence_ms: int | None = None
     response_latency: Counter[int] = field(default_factory=Counter)  # answered turns by bucket
@@ -66,6 +68,7 @@ class Aggregate:
             "barge_ins": self.barge_ins,
             "length_us": self.duration_us,
             "cost": None if self.cost is None else str(self.cost),
+            "foreign_costs": {currency: str(amount) for currency, amount in self.foreign_costs.items()},
             "awaited": self.unbilled_calls,
             "settled_cost": str(self.fully_billed_cost),
             "settled_us": self.fully_billed_us,
@@ -85,6 +88,8 @@ class Aggregate:
         self.duration_us += stored["length_us"]
         if stored["cost"] is not None:
             self.cost = (self.cost or Decimal()) + Decimal(stored["cost"])
+        for currency, amount in stored.get("foreign_costs", {}).items():  # earlier versions stored none
+            self._add_foreign(currency, Decimal(amount))
         # Hours of earlier versions lack these three: they do not contribute to the cost per minute.
         self.unbilled_calls += stored.get("awaited", 0)
         self.fully_billed_cost += Decimal(stored.get("settled_cost", 0))
@@ -95,6 +100,27 @@ class Aggregate:
         _add_flat(self.time_to_first_audio, stored["first_word"])
         self.end_reasons.update(stored["end_reasons"])
         self.flags.update(stored["flags"])
+
+    def add_row(self, row: Mapping[str, Any]) -> None:
+        """Add the totals of calls whose price is in one currency, as `aggregate_calls` queries them."""
+        self.calls += row["calls"]
+        self.answered += row["answered"]
+        self.barge_in_calls += row["barge_in_calls"]
+        self.barge_ins += row["total_barge_ins"]
+        self.duration_us += _microseconds(row["seconds"], row["clock_duration"])
+        self.unbilled_calls += row["unbilled_calls"]
+        bills = {name: row[f"{name}_all"] for name in BILL_COLUMNS}
+        if row["price_unit"] and (price := _total([bills.pop("twilio_price")])) is not None:
+            self._add_foreign(row["price_unit"], price)
+        if (cost := _total(bills.values())) is not None:
+            self.cost = (self.cost or Decimal()) + cost
+        self.fully_billed_cost += _total(row[f"{name}_fully_billed"] for name in BILL_COLUMNS) or Decimal()
+        self.fully_billed_us += _microseconds(row["fully_billed_seconds"], row["fully_billed_clock_duration"])
+        if row["longest_silence"] is not None:
+            self.longest_silence_ms = max(self.longest_silence_ms or 0, row["longest_silence"])
+
+    def _add_foreign(self, currency: str, amount: Decimal) -> None:
+        self.foreign_costs[currency] = self.foreign_costs.get(currency, Decimal()) + amount
 
 
 def _flatten(counter: Counter[int]) -> list[int]:
@@ -139,7 +165,7 @@ def aggregate_calls(
         return aggregates
     calls = select_calls(intervals, simulated=simulated, number=number)
     by_quarter = calls.annotate(quarter=Quarter("started_at"))
-    totals: Any = by_quarter.values("quarter").annotate(
+    totals: Any = by_quarter.values("quarter", "price_unit").annotate(
         calls=Count("pk"),
         answered=Count("answered_at"),
         barge_in_calls=Count("pk", filter=Q(barge_ins__gte=1)),
@@ -154,19 +180,7 @@ def aggregate_calls(
         longest_silence=Max("longest_silence_ms"),
     )
     for row in totals:
-        aggregate = aggregates[row["quarter"]]
-        aggregate.calls, aggregate.answered = row["calls"], row["answered"]
-        aggregate.barge_in_calls, aggregate.barge_ins = row["barge_in_calls"], row["total_barge_ins"]
-        aggregate.duration_us = _microseconds(row["seconds"], row["clock_duration"])
-        aggregate.cost = _total(row[f"{name}_all"] for name in BILL_COLUMNS)
-        aggregate.unbilled_calls = row["unbilled_calls"]
-        aggregate.fully_billed_cost = (
-            _total(row[f"{name}_fully_billed"] for name in BILL_COLUMNS) or Decimal()
-        )
-        aggregate.fully_billed_us = _microseconds(
-            row["fully_billed_seconds"], row["fully_billed_clock_duration"]
-        )
-        aggregate.longest_silence_ms = row["longest_silence"]
+        aggregates[row["quarter"]].add_row(row)
 
     failed = calls.failed().annotate(quarter=Quarter("started_at")).values_list("quarter", "end_reason")
     for quarter, reason, count in failed.annotate(count=Count("pk")):

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from bridge.end_reasons import MACHINE_ANSWERED, OUT_OF_HOURS
+from calls.costs import DOLLARS
 from calls.models import Call
 
 SLOW_TURN_MS = 4_000
@@ -69,7 +70,7 @@ FLAGS: dict[str, Flag] = {
         Flag(
             "over-cost",
             f"cost over ${MAX_COST_DOLLARS}",
-            lambda call: (call.cost() or 0) > MAX_COST_DOLLARS,
+            lambda call: call.costs().get(DOLLARS, 0) > MAX_COST_DOLLARS,
         ),
         Flag(
             "talked-over",

@@ -23,7 +23,7 @@ from typing import Self
 from django.db.models import Max, Min
 from django.utils import timezone
 
-from calls.costs import cost_per_minute
+from calls.costs import DOLLARS, add_bills, cost_per_minute
 from calls.models import CallHour
 from calls.stats.aggregates import (
     QUARTER_SECONDS,
@@ -55,6 +55,7 @@ class CallStats:
     end_reasons: Counter[str]  # of failed calls
     flags: Counter[str]
     cost: Decimal | None  # dollars, by the bills that have arrived; None: no bill has
+    foreign_costs: dict[str, Decimal]  # what Twilio billed in other currencies
     unbilled_calls: int  # ended calls with a missing bill: `cost` is what the calls cost so far
     fully_billed_cost: Decimal
     fully_billed_us: int
@@ -70,6 +71,11 @@ class CallStats:
         """
         return cost_per_minute(self.fully_billed_cost, self.fully_billed_us)
 
+    @property
+    def costs(self) -> dict[str, Decimal]:
+        """The cost in each currency, dollars first."""
+        return add_bills([(self.cost, DOLLARS), *((cost, name) for name, cost in self.foreign_costs.items())])
+
     @classmethod
     def of(cls, aggregate: Aggregate) -> Self:
         return cls(
@@ -83,6 +89,7 @@ class CallStats:
             end_reasons=aggregate.end_reasons,
             flags=aggregate.flags,
             cost=aggregate.cost,
+            foreign_costs=aggregate.foreign_costs,
             unbilled_calls=aggregate.unbilled_calls,
             fully_billed_cost=aggregate.fully_billed_cost,
             fully_billed_us=aggregate.fully_billed_us,

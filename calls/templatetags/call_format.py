@@ -13,6 +13,7 @@ from django.utils import dateformat, timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from calls.costs import DOLLARS
 from calls.end_reasons import name_party
 from calls.models import Call
 from calls.stats.percentiles import bucket
@@ -96,16 +97,44 @@ def short_time(local: datetime, now: datetime) -> str:
 
 
 @register.filter
-def bill(amount: Decimal | None) -> str:
+def bill(amount: Decimal | None, currency: str = DOLLARS) -> str:
     """One bill's amount, or `pending` until it arrives. Twilio's amounts are negative."""
-    return "pending" if amount is None else dollars(abs(amount))
+    return "pending" if amount is None else amounts({currency: abs(amount)})
+
+
+@register.filter
+def named_values(values: Any) -> list[tuple[str, str]]:
+    """Names and values of a JSON object, to be shown: yes and no, text as it is, anything else as JSON."""
+    if not isinstance(values, Mapping):
+        return []
+    return [
+        (
+            str(name),
+            ("yes" if value else "no")
+            if isinstance(value, bool)
+            else value
+            if isinstance(value, str)
+            else json.dumps(value, ensure_ascii=False),
+        )
+        for name, value in values.items()
+    ]
+
+
+@register.filter
+def amounts(by_currency: Mapping[str, Decimal]) -> str:
+    """`$0.16`, `EUR 0.011`, `$0.16 + EUR 0.011`; nothing: `–`. Currencies are never added up."""
+    texts = (
+        dollars(amount) if currency == DOLLARS else f"{currency} {dollars(amount).removeprefix('$')}"
+        for currency, amount in by_currency.items()
+    )
+    return " + ".join(texts) or "–"
 
 
 @register.filter
 def cost(call: Call) -> str:
     """The cost of a call, with `so far` while a bill is pending."""
-    amount = call.cost()
-    return dollars(amount) + (" so far" if amount is not None and call.bills_to_come() else "")
+    by_currency = call.costs()
+    return amounts(by_currency) + (" so far" if by_currency and call.bills_to_come() else "")
 
 
 @register.filter

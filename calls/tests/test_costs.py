@@ -303,7 +303,8 @@ class AmountTests(SimpleTestCase):
     def test_a_bill_is_stored_as_sent(self) -> None:
         for text, stored in (
             ("-0.01700", "-0.01700"), ("0", "0.00000"), (0.19, "0.19000"), ("0.000005", "0.00001"),
-            (None, None), ("", None), ("free", None), ("NaN", None), ("Infinity", None), ("-10000", None),
+            (None, None), ("", None), ("free", None), ("NaN", None), ("Infinity", None),
+            ("-10000", "-10000.00000"), ("-1000000", None),
             (float("nan"), None), (1e300, None),
         ):  # fmt: skip
             self.assertEqual(costs.parse_bill(text), None if stored is None else Decimal(stored))

@@ -218,7 +218,7 @@ def test_every_setting_is_in_the_example_the_readme_and_the_compose_file() -> No
         for line in (folder / "README.md").read_text().splitlines()
         if line.startswith("| `")
     )
-    readme = {name for name in re.findall(r"`([A-Z][A-Z_]+)`", table) if "_" in name}
+    readme = set(re.findall(r"`([A-Z][A-Z_]+)`", table))
     compose = dict(re.findall(r"^    ([A-Z_]+): (.*)$", (folder / "docker-compose.yml").read_text(), re.M))
     assert example == named
     assert readme == named

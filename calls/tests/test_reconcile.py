@@ -147,14 +147,31 @@ class TwilioTests(SyncTests):
         self.assertEqual(call.stream_price, Decimal("0.00800"))
         self.assertEqual(self.sync().calls, 0)
 
-    def test_another_currency_is_not_added_to_dollars(self) -> None:
+    def test_a_price_keeps_its_currency_and_is_requested_once(self) -> None:
+        for unit, stored in (
+            ("EUR", "EUR"),
+            ("eur", "EUR"),
+            ("JPY", "JPY"),
+            ("USD", ""),
+            ("", ""),
+            (None, ""),
+        ):
+            with self.subTest(unit=unit):
+                call = self.make_call()
+                self.vendor.responses[call.call_sid] = [BILL | {"price_unit": unit}]
+                self.assertEqual(dict(self.sync().failed), {})
+                call.refresh_from_db()
+                self.assertEqual((call.twilio_price, call.price_unit), (Decimal(BILL["price"]), stored))
+                self.assertEqual(self.sync().calls, 0)
+                call.delete()
+
+    def test_a_price_without_a_valid_currency_is_requested_again(self) -> None:
         call = self.make_call()
-        self.vendor.responses[call.call_sid] = [BILL | {"price_unit": "eur"}]
-        self.assertEqual(
-            dict(self.sync().failed), {"Twilio bills in EUR, which cannot be added to dollars": 1}
-        )
+        self.vendor.responses[call.call_sid] = [BILL | {"price_unit": "euros"}]
+        self.assertEqual(dict(self.sync().failed), {"Twilio sent a price without a valid currency": 1})
         call.refresh_from_db()
         self.assertEqual((call.twilio_price, call.duration_seconds), (None, 61))
+        self.assertEqual(self.sync().calls, 1)
 
     def test_a_late_callback_changes_nothing(self) -> None:
         call = self.make_call()

@@ -72,6 +72,7 @@ async def voice(call: TwilioRequest) -> HttpResponse:
             simulated="VoiceaiSimulated" in call.form,
             caller_name=call.text("CallerName", 255),
             answered_by=answered_by,
+            release=call.bridge.config.release,
         )
     )
     logger.info(

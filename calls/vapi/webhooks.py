@@ -32,6 +32,19 @@ MAX_TURNS = 500
 MAX_SUMMARY_CHARS = 10_000
 MAX_PART_CHARS = 8_000  # of JSON, for each part of a report that is stored as sent
 MAX_COSTS = 100
+MAX_OUTPUTS, MAX_OUTPUT_NAME_CHARS = 50, 80
+MAX_URL_CHARS = 1_000
+# Kind of a recording -> its place in `recording`, and the field that Vapi used before.
+RECORDING_PATHS = {
+    "both": ("mono", "combinedUrl"),
+    "stereo": ("stereoUrl",),
+    "assistant": ("mono", "assistantUrl"),
+    "caller": ("mono", "customerUrl"),
+    "video": ("videoUrl",),
+}
+RECORDING_FIELDS = {
+    "both": "recordingUrl", "stereo": "stereoRecordingUrl", "video": "videoRecordingUrl",
+}  # fmt: skip
 LATENCIES = ("modelLatency", "voiceLatency", "transcriberLatency", "endpointingLatency", "turnLatency")
 END_OF_CALL = "end-of-call-report"
 REPORTS = (END_OF_CALL, "status-update")
@@ -79,6 +92,8 @@ def read_report(message: Mapping[str, Any], kind: str, call_sid: str, now: float
         status=text_at(message, "status", limit=32),
         ended_reason=text_at(message, "endedReason", limit=255)
         or text_at(message, "call", "endedReason", limit=255),
+        assistant_id=text_at(message, "call", "assistantId", limit=64)
+        or text_at(message, "assistant", "id", limit=64),
         cost=cost_of(message) if is_final else None,
         summary=text_at(first_at(message, "analysis"), "summary", limit=MAX_SUMMARY_CHARS)
         or text_at(message, "summary", limit=MAX_SUMMARY_CHARS),
@@ -111,11 +126,44 @@ def stored_parts(message: Mapping[str, Any]) -> dict[str, Any]:
         # A string ("true", "8", "Good") that depends on the rubric; older versions sent true and numbers.
         "success": _as_text(value_at(analysis, "successEvaluation")),
         "structured_data": value_at(analysis, "structuredData"),
+        "structured_outputs": structured_outputs(message),
+        "recording_urls": recording_urls(message),
         "cost_breakdown": breakdown if isinstance(breakdown, dict) else None,
         "costs": costs[:MAX_COSTS] if isinstance(costs, list) else None,
     }
     present = {name: clean_json(part) for name, part in parts.items() if part}
     return {name: part for name, part in present.items() if len(json.dumps(part)) <= MAX_PART_CHARS}
+
+
+def structured_outputs(message: Mapping[str, Any]) -> dict[str, Any]:
+    """`artifact.structuredOutputs` as name and result: an object by id, whose items have a name and a result.
+
+    The items may also be a list, or bare results by name.
+    """
+    found = first_at(message, "structuredOutputs")
+    pairs = list(found.items()) if isinstance(found, dict) else []
+    if isinstance(found, list):
+        pairs = [("", item) for item in found]
+    results: dict[str, Any] = {}
+    for key, item in pairs[:MAX_OUTPUTS]:
+        name, result = text_at(item, "name", limit=MAX_OUTPUT_NAME_CHARS) or key, item
+        if isinstance(item, dict) and "result" in item:
+            result = item["result"]
+        if name and result is not None:
+            results[name[:MAX_OUTPUT_NAME_CHARS]] = result
+    return results
+
+
+def recording_urls(message: Mapping[str, Any]) -> dict[str, str]:
+    """The recordings by kind. Presigned URLs are left out: they are secrets, and expire."""
+    found = {kind: value_at(first_at(message, "recording"), *path) for kind, path in RECORDING_PATHS.items()}
+    for kind, name in RECORDING_FIELDS.items():
+        found[kind] = found.get(kind) or first_at(message, name)
+    return {
+        kind: url
+        for kind, url in found.items()
+        if isinstance(url, str) and len(url) <= MAX_URL_CHARS and url.startswith("https://")
+    }
 
 
 def _as_text(value: Any) -> str:

@@ -93,7 +93,7 @@ class CallAdmin(CallActions, ModelAdmin):  # type: ignore[misc]
         return format_html(link, call.get_absolute_url())
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
-        excluded = ("id", "from_number", "to_number", *self.STAFF_FIELDS)
+        excluded = ("id", "from_number", "to_number", "recording_urls", *self.STAFF_FIELDS)
         names = [field.name for field in Call._meta.fields if field.name not in excluded]
         return [*names, "caller", "our_number", "page"]
 
@@ -111,7 +111,9 @@ class CallAdmin(CallActions, ModelAdmin):  # type: ignore[misc]
                         ("started_at", "answered_at"),
                         ("ended_at", "duration_seconds"),
                         ("vapi_ended_reason", "vapi_close_code"),
-                        ("twilio_price", "stream_price", "vapi_cost"),
+                        ("twilio_price", "price_unit"),
+                        ("stream_price", "vapi_cost"),
+                        ("assistant_id", "release"),
                         ("reported_at", "end_requested"),
                         "summary",
                     )

@@ -35,6 +35,7 @@ class RoleTests(TestCase):
                 can_export=True,
                 can_act=True,
                 can_place_test_calls=True,
+                can_view_recordings=True,
             ),
         )
         self.assertEqual(operator.display_number("+15550100134"), "+15550100134")

@@ -1,4 +1,4 @@
-"""The database's tables: one `Call` for each CallSid, and what belongs to it.
+"""The tables of calls: one `Call` for each CallSid, and what belongs to it.
 
 What was said is in `Utterance`, how fast the assistant answered in `Turn`, what happened in `CallEvent`.
 The writer thread writes the rows, from the journal and from callbacks that arrive late, twice and in any
@@ -16,7 +16,6 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 from django.urls import reverse
@@ -79,12 +78,16 @@ class Call(models.Model):
     worst_latency_ms = models.PositiveIntegerField(null=True, blank=True)
     longest_silence_ms = models.PositiveIntegerField(null=True, blank=True)
 
-    twilio_price = models.DecimalField(max_digits=10, decimal_places=5, null=True, blank=True)
-    vapi_cost = models.DecimalField(max_digits=10, decimal_places=5, null=True, blank=True)
+    twilio_price = models.DecimalField(max_digits=12, decimal_places=5, null=True, blank=True)
+    price_unit = models.CharField(max_length=3, blank=True)  # the currency of `twilio_price`; blank: USD
+    vapi_cost = models.DecimalField(max_digits=12, decimal_places=5, null=True, blank=True)
     # Twilio bills media streams separately, by the started minute, and reports no price for a single stream.
-    stream_price = models.DecimalField(max_digits=10, decimal_places=5, null=True, blank=True)
+    stream_price = models.DecimalField(max_digits=12, decimal_places=5, null=True, blank=True)
     reported_at = models.DateTimeField(null=True, blank=True)  # when Vapi's end-of-call report arrived
     summary = models.TextField(blank=True)
+    assistant_id = models.CharField(max_length=64, blank=True)  # Vapi's id of the assistant that answered
+    release = models.CharField(max_length=64, blank=True)  # of this software, as it was then
+    recording_urls = models.JSONField(default=dict, blank=True)  # Vapi's recordings, by kind
     vapi_report = models.JSONField(default=dict, blank=True)  # parts of Vapi's report, as sent
 
     answered_by = models.CharField(max_length=32, blank=True)  # Twilio's `AnsweredBy`, outbound calls only
@@ -102,6 +105,7 @@ class Call(models.Model):
 
     if TYPE_CHECKING:
         flags: RelatedManager[CallFlag]
+        outputs: RelatedManager[CallOutput]
         turns: RelatedManager[Turn]
         utterances: RelatedManager[Utterance]
         events: RelatedManager[CallEvent]
@@ -115,6 +119,7 @@ class Call(models.Model):
             models.Index("direction", F("started_at").desc(), name="call_by_direction"),
             models.Index("status", F("started_at").desc(), name="call_by_status"),
             models.Index(fields=["outcome"], name="call_by_outcome"),
+            models.Index("assistant_id", F("started_at").desc(), name="call_by_assistant"),
             # `search.py` has the same condition, word for word: SQLite matches it literally.
             models.Index(fields=["id"], condition=Q(note__gt="") | Q(outcome__gt=""), name="call_noted"),
             models.Index("duration_seconds", "id", name="call_by_duration"),
@@ -134,6 +139,7 @@ class Call(models.Model):
         ]
         permissions = [
             ("view_numbers", "Can view full phone numbers"),
+            ("view_recording", "Can open recordings of calls"),
             ("export_call", "Can export calls"),
             ("act_on_call", "Can hang up, speak in and transfer live calls"),
             ("place_test_call", "Can place a test call"),
@@ -199,14 +205,23 @@ class Call(models.Model):
         """What Vapi's `endedReason` means, or None where it is not known."""
         return end_reasons.explain_vapi_reason(self.vapi_ended_reason)
 
+    @property
+    def currency(self) -> str:
+        """The currency of Twilio's price."""
+        return self.price_unit or costs.DOLLARS
+
+    def costs(self) -> dict[str, Decimal]:
+        """What the call cost in each currency, by the bills that have arrived."""
+        vapi, stream = (self.vapi_cost, costs.DOLLARS), (self.stream_price, costs.DOLLARS)
+        return costs.add_bills([(self.twilio_price, self.currency), stream, vapi])
+
     def cost(self) -> Decimal | None:
-        """What the call cost in dollars, by the bills that have arrived. None: no bill has arrived."""
-        bills = (self.twilio_price, self.stream_price, self.vapi_cost)
-        arrived = [abs(bill) for bill in bills if bill is not None]  # Twilio's prices are negative
-        return sum(arrived, Decimal()) if arrived else None
+        """What the call cost in dollars. None: no bill has arrived, or one is in another currency."""
+        by_currency = self.costs()
+        return by_currency.get(costs.DOLLARS) if len(by_currency) == 1 else None
 
     def bills_to_come(self) -> list[str]:
-        """Names of the bills that have not arrived yet. Until they have, `cost` is what it cost so far."""
+        """Names of the bills that have not arrived yet. Until they have, `costs` is what it cost so far."""
         return costs.missing_bills(self)
 
     def success(self) -> str:
@@ -328,6 +343,22 @@ class CallFlag(models.Model):
         return self.name
 
 
+class CallOutput(models.Model):
+    """One of Vapi's structured outputs that is a single value, as `name: value`: calls filter by it."""
+
+    call = models.ForeignKey(Call, models.CASCADE, related_name="outputs", db_index=False)
+    pair = models.CharField(max_length=200)
+    started_at = models.DateTimeField()  # copied from the call: lists are sorted by it
+
+    class Meta:
+        ordering = ("call_id", "pair")
+        constraints = [models.UniqueConstraint(fields=["call", "pair"], name="output_once")]
+        indexes = [models.Index("pair", F("started_at").desc(), F("call").desc(), name="output_by_time")]
+
+    def __str__(self) -> str:
+        return self.pair
+
+
 class CallHour(models.Model):
     """The aggregate of one hour's calls, so that thirty days are 720 rows (`stats/hourly.py`).
 
@@ -347,104 +378,3 @@ class CallHour(models.Model):
 
     def __str__(self) -> str:
         return f"{self.hour:%Y-%m-%d %H}h{' simulated' if self.simulated else ''}"
-
-
-class AuditEntry(models.Model):
-    """One line of the activity log: a user opened a call or acted on it. Written by pages, never changed."""
-
-    call = models.ForeignKey(Call, models.SET_NULL, null=True, related_name="audit", db_index=False)
-    call_sid = models.CharField(max_length=64)  # stays when the call is deleted
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+")
-    username = models.CharField(max_length=150)  # stays when the user is deleted
-    action = models.CharField(max_length=32)  # opened, hang-up, say, transfer, note, export, test-call
-    detail = models.CharField(max_length=255, blank=True)
-    at = models.DateTimeField(default=timezone.now)
-
-    class Meta:
-        ordering = ("-at", "-id")
-        verbose_name_plural = "audit entries"
-        indexes = [
-            models.Index("call", F("at").desc(), name="audit_of_call"),
-            models.Index(F("at").desc(), F("id").desc(), name="audit_newest_first"),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.username}: {self.action}"
-
-
-class SavedView(models.Model):
-    """A search of the list of calls that a user gave a name. `query` is the list's query string."""
-
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="+", db_index=False)
-    name = models.CharField(max_length=64)
-    query = models.CharField(max_length=1024, blank=True)
-
-    class Meta:
-        ordering = ("name",)
-        constraints = [models.UniqueConstraint(fields=["user", "name"], name="saved_view_once")]
-
-    def __str__(self) -> str:
-        return self.name
-
-    def get_absolute_url(self) -> str:
-        return f"{reverse('call_list')}?{self.query}"
-
-
-class PhoneNumber(models.Model):
-    """One of our phone numbers and how calls to it are handled. Numbers without a row use the settings."""
-
-    number = models.CharField(max_length=64, unique=True)
-    label = models.CharField(max_length=128, blank=True)
-    assistant_id = models.CharField(
-        max_length=64, blank=True, help_text="Vapi's id of the assistant. Blank: default."
-    )
-    overrides = models.JSONField(default=dict, blank=True, help_text="Sent to Vapi as assistantOverrides.")
-    endpointing_ms = models.PositiveIntegerField(null=True, blank=True)
-    say_language = models.CharField(
-        "language", max_length=16, blank=True, help_text="Of Twilio's voice, such as zh-CN. Blank: default."
-    )
-    say_voice = models.CharField(
-        "voice", max_length=64, blank=True, help_text="Twilio's voice, such as Polly.Zhiyu. Blank: default."
-    )
-    # None: the setting's value.
-    discloses_ai = models.BooleanField(
-        "AI disclosure", null=True, blank=True, help_text="Spoken to callers before anything else."
-    )
-    disclosure = models.TextField(blank=True, help_text="The words of the disclosure. Blank: default.")
-    greeting = models.TextField(
-        blank=True, help_text="Spoken before the assistant is connected, such as a consent text."
-    )
-    hours = models.TextField(
-        blank=True,
-        help_text="When the assistant answers, such as Mon-Fri 08:00-18:00, Sat 09:00-12:00. Blank: always.",
-    )
-    time_zone = models.CharField(
-        max_length=64,
-        blank=True,
-        help_text="Time zone of the opening hours, such as Europe/Berlin. Blank: UTC.",
-    )
-    closed_message = models.TextField(
-        blank=True, help_text="Spoken outside the opening hours if there is no fallback number."
-    )
-    fallback_number = models.CharField(
-        max_length=64, blank=True, help_text="Dialed when the assistant fails."
-    )
-    record_calls = models.BooleanField(null=True, blank=True)  # None: the setting's value
-    max_concurrent_calls = models.PositiveIntegerField(null=True, blank=True)
-    max_call_seconds = models.PositiveIntegerField(null=True, blank=True)
-    active = models.BooleanField(default=True)
-
-    class Meta:
-        ordering = ("number",)
-
-    def __str__(self) -> str:
-        return f"{self.label} ({mask_number(self.number)})" if self.label else mask_number(self.number)
-
-    @staticmethod
-    def fallback_for(number: PhoneNumber | None) -> str:
-        """The number that a call to `number` is transferred to, else the setting's; empty: there is none.
-
-        `number` is None where our number has no row.
-        """
-        own = number.fallback_number if number and number.active else ""
-        return own or str(settings.FALLBACK_NUMBER)

@@ -1,0 +1,20 @@
+"""The database's tables."""
+
+from calls.models.call import (
+    ASSISTANT,
+    CALLER,
+    Call,
+    CallEvent,
+    CallFlag,
+    CallHour,
+    CallOutput,
+    Turn,
+    Utterance,
+)
+from calls.models.phone_number import PhoneNumber
+from calls.models.staff import AuditEntry, SavedView
+
+__all__ = [
+    "ASSISTANT", "CALLER", "AuditEntry", "Call", "CallEvent", "CallFlag", "CallHour", "CallOutput",
+    "PhoneNumber", "SavedView", "Turn", "Utterance",
+]  # fmt: skip
