@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import pytest_asyncio
+from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import expect
 
 from calls.tests.browser.fixtures import PASSWORD
@@ -207,3 +208,21 @@ async def test_every_page_is_readable_without_javascript(testbed: BrowserTestbed
             await window.open(path)
             is_visible, covering = await window.page.evaluate(COVERED)
             assert is_visible and covering == [], path
+
+
+# The names of two landmarks of the admin theme's scroll bars, and of icons in Django's own selection widget.
+NOT_OURS = ("landmark-unique", "aria-prohibited-attr")
+
+
+@pytest.mark.parametrize("viewport", [LIGHT, NARROW_DARK], ids=["light", "narrow-dark"])
+async def test_axe_finds_no_violation(testbed: BrowserTestbed, viewport: Viewport) -> None:
+    options = {"resultTypes": ["violations"], "rules": {name: {"enabled": False} for name in NOT_OURS}}
+    violations: dict[str, dict[str, list[str]]] = {}
+    async with testbed.open_window(viewport) as window:
+        for path in list_paths(testbed.ids):
+            await window.open(path)
+            result = await Axe().run(window.page, options=options)
+            for violation in result.response["violations"]:
+                nodes = [str(node["target"]) for node in violation["nodes"]]
+                violations.setdefault(path, {})[violation["id"]] = nodes[:4]
+    assert violations == {}

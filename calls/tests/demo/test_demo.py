@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.once]
 
 VARIANTS: dict[str, tuple[dict[str, str], list[str]]] = {
     "pcm": ({}, []),
-    "socket": ({"VAPI_SOCKET_URL": "on"}, ["--fast", "--listen", "energy"]),
+    "socket": ({"VAPI_SOCKET_URL": "ws://replaced.invalid/socket"}, ["--fast", "--listen", "energy"]),
 }
 MAX_RUN_SECONDS = 45
 
