@@ -10,7 +10,9 @@ VENV_PYTHON = Path(__file__).resolve().parent / ".venv" / "bin" / "python"
 
 
 def main() -> None:
-    if sys.prefix == sys.base_prefix and VENV_PYTHON.exists():  # outside of any environment
+    is_outside = sys.prefix == sys.base_prefix  # of any environment
+    is_venv = Path(sys.prefix) == VENV_PYTHON.parents[1]
+    if VENV_PYTHON.exists() and not is_venv and (is_outside or find_spec("django") is None):
         os.execv(VENV_PYTHON, [str(VENV_PYTHON), *sys.argv])
     if find_spec("django") is None:
         sys.exit("The packages are not installed. Run `make demo` once.")

@@ -31,9 +31,9 @@ class BridgeConfig:
     """All settings of the bridge. `repr` leaves secrets out, so that they cannot reach a log."""
 
     public_url: str = "http://127.0.0.1:8000"  # the origin that Twilio uses, without trailing slash
-    # The same origin in another spelling, such as with a capital letter or `:443`. Twilio signs the spelling
-    # that its console has. Empty: there is no other.
-    public_url_as_written: str = ""
+    # The same origin in other spellings, such as with a capital letter or `:443`. Twilio signs the spelling
+    # that its console has.
+    public_url_spellings: tuple[str, ...] = ()
 
     twilio_account_sid: str = ""  # empty: any account is accepted
     twilio_auth_tokens: tuple[str, ...] = ()  # empty: signatures are not checked (debug only)
@@ -71,7 +71,7 @@ class BridgeConfig:
     @property
     def public_origins(self) -> tuple[str, ...]:
         """Every spelling of the public origin for which a signature is valid."""
-        return tuple(dict.fromkeys(filter(None, (self.public_url, self.public_url_as_written))))
+        return tuple(dict.fromkeys((self.public_url, *self.public_url_spellings)))
 
     @property
     def stream_url(self) -> str:

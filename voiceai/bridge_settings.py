@@ -11,7 +11,7 @@ def bridge_config() -> BridgeConfig:
     """What the settings say now. Called once, when the server starts."""
     return BridgeConfig(
         public_url=settings.PUBLIC_URL,
-        public_url_as_written=settings.PUBLIC_URL_AS_WRITTEN,
+        public_url_spellings=settings.PUBLIC_URL_SPELLINGS,
         twilio_account_sid=settings.TWILIO_ACCOUNT_SID,
         twilio_auth_tokens=tuple(settings.TWILIO_AUTH_TOKENS),
         ticket_secret=settings.SECRET_KEY,

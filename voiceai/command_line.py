@@ -14,12 +14,15 @@ from django.db.utils import DatabaseError, InterfaceError
 
 from voiceai import environment
 
+# The doctor reports wrong settings itself, with all else that it finds.
+NEEDS_NO_SETTINGS = frozenset({"doctor", "help", "--help", "-h", "--version", "version"})
+
 
 def run(arguments: Sequence[str]) -> None:
     """Run the command that the arguments name. Exits with 1 and a line on stderr when it cannot run."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "voiceai.settings")
-    if list(arguments[1:2]) == ["doctor"]:
-        environment.tolerate_problems()  # it reports them itself, with all else that it finds
+    if NEEDS_NO_SETTINGS.intersection(arguments[1:]) or len(arguments) < 2:
+        environment.tolerate_problems()
     load_settings()
     from django.core.management import execute_from_command_line
 

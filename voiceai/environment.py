@@ -10,8 +10,10 @@ from __future__ import annotations
 import codecs
 import contextlib
 import re
+import sqlite3
 from collections.abc import Callable, Collection, Mapping, MutableMapping
 from decimal import Decimal, InvalidOperation
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -19,6 +21,8 @@ from urllib.parse import urlsplit, urlunsplit
 import environ
 import idna
 from django.core.exceptions import ImproperlyConfigured
+from psycopg import ProgrammingError
+from psycopg.conninfo import make_conninfo
 
 TRUE, FALSE = ("on", "true", "yes", "1"), ("off", "false", "no", "0")
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -29,8 +33,11 @@ MAX_NUMBER = 1_000_000_000
 INVISIBLE = "\ufeff\u200b\u200c\u200d\u200e\u200f\u2060\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _ENDS = re.compile(rf"^[\s{INVISIBLE}]+|[\s{INVISIBLE}]+$")
 _LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
-_QUOTED = re.compile(r"""(?P<quote>["'])(?P<value>.*?)(?P=quote)(?:\s+#.*)?""")
-_NEXT_PAIR = re.compile(r"\s([A-Z][A-Z0-9_]{2,})=")
+_QUOTED = re.compile(r"""(?:"([^"]*)"|'([^']*)')(?:\s+#.*)?""")
+_QUOTES = "\"'“”„‘’«»"  # the typographic ones come from word processors
+_NEXT_PAIR = re.compile(r"(?:\s+|;\s*(?=[A-Z_]{2}))([A-Za-z_][A-Za-z0-9_]*)=")
+_HOST = re.compile(r"(?=.{1,253}$)(?:(?!-)[a-z0-9_-]{1,63}(?<!-)\.)*(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_PHONE_PREFIX = re.compile(r"\+[0-9]{1,15}")
 _ENCODINGS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -90,10 +97,9 @@ class Environment:
 
     def whole_number(self, name: str, default: int, *, least: int = 0) -> int:
         def parse(text: str) -> int:
-            try:
-                value = int(text)
-            except ValueError:
-                raise ValueError(f"{name} must be a whole number, not {text!r}.") from None
+            if not re.fullmatch(r"-?[0-9]{1,18}", text):
+                raise ValueError(f"{name} must be a whole number, not {text!r}.")
+            value = int(text)
             if not least <= value <= MAX_NUMBER:
                 raise ValueError(f"{name} must be from {least} to {MAX_NUMBER}, not {value}.")
             return value
@@ -116,12 +122,27 @@ class Environment:
 
         return self._parse(name, parse, Decimal(default))
 
-    def url(self, name: str, schemes: tuple[str, ...], default: str = "") -> str:
-        """A URL as written. Its value is never part of a problem: it may contain a password."""
+    def url(
+        self,
+        name: str,
+        schemes: tuple[str, ...],
+        default: str = "",
+        *,
+        check: Callable[[str], object] | None = None,
+    ) -> str:
+        """A URL as written, which `check` accepts: otherwise it raises `ValueError` or `TypeError`.
+
+        The value is never part of a problem: it may contain a password.
+        """
 
         def parse(text: str) -> str:
             if not _is_url(text, schemes):
                 raise ValueError(f"{name} must be a URL that begins with {_or(schemes)}.")
+            try:
+                if check is not None:
+                    check(text)
+            except (ValueError, TypeError):
+                raise ValueError(f"{name} has an option that is not known or not valid.") from None
             return text
 
         return self._parse(name, parse, default)
@@ -177,16 +198,28 @@ class Environment:
 
         def parse(text: str) -> dict[str, Any]:
             scheme = text.partition(":")[0].lower()
+            config: dict[str, Any] = {}
             with contextlib.suppress(ValueError, ImproperlyConfigured):
                 if scheme in DATABASE_SCHEMES:
-                    config: dict[str, Any] = environ.Env.db_url_config(text)
-                    if config.get("NAME") and int(config.get("PORT") or 0) <= 65535:
-                        return config
-            raise ValueError(
-                f"{name} must be postgres://user:password@host:5432/name or sqlite:///path."
-            )  # without the value, which contains a password
+                    config = environ.Env.db_url_config(text)
+            if not config.get("NAME") or int(config.get("PORT") or 0) > 65535:
+                # Without the value, which contains a password.
+                raise ValueError(f"{name} must be postgres://user:password@host:5432/name or sqlite:///path.")
+            if not _are_options(config["ENGINE"], config.get("OPTIONS", {})):
+                raise ValueError(f"{name} has an option that is not known or not valid.")
+            return config
 
         return self._parse(name, parse, parse(default))
+
+    def phone_prefixes(self, name: str) -> list[str]:
+        """Comma-separated phone numbers or their first digits, with + and the country code."""
+
+        def parse(text: str) -> str:
+            if not _PHONE_PREFIX.fullmatch(text):
+                raise ValueError(f"{name}: {text!r} must be + and digits, such as +4420 or +15551234567.")
+            return text
+
+        return self._parse_items(name, parse)
 
     def _parse(self, name: str, parse: Callable[[str], T], default: T) -> T:
         text = self.text(name)
@@ -215,14 +248,14 @@ def normalize_origin(text: str, *, allow_wildcard: bool = False) -> str:
     """
     expected = "must be an origin such as https://voice.example.com, without a path or credentials"
     try:
-        parts = urlsplit(text.rstrip("/"))
+        parts = urlsplit(text.rstrip("/?#"))
         host, port = parts.hostname or "", parts.port
         has_more = bool(parts.path or parts.query or parts.fragment or parts.username or parts.password)
         wildcard = "*." if allow_wildcard and host.startswith("*.") else ""
         host = wildcard + normalize_host(host.removeprefix(wildcard))
     except ValueError:
         raise ValueError(f"{expected}, not {_without_password(text)!r}.") from None
-    if parts.scheme not in DEFAULT_PORTS or has_more:
+    if parts.scheme not in DEFAULT_PORTS or has_more or port == 0:
         raise ValueError(f"{expected}, not {_without_password(text)!r}.")
     suffix = "" if port in (None, DEFAULT_PORTS[parts.scheme]) else f":{port}"
     return urlunsplit((parts.scheme, bracketed(host) + suffix, "", "", ""))
@@ -231,11 +264,25 @@ def normalize_origin(text: str, *, allow_wildcard: bool = False) -> str:
 def normalize_host(host: str) -> str:
     """A host name in lower case and ASCII. Raises `ValueError` if it is none."""
     host = host.lower().rstrip(".")
-    if not host or re.search(r"[\s/@*]", host):
+    if ":" in host:
+        return str(IPv6Address(host))
+    if not host.isascii():
+        host = idna.encode(host, uts46=True).decode()  # IDNAError is a ValueError
+    if not _HOST.fullmatch(host):
         raise ValueError
-    if host.isascii():
-        return host
-    return idna.encode(host, uts46=True).decode()  # IDNAError is a ValueError
+    return host
+
+
+def spellings(origin: str, written: str) -> tuple[str, ...]:
+    """The ways in which a normalized origin may be written elsewhere, such as in Twilio's console."""
+    parts = urlsplit(origin)
+    found = [origin, written.rstrip("/"), written.rstrip("/").lower()]
+    if parts.port is None and parts.scheme in DEFAULT_PORTS:
+        found.append(f"{origin}:{DEFAULT_PORTS[parts.scheme]}")
+    if "xn--" in parts.netloc:
+        with contextlib.suppress(ValueError):
+            found.append(origin.replace(parts.hostname or "", idna.decode(parts.hostname or "")))
+    return tuple(dict.fromkeys(filter(None, found)))
 
 
 def bracketed(host: str) -> str:
@@ -282,12 +329,18 @@ def parse_file(text: str, file_name: str = ".env") -> tuple[dict[str, str], list
             continue
         name, value = match.groups()
         if quoted := _QUOTED.fullmatch(value):
-            value = quoted["value"]
+            value = quoted[1] or quoted[2] or ""
         else:
             value = re.split(r"(?:^|\s)#", value, maxsplit=1)[0].strip()
             if other := _NEXT_PAIR.search(value):
                 problems.append(
-                    f"Line {number} of {file_name} contains {name} and {other[1]}: write one on each line."
+                    f"Line {number} of {file_name} contains {name} and {other[1]}: write one on each line, "
+                    "or put the value in quotes."
+                )
+                continue
+            if value and value[0] in _QUOTES:
+                problems.append(
+                    f"Line {number} of {file_name}: the value of {name} must be in plain quotes, or in none."
                 )
                 continue
         if value or name not in values:
@@ -302,6 +355,18 @@ def _is_url(text: str, schemes: tuple[str, ...]) -> bool:
         return parts.scheme in schemes and has_place and (parts.port or 1) > 0 and not re.search(r"\s", text)
     except ValueError:
         return False
+
+
+def _are_options(engine: str, options: Mapping[str, Any]) -> bool:
+    """Whether the database's driver knows these connection options. Opens no connection."""
+    try:
+        if engine.endswith("sqlite3"):
+            sqlite3.connect(":memory:", **options).close()
+        else:
+            make_conninfo(**options)
+    except (TypeError, ValueError, ProgrammingError, sqlite3.Error):
+        return False
+    return True
 
 
 def _or(schemes: tuple[str, ...]) -> str:

@@ -18,10 +18,11 @@ from urllib.parse import urlsplit
 from django.core.management.utils import get_random_secret_key
 from django.templatetags.static import static
 from django.urls import reverse_lazy
+from redis import Redis
 
 from calls.twilio import sentences, voices
 from voiceai import find_release
-from voiceai.environment import Environment, bracketed, load_file
+from voiceai.environment import Environment, bracketed, load_file, spellings
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = BASE_DIR / "var"
@@ -48,6 +49,7 @@ PUBLIC_URL_AS_WRITTEN = env.text("PUBLIC_URL").rstrip("/")
 PUBLIC_URL = env.origin(
     "PUBLIC_URL", "http://127.0.0.1:8000", plain_http_hosts=LOOPBACK_HOSTS + COMPOSE_HOSTS
 )
+PUBLIC_URL_SPELLINGS = spellings(PUBLIC_URL, PUBLIC_URL_AS_WRITTEN)
 _public = urlsplit(PUBLIC_URL)
 _public_host = bracketed(_public.hostname or "")
 
@@ -170,7 +172,13 @@ def database() -> dict[str, Any]:
 
 DATABASES = {"default": database()}
 
-REDIS_URL = env.url("REDIS_URL", ("redis", "rediss", "unix"))
+
+def open_redis(url: str) -> None:
+    """Raise `ValueError` or `TypeError` for a wrong option. Opens no connection."""
+    Redis.from_url(url).connection_pool.make_connection()
+
+
+REDIS_URL = env.url("REDIS_URL", ("redis", "rediss", "unix"), check=open_redis)
 if REDIS_URL:
     CHANNEL_LAYERS: dict[str, Any] = {
         "default": {
@@ -214,7 +222,7 @@ TWILIO_PHONE_NUMBER = env.text("TWILIO_PHONE_NUMBER")  # the caller ID of outbou
 # In dollars. Twilio bills media streams separately and reports no price for a single stream, so take it from
 # your account's price list.
 TWILIO_STREAM_PRICE_PER_MINUTE = env.price("TWILIO_STREAM_PRICE_PER_MINUTE", "0.004")
-OUTBOUND_ALLOWED = env.items("OUTBOUND_ALLOWED")  # numbers or prefixes; empty: no outbound calls
+OUTBOUND_ALLOWED = env.phone_prefixes("OUTBOUND_ALLOWED")  # numbers or prefixes; empty: no outbound calls
 
 VAPI_API_KEY = env.text("VAPI_API_KEY")
 VAPI_ASSISTANT_ID = env.text("VAPI_ASSISTANT_ID")
@@ -306,6 +314,7 @@ UNFOLD = {
                         "title": "Calls",
                         "icon": "call",
                         "link": reverse_lazy("call_list"),
+                        "active": lambda request: request.path.startswith(("/calls/", "/admin/calls/call/")),
                         "permission": lambda request: request.user.has_perm("calls.view_call"),
                     },
                     {

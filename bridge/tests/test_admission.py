@@ -113,7 +113,7 @@ SPELLINGS = [
 def test_it_accepts_a_signature_for_either_spelling_of_the_public_url(normalized: str, written: str) -> None:
     """Twilio signs the address that its console has, which may be the one in PUBLIC_URL or ours."""
     admission = make_admission(
-        public_url=normalized, public_url_as_written=written, twilio_auth_tokens=("12345",)
+        public_url=normalized, public_url_spellings=(written,), twilio_auth_tokens=("12345",)
     )
     sign = RequestValidator("12345").compute_signature
     for origin in (normalized, written):

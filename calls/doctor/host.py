@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 
 from calls.doctor.check import Check, Finding, amber, green, red
 from calls.doctor.public_url import REQUEST_SECONDS
-from calls.management.database import count_unapplied_migrations
+from calls.management.database import count_unapplied_migrations, describe_database_error
 
 FULL_DISK_BYTES, LOW_DISK_BYTES = 20 << 20, 500 << 20
 POOL_SIZE = 10  # connections of one worker, at most; see `database()` in the settings
@@ -30,9 +30,10 @@ MAX_CLOCK_ERROR_SECONDS, CLOCK_WARNING_SECONDS = 60, 5
 async def database() -> Finding:
     try:
         max_connections = await sync_to_async(_max_connections)()
-    except (DatabaseError, InterfaceError, OSError):
+    except (DatabaseError, InterfaceError, OSError) as error:
+        reason = await sync_to_async(describe_database_error)(error)
         return red(
-            "The database does not respond.",
+            reason or "The database does not respond.",
             "Start it, and check DATABASE_URL. Calls continue; their records wait in the journal on disk.",
         )
     if settings.DATABASES["default"]["ENGINE"].endswith("sqlite3") and _worker_count() > 1:

@@ -53,7 +53,7 @@ def describe_database_error(error: Exception) -> str:
     reason = _in_one_line(error)
     if isinstance(error, OperationalError | ProgrammingError) and MISSING_IN_SCHEMA.search(reason):
         return f"The database's tables are not up to date. {MIGRATE}"
-    if isinstance(error, OperationalError | InterfaceError):
+    if isinstance(error, OperationalError | InterfaceError) or type(error) is DatabaseError:
         reason = _connection_problem() or reason
         return f"The database cannot be used: {reason}. Check that it is running, and check DATABASE_URL."
     return ""

@@ -58,7 +58,10 @@ def test_a_wrong_setting_is_one_line(command: tuple[str, ...], name: str, value:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("database_url", [NO_DATABASE, "sqlite:////dev/null/rows.sqlite3"])
+@pytest.mark.parametrize(
+    "database_url",
+    [NO_DATABASE, "sqlite:////dev/null/rows.sqlite3", f"sqlite:///{settings.BASE_DIR}/README.md"],
+)
 @pytest.mark.parametrize(
     "arguments",
     [("migrate",), ("createsuperuser",), ("demo",), ("export_calls",), ("place_call", "+15550100134")],

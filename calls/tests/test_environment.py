@@ -10,7 +10,8 @@ import pytest
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from voiceai.environment import Environment, load_file, normalize_origin, parse_file
+from voiceai.environment import Environment, load_file, normalize_origin, parse_file, spellings
+from voiceai.settings import open_redis
 
 TEXT = "PUBLIC_URL=https://voice.example.com\r\nVAPI_API_KEY=kéy\r\n"
 VALUES = {"PUBLIC_URL": "https://voice.example.com", "VAPI_API_KEY": "kéy"}
@@ -73,7 +74,6 @@ def test_the_environment_overrides_the_file_even_with_a_blank_value(tmp_path: Pa
         ("NAME=# a comment", ""),
         ("NAME=a#b", "a#b"),
         ("NAME=$ecret=x", "$ecret=x"),
-        ('NAME="', '"'),
         ("NAME=it's", "it's"),
         ("NAME=", ""),
         ('NAME="A=1 BCD=2"', "A=1 BCD=2"),
@@ -87,6 +87,16 @@ def test_it_reads_one_variable_of_a_line(line: str, value: str) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
+        (
+            'VAPI_API_KEY="k" VAPI_ASSISTANT_ID="z"',
+            "Line 1 of .env contains VAPI_API_KEY and VAPI_ASSISTANT_ID",
+        ),
+        ("A=1 CD=2", "Line 1 of .env contains A and CD"),
+        ("K=a;NAME=b", "Line 1 of .env contains K and NAME"),
+        ("AI_DISCLOSURE=Please say PIN=1", "Line 1 of .env contains AI_DISCLOSURE and PIN"),
+        ('A="x', "Line 1 of .env: the value of A must be in plain quotes, or in none."),
+        ("A='x' y", "Line 1 of .env: the value of A must be in plain quotes, or in none."),
+        ("A=“x”", "Line 1 of .env: the value of A must be in plain quotes, or in none."),
         ("A=1\nPUBLIC_URL https://x", "Line 2 of .env must be NAME=value."),
         (
             "VAPI_API_KEY=k VAPI_ASSISTANT_ID=any",
@@ -116,6 +126,7 @@ def test_the_last_value_that_is_not_blank_counts() -> None:
         ("https://MÜNCHEN.example:443", "https://xn--mnchen-3ya.example"),
         ("https://例え.テスト", "https://xn--r8jz45g.xn--zckzah"),
         ("http://[::1]:80", "http://[::1]"),
+        ("https://voice.example.com/?", "https://voice.example.com"),
         ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
     ],
 )
@@ -130,13 +141,32 @@ def test_an_origin_has_one_spelling(written: str, origin: str) -> None:
         "voice.example.com", "https://", "https://voice.example.com/path", "https://voice.example.com?x",
         "https://u:secret@voice.example.com", "ftp://voice.example.com", "https://voice.example.com:99999",
         "https://voice.example.com:port", "https://voice example.com", "https://*.example.com", "https://[::1",
-        "https://xn--a\u202e.example", f"https://{'é' * 70}.example",
+        "https://xn--a\u202e.example", "https://a..b.com", "https://-a.com", "https://ex,ample.com",
+        "https://<v>.com", "https://v.e.com;a", f"https://{'a' * 64}.com", "https://v.e.com:0",
+        f"https://{'é' * 70}.example",
     ],
 )  # fmt: skip
 def test_anything_else_is_not_an_origin(written: str) -> None:
     with pytest.raises(ValueError, match="must be an origin") as caught:
         normalize_origin(written)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "also"),
+    [
+        ("https://voice.example.com", "https://voice.example.com:443"),
+        ("https://Voice.Example.com", "https://Voice.Example.com"),
+        ("https://Voice.Example.com:443", "https://voice.example.com"),
+        ("https://xn--mnchen-3ya.example", "https://münchen.example"),
+        ("https://München.example", "https://münchen.example"),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+    ],
+)
+def test_an_origin_may_be_written_otherwise_at_twilio(written: str, also: str) -> None:
+    found = spellings(normalize_origin(written), written)
+    assert {normalize_origin(written), written, also} <= set(found)
+    assert {normalize_origin(spelling) for spelling in found} == {normalize_origin(written)}
 
 
 def read(name: str, value: str) -> tuple[Any, list[str]]:
@@ -147,8 +177,9 @@ def read(name: str, value: str) -> tuple[Any, list[str]]:
         "NUMBER": lambda: env.whole_number(name, 10, least=1),
         "PRICE": lambda: str(env.price(name, "0.004")),
         "CHOICE": lambda: env.choice(name, ("console", "json"), "console"),
-        "REDIS": lambda: env.url(name, ("redis", "rediss", "unix")),
+        "REDIS": lambda: env.url(name, ("redis", "rediss", "unix"), check=open_redis),
         "DATABASE": lambda: env.database(name, "sqlite:////tmp/x.sqlite3")["NAME"],
+        "OUTBOUND": lambda: env.phone_prefixes(name),
         "HOSTS": lambda: env.hosts(name),
         "ORIGINS": lambda: env.origins(name),
     }
@@ -180,9 +211,15 @@ def test_it_reads_a_value_by_its_type(name: str, value: str, expected: object) -
     ("name", "value", "default"),
     [
         ("BOOLEAN", "flase", False), ("BOOLEAN", "on # debug", False),
-        ("NUMBER", "ten", 10), ("NUMBER", "0", 10), ("NUMBER", "1e3", 10), ("NUMBER", "99999999999", 10),
+        ("NUMBER", "ten", 10), ("NUMBER", "0", 10), ("NUMBER", "1e3", 10),
+        ("NUMBER", "1_000", 10), ("NUMBER", "١٢", 10), ("NUMBER", "99999999999", 10),
         ("PRICE", "0,004", "0.004"), ("PRICE", "NaN", "0.004"), ("PRICE", "-1", "0.004"),
         ("CHOICE", "yaml", "console"),
+        ("REDIS", "redis://127.0.0.1/0?socket_timeout=abc", ""), ("REDIS", "redis://127.0.0.1/0?no=1", ""),
+        ("DATABASE", "sqlite:////tmp/a.db?foo=bar", "/tmp/x.sqlite3"),
+        ("DATABASE", "sqlite:////tmp/a.db?timeout=abc", "/tmp/x.sqlite3"),
+        ("DATABASE", "postgres://u@db/calls?foo=bar", "/tmp/x.sqlite3"),
+        ("OUTBOUND", "abc", []), ("OUTBOUND", "4420", []),
         ("REDIS", "nonsense", ""), ("REDIS", "http://secret@host", ""), ("REDIS", "redis://", ""),
         ("REDIS", "redis://:secret@host:99999", ""),
         ("DATABASE", "nonsense", "/tmp/x.sqlite3"),

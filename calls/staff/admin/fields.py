@@ -70,7 +70,7 @@ def _list_assistants() -> list[dict[str, Any]]:
     if settings.VAPI_SOCKET_URL:
         raise VendorError("VAPI_SOCKET_URL is set, so that Vapi has no list of assistants.")
     if not settings.VAPI_API_KEY:
-        raise VendorError("VAPI_API_KEY is not set, so that Vapi cannot be asked for its list.")
+        raise VendorError("VAPI_API_KEY is not set, so the list at Vapi is not available.")
     return async_to_sync(vapi_client.list_assistants)()
 
 
