@@ -1,6 +1,6 @@
 """Measure twenty simultaneous calls against a naive consumer: `python -m bench.calls`.
 
-Runs our server (Daphne, with journal and database) with PCM and with mu-law, and the naive consumer of
+Runs the server (Daphne, with journal and database) with PCM and with mu-law, and the naive consumer of
 `bench/naive.py` under the same Daphne. The runs are interleaved and repeated. Prints medians of CPU
 milliseconds per call-second, their ratios within one run, added latency in each direction, memory, and the
 frames lost or misread. With two or more cores, the server is pinned to one core and the load to another.

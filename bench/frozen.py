@@ -1,6 +1,6 @@
 """Measure what a frozen database adds to audio latency: `python -m bench.frozen`.
 
-Runs several simultaneous calls through our server. It starts a PostgreSQL, which alternates between ten
+Runs several simultaneous calls through the server. It starts a PostgreSQL, which alternates between ten
 seconds of normal operation and ten seconds frozen. Status callbacks arrive throughout, so that the journal
 has entries to write. Prints the one-way audio latency that the server adds in each state and direction, what
 the freeze adds to its p99 (limit: 5 ms), and the p99 in the second after the freeze, when the rows are
@@ -148,21 +148,30 @@ def report(cycle: FreezeCycle, load: Load) -> bool:
     repeats = len(cycle.latencies["frozen", "to the caller"])
     title = f"{load.calls} calls, added one-way audio latency in ms, medians of {repeats} repeats"
     table = Table(title=title)
-    headings = ("", "frames", "calm p50", "calm p99", "frozen p50", "frozen p99", "difference", "thawed p99")
+    headings = (
+        "",
+        "frames",
+        "normal p50",
+        "normal p99",
+        "frozen p50",
+        "frozen p99",
+        "difference",
+        "catching up p99",
+    )
     for heading in headings:
         table.add_column(heading, justify="right" if heading else "left")
     is_within_limits, is_busy = not cycle.lost and not load.misread, False
     for way in WAYS:
-        calm, frozen, thawed = (cycle.latencies[state, way] for state in ("normal", "frozen", "catching up"))
+        normal, frozen, after = (cycle.latencies[state, way] for state in ("normal", "frozen", "catching up"))
         added = median(
             percentile(after, 0.99) - percentile(before, 0.99)
-            for before, after in zip(calm, frozen, strict=True)
+            for before, after in zip(normal, frozen, strict=True)
         )
         is_within_limits &= added <= MAX_ADDED_MS
-        is_busy |= median(percentile(each, 0.99) for each in calm) > BUSY_MS
-        figures = [median(percentile(x, q) for x in each) for each in (calm, frozen) for q in (0.5, 0.99)]
-        catching_up = median(percentile(x, 0.99) for x in thawed)
-        count = f"{sum(map(len, calm))} + {sum(map(len, frozen))}"
+        is_busy |= median(percentile(each, 0.99) for each in normal) > BUSY_MS
+        figures = [median(percentile(x, q) for x in each) for each in (normal, frozen) for q in (0.5, 0.99)]
+        catching_up = median(percentile(x, 0.99) for x in after)
+        count = f"{sum(map(len, normal))} + {sum(map(len, frozen))}"
         table.add_row(
             way, count, *(f"{figure:.2f}" for figure in figures), f"{added:+.2f}", f"{catching_up:.2f}"
         )

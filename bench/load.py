@@ -243,7 +243,7 @@ async def send_paced(send: Callable[[int], Awaitable[None]], way: Direction, sto
 async def place_call(
     base_url: str, number: int, assistant: Assistant, stop: asyncio.Event, ticketed: bool
 ) -> None:
-    """Run one caller until `stop` is set. With `ticketed`, ask the webhook for a ticket first."""
+    """Run one caller until `stop` is set. With `ticketed`, request a ticket from the webhook first."""
     call_sid, stream_sid = f"CA{number:032d}", f"MZ{number:032d}"
     socket_url = base_url.replace("http", "ws") + "/media-stream"
     parameters: dict[str, str] = {}

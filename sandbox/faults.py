@@ -18,7 +18,7 @@ class VapiFaults:
     rest_html: bool = False  # a proxy's HTML page with status 200
     rest_no_url: bool = False  # 201 without websocketCallUrl
     rest_huge: bool = False  # a 201 whose body is 8 MiB
-    concurrency_blocked: bool = False  # 201, but all slots are taken
+    concurrency_blocked: bool = False  # 201, but the concurrency limit is reached
     concurrency_limit: int = 1000
 
     # WebSocket handshake

@@ -46,7 +46,7 @@ def origin(url: str) -> tuple[bool, str, int | None]:
 
 
 class UrlResolver:
-    """Maps a URL that the server gave us to the address to connect to."""
+    """Maps a URL in the server's TwiML to the address to connect to."""
 
     def __init__(self, base_url: str, public_url: str | None = None, media_base: str | None = None) -> None:
         self.base_url = base_url.rstrip("/")

@@ -1,6 +1,6 @@
 """One conversation of the Vapi simulator: it greets, answers after a random delay, stops on barge-in.
 
-Every step happens at a time counted from the audio received, so timing is not separated from logic here.
+Every step happens at a time that is counted from the audio received.
 
 Replies are spoken one at a time; further replies wait. A barge-in stops a reply between two chunks: the
 interruption is sent, then a final transcript with the words spoken so far.

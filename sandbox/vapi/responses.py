@@ -22,11 +22,11 @@ def call_json(request: web.Request, call: VapiCallRecord) -> dict[str, Any]:
         "cost": 0,
         "transport": {
             **call.body["transport"],
-            "websocketCallUrl": f"ws://{address}/transport?ticket={call.url_token}",
+            "websocketCallUrl": f"ws://{address}/transport?token={call.url_token}",
         },
         "monitor": {
-            "listenUrl": f"ws://{address}/listen?ticket={call.url_token}",
-            "controlUrl": f"http://{address}/control?ticket={call.url_token}",
+            "listenUrl": f"ws://{address}/listen?token={call.url_token}",
+            "controlUrl": f"http://{address}/control?token={call.url_token}",
         },
     }
     if call.ended_at is not None:
@@ -42,5 +42,5 @@ def error_response(status: int, message: str | list[str]) -> web.Response:
 def find_by_url_token(manager: CallManager, request: web.Request) -> VapiCallRecord | None:
     """The call whose secret URL was requested."""
     call = manager.find(request.match_info["id"])
-    ticket = request.query.get("ticket", "").encode()
-    return call if call is not None and hmac.compare_digest(ticket, call.url_token.encode()) else None
+    token = request.query.get("token", "").encode()
+    return call if call is not None and hmac.compare_digest(token, call.url_token.encode()) else None
