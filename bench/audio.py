@@ -32,10 +32,10 @@ def microseconds(call: Callable[[], object]) -> float:
 
 def quality() -> Table:
     table = Table("what", "up, 8 to 16 kHz", "down, 16 to 8 kHz", title="Resampling, in frames of 20 ms")
-    figures = measure.resampling()
+    figures = measure.measure_resampling()
     narrow, wide = measure.multi_tone(8000), measure.multi_tone(16000)
-    snr_up = measure.snr_db(measure.upsampled(narrow), soxr.resample(narrow, 8000, 16000, "VHQ"), DELAY)
-    snr_down = measure.snr_db(measure.downsampled(wide), soxr.resample(wide, 16000, 8000, "VHQ"), DELAY / 2)
+    snr_up = measure.snr_db(measure.upsample(narrow), soxr.resample(narrow, 8000, 16000, "VHQ"), DELAY)
+    snr_down = measure.snr_db(measure.downsample(wide), soxr.resample(wide, 16000, 8000, "VHQ"), DELAY / 2)
     table.add_row(
         "300-3400 Hz flat within", f"{figures.up_flatness:.3f} dB", f"{figures.down_flatness:.3f} dB"
     )

@@ -108,8 +108,8 @@ class Direction:
                 for n in range(10)
             )
 
-        wrong = np.array([count_misread(delay) for delay in range(size // 5)])
-        best = np.flatnonzero(wrong == wrong.min())
+        misread = np.array([count_misread(delay) for delay in range(size // 5)])
+        best = np.flatnonzero(misread == misread.min())
         return int(best[len(best) // 2])
 
 

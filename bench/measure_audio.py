@@ -43,11 +43,11 @@ def sine(hertz: float, rate: int, seconds: float = SECONDS, amplitude: float = A
     return np.rint(amplitude * np.sin(2 * np.pi * hertz * t)).astype(np.int16)
 
 
-def upsampled(pcm: Pcm) -> Pcm:
+def upsample(pcm: Pcm) -> Pcm:
     return _in_frames(Upsampler().feed, pcm, 160)
 
 
-def downsampled(pcm_16k: Pcm) -> Pcm:
+def downsample(pcm_16k: Pcm) -> Pcm:
     return _in_frames(Downsampler().feed, pcm_16k, 320)
 
 
@@ -66,11 +66,11 @@ def tone_gain(samples: Pcm, hertz: float, rate: int) -> float:
 
 
 def up_gain(hertz: float, measured_at: float | None = None) -> float:
-    return tone_gain(upsampled(sine(hertz, 8000)), measured_at or hertz, 16000)
+    return tone_gain(upsample(sine(hertz, 8000)), measured_at or hertz, 16000)
 
 
 def down_gain(hertz: float, measured_at: float | None = None) -> float:
-    return tone_gain(downsampled(sine(hertz, 16000)), measured_at or hertz, 8000)
+    return tone_gain(downsample(sine(hertz, 16000)), measured_at or hertz, 8000)
 
 
 def image(hertz: float) -> float:
@@ -94,7 +94,7 @@ def delay_ms(convert: Filter, rate: int, rate_out: int) -> float:
     return centre * 1000 / rate_out - 80.5 * 1000 / rate
 
 
-def resampling() -> Resampling:
+def measure_resampling() -> Resampling:
     def flatness(gain: Callable[[float], float], at: Iterable[float]) -> float:
         return max(abs(gain(hertz)) for hertz in at)
 
@@ -103,8 +103,8 @@ def resampling() -> Resampling:
         down_flatness=flatness(down_gain, PASSBAND),
         worst_image=max(map(image, PASSBAND)),
         worst_alias=max(map(alias, FOLDING)),
-        up_delay_ms=delay_ms(upsampled, 8000, 16000),
-        down_delay_ms=delay_ms(downsampled, 16000, 8000),
+        up_delay_ms=delay_ms(upsample, 8000, 16000),
+        down_delay_ms=delay_ms(downsample, 16000, 8000),
     )
 
 

@@ -44,7 +44,7 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class PageTimes:
     page: Page
     rows: int
     queries: int
@@ -140,7 +140,7 @@ def logged_in_client() -> Iterator[Any]:
         user.delete()
 
 
-def measure(client: Any, page: Page) -> Measured:
+def measure(client: Any, page: Page) -> PageTimes:
     from django.core.cache import cache
     from django.db import connection
     from django.test.utils import CaptureQueriesContext
@@ -159,10 +159,10 @@ def measure(client: Any, page: Page) -> Measured:
         before = time.perf_counter()
         client.get(page.path)
         times.append((time.perf_counter() - before) * 1000)
-    return Measured(page, rows, query_count, times)
+    return PageTimes(page, rows, query_count, times)
 
 
-def report(results: list[Measured], limit_ms: float, database: str) -> bool:
+def report(results: list[PageTimes], limit_ms: float, database: str) -> bool:
     """Print the table. True if every page is within the limit."""
     table = Table(title=f"Staff pages in ms, medians of {REPEATS}")
     for heading in ("page", "calls on it", "queries", "median", "slowest", ""):

@@ -1,10 +1,10 @@
 """Admission of calls: Twilio's signatures, tickets, capacity, and the route of each number.
 
-A request must pass three checks. A webhook is signed over the public URL and its form. The media socket's
-handshake is signed over the `wss` URL; Twilio documents little about that, so the URL is tried with and
-without a trailing slash. Because a signature does not expire, the TwiML also carries a ticket: signed by us,
-bound to CallSid and AccountSid, valid for one use, for one minute after Twilio has spoken the disclosure and
-the greeting.
+A webhook must pass one check, a media stream two. A webhook is signed over the public URL and its form. The
+media socket's handshake is signed over the `wss` URL; Twilio documents little about that, so the URL is tried
+with and without a trailing slash. Because a signature does not expire, the TwiML also carries a ticket. It is
+signed by us, bound to CallSid and AccountSid, and valid for one use, for one minute after Twilio has spoken
+the disclosure and the greeting.
 
 Routes are a snapshot in memory, replaced as a whole by the thread that reads the database. Nothing here waits
 for a database.

@@ -55,7 +55,7 @@ class _FixedResolver(AbstractResolver):
         ]  # fmt: skip
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Required by the interface; there is nothing to close."""
 
 
 async def post_json(url: str, message: Mapping[str, Any], hosts: AllowedHosts, *, user_agent: str) -> int:

@@ -84,7 +84,7 @@ def build_sockets(client: VapiClient, worker: str) -> URLRouter:
 
 def wire() -> Wiring:
     """Build the parts of this server process and start its threads. Raises `OSError` without a spool."""
-    # Names the process: in rows it says who carries a call, on disk whose spool a file is.
+    # The name of this process: calls have it in their `worker` column, and its spool file is named after it.
     boot_id = f"{os.getpid()}-{secrets.token_hex(4)}"
     config = bridge_config()
     end_reasons = EndReasonCache(Redis.from_url(settings.REDIS_URL) if settings.REDIS_URL else None)

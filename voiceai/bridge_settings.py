@@ -1,4 +1,4 @@
-"""The bridge's settings, made of Django's: the one place where both are known."""
+"""The configuration of the bridge, from Django's settings. No other module reads both."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bridge.config import AudioFormat, BridgeConfig
 
 
 def bridge_config() -> BridgeConfig:
-    """What the settings say now. Called once, when the server starts."""
+    """The configuration by the current settings. Called once, when the server starts."""
     return BridgeConfig(
         public_url=settings.PUBLIC_URL,
         public_url_spellings=settings.PUBLIC_URL_SPELLINGS,

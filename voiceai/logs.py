@@ -1,7 +1,7 @@
-"""Log lines: one line a record, for a terminal or for a machine.
+"""Log lines: one for each record, for a terminal or for a machine.
 
 Text that came from outside may carry line breaks; here they are escaped, so that nobody can forge a
-second line. A traceback follows its record, each line marked, or sits inside the JSON object.
+second line. A traceback follows its record, each line marked, or is a field of the JSON object.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 
 
 def printable(text: str) -> str:
-    """`text` on one line: control characters and lone surrogates are written out."""
+    """`text` on one line: control characters and lone surrogates as escapes."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
     )

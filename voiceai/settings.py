@@ -229,7 +229,7 @@ VAPI_ASSISTANT_ID = env.text("VAPI_ASSISTANT_ID")
 VAPI_BASE_URL = env.url("VAPI_BASE_URL", ("https", "http"), "https://api.vapi.ai").rstrip("/")
 VAPI_WEBHOOK_SECRET = env.text("VAPI_WEBHOOK_SECRET")
 VAPI_SOCKET_URL = env.url("VAPI_SOCKET_URL", ("wss", "ws"))
-# The socket servers of the tutorial use mu-law; Vapi's documented transport uses linear PCM at 16 kHz.
+# Servers of the socket dialect use mu-law; Vapi's documented transport uses linear PCM at 16 kHz.
 VAPI_AUDIO_FORMAT = env.choice(
     "VAPI_AUDIO_FORMAT", ("pcm_s16le", "mulaw"), "mulaw" if VAPI_SOCKET_URL else "pcm_s16le"
 )

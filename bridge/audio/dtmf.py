@@ -14,7 +14,7 @@ import numpy as np
 
 from bridge.audio.g711 import SAMPLE_RATE, SILENCE, encode
 
-TONE_MS, PAUSE_MS = 100, 80  # twice the minimum that Q.24 asks receivers to detect
+TONE_MS, PAUSE_MS = 100, 80  # at least twice what Q.24 requires receivers to detect
 WAIT_MS = 500  # a `w`, which is how Twilio writes a pause
 
 _AMPLITUDE = 0.25 * 32767  # of each wave; together about -9 dBm0, well below clipping

@@ -24,7 +24,7 @@ class Transcoder(Protocol):
     def to_caller(self, chunk: bytes) -> bytes:
         """An assistant chunk as mu-law; empty when it completes no sample."""
 
-    def interrupted(self) -> None:
+    def interrupt(self) -> None:
         """The assistant was interrupted: the next chunk begins with a whole sample."""
 
 
@@ -37,7 +37,7 @@ class PassThrough:
     def to_caller(self, chunk: bytes) -> bytes:
         return chunk
 
-    def interrupted(self) -> None:
+    def interrupt(self) -> None:
         pass  # a byte is a sample
 
 
@@ -59,7 +59,7 @@ class Pcm16k:
         pcm_16k = np.frombuffer(data, "<i2", whole // 2).astype(np.int16, copy=False)
         return g711.encode(self._down.feed(pcm_16k))
 
-    def interrupted(self) -> None:
+    def interrupt(self) -> None:
         # The sample's second byte was dropped with the rest of the answer. Joined to the first byte of the
         # next answer, the first one would shift all samples by a byte: noise until the next odd chunk.
         self._half_sample = b""

@@ -30,11 +30,11 @@ class BargeIn:
         self._overlap_from_ms: float | None = None
         self._latest_at = float("-inf")
 
-    def caller_started(self, now: float) -> None:
+    def on_caller_started(self, now: float) -> None:
         """Vapi reports that the caller started speaking."""
         self._caller_started_at = now if self._playout.is_playing(now) else None
 
-    def assistant_stopped(self, now: float) -> bool:
+    def on_assistant_stopped(self, now: float) -> bool:
         """Vapi reports that the assistant stopped. True when it stopped because of the caller."""
         started_at, self._caller_started_at = self._caller_started_at, None
         if started_at is None or now - started_at > SAME_BARGE_IN_SECONDS:

@@ -47,7 +47,7 @@ class LiveState:
         """When the assistant will lose the floor, if no more audio arrives."""
         return self.assistant_until + PAUSE_SECONDS
 
-    def interrupted(self, now: float) -> None:
+    def interrupt(self, now: float) -> None:
         """The assistant's queued audio was cleared."""
         self.assistant_until = min(self.assistant_until, now)
         self.set_assistant(False, now)

@@ -63,7 +63,7 @@ class Playout:
             self.overdue += 1
         return name
 
-    def mark_returned(self, name: str, now: float) -> PendingMark | None:
+    def on_mark(self, name: str, now: float) -> PendingMark | None:
         """A mark was returned. None when it is unknown, or from a generation that was cleared."""
         mark = self._pending.pop(name, None)
         if mark is not None and now > mark.expected_at + OVERDUE_SECONDS:

@@ -141,7 +141,7 @@ class CallSession:
             case DeadlinePassed():
                 self._on_deadline(now)
             case AudioSent(turn):
-                self._turn_taking.audio_sent(turn, now)
+                self._turn_taking.on_audio_sent(turn, now)
             case StreamAccepted():
                 self._on_accepted(event, now)
             case TicketRefused():
@@ -261,7 +261,7 @@ class CallSession:
     def _on_mark(self, event: twilio.Mark, now: float) -> None:
         if not self._is_our_stream(event.stream_sid, now):
             return
-        if not self._turn_taking.mark_returned(event.name, now):
+        if not self._turn_taking.on_mark(event.name, now):
             self.counters["marks_cleared"] += 1
         elif event.name == self._last_audio_mark:
             self._end(self.end_reason, now)
@@ -425,7 +425,7 @@ class CallSession:
             if is_live and self._turn_taking.is_stalled(now):
                 self._end(end_reasons.ASSISTANT_STALLED, now)
         elif is_live or name != PAUSE:
-            self._turn_taking.deadline_passed(name, now)
+            self._turn_taking.on_deadline(name, now)
 
     # Helpers
 

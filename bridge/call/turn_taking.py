@@ -66,9 +66,9 @@ class TurnTaking:
             self._output.do(SendControl(vapi.Cancel()))
             self.clear_playout("caller-loud", now)
 
-    def mark_returned(self, name: str, now: float) -> bool:
+    def on_mark(self, name: str, now: float) -> bool:
         """Twilio returned a mark. False when it is unknown, or was placed before the last clear."""
-        mark = self.playout.mark_returned(name, now)
+        mark = self.playout.on_mark(name, now)
         if mark is None:
             return False
         turn = self.turns.latest
@@ -90,7 +90,7 @@ class TurnTaking:
         report, number = False, None
         if event.audible:
             speech = self.turns.assistant_speech_at
-            turn = self.turns.assistant_audible(now, len(event.ulaw) / BYTES_PER_SECOND)
+            turn = self.turns.on_assistant_audible(now, len(event.ulaw) / BYTES_PER_SECOND)
             number = turn.number if turn is not None else None
             if self.turns.assistant_speech_at != speech:
                 # A mark just before the first audible audio: Twilio returns it when that audio is heard.
@@ -107,7 +107,7 @@ class TurnTaking:
         self._deadlines.set(PAUSE, now + PAUSE_SECONDS)
         self._output.do(SendToCaller(event.ulaw, report, number))
 
-    def audio_sent(self, turn_number: int | None, now: float) -> None:
+    def on_audio_sent(self, turn_number: int | None, now: float) -> None:
         """The first audible audio of an answer was handed to Twilio's socket."""
         if self._report.first_audio is None:
             self._report.first_audio = now
@@ -122,13 +122,13 @@ class TurnTaking:
         self._output.record(f"{speaker}-{'started' if started else 'stopped'}", now)
         match speaker, started:
             case "caller", True:
-                self._barge_in.caller_started(now)
+                self._barge_in.on_caller_started(now)
             case "caller", False:
-                self.turns.caller_stopped(now)
+                self.turns.on_caller_stopped(now)
             case "assistant", True:
-                self.turns.assistant_started(now)
+                self.turns.on_assistant_started(now)
             case _:
-                if self._barge_in.assistant_stopped(now):
+                if self._barge_in.on_assistant_stopped(now):
                     self.clear_playout("inferred", now)
 
     def transcript(self, speaker: vapi.Speaker, text: str, *, final: bool, now: float) -> None:
@@ -140,7 +140,7 @@ class TurnTaking:
 
     def _write_utterance(self, speaker: vapi.Speaker, text: str, now: float) -> None:
         if speaker == "caller":
-            self.turns.caller_final(now)
+            self.turns.on_caller_final(now)
             caller = self.turns.caller
             times = self._utterances.of_caller(caller.onset_at, caller.last_loud_at)
         else:
@@ -156,20 +156,20 @@ class TurnTaking:
         self.playout.clear(now)
         self._output.do(ClearPlayout())
         log.info("%s > clear g%d (%s)", self._report, self.playout.generation, sign)
-        self.live.interrupted(now)
+        self.live.interrupt(now)
         self.publish_live(now)
         if not is_first:
             return
         self._output.counters["barge_ins"] += 1
-        self._utterances.interrupted(unplayed_seconds)
-        turn = self.turns.cleared(now)
+        self._utterances.interrupt(unplayed_seconds)
+        turn = self.turns.on_clear(now)
         if turn is not None:
             self._output.write(self._report.turn(turn))
         self._output.record("barge-in", now, how=sign, unplayed_ms=round(unplayed_seconds * 1000))
 
     # Deadlines
 
-    def deadline_passed(self, name: str, now: float) -> None:
+    def on_deadline(self, name: str, now: float) -> None:
         """The deadline PAUSE, ASSISTANT_DONE or LIVE_NOTE has passed."""
         if name == PAUSE:
             if self.playout.is_playing(now):

@@ -66,7 +66,7 @@ class Turns:
             return None  # no speech ended, or the answer came within the detector's hangover
         return self._open(change.at)
 
-    def assistant_audible(self, now: float, seconds: float) -> Turn | None:
+    def on_assistant_audible(self, now: float, seconds: float) -> Turn | None:
         """`seconds` of audible assistant audio arrived. Returns the turn that it answers, if any."""
         quiet_for, self._last_audible = now - self._last_audible, now + seconds
         if quiet_for < (LATE_CHUNK_GAP_SECONDS if self._is_cleared() else ANSWER_SILENCE_SECONDS):
@@ -104,7 +104,7 @@ class Turns:
         self.open.end_of_speech = max(self.open.end_of_speech, end)
         return self.open
 
-    def cleared(self, now: float) -> Turn | None:
+    def on_clear(self, now: float) -> Turn | None:
         """The playout was cleared. Returns the turn whose answer was interrupted, None for a greeting."""
         self._cleared_at = now
         self._last_audible = min(self._last_audible, now)
@@ -112,16 +112,16 @@ class Turns:
             self.latest.interrupted = True
         return self.latest
 
-    def caller_stopped(self, now: float) -> None:
+    def on_caller_stopped(self, now: float) -> None:
         """Vapi reports that the caller stopped. The first report after T0 counts."""
         if self._stopped_at is None or self._is_stale(self._stopped_at):
             self._stopped_at = now
 
-    def caller_final(self, now: float) -> None:
+    def on_caller_final(self, now: float) -> None:
         """Vapi sent a final transcript of the caller. The last one before the answer counts."""
         self._final_at = now
 
-    def assistant_started(self, now: float) -> None:
+    def on_assistant_started(self, now: float) -> None:
         """Vapi reports that the assistant started. The first report after T0 counts."""
         if self._started_at is None or self._is_stale(self._started_at):
             self._started_at = now

@@ -38,7 +38,7 @@ class Utterances:
             self._assistant_from = begins_at
             self._interrupted, self._unheard = False, 0.0
 
-    def interrupted(self, unheard: float = 0.0) -> None:
+    def interrupt(self, unheard: float = 0.0) -> None:
         """The caller interrupted the assistant: `unheard` seconds of queued audio were cleared."""
         self._interrupted = True
         self._unheard += unheard

@@ -2,8 +2,8 @@
 
 It is a Channels consumer because of routing and `as_asgi`, but has its own receive loop. Channels' `dispatch`
 runs code in the process's one database thread before every message, and waits for the channel layer: one slow
-query would stall all calls, and a Redis that is down would end them. Nothing here uses a database, a cache,
-the channel layer or a thread.
+query would stall all calls, and a Redis that is down would end them. Nothing here uses a database, Django's
+cache, the channel layer or a thread.
 
 Daphne has no back-pressure, skips `disconnect()` on SIGTERM, and allows an application to close only with
 1000 or 3000 to 4999. Clean-up is therefore in a `finally` around the whole call.

@@ -97,7 +97,7 @@ class VapiLink:
         now = asyncio.get_running_loop().time()
         if self._is_interrupted and now - self._audio_at > ANSWER_GAP_SECONDS:
             # A new answer starts with a whole sample; the audio before the gap was the interrupted answer's.
-            self._transcoder.interrupted()
+            self._transcoder.interrupt()
             self._is_interrupted = False
         self._audio_at = now
         ulaw = self._transcoder.to_caller(payload)

@@ -74,14 +74,14 @@ def test_half_a_sample_is_kept_until_the_next_chunk() -> None:
 def test_an_interruption_discards_half_a_sample() -> None:
     transcoder, fresh = Pcm16k(), Pcm16k()
     transcoder.to_caller(b"\x01")
-    transcoder.interrupted()
+    transcoder.interrupt()
     answer = measure_audio.multi_tone(16000, 0.25).astype("<i2").tobytes()
     assert transcoder.to_caller(answer) == fresh.to_caller(answer)
 
 
 def test_an_interruption_has_no_effect_on_mulaw() -> None:
     transcoder = PassThrough()
-    transcoder.interrupted()
+    transcoder.interrupt()
     assert transcoder.to_caller(b"\x01") == b"\x01"
 
 

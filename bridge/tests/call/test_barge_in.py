@@ -32,7 +32,7 @@ class Overlap:
 def test_a_loud_caller_over_playing_audio_is_detected_once() -> None:
     overlap = Overlap(playing_seconds=60.0)
     assert not any(overlap.caller(SILENCE, 400))
-    overlap.turns.assistant_audible(overlap.now, 60.0)
+    overlap.turns.on_assistant_audible(overlap.now, 60.0)
     detected = overlap.caller(LOUD, 380)
     assert detected.count(True) == 1
     assert LOUD_MS / 20 <= detected.index(True) + 1 <= LOUD_MS / 20 + 3
@@ -42,7 +42,7 @@ def test_a_loud_caller_over_playing_audio_is_detected_once() -> None:
 def test_speech_before_the_audio_does_not_count_as_overlap() -> None:
     overlap = Overlap(playing_seconds=0.0)
     overlap.caller(LOUD, 1000)
-    overlap.turns.assistant_audible(overlap.now, 60.0)
+    overlap.turns.on_assistant_audible(overlap.now, 60.0)
     overlap.playout.queue(8000 * 60, overlap.now)
     assert not any(overlap.caller(LOUD, LOUD_MS))
     assert any(overlap.caller(LOUD, 40))
@@ -56,28 +56,28 @@ def test_a_loud_caller_is_no_barge_in_while_nothing_plays() -> None:
 
 def test_an_assistant_that_stops_soon_after_the_caller_started_was_interrupted() -> None:
     overlap = Overlap(playing_seconds=60.0)
-    overlap.barge_in.caller_started(101.0)
-    assert overlap.barge_in.assistant_stopped(101.0 + SAME_BARGE_IN_SECONDS)
-    assert not overlap.barge_in.assistant_stopped(101.0 + SAME_BARGE_IN_SECONDS), "a sign counts once"
+    overlap.barge_in.on_caller_started(101.0)
+    assert overlap.barge_in.on_assistant_stopped(101.0 + SAME_BARGE_IN_SECONDS)
+    assert not overlap.barge_in.on_assistant_stopped(101.0 + SAME_BARGE_IN_SECONDS), "a sign counts once"
 
 
 def test_an_assistant_that_stops_later_was_not_interrupted() -> None:
     overlap = Overlap(playing_seconds=60.0)
-    overlap.barge_in.caller_started(101.0)
-    assert not overlap.barge_in.assistant_stopped(101.1 + SAME_BARGE_IN_SECONDS)
+    overlap.barge_in.on_caller_started(101.0)
+    assert not overlap.barge_in.on_assistant_stopped(101.1 + SAME_BARGE_IN_SECONDS)
 
 
 def test_an_assistant_whose_audio_was_played_was_not_interrupted() -> None:
     overlap = Overlap(playing_seconds=1.5)
-    overlap.barge_in.caller_started(101.0)
-    assert not overlap.barge_in.assistant_stopped(101.6)
+    overlap.barge_in.on_caller_started(101.0)
+    assert not overlap.barge_in.on_assistant_stopped(101.6)
 
 
 def test_a_caller_who_starts_while_nothing_plays_does_not_interrupt() -> None:
     overlap = Overlap(playing_seconds=0.5)
-    overlap.barge_in.caller_started(101.0)
+    overlap.barge_in.on_caller_started(101.0)
     overlap.playout.queue(8000, 101.0)
-    assert not overlap.barge_in.assistant_stopped(101.1)
+    assert not overlap.barge_in.on_assistant_stopped(101.1)
 
 
 def test_several_signs_within_a_second_are_one_barge_in() -> None:

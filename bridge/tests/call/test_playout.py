@@ -32,7 +32,7 @@ def test_a_returned_mark_gives_its_position_and_turn() -> None:
     playout = Playout()
     playout.queue(8000, now=10.0)
     name = playout.place_mark(10.0, turn=3)
-    assert playout.mark_returned(name, 11.02) == PendingMark(11.0, 3)
+    assert playout.on_mark(name, 11.02) == PendingMark(11.0, 3)
     assert playout.overdue == 0
 
 
@@ -40,11 +40,11 @@ def test_a_mark_returned_after_a_clear_is_not_counted_as_played() -> None:
     playout = Playout()
     name = playout.place_mark(10.0, turn=3)
     playout.clear(10.1)
-    assert playout.mark_returned(name, 10.2) is None
+    assert playout.on_mark(name, 10.2) is None
 
 
 def test_an_unknown_mark_is_ignored() -> None:
-    assert Playout().mark_returned("g0-1", 1.0) is None
+    assert Playout().on_mark("g0-1", 1.0) is None
 
 
 def test_a_clear_empties_the_playout() -> None:
@@ -74,7 +74,7 @@ def test_it_is_playing_until_a_pending_mark_returns() -> None:
     playout.queue(8000, now=10.0)
     name = playout.place_mark(10.0)
     assert playout.is_playing(11.5)
-    playout.mark_returned(name, 11.5)
+    playout.on_mark(name, 11.5)
     assert not playout.is_playing(11.5)
 
 
@@ -90,7 +90,7 @@ def test_an_overdue_mark_is_dropped_and_counted() -> None:
 def test_a_mark_that_returns_late_is_counted_as_overdue() -> None:
     playout = Playout()
     name = playout.place_mark(10.0)
-    assert playout.mark_returned(name, 10.0 + OVERDUE_SECONDS + 0.5) is not None
+    assert playout.on_mark(name, 10.0 + OVERDUE_SECONDS + 0.5) is not None
     assert playout.overdue == 1
 
 
@@ -98,5 +98,5 @@ def test_pending_marks_are_bounded() -> None:
     playout = Playout()
     names = [playout.place_mark(10.0) for _ in range(MAX_PENDING_MARKS + 5)]
     assert playout.overdue == 5
-    assert playout.mark_returned(names[4], 10.0) is None
-    assert playout.mark_returned(names[5], 10.0) is not None
+    assert playout.on_mark(names[4], 10.0) is None
+    assert playout.on_mark(names[5], 10.0) is not None

@@ -35,7 +35,7 @@ class Conversation:
         """Audible audio in chunks of 50 ms, as Vapi sends it."""
         answered = None
         for _ in range(0, ms, chunk_ms):
-            answered = self.turns.assistant_audible(self.now, chunk_ms / 1000) or answered
+            answered = self.turns.on_assistant_audible(self.now, chunk_ms / 1000) or answered
             self.now += chunk_ms / 1000
         return answered
 
@@ -114,7 +114,7 @@ def test_consecutive_large_chunks_are_one_speech(conversation: Conversation) -> 
 def test_audio_after_a_clear_is_an_answer_without_a_long_silence(conversation: Conversation) -> None:
     conversation.assistant(500)
     conversation.caller(300)
-    conversation.turns.cleared(conversation.now)
+    conversation.turns.on_clear(conversation.now)
     conversation.silence(100)
     assert conversation.assistant(50) is not None
 
@@ -123,7 +123,7 @@ def test_late_audio_right_after_a_clear_is_no_answer(conversation: Conversation)
     conversation.assistant(500)
     conversation.caller(300)
     conversation.assistant(50)
-    conversation.turns.cleared(conversation.now)
+    conversation.turns.on_clear(conversation.now)
     assert conversation.assistant(100) is None
 
 
@@ -137,26 +137,26 @@ def test_a_clear_interrupts_the_latest_answered_turn(conversation: Conversation)
     conversation.caller(400)
     conversation.silence(500)
     turn = conversation.assistant(50)
-    assert conversation.turns.cleared(conversation.now) is turn
+    assert conversation.turns.on_clear(conversation.now) is turn
     assert turn is not None
     assert turn.interrupted
 
 
 def test_a_clear_during_the_greeting_interrupts_no_turn(conversation: Conversation) -> None:
     conversation.assistant(50)
-    assert conversation.turns.cleared(conversation.now) is None
+    assert conversation.turns.on_clear(conversation.now) is None
 
 
 def test_endpointing_is_the_earliest_sign_after_the_end_of_speech(conversation: Conversation) -> None:
     conversation.caller(400)
     conversation.silence(200)
-    conversation.turns.caller_final(conversation.now)
+    conversation.turns.on_caller_final(conversation.now)
     endpointed = conversation.now
     conversation.silence(100)
-    conversation.turns.caller_stopped(conversation.now)
-    conversation.turns.assistant_started(conversation.now)
-    conversation.turns.caller_stopped(conversation.now + 0.1)
-    conversation.turns.assistant_started(conversation.now + 0.1)
+    conversation.turns.on_caller_stopped(conversation.now)
+    conversation.turns.on_assistant_started(conversation.now)
+    conversation.turns.on_caller_stopped(conversation.now + 0.1)
+    conversation.turns.on_assistant_started(conversation.now + 0.1)
     conversation.silence(200)
     turn = conversation.assistant(50)
     assert turn is not None
@@ -165,9 +165,9 @@ def test_endpointing_is_the_earliest_sign_after_the_end_of_speech(conversation: 
 
 def test_signs_of_endpointing_before_the_end_of_speech_do_not_count(conversation: Conversation) -> None:
     conversation.caller(200)
-    conversation.turns.caller_stopped(conversation.now)
-    conversation.turns.assistant_started(conversation.now)
-    conversation.turns.caller_final(conversation.now)
+    conversation.turns.on_caller_stopped(conversation.now)
+    conversation.turns.on_assistant_started(conversation.now)
+    conversation.turns.on_caller_final(conversation.now)
     conversation.caller(200)
     conversation.silence(500)
     turn = conversation.assistant(50)
@@ -177,12 +177,12 @@ def test_signs_of_endpointing_before_the_end_of_speech_do_not_count(conversation
 
 def test_a_new_sign_of_endpointing_replaces_one_before_the_end_of_speech(conversation: Conversation) -> None:
     conversation.caller(200)
-    conversation.turns.caller_stopped(conversation.now)
-    conversation.turns.assistant_started(conversation.now)
+    conversation.turns.on_caller_stopped(conversation.now)
+    conversation.turns.on_assistant_started(conversation.now)
     conversation.caller(200)
     conversation.silence(200)
-    conversation.turns.caller_stopped(conversation.now)
-    conversation.turns.assistant_started(conversation.now)
+    conversation.turns.on_caller_stopped(conversation.now)
+    conversation.turns.on_assistant_started(conversation.now)
     stopped = conversation.now
     conversation.silence(200)
     turn = conversation.assistant(50)
@@ -193,7 +193,7 @@ def test_a_new_sign_of_endpointing_replaces_one_before_the_end_of_speech(convers
 def test_signs_of_endpointing_do_not_carry_over_to_the_next_turn(conversation: Conversation) -> None:
     conversation.caller(400)
     conversation.silence(200)
-    conversation.turns.caller_stopped(conversation.now)
+    conversation.turns.on_caller_stopped(conversation.now)
     conversation.silence(200)
     conversation.assistant(1000)
     conversation.silence(500)
@@ -228,7 +228,7 @@ def test_no_turn_is_unanswered_while_the_assistant_continues_over_the_caller(
 def test_a_turn_is_unanswered_when_the_assistant_was_cut_off(conversation: Conversation) -> None:
     conversation.assistant(500)
     conversation.caller(300)
-    conversation.turns.cleared(conversation.now)
+    conversation.turns.on_clear(conversation.now)
     conversation.assistant(50)  # late audio of the answer that was cut off
     turn = conversation.silence(400)
     assert turn is not None

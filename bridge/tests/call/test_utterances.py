@@ -56,7 +56,7 @@ def test_an_answer_starts_a_new_utterance() -> None:
 def test_only_the_utterance_that_was_cut_off_is_interrupted() -> None:
     utterances = Utterances()
     utterances.assistant_plays(5.0, answer=True)
-    utterances.interrupted()
+    utterances.interrupt()
     assert utterances.of_assistant(6.0, 9.0) == SpeechTimes(5.0, 6.0, interrupted=True)
     assert utterances.of_assistant(6.0, 9.0) == SpeechTimes(None, None)
 
@@ -64,7 +64,7 @@ def test_only_the_utterance_that_was_cut_off_is_interrupted() -> None:
 def test_audio_after_an_interruption_starts_an_uninterrupted_utterance() -> None:
     utterances = Utterances()
     utterances.assistant_plays(5.0, answer=True)
-    utterances.interrupted()
+    utterances.interrupt()
     utterances.assistant_plays(8.0, answer=False)
     assert utterances.of_assistant(9.0, 10.0) == SpeechTimes(8.0, 9.0)
 
@@ -72,7 +72,7 @@ def test_audio_after_an_interruption_starts_an_uninterrupted_utterance() -> None
 def test_cleared_audio_counts_as_unheard_in_the_interrupted_utterance() -> None:
     utterances = Utterances()
     utterances.assistant_plays(5.0, answer=True)
-    utterances.interrupted(1.5)
+    utterances.interrupt(1.5)
     assert utterances.of_assistant(6.0, 9.0) == SpeechTimes(5.0, 6.0, interrupted=True, unheard=1.5)
     utterances.assistant_plays(8.0, answer=True)
     assert utterances.of_assistant(9.0, 10.0) == SpeechTimes(8.0, 9.0)

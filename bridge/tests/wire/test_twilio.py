@@ -22,7 +22,7 @@ PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
 SAMPLES = ("connected", "start", "media", "dtmf", "mark", "stop")
 
 
-def modified(name: str, /, **changes: Any) -> str:
+def with_changes(name: str, /, **changes: Any) -> str:
     """A sample with changed fields of its inner object or its envelope; None removes a field."""
     message = json.loads(sample(f"twilio/{name}"))
     inner = message.get(name, {})
@@ -69,16 +69,16 @@ def test_it_parses_dtmf_mark_and_stop() -> None:
 
 
 def test_numbers_may_be_json_numbers_or_missing() -> None:
-    message = twilio.parse(modified("media", chunk=7, timestamp=None, sequenceNumber=None))
+    message = twilio.parse(with_changes("media", chunk=7, timestamp=None, sequenceNumber=None))
     assert message == twilio.Media(STREAM, b"\xff\xfe\xfe\xfe\xff", chunk=7)
 
 
 def test_unknown_fields_are_ignored() -> None:
-    assert twilio.parse(modified("media", weather="fine")) == twilio.parse(sample("twilio/media"))
+    assert twilio.parse(with_changes("media", weather="fine")) == twilio.parse(sample("twilio/media"))
 
 
 def test_optional_fields_of_start_have_defaults() -> None:
-    bare = modified("start", customParameters=None, mediaFormat=None, tracks=None, accountSid=None)
+    bare = with_changes("start", customParameters=None, mediaFormat=None, tracks=None, accountSid=None)
     message = twilio.parse(bare)
     assert isinstance(message, twilio.Start)
     assert (message.encoding, message.sample_rate, message.channels) == ("audio/x-mulaw", 8000, 1)
@@ -118,32 +118,32 @@ def test_a_frame_may_have_any_length(payload_bytes: int) -> None:
         ('{"event":"media","media":[]}', "no-media"),
         ('{"event":"mark","streamSid":"MZ1"}', "no-mark"),
         ('{"event":"stop","streamSid":"MZ1","stop":"CA1"}', "no-stop"),
-        (modified("media", payload=None), "bad-payload"),
-        (modified("media", payload=12), "bad-payload"),
-        (modified("media", payload=""), "empty-payload"),
-        (modified("media", payload="//7+/v8"), "bad-base64"),
-        (modified("media", payload="no base64!"), "bad-base64"),
-        (modified("media", payload="é"), "bad-base64"),
-        (modified("media", payload="\ud800"), "bad-base64"),
-        (modified("media", track="outbound"), "wrong-track"),
-        (modified("media", track=["inbound"]), "wrong-track"),
-        (modified("media", chunk="two"), "bad-chunk"),
-        (modified("media", chunk=True), "bad-chunk"),
-        (modified("media", chunk=2.5), "bad-chunk"),
-        (modified("media", chunk=10**40), "bad-chunk"),
-        (modified("media", streamSid=None), "bad-streamSid"),
-        (modified("media", streamSid=""), "bad-streamSid"),
-        (modified("media", streamSid="M" * 256), "bad-streamSid"),
-        (modified("media", streamSid=5), "bad-streamSid"),
-        (modified("start", callSid=None), "bad-callSid"),
-        (modified("start", customParameters=["ticket"]), "bad-parameters"),
-        (modified("start", customParameters={str(n): "" for n in range(101)}), "bad-parameters"),
-        (modified("start", mediaFormat="mulaw"), "bad-start"),
-        (modified("start", tracks="inbound"), "bad-start"),
-        (modified("dtmf", digit="55"), "bad-digit"),
-        (modified("dtmf", digit="E"), "bad-digit"),
-        (modified("dtmf", digit=5), "bad-digit"),
-        (modified("mark", name=""), "bad-name"),
+        (with_changes("media", payload=None), "bad-payload"),
+        (with_changes("media", payload=12), "bad-payload"),
+        (with_changes("media", payload=""), "empty-payload"),
+        (with_changes("media", payload="//7+/v8"), "bad-base64"),
+        (with_changes("media", payload="no base64!"), "bad-base64"),
+        (with_changes("media", payload="é"), "bad-base64"),
+        (with_changes("media", payload="\ud800"), "bad-base64"),
+        (with_changes("media", track="outbound"), "wrong-track"),
+        (with_changes("media", track=["inbound"]), "wrong-track"),
+        (with_changes("media", chunk="two"), "bad-chunk"),
+        (with_changes("media", chunk=True), "bad-chunk"),
+        (with_changes("media", chunk=2.5), "bad-chunk"),
+        (with_changes("media", chunk=10**40), "bad-chunk"),
+        (with_changes("media", streamSid=None), "bad-streamSid"),
+        (with_changes("media", streamSid=""), "bad-streamSid"),
+        (with_changes("media", streamSid="M" * 256), "bad-streamSid"),
+        (with_changes("media", streamSid=5), "bad-streamSid"),
+        (with_changes("start", callSid=None), "bad-callSid"),
+        (with_changes("start", customParameters=["ticket"]), "bad-parameters"),
+        (with_changes("start", customParameters={str(n): "" for n in range(101)}), "bad-parameters"),
+        (with_changes("start", mediaFormat="mulaw"), "bad-start"),
+        (with_changes("start", tracks="inbound"), "bad-start"),
+        (with_changes("dtmf", digit="55"), "bad-digit"),
+        (with_changes("dtmf", digit="E"), "bad-digit"),
+        (with_changes("dtmf", digit=5), "bad-digit"),
+        (with_changes("mark", name=""), "bad-name"),
     ],
 )
 def test_it_rejects_a_malformed_message_with_a_fixed_word(text: str, kind: str) -> None:

@@ -91,8 +91,8 @@ class TamperingTranscoder:
     def to_caller(self, chunk: bytes) -> bytes:
         return self._transcoder.to_caller(chunk)
 
-    def interrupted(self) -> None:
-        self._transcoder.interrupted()
+    def interrupt(self) -> None:
+        self._transcoder.interrupt()
 
 
 def _tamper_with_frames() -> None:
@@ -174,9 +174,9 @@ def _measure_turns_by_vapi() -> None:
     """Measure an answer by Vapi's `started` event instead of its first audible audio."""
 
     class TurnsByVapi(Turns):
-        def assistant_audible(self, *args: Any, **kwargs: Any) -> Turn | None:
+        def on_assistant_audible(self, *args: Any, **kwargs: Any) -> Turn | None:
             reported_at = self._started_at
-            turn = super().assistant_audible(*args, **kwargs)
+            turn = super().on_assistant_audible(*args, **kwargs)
             if turn is not None and reported_at is not None and _current.get() == "turns_by_vapi":
                 turn.first_audio = max(reported_at, turn.end_of_speech)
             return turn

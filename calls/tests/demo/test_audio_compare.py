@@ -196,7 +196,7 @@ def test_a_reply_cut_off_inside_a_sample_does_not_corrupt_the_next(transcoder: P
     """Half a sample remains; the next reply starts with a whole one."""
     speech = make_speech_16k()
     first = transcoder.to_caller(speech[:20_001])
-    transcoder.interrupted()
+    transcoder.interrupt()
     received = first + transcoder.to_caller(speech[30_000:])
     if isinstance(transcoder, Pcm16k):
         assert compare_downsampled(speech[:20_000] + speech[30_000:], received).fault == ""

@@ -61,19 +61,19 @@ async def api() -> AsyncIterator[TwilioRestSimulator]:
 
 
 async def call_api(
-    api: TwilioRestSimulator, question: ClientCall, *, token: str = AUTH_TOKEN, seconds: float = 5.0
+    api: TwilioRestSimulator, send: ClientCall, *, token: str = AUTH_TOKEN, timeout_seconds: float = 5.0
 ) -> Any:
     """Call the simulator with Twilio's own client."""
-    client = Client(ACCOUNT_SID, token, http_client=TwilioHttpClient(timeout=seconds))
+    client = Client(ACCOUNT_SID, token, http_client=TwilioHttpClient(timeout=timeout_seconds))
     client.api.base_url = api.base_url
-    return await asyncio.to_thread(question, client)
+    return await asyncio.to_thread(send, client)
 
 
 async def call_and_get_error(
-    api: TwilioRestSimulator, question: ClientCall, **options: Any
+    api: TwilioRestSimulator, send: ClientCall, **options: Any
 ) -> tuple[int, int | None]:
     with pytest.raises(TwilioException) as raised:
-        await call_api(api, question, **options)
+        await call_api(api, send, **options)
     if isinstance(raised.value, TwilioRestException):
         return raised.value.status, raised.value.code
     answer = json.loads(raised.value.args[1].text)  # list requests raise with the response itself
@@ -107,14 +107,14 @@ async def test_a_wrong_token_is_rejected_in_twilios_error_format(api: TwilioRest
 
 
 async def test_unknown_resources_are_not_found(api: TwilioRestSimulator) -> None:
-    for question in (
+    for send in (
         lambda client: client.calls("CA" + "0" * 32).fetch(),
         lambda client: client.calls("CA" + "0" * 32).update(status="completed"),
         lambda client: client.incoming_phone_numbers("PN" + "0" * 32).fetch(),
         lambda client: client.api.accounts("AC" + "0" * 32).fetch(),
         lambda client: client.messages.list(),
     ):
-        assert await call_and_get_error(api, question) == (404, 20404)
+        assert await call_and_get_error(api, send) == (404, 20404)
 
 
 async def test_a_suspended_account_can_be_read_but_not_used(api: TwilioRestSimulator) -> None:
@@ -534,7 +534,7 @@ async def outbound_api(fake_server: FakeServer) -> AsyncIterator[TwilioRestSimul
 
 
 ALL_EVENTS = ["initiated", "ringing", "answered", "completed"]
-PLACE: dict[str, Any] = {
+CALL_FORM: dict[str, Any] = {
     "to": PERSON,
     "from_": NUMBER,
     "url": f"{PUBLIC}/twilio/voice",
@@ -543,12 +543,12 @@ PLACE: dict[str, Any] = {
 }
 
 
-def place(form: dict[str, Any]) -> ClientCall:
+def place_call(form: dict[str, Any]) -> ClientCall:
     return lambda client: client.calls.create(**form)
 
 
 async def place_and_get(api: TwilioRestSimulator, **changes: Any) -> Call:
-    answer = await call_api(api, place(PLACE | changes))
+    answer = await call_api(api, place_call(CALL_FORM | changes))
     assert (answer.status, answer.direction, answer.to) == ("queued", "outbound-api", PERSON)
     return api.call(answer.sid)
 
@@ -697,9 +697,9 @@ async def test_invalid_requests_for_a_call_are_rejected(outbound_api: TwilioRest
         ({"machine_detection": "Maybe"}, 21218),
         ({"timeout": "long"}, 21218),
     ):
-        assert await call_and_get_error(outbound_api, place(PLACE | changes)) == (400, code)
+        assert await call_and_get_error(outbound_api, place_call(CALL_FORM | changes)) == (400, code)
     outbound_api.account.type = "Trial"
-    assert await call_and_get_error(outbound_api, place(PLACE)) == (400, 21219)
+    assert await call_and_get_error(outbound_api, place_call(CALL_FORM)) == (400, 21219)
     assert not outbound_api.calls
 
 

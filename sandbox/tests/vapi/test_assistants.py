@@ -176,7 +176,7 @@ async def test_an_ended_call_includes_the_facts_of_its_report() -> None:
         await client.say("book_table")
         await vapi.until(lambda: call.answers)
         await client.send(type="end-call")
-        await client.closed()
+        await client.wait_until_closed()
         await vapi.until(lambda: call.ended_at)
         _, ended_call = await call_api(vapi, "GET", f"/call/{call.id}")
         assert (ended_call["status"], ended_call["endedReason"]) == ("ended", "customer-ended-call")
@@ -225,13 +225,13 @@ async def test_a_caller_who_asks_for_a_person_triggers_the_transfer_tool_if_ther
         }
         async with call_on(vapi, assistantId=assistant_id, assistantOverrides=overrides) as (client, call):
             await client.say("talk_to_person")
-            await client.event(type="transcript", role="assistant", transcriptType="final")
+            await client.wait_for_event(type="transcript", role="assistant", transcriptType="final")
             if not has_tool:
                 await client.send(type="end-call")
-                await client.closed()
+                await client.wait_until_closed()
                 assert not call.tool_calls and posted == []
                 return
-            event = await client.event(type="tool-calls")
+            event = await client.wait_for_event(type="tool-calls")
             await vapi.until(lambda: call.tool_results)
             (tool_call,) = event["toolCallList"]
             assert tool_call["function"] == {"name": "transfer_call", "arguments": {"reason": words}}

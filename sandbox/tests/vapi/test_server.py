@@ -56,7 +56,7 @@ def request_body(audio_format: AudioFormat = PCM, **changes: Any) -> dict[str, A
     }
 
 
-def known(at: float | None) -> float:
+def require_time(at: float | None) -> float:
     """The time, which must be set by now."""
     assert at is not None
     return at
@@ -115,8 +115,8 @@ class Client:
         else:
             self.events.append(event)
 
-    async def event(self, timeout: float = 5.0, **fields: Any) -> dict[str, Any]:
-        async with asyncio.timeout(timeout):
+    async def wait_for_event(self, timeout_seconds: float = 5.0, **fields: Any) -> dict[str, Any]:
+        async with asyncio.timeout(timeout_seconds):
             while True:
                 for event in self.events:
                     if fields.items() <= event.items():
@@ -124,14 +124,14 @@ class Client:
                 self._received.clear()
                 await self._received.wait()
 
-    async def heard(self, seconds: float) -> None:
+    async def wait_for_audio(self, seconds: float) -> None:
         """Wait for this much of the assistant's audio."""
         async with asyncio.timeout(5):
             while sum(len(chunk) for _, chunk in self.audio) < seconds * self.format.bytes_per_second:
                 self._received.clear()
                 await self._received.wait()
 
-    async def closed(self) -> int | None:
+    async def wait_until_closed(self) -> int | None:
         async with asyncio.timeout(5):
             await self._reader
         return self.ws.close_code
@@ -191,7 +191,7 @@ async def call_on(
 
 
 @asynccontextmanager
-async def tutorial_call_on(vapi: VapiSimulator) -> AsyncIterator[tuple[SocketClient, VapiCallRecord]]:
+async def socket_dialect_call(vapi: VapiSimulator) -> AsyncIterator[tuple[SocketClient, VapiCallRecord]]:
     async with connect(vapi.socket_url, compression=None, proxy=None, close_timeout=1) as ws:
         client = SocketClient(ws, MULAW, {})
         await client.send(type="assistant-request", assistantId="a-1", metadata={"callSid": "CA9"})
@@ -328,12 +328,12 @@ async def test_it_answers_after_the_random_delay_and_records_every_byte() -> Non
     script = [CLIPS["book_table"].text]
     async with energy_simulator(seed=4, script=script) as vapi, call_on(vapi) as (client, call):
         await client.say("correct")
-        await client.event(type="transcript", role="assistant", transcriptType="final")
+        await client.wait_for_event(type="transcript", role="assistant", transcriptType="final")
         reply = call.replies[0]
         assert (reply.clip, reply.cut_at) == ("table_booked", None)
-        delay_ms = known(reply.delay_ms)
+        delay_ms = require_time(reply.delay_ms)
         assert 200 <= delay_ms <= 240
-        assert delay_ms - 2 <= known(reply.response_latency_ms) <= delay_ms + 60
+        assert delay_ms - 2 <= require_time(reply.response_latency_ms) <= delay_ms + 60
         received = b"".join(chunk for _, chunk in client.audio)
         assert received == call.sent_audio == reply.sent
         assert received == sound.to_16k(CLIPS["table_booked"].pcm_8k).astype("<i2").tobytes()
@@ -341,14 +341,14 @@ async def test_it_answers_after_the_random_delay_and_records_every_byte() -> Non
         # The first audible chunk is the recorded one.
         decode = SampleDecoder(PCM)
         loud = [at for at, chunk in reply.chunks if sound.level_dbfs(decode(chunk)) > -60]
-        assert loud[0] == known(reply.first_audible_sent_at) > known(reply.first_sent_at)
+        assert loud[0] == require_time(reply.first_audible_sent_at) > require_time(reply.first_sent_at)
 
 
 async def test_events_are_sent_in_the_order_of_a_real_call() -> None:
     script = [CLIPS["book_table"].text]
     async with energy_simulator(script=script) as vapi, call_on(vapi, MULAW) as (client, call):
         await client.say("correct", paced=True)
-        await client.event(type="conversation-update")
+        await client.wait_for_event(type="conversation-update")
         assert b"".join(chunk for _, chunk in client.audio) == sound.ulaw_encode(CLIPS["table_booked"].pcm_8k)
         assert client.names() == [
             "status-update in-progress",
@@ -378,13 +378,13 @@ async def test_it_greets_and_sends_only_subscribed_events() -> None:
     }
     greeter = energy_simulator(make_faults(greets=True, burst=True))
     async with greeter as vapi, call_on(vapi, assistantOverrides=overrides) as (client, call):
-        await client.heard(CLIPS["greeting"].duration_ms / 1000)
+        await client.wait_for_audio(CLIPS["greeting"].duration_ms / 1000)
         await client.say("correct")
-        await client.event(type="transcript")
+        await client.wait_for_event(type="transcript")
         assert client.names() == ["speech-update assistant started", "transcript user final"]
         sent = [at for at, _ in call.replies[0].chunks]
         assert sent[-1] - sent[0] < 0.5, "burst: all at once"
-        assert 0.1 < known(call.replies[0].first_sent_at) - known(call.opened_at) < 0.5
+        assert 0.1 < require_time(call.replies[0].first_sent_at) - require_time(call.opened_at) < 0.5
 
 
 @pytest.mark.parametrize("audio_format", [PCM, MULAW], ids=["pcm", "mulaw"])
@@ -469,8 +469,8 @@ async def test_it_stops_on_barge_in_and_answers_the_new_utterance(audio_format: 
         await client.barge_in()
         await vapi.until(lambda: len(call.answers) == 2 and call.answers[1].first_audible_sent_at)
         assert reply.cut_at == call.interrupted_at[0]
-        assert 0.2 <= known(reply.cut_at) - started_at < 0.5
-        assert known(reply.last_sent_at) <= reply.cut_at
+        assert 0.2 <= require_time(reply.cut_at) - started_at < 0.5
+        assert require_time(reply.last_sent_at) <= reply.cut_at
         assert len(call.interrupted_at) == 1 and call.answers[1].clip == "transfer"
         names = client.names()
         index = names.index("user-interrupted")
@@ -493,9 +493,9 @@ async def test_user_interrupted_can_be_suppressed() -> None:
         call_on(vapi) as (client, call),
     ):
         await client.say("correct")
-        await client.heard(0.05)
+        await client.wait_for_audio(0.05)
         await client.barge_in()
-        await client.event(type="speech-update", role="assistant", status="stopped")
+        await client.wait_for_event(type="speech-update", role="assistant", status="stopped")
         assert call.replies[0].cut_at == call.interrupted_at[0]
         assert "user-interrupted" not in client.names()
 
@@ -503,12 +503,12 @@ async def test_user_interrupted_can_be_suppressed() -> None:
 async def test_the_greeting_can_be_uninterruptible() -> None:
     faults = make_faults(greets=True, greeting_interruptible=False)
     async with energy_simulator(faults) as vapi, call_on(vapi) as (client, call):
-        await client.heard(0.05)
+        await client.wait_for_audio(0.05)
         await client.barge_in()
         await vapi.until(lambda: call.utterances)
         assert call.replies[0].cut_at is None and not call.interrupted_at
         before = len(client.audio)
-        await client.heard(1.0)
+        await client.wait_for_audio(1.0)
         assert len(client.audio) > before
 
 
@@ -558,12 +558,12 @@ async def test_end_call_ends_the_call_and_closes_the_socket_with_1000() -> None:
     async with energy_simulator() as vapi, call_on(vapi) as (client, call):
         await client.ws.ping()
         await client.send(type="end-call")
-        ended = await client.event(type="status-update", status="ended")
+        ended = await client.wait_for_event(type="status-update", status="ended")
         assert ended["endedReason"] == call.ended_reason == "customer-ended-call"
-        assert await client.closed() == 1000
+        assert await client.wait_until_closed() == 1000
         await vapi.until(lambda: call.closed_at)
         assert not call.is_active and not call.is_orphaned
-        times = [known(at) for at in (call.opened_at, call.end_call_at, call.ended_at, call.closed_at)]
+        times = [require_time(at) for at in (call.opened_at, call.end_call_at, call.ended_at, call.closed_at)]
         assert times == sorted(times)
         assert (call.pings, call.close_code) == (1, 1000)
         assert await send_json(client.created["monitor"]["controlUrl"], {"type": "end-call"}) == 400
@@ -588,9 +588,9 @@ async def test_the_assistant_says_goodbye_and_ends_the_call() -> None:
         call_on(vapi) as (client, call),
     ):
         await client.say("goodbye")
-        ended = await client.event(type="status-update", status="ended")
+        ended = await client.wait_for_event(type="status-update", status="ended")
         assert ended["endedReason"] == "assistant-ended-call"
-        assert await client.closed() == 1000
+        assert await client.wait_until_closed() == 1000
         assert call.replies[0].clip == "farewell" and call.replies[0].cut_at is None
         assert b"".join(chunk for _, chunk in client.audio) == call.sent_audio
 
@@ -609,7 +609,7 @@ async def test_the_faults_at_the_end_of_a_call_apply(
     changes: dict[str, Any], code: int, is_active: bool
 ) -> None:
     async with energy_simulator(make_faults(**changes)) as vapi, call_on(vapi) as (client, call):
-        assert await client.closed() == code
+        assert await client.wait_until_closed() == code
         await vapi.until(lambda: call.closed_at)
         assert call.close_code == code and call.is_active == is_active
 
@@ -623,7 +623,7 @@ async def test_a_stalled_assistant_still_answers_pings() -> None:
         energy_simulator(make_faults(stall_after_turns=0)) as vapi,
         call_on(vapi) as (client, call),
     ):
-        await client.event(type="assistant.started")
+        await client.wait_for_event(type="assistant.started")
         before = len(client.events)
         for number in range(1, 3):  # until the second has ended, an answer to the first is long overdue
             await client.say("correct")
@@ -639,9 +639,9 @@ async def test_junk_events_are_invalid() -> None:
         call_on(vapi) as (client, call),
     ):
         await client.say("correct")
-        final = await client.event(type="transcript", transcriptType="final")
+        final = await client.wait_for_event(type="transcript", transcriptType="final")
         assert final["transcript"].endswith("\x00\ud800")
-        await client.event(type="tomorrow.invented")
+        await client.wait_for_event(type="tomorrow.invented")
         assert "[]" in client.unparsed
 
 
@@ -673,9 +673,9 @@ async def test_it_reports_the_call_to_the_server_url_and_over_rest() -> None:
         async with energy_simulator(make_faults(burst=True), script=[CLIPS["book_table"].text]) as vapi:
             async with call_on(vapi, assistantOverrides=overrides) as (client, call):
                 await client.say("correct")
-                await client.heard(CLIPS["table_booked"].duration_ms / 1000)
+                await client.wait_for_audio(CLIPS["table_booked"].duration_ms / 1000)
                 await client.send(type="end-call")
-                await client.closed()
+                await client.wait_until_closed()
             await vapi.until(lambda: len(call.webhooks_posted) == 3)
             headers = {"Authorization": "Bearer sandbox-key"}
             url = f"{vapi.base_url}/call/{call.id}"
@@ -716,37 +716,37 @@ async def test_a_report_that_cannot_be_delivered_is_ignored() -> None:
     async with energy_simulator(make_faults(no_reports=True)) as vapi:
         async with call_on(vapi, assistantOverrides=overrides) as (client, call):
             await client.send(type="end-call")
-            assert await client.closed() == 1000
+            assert await client.wait_until_closed() == 1000
         assert not call.webhooks_posted
 
 
-# The tutorial's dialect
+# The socket dialect
 
 
-async def test_the_tutorials_dialect_uses_base64_audio_and_cancel() -> None:
+async def test_the_socket_dialect_uses_base64_audio_and_cancel() -> None:
     async with energy_simulator(script=["yes that is correct"]) as vapi:
-        async with tutorial_call_on(vapi) as (client, call):
+        async with socket_dialect_call(vapi) as (client, call):
             await client.say("correct")
-            await client.heard(0.5)
+            await client.wait_for_audio(0.5)
             await client.send(
                 type="add-message", message={"content": "pressed 5"}, triggerResponseEnabled=False
             )
             await client.send(type="cancel")
-            await client.event(type="transcript", role="assistant", timeout=2)
+            await client.wait_for_event(type="transcript", role="assistant", timeout_seconds=2)
             reply = call.replies[0]
-            assert known(reply.last_sent_at) <= known(reply.cut_at) <= call.cancelled_at[0]
+            assert require_time(reply.last_sent_at) <= require_time(reply.cut_at) <= call.cancelled_at[0]
             assert b"".join(chunk for _, chunk in client.audio) == reply.sent
             assert {name.split()[0] for name in client.names()} == {"transcript"}
             assert call.digits_received == ["5"] and call.dialect == "socket"
             await client.send(type="audio", data="*")
             await client.send(type="end-call")
-            assert await client.closed() == 1000
+            assert await client.wait_until_closed() == 1000
         assert not call.is_active and call.end_call_at is not None
 
 
-async def test_the_tutorials_server_sends_only_audio_and_ends_with_its_socket() -> None:
+async def test_the_socket_dialect_sends_only_audio_and_ends_with_its_socket() -> None:
     async with energy_simulator(make_faults(socket_events=False), script=["yes that is correct"]) as vapi:
-        async with tutorial_call_on(vapi) as (client, call):
+        async with socket_dialect_call(vapi) as (client, call):
             await client.say("correct")
             await vapi.until(lambda: call.utterances)
             # It does not detect a barge-in by itself: the client has to send `cancel`.
