@@ -140,17 +140,16 @@ class Admission:
     def live_call_sids(self) -> list[str]:
         return list(self._live)
 
-    @property
-    def free_places(self) -> int:
+    def count_free_places(self) -> int:
         """How many more calls this process accepts."""
         now = self._clock()
         for call_sid in [call_sid for call_sid, (until, _) in self._reserved.items() if until <= now]:
             del self._reserved[call_sid]
         return self.config.max_concurrent_calls - len(self._live) - len(self._reserved)
 
-    def _free_places_of(self, route: Route) -> int:
+    def _count_free_places_of(self, route: Route) -> int:
         """How many more calls this route accepts."""
-        free = self.free_places
+        free = self.count_free_places()
         if route.max_concurrent_calls is None:
             return free
         reserved = sum(route_id == route.id for _, route_id in self._reserved.values())
@@ -159,7 +158,7 @@ class Admission:
 
     @property
     def accepting(self) -> bool:
-        return not self.draining and self.free_places > 0
+        return not self.draining and self.count_free_places() > 0
 
     # Tickets
 
@@ -176,7 +175,7 @@ class Admission:
         if self.draining:
             return Offer(route_id=route.id, refused=end_reasons.DRAINING)
         self._reserved.pop(call_sid, None)
-        if self._free_places_of(route) <= 0 and call_sid not in self._live:
+        if self._count_free_places_of(route) <= 0 and call_sid not in self._live:
             return Offer(route_id=route.id, refused=end_reasons.AT_CAPACITY)
         seconds = min(TICKET_SECONDS + math.ceil(route.notice_seconds), MAX_TICKET_SECONDS)
         self._reserved[call_sid] = (self._clock() + seconds, route.id)

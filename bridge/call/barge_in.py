@@ -41,7 +41,7 @@ class BargeIn:
             return False
         return self._playout.is_playing(now)
 
-    def is_overlap(self, now: float) -> bool:
+    def detect_overlap(self, now: float) -> bool:
         """After a caller frame: whether the caller has been loud for 200 ms over unplayed audio.
 
         The count restarts after it was true, and when nothing plays any more.
@@ -60,8 +60,8 @@ class BargeIn:
         self.ignore_audio_until = now + IGNORE_AUDIO_SECONDS
         return True
 
-    def is_first(self, now: float) -> bool:
-        """To be called for each sign: False when it is another sign of the same barge-in."""
+    def register_sign(self, now: float) -> bool:
+        """Remember a sign of a barge-in. False when it is another sign of the same one."""
         if now - self._latest_at < SAME_BARGE_IN_SECONDS:
             return False
         self._latest_at = now

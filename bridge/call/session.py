@@ -422,7 +422,7 @@ class CallSession:
             if group is not None:
                 self._on_keys(group)
         elif name == STALL:
-            if is_live and self._turn_taking.is_stalled(now):
+            if is_live and self._turn_taking.check_stall(now):
                 self._end(end_reasons.ASSISTANT_STALLED, now)
         elif is_live or name != PAUSE:
             self._turn_taking.on_deadline(name, now)

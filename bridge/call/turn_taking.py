@@ -62,7 +62,7 @@ class TurnTaking:
         if self.turns.caller.speaking is not self.live.caller_speaks:
             self.live.set_caller(self.turns.caller.speaking, now)
             self.publish_live(now)
-        if self._local_barge_in and self._barge_in.is_overlap(now):
+        if self._local_barge_in and self._barge_in.detect_overlap(now):
             self._output.do(SendControl(vapi.Cancel()))
             self.clear_playout("caller-loud", now)
 
@@ -149,7 +149,7 @@ class TurnTaking:
 
     def clear_playout(self, sign: BargeInSign, now: float) -> None:
         """The caller interrupts the assistant: drop the audio that the caller has not heard."""
-        is_first = self._barge_in.is_first(now)
+        is_first = self._barge_in.register_sign(now)
         if not is_first and not self.playout.is_playing(now):
             return
         unplayed_seconds = self.playout.unplayed(now)
@@ -184,7 +184,7 @@ class TurnTaking:
         else:
             self.publish_live(now)
 
-    def is_stalled(self, now: float) -> bool:
+    def check_stall(self, now: float) -> bool:
         """Whether the assistant's answer is overdue. If one is awaited but not overdue, sets STALL again."""
         turn = self.turns.unanswered
         if turn is None:

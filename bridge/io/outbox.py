@@ -81,7 +81,7 @@ class Outbox(Generic[Item]):
         if is_idle and self._is_open():
             self._start(self._send(item))
             return 0
-        if self._items and self._is_stuck():
+        if self._items and self._check_stuck():
             self.close()
             return 0
         self._items.append(item)
@@ -145,7 +145,7 @@ class Outbox(Generic[Item]):
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
-    def _is_stuck(self) -> bool:
+    def _check_stuck(self) -> bool:
         """Whether the peer accepts nothing any more; if so, the current send is cancelled."""
         is_late = asyncio.get_running_loop().time() - self._sending_since > WRITE_SECONDS
         if is_late or len(self._items) > MAX_ITEMS:

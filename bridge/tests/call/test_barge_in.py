@@ -23,7 +23,7 @@ class Overlap:
         for _ in range(0, ms, 20):
             self.now += 0.02
             self.turns.caller_frame(ulaw, self.now)
-            detected.append(self.barge_in.is_overlap(self.now))
+            detected.append(self.barge_in.detect_overlap(self.now))
             if detected[-1]:
                 self.playout.clear(self.now)
         return detected
@@ -82,6 +82,6 @@ def test_a_caller_who_starts_while_nothing_plays_does_not_interrupt() -> None:
 
 def test_several_signs_within_a_second_are_one_barge_in() -> None:
     barge_in = Overlap(playing_seconds=1.0).barge_in
-    assert [barge_in.is_first(at) for at in (100.0, 100.5, 100.9, 101.0, 101.5)] == [
+    assert [barge_in.register_sign(at) for at in (100.0, 100.5, 100.9, 101.0, 101.5)] == [
         True, False, False, True, False,
     ]  # fmt: skip

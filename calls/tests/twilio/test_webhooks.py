@@ -414,9 +414,9 @@ async def test_a_caller_who_hangs_up_during_the_greeting_frees_the_slot() -> Non
     client = WebhookClient(make_bridge(max_concurrent_calls=1))
     await client.twilio("/twilio/voice")
     await client.twilio("/twilio/status", CallStatus="in-progress")
-    assert client.bridge.admission.free_places == 0
+    assert client.bridge.admission.count_free_places() == 0
     await client.twilio("/twilio/status", CallStatus="completed")
-    assert client.bridge.admission.free_places == 1
+    assert client.bridge.admission.count_free_places() == 1
 
 
 async def test_readyz_reports_whether_new_calls_are_accepted() -> None:
