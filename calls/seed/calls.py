@@ -39,6 +39,8 @@ from calls.stats.flags import NO_REPORT, flags_of, is_report_missing
 from calls.stats.percentiles import percentile
 
 # Twilio's CallSids are random: one in 2^56 has this prefix.
+ASSISTANT_IDS = ("5eed5eed-0000-4000-8000-000000000001", "5eed5eed-0000-4000-8000-000000000002")
+RELEASES = ("1.0.0", "1.0.0", "1.1.0")  # a third of the calls each, the oldest first
 SEEDED_SID_PREFIX = "CA5eed5eed5eed5e"
 SEEDED_NUMBER_PREFIX = "+1800555"
 MAX_DURATION = timedelta(minutes=20)  # the last call starts this long before now, so that it is over
@@ -153,6 +155,7 @@ class CallGenerator:
         self._random = random = Random(options.seed)
         self._dialogue = DialogueGenerator(random)
         self._now = now
+        self._call_count = options.calls
         self._first_start = now - timedelta(days=options.days)
         self._step = (now - MAX_DURATION - self._first_start) / options.calls
         self._numbers = [number.number for number in phone_numbers(options.numbers)]
@@ -176,10 +179,12 @@ class CallGenerator:
             vapi_ended_reason=VAPI_ENDED_REASONS.get(end_reason, ""),
             started_at=self._first_start + self._step * (index + random.random()),
             needs_review=random.random() < 0.002,
+            release=RELEASES[index * len(RELEASES) // self._call_count],
         )
         seconds = 3.0 + 6 * random.random()  # of ringing, dialing and announcements
         if end_reason not in REASONS_WITHOUT_STREAM:
             call.stream_sid = f"MZ{random.getrandbits(128):032x}"
+            call.assistant_id = ASSISTANT_IDS[int(call.to_number[-1]) % len(ASSISTANT_IDS)]
         if end_reason not in REASONS_WITHOUT_ANSWER:
             seconds += self._add_conversation(batch, call) / 1000
         self._finish(call, math.ceil(seconds))
