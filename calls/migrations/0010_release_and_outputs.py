@@ -4,6 +4,33 @@ import django.db.models.deletion
 from django.db import migrations, models
 
 
+class AddColumn(migrations.AddField):
+    """Adds a column in place. On SQLite Django would copy the table, once for each column.
+
+    The column keeps its default, so that a process of the version before can still add rows.
+    """
+
+    def database_forwards(self, app_label, schema_editor, from_state, to_state):
+        model = to_state.apps.get_model(app_label, self.model_name)
+        field = model._meta.get_field(self.name)
+        column_type = field.db_type(schema_editor.connection)
+        default = "'{}'" if isinstance(field, models.JSONField) else "''"
+        schema_editor.execute(
+            f'ALTER TABLE {model._meta.db_table} ADD COLUMN "{field.column}" {column_type} NOT NULL DEFAULT {default}'
+        )
+
+
+class WidenAmount(migrations.AlterField):
+    """SQLite does not limit the digits of a number, so there is nothing to change."""
+
+    def database_forwards(self, app_label, schema_editor, from_state, to_state):
+        if schema_editor.connection.vendor != "sqlite":
+            super().database_forwards(app_label, schema_editor, from_state, to_state)
+
+    def database_backwards(self, app_label, schema_editor, from_state, to_state):
+        self.database_forwards(app_label, schema_editor, from_state, to_state)
+
+
 class Migration(migrations.Migration):
 
     dependencies = [
@@ -26,37 +53,37 @@ class Migration(migrations.Migration):
             name='call',
             options={'ordering': ('-started_at', '-id'), 'permissions': [('view_numbers', 'Can view full phone numbers'), ('view_recording', 'Can open recordings of calls'), ('export_call', 'Can export calls'), ('act_on_call', 'Can hang up, speak in and transfer live calls'), ('place_test_call', 'Can place a test call'), ('place_call', 'Can place outbound calls')]},
         ),
-        migrations.AddField(
+        AddColumn(
             model_name='call',
             name='assistant_id',
             field=models.CharField(blank=True, max_length=64),
         ),
-        migrations.AddField(
+        AddColumn(
             model_name='call',
             name='price_unit',
             field=models.CharField(blank=True, max_length=3),
         ),
-        migrations.AddField(
+        AddColumn(
             model_name='call',
             name='recording_urls',
             field=models.JSONField(blank=True, default=dict),
         ),
-        migrations.AddField(
+        AddColumn(
             model_name='call',
             name='release',
             field=models.CharField(blank=True, max_length=64),
         ),
-        migrations.AlterField(
+        WidenAmount(
             model_name='call',
             name='stream_price',
             field=models.DecimalField(blank=True, decimal_places=5, max_digits=12, null=True),
         ),
-        migrations.AlterField(
+        WidenAmount(
             model_name='call',
             name='twilio_price',
             field=models.DecimalField(blank=True, decimal_places=5, max_digits=12, null=True),
         ),
-        migrations.AlterField(
+        WidenAmount(
             model_name='call',
             name='vapi_cost',
             field=models.DecimalField(blank=True, decimal_places=5, max_digits=12, null=True),
