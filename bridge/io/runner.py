@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, NamedTuple, assert_never
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import NamedTuple, assert_never
 
 from bridge.admission import TicketError
 from bridge.call.events import (
@@ -100,7 +101,7 @@ class CallRunner:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self.on_closed: Callable[[], None] | None = None  # called once we have closed Twilio's socket
-        self._caller_sender = self._create_task(self._run_caller_outbox())
+        self._caller_sender = self._create_task(self._run_caller_outbox)
         self._set_timer()
 
     def feed(self, event: Event) -> None:
@@ -183,13 +184,13 @@ class CallRunner:
             case SendControl(message):
                 self._queue_to_assistant(message)
             case DialAssistant():
-                self._create_task(self._dial())
+                self._create_task(self._dial)
             case HangUp(code):
-                self._create_task(self._hang_up(code))
+                self._create_task(partial(self._hang_up, code))
             case HangUpAssistant(how):
                 if self._assistant is not None:
                     self._assistant.close_outbox()
-                    self._create_task(self._assistant.hang_up(how))
+                    self._create_task(partial(self._assistant.hang_up, how))
             case _:
                 assert_never(action)
 
@@ -231,7 +232,7 @@ class CallRunner:
             await link.hang_up("end-call")
             return
         leg = self._assistant = AssistantLeg(link)
-        leg.start(lambda: self._create_task(self._run_assistant_outbox(leg)))
+        leg.start(lambda: self._create_task(partial(self._run_assistant_outbox, leg)))
         self.feed(AssistantConnected(link.call_id))
         await leg.listen(self._on_link_event)
         self.feed(AssistantLegClosed(link.close_code))
@@ -270,16 +271,16 @@ class CallRunner:
 
     # Tasks and the timer
 
-    def _create_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._guard(coroutine))
+    def _create_task(self, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._guard(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _guard(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Await it; an error ends the call."""
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do the work; an error ends the call."""
         try:
-            await coroutine
+            await work()
         except Exception:
             log.exception("%s ! internal error", self.session)
             self.feed(Aborted())

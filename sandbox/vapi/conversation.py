@@ -66,7 +66,7 @@ class Conversation:
         self._events = EventSender(call, transport, faults)
         self._speaking = asyncio.Lock()
         self._player: ReplyPlayer | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self._started_utterances = 0  # of the caller; the last one may not have ended
         self._ended_utterances = 0
         self._muted: set[str] = set()
@@ -178,7 +178,8 @@ class Conversation:
             work.close()
             self.call.emit("! too many tasks")
             return
-        task = asyncio.create_task(_discard_result(work))
+        # Not in a wrapper: if that were cancelled before its first step, the work would never be awaited.
+        task: asyncio.Task[object] = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -279,7 +280,3 @@ class Conversation:
     async def _end_after(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
         self._end(self._faults.ended_reason)
-
-
-async def _discard_result(work: Coroutine[Any, Any, object]) -> None:
-    await work
