@@ -134,12 +134,14 @@ def _outcome_choices() -> Choices:
 
 def _assistant_choices() -> Choices:
     """Assistants by id, with the labels of the numbers that they answer."""
+    if not (assistant_ids := _values_of(Call, "assistant_id")):
+        return []
     numbers: dict[str, list[str]] = defaultdict(list)
     for number in PhoneNumber.objects.exclude(assistant_id="").order_by("label", "number")[:MAX_NUMBERS]:
         numbers[number.assistant_id].append(number.label or str(number))
     numbers[settings.VAPI_ASSISTANT_ID].append("default")
     choices = []
-    for assistant_id in _values_of(Call, "assistant_id"):
+    for assistant_id in assistant_ids:
         used_by = f" ({', '.join(numbers[assistant_id])})" if assistant_id in numbers else ""
         choices.append((assistant_id, assistant_id + used_by))
     return choices
