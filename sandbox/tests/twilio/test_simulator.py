@@ -783,8 +783,8 @@ async def test_start_can_be_missing_doubled_or_carry_a_forged_ticket(fake_server
 
     fake_server.handler = listen
     await fake_server.call(
-        Pause(200),
-        faults=TwilioFaults(double_start=True, bad_ticket=True, wrong_stream_sid_after_seconds=0.1),
+        Pause(900),
+        faults=TwilioFaults(double_start=True, bad_ticket=True, wrong_stream_sid_after_seconds=0.6),
     )
     assert fake_server.socket is not None
     received = fake_server.socket.received
