@@ -16,7 +16,7 @@ class Viewer:
     """Derived from permissions, not from roles, so that custom groups work too."""
 
     can_view_calls: bool = False
-    can_view_numbers: bool = False  # unmasked; everyone sees masked numbers
+    can_view_numbers: bool = False  # without it, numbers are masked
     can_annotate: bool = False  # outcome, note, needs review
     can_export: bool = False
     can_act: bool = False  # on live calls

@@ -38,9 +38,9 @@ from calls.stats.call_summary import longest_silence
 from calls.stats.flags import NO_REPORT, flags_of, is_report_missing
 from calls.stats.percentiles import percentile
 
-# Twilio's CallSids are random: one in 2^56 has this prefix.
 ASSISTANT_IDS = ("5eed5eed-0000-4000-8000-000000000001", "5eed5eed-0000-4000-8000-000000000002")
 RELEASES = ("1.0.0", "1.0.0", "1.1.0")  # a third of the calls each, the oldest first
+# Twilio's CallSids are random: one in 2^56 has this prefix.
 SEEDED_SID_PREFIX = "CA5eed5eed5eed5e"
 SEEDED_NUMBER_PREFIX = "+1800555"
 MAX_DURATION = timedelta(minutes=20)  # the last call starts this long before now, so that it is over

@@ -158,7 +158,7 @@ def render_call(call: Call, viewer: Viewer) -> str:
 
 
 def _cost_per_minute(call: Call) -> Decimal | None:
-    """Computed as `Figures.cost_per_minute` is; None while a bill is pending."""
+    """Computed as `CallStats.cost_per_minute` is; None while a bill is pending."""
     cost, length = call.cost(), call.duration()
     if cost is None or length is None or call.bills_to_come():
         return None

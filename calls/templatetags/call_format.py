@@ -78,7 +78,7 @@ def for_party(text: str, call: Call) -> str:
 
 @register.simple_tag
 def timestamp(value: datetime | None, form: str = "long") -> SafeString | str:
-    """`Sat 22 Nov 2026, 10:31:04` in the viewer's time zone, UTC on hover; short: as in lists."""
+    """`Sun 22 Nov 2026, 10:31:04` in the viewer's time zone, UTC on hover; short: as in lists."""
     if value is None:
         return "–"
     local = timezone.localtime(value)
@@ -90,7 +90,7 @@ def timestamp(value: datetime | None, form: str = "long") -> SafeString | str:
 
 
 def short_time(local: datetime, now: datetime) -> str:
-    """`Today 16:44`, `Tue 24 Nov 16:44`, `Tue 24 Nov 2025 16:44`. Both times are in the viewer's zone."""
+    """`Today 16:44`, `Tue 24 Nov 16:44`, `Mon 24 Nov 2025 16:44`. Both times are in the viewer's zone."""
     if local.date() == now.date():
         return dateformat.format(local, r"\T\o\d\a\y H:i")
     return dateformat.format(local, "D j M H:i" if local.year == now.year else "D j M Y H:i")

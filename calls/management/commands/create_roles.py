@@ -13,8 +13,9 @@ from calls.staff.roles import ROLES, assign_role, create_roles
 
 class Command(DatabaseCommand):
     help = (
-        "Creates the groups viewer (masked numbers), operator (full numbers, export, notes, live actions) "
-        "and admin, or resets their permissions. With --user and --role, assigns a role to a user."
+        "Creates the groups viewer (masked numbers), operator (full numbers, recordings, export, notes, live "
+        "actions, outbound calls) and admin, or resets their permissions. With --user and --role, assigns a "
+        "role to a user."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -22,7 +22,7 @@ POLL_SECONDS = 0.5
 class Command(DatabaseCommand):
     help = (
         "Places a call from one of your numbers to a number that OUTBOUND_ALLOWED names, and connects the "
-        "person who answers to the assistant. With --wait, the exit code is 0 when somebody answered."
+        "person who answers to the assistant. With --wait, the exit code is 0 when the assistant answered."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
