@@ -31,7 +31,7 @@ from calls.statuses import OPEN_STATUSES, TERMINAL_STATUSES
 from calls.twilio import client as twilio_client
 from calls.vapi import client as vapi_client
 from calls.vapi.webhooks import END_OF_CALL, read_report
-from calls.vendor_errors import VendorError, unreadable
+from calls.vendor_errors import UnreadableResponse, VendorError
 
 CONCURRENT_REQUESTS = 8
 BATCH_SIZE = 50  # calls whose responses are written together
@@ -101,15 +101,18 @@ def sync(
     days: int = 3,
     limit: int = 1000,
     grace: timedelta = GRACE_PERIOD,
-    seconds: float = 240,
+    timeout_seconds: float = 240,
     on_progress: Callable[[int], object] = lambda done: None,
     on_total: Callable[[int], object] = lambda total: None,
     backoff: Backoff | None = None,
 ) -> SyncResult:
-    """Fetch what is missing and write it to the database. Raises what the database raises."""
+    """Fetch what is missing and write it to the database, in at most about `timeout_seconds`.
+
+    Raises what the database raises.
+    """
     calls = find_missing(now, days, limit, grace)
     on_total(len(calls))
-    run = SyncRun(SyncResult(calls=len(calls)), now, time.monotonic() + seconds, backoff or Backoff())
+    run = SyncRun(SyncResult(calls=len(calls)), now, time.monotonic() + timeout_seconds, backoff or Backoff())
     row_writer = RowWriter(list, None)
     for begin in range(0, len(calls), BATCH_SIZE):
         batch = calls[begin : begin + BATCH_SIZE]
@@ -231,7 +234,7 @@ class SyncRun:
             price = None
         is_new = {
             "ends": call.status in OPEN_STATUSES,
-            "lengths": duration is not None and not call.has_duration,
+            "durations": duration is not None and not call.has_duration,
             "prices": price is not None and not call.has_price,
             "stream prices": not call.has_stream_price and bool(duration),
         }
@@ -259,7 +262,7 @@ class SyncRun:
         self.result.requests[self.vapi.name] += 1
         vapi_call = await self.vapi.request(lambda: vapi_client.fetch_call(call.vapi_call_id))
         if not isinstance(vapi_call.get("status"), str):
-            raise unreadable(self.vapi.name)
+            raise UnreadableResponse(self.vapi.name)
         if vapi_call["status"] != VAPI_ENDED:
             await vapi_client.end_call(vapi_call)
             self.result.filled["ends at Vapi"] += 1

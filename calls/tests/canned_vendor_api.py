@@ -43,6 +43,7 @@ class CannedVendorApi(HTTPServer):
         ] = {}  # by CallSid or Vapi's id, in order; the last one repeats
         self.control_url = ""  # empty: a URL of this server
         self.control_status = 200
+        self.cuts_off = False  # close each connection in the middle of the response
         self.requests: list[ApiRequest] = []
         self.token, self.key = TOKEN, KEY  # that are accepted
         self._resumed = threading.Event()
@@ -116,6 +117,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._respond()
 
+    def do_PATCH(self) -> None:
+        self._respond()
+
     def _respond(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         status, content = self.server.respond(ApiRequest(self.command, self.path, dict(self.headers), body))
@@ -124,6 +128,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Location", f"{self.server.url}/elsewhere")  # for a status that redirects
-            self.send_header("Content-Length", str(len(raw)))
+            self.send_header("Content-Length", str(len(raw) + self.server.cuts_off))
             self.end_headers()
             self.wfile.write(raw)

@@ -9,7 +9,6 @@ because they contain account, call and number.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -28,21 +27,13 @@ from twilio.rest.api.v2010.account.incoming_phone_number import IncomingPhoneNum
 from calls.masking import mask_number, short_sid
 from calls.twilio import twiml
 from calls.twilio.voices import Voice
-from calls.vendor_errors import (
-    VendorError,
-    rate_limited,
-    read_bounded,
-    server_error,
-    timed_out,
-    unreachable,
-    unreadable,
-)
+from calls.vendor_errors import VendorError, describe_status, read_bounded, translate_errors
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 VENDOR = "Twilio"
 TWILIO_API = "https://api.twilio.com"
-REQUEST_SECONDS = 5.0
+REQUEST_TIMEOUT_SECONDS = 5.0
 MAX_RESPONSE_BYTES = 1 << 16
 CALL_IS_OVER = "The call is already over."
 CALL_IS_OVER_CODES = (20404, 21220)  # no such call any more; not in a state that can be changed
@@ -58,7 +49,7 @@ class _Transport(AsyncHttpClient):  # type: ignore[misc]
     """Sends each request to the configured origin instead of the one that the client names."""
 
     def __init__(self, base_url: str) -> None:
-        super().__init__(log, True)
+        super().__init__(logger, True)
         self._base = urlsplit(base_url)
 
     async def request(
@@ -94,7 +85,7 @@ async def transfer(
 ) -> None:
     """Take the call from the assistant and dial `number`. If nobody answers, the caller hears an apology.
 
-    The person who answers hears first that the call was handed over, and the `reason`. Their telephone shows
+    The person who answers hears first that the call was transferred, and the `reason`. Their telephone shows
     `caller_id`; empty: the caller's number.
     """
     response = twiml.dial_with_whisper(settings.PUBLIC_URL, number, reason, caller_id, voice)
@@ -109,7 +100,11 @@ async def create_call(**parameters: Any) -> str:
 
 async def fetch_call(call_sid: str) -> CallInstance:
     """Status, duration, price and so on. The price is None until minutes after the end of the call."""
-    return await _request(short_sid(call_sid), lambda client: client.calls(call_sid).fetch_async())
+    return await _request(
+        short_sid(call_sid),
+        lambda client: client.calls(call_sid).fetch_async(),
+        not_found="Twilio has no such call.",
+    )
 
 
 async def fetch_account() -> AccountInstance:
@@ -141,40 +136,33 @@ async def update_number(number_sid: str, **changes: str) -> IncomingPhoneNumberI
 
 
 async def _update_call(call_sid: str, **changes: str) -> None:
-    await _request(short_sid(call_sid), lambda client: client.calls(call_sid).update_async(**changes))
+    await _request(
+        short_sid(call_sid),
+        lambda client: client.calls(call_sid).update_async(**changes),
+        not_found=CALL_IS_OVER,
+    )
 
 
-async def _request(
-    subject: str, send: Callable[[Client], Awaitable[Any]], *, not_found: str = CALL_IS_OVER
-) -> Any:
+async def _request(subject: str, send: Callable[[Client], Awaitable[Any]], *, not_found: str = "") -> Any:
     """One request. Raises nothing but `VendorError`.
 
-    `subject` is for the log; `not_found` is the sentence for a 404.
+    `subject` is for the log; `not_found` is the sentence for a 404, and for a call in its final state.
     """
     if not settings.TWILIO_ACCOUNT_SID or not settings.TWILIO_AUTH_TOKENS:
         raise VendorError(
             "Cannot send requests to Twilio: TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN are not both set."
         )
-    try:
-        async with asyncio.timeout(REQUEST_SECONDS):
-            transport = _Transport(settings.TWILIO_BASE_URL)
-            client = Client(
-                settings.TWILIO_ACCOUNT_SID, settings.TWILIO_AUTH_TOKENS[0], http_client=transport
-            )
+    async with translate_errors(VENDOR, REQUEST_TIMEOUT_SECONDS, subject):
+        transport = _Transport(settings.TWILIO_BASE_URL)
+        client = Client(settings.TWILIO_ACCOUNT_SID, settings.TWILIO_AUTH_TOKENS[0], http_client=transport)
+        try:
             return await send(client)
-    except TimeoutError:
-        raise timed_out(VENDOR, REQUEST_SECONDS) from None
-    except TwilioException as error:
-        raise VendorError(_sentence_of(subject, error, not_found), status=_status_of(error)) from None
-    except (aiohttp.ClientConnectorError, OSError) as error:
-        log.warning("%s: no connection to Twilio: %s", subject, type(error).__name__)
-        raise unreachable(VENDOR) from None
-    except (aiohttp.ClientError, ValueError) as error:  # cut off, or not JSON: it may have been carried out
-        log.warning("%s: no readable response from Twilio: %s", subject, type(error).__name__)
-        raise unreadable(VENDOR) from None
+        except TwilioException as error:
+            sentence = _describe_error(subject, error, not_found)
+            raise VendorError(sentence, status=_find_status(error)) from None
 
 
-def _status_of(error: TwilioException) -> int | None:
+def _find_status(error: TwilioException) -> int | None:
     """The HTTP status. For a list request, Twilio's client raises the bare response."""
     status = getattr(error, "status", None)
     response = error.args[1] if status is None and len(error.args) > 1 else None
@@ -182,17 +170,15 @@ def _status_of(error: TwilioException) -> int | None:
     return status if isinstance(status, int) else None
 
 
-def _sentence_of(subject: str, error: TwilioException, not_found: str) -> str:
-    status, code = _status_of(error), getattr(error, "code", None)
-    log.warning("%s: Twilio rejected the request: status %s, code %s", subject, status, code)
+def _describe_error(subject: str, error: TwilioException, not_found: str) -> str:
+    status, code = _find_status(error), getattr(error, "code", None)
+    logger.warning("%s: Twilio rejected the request: status %s, code %s", subject, status, code)
     if code in ERROR_SENTENCES:
         return ERROR_SENTENCES[code]
-    if code in CALL_IS_OVER_CODES or status == 404:
+    if not_found and (code in CALL_IS_OVER_CODES or status == 404):
         return not_found
     if status in (401, 403):
         return "Twilio rejected our credentials. Check TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN."
-    if status == 429:
-        return rate_limited(VENDOR)
-    if status is not None and status >= 500:
-        return server_error(VENDOR, status)
+    if status is not None and (status == 429 or status >= 500):
+        return describe_status(VENDOR, status)
     return f"Twilio rejected the request ({code or status or 'no reason given'})."

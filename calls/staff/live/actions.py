@@ -1,9 +1,10 @@
 """Actions of staff on a live call: hang up, have the assistant say something, transfer.
 
-Actions are HTTP requests to Twilio or Vapi and never touch a session: the process that carries the call
-sees the result as it sees any other event on the line. For hang-up and transfer the end reason is written to
-the call first, because the stream ends within moments and that end must carry the requested reason. If
-Twilio refuses, the end reason is removed again. Every attempt on a live call is recorded in the audit log.
+Actions are HTTP requests to Twilio or Vapi and never touch a session: the process that handles the call
+sees the result as it sees any other event on the line. For hang-up and transfer the requested end is written
+to the call's row first (`end_requested`), because the stream ends within moments and that end must carry the
+requested reason. If Twilio refuses, it is removed again. Every request is recorded in the audit log before it
+is sent.
 """
 
 from __future__ import annotations
@@ -27,25 +28,25 @@ from bridge.end_reasons import HUNG_UP_BY_STAFF, TRANSFERRED
 from calls.ingest.sanitize import clean_text
 from calls.masking import mask_number, short_sid
 from calls.models import Call, PhoneNumber
-from calls.phone_numbers import caller_id
-from calls.routes import say_voice
+from calls.phone_numbers import choose_caller_id
+from calls.routes import choose_voice
 from calls.staff import audit
 from calls.staff.pages import View, view_call_required
 from calls.staff.staff_messages import SAY
 from calls.twilio import client as twilio_client
-from calls.twilio.client import TWILIO_API
+from calls.twilio.client import CALL_IS_OVER, TWILIO_API
 from calls.vapi import client as vapi_client
 from calls.vendor_errors import VendorError
 from calls.viewer import Viewer
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 MAX_SAY_CHARS = 500  # about 30 seconds of speech
-CALL_HAS_ENDED = "The call has already ended."
+NOT_ANSWERED = "The call has not been answered yet."
 
 
 class NotLive(VendorError):
-    """The call has ended."""
+    """The call is over, or not answered yet."""
 
 
 Action = Callable[[HttpRequest, Call], str]
@@ -70,14 +71,14 @@ def on_live_call(action: Action) -> View:
         call = get_object_or_404(Call, pk=call_id)
         try:
             if not call.is_live or call.end_reason:
-                raise NotLive(CALL_HAS_ENDED)
+                raise NotLive(CALL_IS_OVER if call.is_over or call.end_reason else NOT_ANSWERED)
             message, status = action(request, call), HTTPStatus.OK
         except NotLive as error:
             message, status = str(error), HTTPStatus.CONFLICT
         except VendorError as error:
             message, status = str(error), HTTPStatus.BAD_GATEWAY
         succeeded = status == HTTPStatus.OK
-        log.info(
+        logger.info(
             "%s = staff: %s: %s",
             short_sid(call.call_sid), action.__name__, "done" if succeeded else message,
         )  # fmt: skip
@@ -92,6 +93,7 @@ def on_live_call(action: Action) -> View:
 
 @on_live_call
 def hang_up(request: HttpRequest, call: Call) -> str:
+    _require_twilio_knows(call)
     audit.record(request.user, "hang-up", call)
     _end_call(call, HUNG_UP_BY_STAFF, twilio_client.hang_up, call.call_sid)
     return "Call ended."
@@ -105,9 +107,10 @@ def transfer(request: HttpRequest, call: Call) -> str:
         raise VendorError(
             "There is no fallback number. Set one on the phone number, or FALLBACK_NUMBER for all numbers."
         )
+    _require_twilio_knows(call)
     audit.record(request.user, "transfer", call, f"to {mask_number(fallback)}")
-    shown = caller_id(call.from_number, call.our_number)
-    voice = say_voice(number if number and number.active else None)
+    shown = choose_caller_id(call.from_number, call.our_number)
+    voice = choose_voice(number if number and number.active else None)
     options = {"caller_id": shown, "voice": voice}
     _end_call(call, TRANSFERRED, twilio_client.transfer, call.call_sid, fallback, **options)
     return "Transferring the caller to the fallback number."
@@ -125,17 +128,20 @@ def say(request: HttpRequest, call: Call) -> str:
     return "Message sent to the assistant."
 
 
+def _require_twilio_knows(call: Call) -> None:
+    if call.simulated and settings.TWILIO_BASE_URL == TWILIO_API:
+        raise VendorError("This is a simulated call. Twilio does not know it; it ends by itself.")
+
+
 def _end_call(call: Call, end_reason: str, send: Any, *arguments: str, **options: Any) -> None:
     """Write the requested end reason, then send the request to Twilio.
 
     The UPDATE carries its condition itself, because the call may have ended since it was read.
     """
-    if call.simulated and settings.TWILIO_BASE_URL == TWILIO_API:
-        raise VendorError("This is a simulated call. Twilio does not know it; it ends by itself.")
     requested_at = timezone.now()
     live = Call.objects.live().filter(pk=call.pk, end_reason="")
     if not live.update(end_requested=end_reason, end_requested_at=requested_at):
-        raise NotLive(CALL_HAS_ENDED)
+        raise NotLive(CALL_IS_OVER)
     try:
         async_to_sync(send)(*arguments, **options)
     except VendorError as error:

@@ -111,19 +111,19 @@ class HangUpTests(ActionTests):
                 self.assertEqual(self.get_requested_end(), ("", False))
 
     def test_a_failed_connection_is_reverted_and_explained(self) -> None:
-        with override_settings(TWILIO_BASE_URL="http://127.0.0.1:1"), self.assertLogs("calls.twilio.client"):
+        with override_settings(TWILIO_BASE_URL="http://127.0.0.1:1"), self.assertLogs("calls.vendor_errors"):
             self.assertIn("Cannot connect", self.act("hang-up", 502))
         self.assertEqual(self.get_requested_end(), ("", False))
 
     def test_a_timeout_may_have_ended_the_call(self) -> None:
         self.vendor.hang()
-        with mock.patch.object(twilio_client, "REQUEST_SECONDS", 0.2):
+        with mock.patch.object(twilio_client, "REQUEST_TIMEOUT_SECONDS", 0.2):
             self.assertIn("may have been carried out", self.act("hang-up", 502))
         self.assertEqual(self.get_requested_end(), ("hung-up-by-staff", True))
 
     def test_an_invalid_response_may_have_ended_the_call(self) -> None:
         self.vendor.response = b"<html>"
-        with self.assertLogs("calls.twilio.client"):
+        with self.assertLogs("calls.vendor_errors"):
             self.assertIn("is not JSON", self.act("hang-up", 502))
         self.assertEqual(self.get_requested_end(), ("hung-up-by-staff", True))
 
@@ -142,16 +142,23 @@ class HangUpTests(ActionTests):
         for changes in ({"status": "completed"}, {"end_reason": "assistant-failed"}):
             self.call = make_live_call(**changes)
             for action in ("hang-up", "say", "transfer"):
-                self.assertIn("already ended", self.act(action, 409, words="Hello."))
+                self.assertIn("already over", self.act(action, 409, words="Hello."))
             self.assertEqual((self.get_requested_end(), self.get_audit_entries()), (("", False), []))
         self.assertEqual(self.vendor.requests, [])
+
+    def test_it_rejects_actions_on_a_call_that_is_not_answered_yet(self) -> None:
+        for status in ("queued", "initiated", "ringing"):
+            self.call = make_live_call(status=status)
+            for action in ("hang-up", "say", "transfer"):
+                self.assertIn("not been answered yet", self.act(action, 409, words="Hello."))
+        self.assertEqual((self.vendor.requests, self.get_audit_entries()), ([], []))
 
     def test_it_rejects_a_call_that_ends_during_the_request(self) -> None:
         def end(*_: object) -> None:
             Call.objects.update(status="completed", end_reason="caller-hung-up")
 
         with mock.patch("calls.staff.live.actions.audit.record", side_effect=end):
-            self.assertIn("already ended", self.act("hang-up", 409))
+            self.assertIn("already over", self.act("hang-up", 409))
         self.assertEqual((self.vendor.requests, self.get_requested_end()), ([], ("", False)))
 
     def test_a_failure_reverts_its_own_request_only(self) -> None:
@@ -289,10 +296,10 @@ class SayTests(ActionTests):
             self.assertIn("no control URL", self.say(502))
 
     def test_a_failed_connection_and_a_timeout_are_explained(self) -> None:
-        with override_settings(VAPI_BASE_URL="http://127.0.0.1:1"), self.assertLogs("calls.vapi.client"):
+        with override_settings(VAPI_BASE_URL="http://127.0.0.1:1"), self.assertLogs("calls.vendor_errors"):
             self.assertIn("Cannot connect", self.say(502))
         self.vendor.hang()
-        with mock.patch.object(vapi_client, "REQUEST_SECONDS", 0.2):
+        with mock.patch.object(vapi_client, "REQUEST_TIMEOUT_SECONDS", 0.2):
             self.assertIn("did not respond", self.say(502))
 
     def test_it_needs_an_assistant_that_can_speak(self) -> None:
