@@ -19,7 +19,7 @@ from redis import RedisError
 from redis.asyncio import Redis
 
 from calls.doctor.check import Check, Finding, amber, green, red
-from calls.doctor.public_url import REQUEST_SECONDS
+from calls.doctor.public_url import REQUEST_TIMEOUT_SECONDS
 from calls.management.database import count_unapplied_migrations, describe_database_error
 
 FULL_DISK_BYTES, LOW_DISK_BYTES = 20 << 20, 500 << 20
@@ -27,7 +27,7 @@ POOL_SIZE = 10  # connections of one worker, at most; see `database()` in the se
 MAX_CLOCK_ERROR_SECONDS, CLOCK_WARNING_SECONDS = 60, 5
 
 
-async def database() -> Finding:
+async def check_database() -> Finding:
     try:
         max_connections = await sync_to_async(_max_connections)()
     except (DatabaseError, InterfaceError, OSError) as error:
@@ -66,7 +66,7 @@ def _close_connection() -> None:
         connection.close()
 
 
-async def migrations() -> Finding:
+async def check_migrations() -> Finding:
     count = await sync_to_async(_unapplied_migrations)()
     if count:
         return red(
@@ -87,7 +87,7 @@ def is_incompatible_redis(client_version: str) -> bool:
     return int(client_version.partition(".")[0]) >= 8
 
 
-async def redis() -> Finding:
+async def check_redis() -> Finding:
     if not settings.REDIS_URL:
         return green("Redis is not configured. A single process does not need it.")
     if is_incompatible_redis(version("redis")):
@@ -96,10 +96,12 @@ async def redis() -> Finding:
             "Install a version below 8: channels-redis does not work with later ones.",
         )
     client = Redis.from_url(
-        settings.REDIS_URL, socket_timeout=REQUEST_SECONDS, socket_connect_timeout=REQUEST_SECONDS
+        settings.REDIS_URL,
+        socket_timeout=REQUEST_TIMEOUT_SECONDS,
+        socket_connect_timeout=REQUEST_TIMEOUT_SECONDS,
     )
     try:
-        async with asyncio.timeout(REQUEST_SECONDS):
+        async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
             reply = client.ping()
             assert not isinstance(reply, bool)  # only the synchronous client returns a bool
             await reply
@@ -110,9 +112,9 @@ async def redis() -> Finding:
     return green("Redis responds.")
 
 
-async def clock() -> Finding:
+async def check_clock() -> Finding:
     """Compares our clock with the Date header of Twilio or Vapi, whatever the status of the response."""
-    timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
+    timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS)
     for origin in (settings.TWILIO_BASE_URL, settings.VAPI_BASE_URL):
         try:
             async with (
@@ -134,7 +136,7 @@ async def clock() -> Finding:
     )
 
 
-async def disk() -> Finding:
+async def check_disk() -> Finding:
     journal_folder = Path(settings.JOURNAL_DIR)
     folder = journal_folder
     while not folder.exists() and folder != folder.parent:
@@ -146,12 +148,19 @@ async def disk() -> Finding:
         )
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < FULL_DISK_BYTES:
-        return red("The disk of the journal is full.", "Free disk space: calls are recorded there first.")
+        return red(
+            "The disk of the journal is full.",
+            "Free disk space: entries about calls are written there first.",
+        )
     if free_bytes < LOW_DISK_BYTES:
-        return amber(f"The disk of the journal has {free_bytes >> 20} MB left.", "Free disk space.")
+        return amber(f"The disk of the journal has {_format_size(free_bytes)} left.", "Free disk space.")
     if folder == journal_folder and stat.S_IMODE(folder.stat().st_mode) & 0o077:
         return amber("Other users of this machine can read the journal folder.", "Run chmod 700 on it.")
-    return green(f"The disk of the journal has {free_bytes >> 30} GB left.")
+    return green(f"The disk of the journal has {_format_size(free_bytes)} left.")
+
+
+def _format_size(size_bytes: int) -> str:
+    return f"{size_bytes >> 20} MB" if size_bytes < 1 << 30 else f"{size_bytes / (1 << 30):.1f} GB"
 
 
 def _worker_count() -> int:
@@ -159,21 +168,23 @@ def _worker_count() -> int:
     return int(text) if text.isascii() and text.isdigit() else 1
 
 
-async def workers() -> Finding:
+async def check_workers() -> Finding:
     if _worker_count() > 1 and not settings.REDIS_URL:
         return red(
             f"{_worker_count()} workers run without Redis: each shows only its own live calls, and does not "
             "know the end reasons of the others.",
             "Set REDIS_URL, or run one worker.",
         )
-    return green("The workers share what they need to.")
+    if _worker_count() > 1:
+        return green("The workers share live calls and end reasons through Redis.")
+    return green("A single worker serves all calls.")
 
 
 CHECKS = (
-    Check("database", "Database", database),
-    Check("migrations", "Migrations", migrations, ("database",)),
-    Check("redis", "Redis", redis),
-    Check("clock", "Clock", clock),
-    Check("disk", "Disk", disk),
-    Check("workers", "Workers", workers),
+    Check("database", "Database", check_database),
+    Check("migrations", "Migrations", check_migrations, ("database",)),
+    Check("redis", "Redis", check_redis),
+    Check("clock", "Clock", check_clock),
+    Check("disk", "Disk", check_disk),
+    Check("workers", "Workers", check_workers),
 )

@@ -17,6 +17,7 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.template.loader import render_to_string
@@ -28,7 +29,7 @@ from calls.models import CALLER, Call, CallEvent, PhoneNumber, Utterance
 from calls.staff import audit
 from calls.staff.call_query import MAX_QUERY_CHARS, ListQuery, find_neighbors
 from calls.staff.pages import page_context, view_call_required
-from calls.staff.staff_messages import is_by_staff, messages_of
+from calls.staff.staff_messages import fetch_staff_messages, is_by_staff
 from calls.staff.timeline import SpokenLine, build_timeline
 from calls.staff.waterfall import Waterfall, build_waterfalls
 from calls.stats import percentiles
@@ -84,16 +85,17 @@ def call_note(request: HttpRequest, call_id: int) -> HttpResponse:
         for name, errors in form.errors.items():
             messages.error(request, f"{name.replace('_', ' ').capitalize()}: {' '.join(map(str, errors))}")
     elif form.changed_data:
-        call.save(update_fields=form.changed_data)
         changed = ", ".join(name.replace("_", " ") for name in form.changed_data)
-        LogEntry.objects.log_actions(
-            user_id=cast(int, request.user.pk), queryset=[call], action_flag=CHANGE,
-            change_message=f"Changed {changed}.", single_object=True,
-        )  # fmt: skip
-        audit.record(request.user, "note", call, changed)
+        with transaction.atomic():  # no change without its audit entry
+            call.save(update_fields=form.changed_data)
+            LogEntry.objects.log_actions(
+                user_id=cast(int, request.user.pk), queryset=[call], action_flag=CHANGE,
+                change_message=f"Changed {changed}.", single_object=True,
+            )  # fmt: skip
+            audit.record(request.user, "note", call, changed)
         messages.success(request, "Changes saved.")
     query = ListQuery.parse(dict(parse_qsl(request.GET.get("list", "")[:MAX_QUERY_CHARS])))
-    return redirect(call.get_absolute_url() + query.suffix())
+    return redirect(call.get_absolute_url() + query.encode_for_call())
 
 
 def _list_context(request: HttpRequest, call: Call, viewer: Viewer) -> dict[str, Any]:
@@ -104,7 +106,7 @@ def _list_context(request: HttpRequest, call: Call, viewer: Viewer) -> dict[str,
     return {
         "list_query": query,
         "list_url": query.url(),
-        "list_suffix": query.suffix(),
+        "list_suffix": query.encode_for_call(),
         "previous_id": previous_id,
         "next_id": next_id,
     }
@@ -118,7 +120,7 @@ def call_context(call: Call, viewer: Viewer) -> dict[str, Any]:
     waterfalls = build_waterfalls(turns, settings.LATENCY_TARGET_MS)
     answered = [turn for turn in turns if turn.was_answered]
     label = PhoneNumber.objects.filter(number=call.our_number).values_list("label", flat=True).first()
-    spoken = _spoken_lines(utterances, waterfalls, messages_of([call])[call.pk])
+    spoken = _spoken_lines(utterances, waterfalls, fetch_staff_messages([call])[call.pk])
     shown = [waterfall for line in spoken for waterfall in line.waterfalls]
     return {
         "viewer": viewer,
@@ -133,7 +135,9 @@ def call_context(call: Call, viewer: Viewer) -> dict[str, Any]:
             key=lambda waterfall: waterfall.turn.response_latency_ms or 0,
             default=None,
         ),
-        "has_unsplit": any(part.kind == "unsplit" for waterfall in waterfalls for part in waterfall.parts()),
+        "lacks_breakdown": any(
+            part.kind == "no-breakdown" for waterfall in waterfalls for part in waterfall.parts()
+        ),
         "target_ms": settings.LATENCY_TARGET_MS,
         "lines": build_timeline(
             spoken,
@@ -143,7 +147,7 @@ def call_context(call: Call, viewer: Viewer) -> dict[str, Any]:
         ),
         "has_transcript": bool(utterances),
         "waterfalls": waterfalls,
-        "unspoken": [waterfall for waterfall in waterfalls if waterfall not in shown],
+        "unattached": [waterfall for waterfall in waterfalls if waterfall not in shown],
         "raw_events": sorted(events[:MAX_EVENTS], key=_event_order),
         "more_events": len(events) > MAX_EVENTS,
         "counters": sorted(call.counters.items()) if isinstance(call.counters, dict) else [],
@@ -159,10 +163,10 @@ def render_call(call: Call, viewer: Viewer) -> str:
 
 def _cost_per_minute(call: Call) -> Decimal | None:
     """Computed as `CallStats.cost_per_minute` is; None while a bill is pending."""
-    cost, length = call.cost(), call.duration()
-    if cost is None or length is None or call.bills_to_come():
+    cost, duration = call.cost(), call.duration()
+    if cost is None or duration is None or call.missing_bills():
         return None
-    return costs.cost_per_minute(cost, length // timedelta(microseconds=1))
+    return costs.compute_cost_per_minute(cost, duration // timedelta(microseconds=1))
 
 
 def _spoken_lines(

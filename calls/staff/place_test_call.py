@@ -1,7 +1,7 @@
 """The “Place test call” button: the simulator calls this server the way Twilio would.
 
 The simulator runs as a subprocess, limited in number and in time, and its call is marked as simulated.
-Its output is discarded: the call's page shows how the call went.
+The call's page shows how the call went. If no call arrives, the user sees the simulator's error.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import uuid
+from collections import OrderedDict
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -22,17 +23,21 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
+from calls.ingest.sanitize import clean_text
 from calls.models import Call
 from calls.staff import audit
 from calls.staff.pages import page_context, view_call_required
 from calls.viewer import Viewer
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 MAX_CONCURRENT = 3  # test calls, in this process
 TIMEOUT_SECONDS = 120.0
 ARRIVAL_SECONDS = 15.0  # within which the call reaches this server
+MAX_PROBLEMS, MAX_PROBLEM_CHARS = 100, 300
 
+# Why the simulator failed, by CallSid: the newest of this process.
+_problems: OrderedDict[str, str] = OrderedDict()
 _free_slots = threading.BoundedSemaphore(MAX_CONCURRENT)
 
 
@@ -63,7 +68,11 @@ def test_call_started(request: HttpRequest, call_sid: str) -> HttpResponse:
         return redirect(call)
     started_at = request.GET.get("at", "")
     waited_seconds = time.time() - int(started_at) if started_at.isascii() and started_at.isdigit() else 0
-    context = page_context(request, "Test call") | {"is_late": waited_seconds > ARRIVAL_SECONDS}
+    problem = _problems.get(call_sid, "")
+    context = page_context(request, "Test call") | {
+        "is_late": bool(problem) or waited_seconds > ARRIVAL_SECONDS,
+        "problem": problem,
+    }
     return render(request, "calls/test_call.html", context)
 
 
@@ -91,10 +100,21 @@ def _run_simulator(url: str, call_sid: str) -> None:
             capture_output=True,
             timeout=TIMEOUT_SECONDS,
         )
-        log.info("test call: simulator exited with %d", result.returncode)
+        logger.info("test call: simulator exited with %d", result.returncode)
+        if result.returncode:
+            _problems[call_sid] = _last_line(result.stderr) or f"exit code {result.returncode}"
     except subprocess.TimeoutExpired:
-        log.warning("test call: simulator stopped after %d s", TIMEOUT_SECONDS)
+        logger.warning("test call: simulator stopped after %d s", TIMEOUT_SECONDS)
+        _problems[call_sid] = f"It did not end within {TIMEOUT_SECONDS:.0f} s."
     except OSError as error:
-        log.warning("test call: simulator could not be started: %s", type(error).__name__)
+        logger.warning("test call: simulator could not be started: %s", type(error).__name__)
+        _problems[call_sid] = "It could not be started."
     finally:
+        while len(_problems) > MAX_PROBLEMS:
+            _problems.popitem(last=False)
         _free_slots.release()
+
+
+def _last_line(output: bytes) -> str:
+    lines = clean_text(output.decode("utf-8", "replace")).split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")[:MAX_PROBLEM_CHARS]

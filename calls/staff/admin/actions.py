@@ -1,4 +1,4 @@
-"""Bulk actions of the call list: set an outcome, mark for review, call back."""
+"""Bulk actions of the admin's list of calls: set an outcome, mark for review, call back."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from asgiref.sync import async_to_sync
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
+from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
@@ -74,7 +75,7 @@ class CallActions:
             return
         (call,) = calls
         try:
-            callee, caller_id = outbound.check_numbers(call.their_number, call.our_number)
+            callee, caller_id = outbound.resolve_numbers(call.their_number, call.our_number)
             audit.record(request.user, "call-back", call)
             placed = outbound.create_row(
                 async_to_sync(outbound.place_call)(callee, caller_id), callee, caller_id
@@ -92,11 +93,12 @@ class CallActions:
         """Update the selected calls that do not have these values yet, and log each change."""
         selected = Call.objects.filter(pk__in=queryset.order_by().values("pk"))
         calls = list(selected.exclude(Q(**values)))
-        Call.objects.filter(pk__in=[call.pk for call in calls]).update(**values)
         count = f"{len(calls)} call{'' if len(calls) == 1 else 's'}"
         if calls:
-            LogEntry.objects.log_actions(
-                cast(int, request.user.pk), calls, CHANGE, change_message=f"{change}."
-            )
-            audit.record(request.user, "note", detail=f"{change}: {count}")
+            with transaction.atomic():  # no change without its audit entry
+                Call.objects.filter(pk__in=[call.pk for call in calls]).update(**values)
+                LogEntry.objects.log_actions(
+                    cast(int, request.user.pk), calls, CHANGE, change_message=f"{change}."
+                )
+                audit.record(request.user, "note", detail=f"{change}: {count}")
         self.message_user(request, f"{change}: {count} changed.", messages.SUCCESS)

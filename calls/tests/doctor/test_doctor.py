@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import pytest
@@ -19,12 +20,12 @@ import pytest_asyncio
 from pytest_django import DjangoDbBlocker
 
 from calls.demo.server_process import reserve_port
-from calls.doctor import NAMES
+from calls.doctor import NAMES, host
 from calls.doctor.symptoms import SYMPTOMS
 from calls.tests.commands import CommandResult, InProcessCommands, run_command_async
 from calls.tests.doctor.proxy import END, Authority, Fault, Proxy, start_tls_proxy
 from calls.tests.live_server import ACCOUNT_SID, AUTH_TOKEN, LiveServer, make_server, temporary_database
-from calls.twilio.number_config import desired_config
+from calls.twilio.number_config import build_config
 from calls.vapi import assistant_config, tools
 from calls.vapi.assistant_config import Options, ServerDefaults
 from sandbox.twilio.rest.server import NUMBER, TwilioRestSimulator
@@ -80,10 +81,10 @@ async def testbed(
             proxy.target_port = server.port
             defaults = ServerDefaults(
                 server_url=f"{public}/vapi/events", secret=SECRET, max_call_seconds=1800, record=False,
-                tools=tools.declarations(),
+                tools=tools.build_declarations(),
             )  # fmt: skip
-            assistant = vapi.assistant_store.put(assistant_config.desired_config({}, Options(), defaults))
-            for name, value in desired_config(public).items():
+            assistant = vapi.assistant_store.put(assistant_config.build_config({}, Options(), defaults))
+            for name, value in build_config(public).items():
                 setattr(twilio.numbers[NUMBER], name, value)
             twilio.numbers[NUMBER].voice_fallback_url = "https://handler.twilio.com/twiml/EH1"
             async with server:
@@ -299,6 +300,21 @@ async def test_recommendations_are_amber(
             restore()
     (check,) = result.report["checks"]
     assert (result.code, check["level"]) == (0, "amber") and text in check["seen"], check
+
+
+@pytest.mark.parametrize(
+    ("free_mb", "level", "text"),
+    [(5, "red", "is full"), (100, "amber", "has 100 MB left"), (700, "green", "has 700 MB left"),
+     (1023, "green", "has 1023 MB left"), (1024, "green", "has 1.0 GB left"), (54_000, "green", "52.7 GB")],
+)  # fmt: skip
+async def test_the_disk_check_names_the_space_that_is_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: Any, free_mb: int, level: str, text: str
+) -> None:
+    settings.JOURNAL_DIR = tmp_path
+    usage = SimpleNamespace(free=free_mb << 20)
+    monkeypatch.setattr("calls.doctor.host.shutil.disk_usage", lambda folder: usage)
+    finding = await host.check_disk()
+    assert finding.level == level and text in finding.message
 
 
 async def test_every_symptom_names_existing_checks() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from unittest.mock import patch
 
 from django.contrib.admin.models import LogEntry
+from django.db import DatabaseError
 from django.test import TestCase
 from django.urls import reverse
 
@@ -80,6 +81,16 @@ class ListTests(TestCase):
         response = self.client.post(reverse(LIST), data, follow=True)
         self.assertContains(response, "Enter an outcome next to the action.")
         self.assertEqual(Call.objects.filter(outcome="booked").count(), 2)
+
+    def test_a_change_that_cannot_be_audited_is_not_made(self) -> None:
+        call = make_call()
+        self.client.force_login(make_staff(*MAY_SEE_ALL))
+        data = {"action": "mark_for_review", "_selected_action": [call.pk]}
+        failure = patch("calls.staff.audit.record", side_effect=DatabaseError)
+        with failure, self.assertRaises(DatabaseError):
+            self.client.post(reverse(LIST), data)
+        self.assertFalse(Call.objects.filter(needs_review=True).exists())
+        self.assertFalse(LogEntry.objects.exists())
 
     def test_viewers_cannot_mark_calls(self) -> None:
         call = make_call()

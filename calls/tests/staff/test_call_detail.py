@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from unittest import mock
 
+from django.conf import settings
 from django.contrib.admin.models import LogEntry
+from django.db import DatabaseError
 from django.test import SimpleTestCase, TestCase
 from django.urls import reverse
 from django.utils import timezone
 
 from calls.models import AuditEntry, Call, Turn, Utterance
+from calls.models.staff import ACTION_LABELS
+from calls.staff.audit import OPENED
 from calls.staff.call_detail import split_heard
+from calls.staff.staff_messages import SAY
 from calls.staff.waterfall import Waterfall
 from calls.tests.builders import make_call, make_event, make_staff, make_utterance
 
@@ -58,6 +64,13 @@ class NoteTests(TestCase):
         self.client.post(self.url, {"outcome": "", "note": ""})
         self.assertFalse(LogEntry.objects.exists())
 
+    def test_a_change_that_cannot_be_audited_is_not_saved(self) -> None:
+        failure = mock.patch("calls.staff.audit.record", side_effect=DatabaseError)
+        with failure, self.assertRaises(DatabaseError):
+            self.client.post(self.url, {"outcome": "booked", "note": ""})
+        self.call.refresh_from_db()
+        self.assertEqual((self.call.outcome, LogEntry.objects.count()), ("", 0))
+
     def test_it_rejects_an_outcome_that_is_too_long(self) -> None:
         page = self.client.post(self.url, {"outcome": "x" * 65, "note": ""}, follow=True).content.decode()
         self.assertIn("Outcome: Ensure this value has at most 64 characters", page)
@@ -74,7 +87,17 @@ class AuditTests(TestCase):
         self.client.force_login(make_staff("view_call", "view_auditentry"))
         page = self.client.get(call.get_absolute_url()).content.decode()
         self.assertIn("Activity", page)
+        self.assertIn("Opened the call", page)
         self.assertEqual(AuditEntry.objects.count(), 2)
+
+    def test_each_action_that_the_code_records_has_a_label(self) -> None:
+        recorded = set()
+        for path in (settings.BASE_DIR / "calls").rglob("*.py"):
+            if "tests" not in path.parts:
+                recorded |= set(re.findall(r"audit\.record\(request\.user, \"([a-z-]+)\"", path.read_text()))
+        self.assertGreaterEqual(len(recorded), 6)
+        self.assertEqual(recorded - ACTION_LABELS.keys(), set())
+        self.assertEqual({SAY, OPENED} - ACTION_LABELS.keys(), set())
 
 
 class EndTests(TestCase):
@@ -95,7 +118,8 @@ class EndTests(TestCase):
                 page = self.client.get(call.get_absolute_url()).content.decode()
                 shown = page[page.index('id="call-head"') : page.index("<details id=")]
                 self.assertEqual(shown.count(sentence), 2, "in the header and in the timeline")
-                self.assertIn(f"Ended by: {ended_by}.", shown)
+                shown_side = "this server" if ended_by == "us" else ended_by
+                self.assertIn(f"Ended by: {shown_side}.", shown)
                 if end_reason != "caller-hung-up":
                     self.assertNotIn("hung up", shown)
 

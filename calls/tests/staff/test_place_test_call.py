@@ -17,7 +17,7 @@ from pytest_django import DjangoDbBlocker
 from calls.demo.runner import Observers, Testbed, start_testbed
 from calls.demo.scenario import Scenario
 from calls.demo.server_process import reserve_port
-from calls.staff.place_test_call import _local_url, is_billable
+from calls.staff.place_test_call import _free_slots, _local_url, _run_simulator, is_billable
 from calls.tests.builders import make_call, make_staff
 from calls.tests.commands import InProcessCommands, command_environment
 from calls.tests.live_server import temporary_database
@@ -125,3 +125,13 @@ class StartedTests(TestCase):
             self.assertContains(self.client.get(url + at), text)
         call = make_call(call_sid="CA" + "1" * 32)
         self.assertRedirects(self.client.get(url), call.get_absolute_url())
+
+    @pytest.mark.slow
+    def test_it_says_why_the_simulator_failed(self) -> None:
+        self.client.force_login(make_staff("view_call"))
+        call_sid = "CA" + "2" * 32
+        _free_slots.acquire()
+        _run_simulator("http://127.0.0.1:1", call_sid)
+        page = self.client.get(reverse("test_call_started", args=[call_sid]))
+        self.assertContains(page, "The simulator reported: ")
+        self.assertContains(page, "The media stream never started.")
