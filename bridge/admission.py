@@ -32,7 +32,7 @@ from bridge.config import BridgeConfig, websocket_origin
 from bridge.end_reason_cache import EndReasonCache
 from bridge.routes import Route
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 TICKET_SECONDS = 60
 MAX_TICKET_SECONDS = 1800  # whatever the greeting's length
@@ -89,7 +89,7 @@ class Admission:
         self._reserved: dict[str, tuple[float, str]] = {}  # CallSid -> expiry, route id
         self._used: OrderedDict[str, float] = OrderedDict()  # ticket id -> when it can be forgotten
         if config.allow_unsigned and not self._validators:
-            log.warning(
+            logger.warning(
                 "TWILIO_AUTH_TOKEN is not set: signatures are NOT checked. Anyone can place calls here."
             )
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from bridge.end_reasons import TICKET_REFUSED
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 SHARED_SECONDS = 0.2
 KEEP_SECONDS = 900
@@ -78,5 +78,5 @@ class EndReasonCache:
             async with asyncio.timeout(SHARED_SECONDS):
                 return await command
         except Exception as error:  # of any kind: the call must continue
-            log.warning("shared cache did not answer: %s", type(error).__name__)
+            logger.warning("shared cache did not answer: %s", type(error).__name__)
             return default

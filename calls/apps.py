@@ -42,7 +42,7 @@ def check_deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
     """What must be set before a server may run with debug off (`check --deploy`)."""
     return [
         Error(requirement.problem, hint=requirement.fix, id=requirement.check_id)
-        for requirement in requirements.start_blockers()
+        for requirement in requirements.find_start_blockers()
     ]
 
 
@@ -50,6 +50,6 @@ def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
     """Settings that are valid one by one and do not work together."""
     return [
         Warning(requirement.problem, hint=requirement.fix, id=requirement.check_id)
-        for requirement in requirements.unmet()
+        for requirement in requirements.find_unmet()
         if requirement.check_id and not requirement.blocks_start and requirement.check_applies()
     ]

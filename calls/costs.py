@@ -17,11 +17,12 @@ from typing import Any, Protocol
 
 from django.db.models import Q
 
+from calls.statuses import NEVER_CONNECTED_STATUSES
+
 DOLLARS = "USD"
 PRECISION = Decimal("0.00001")  # of the columns that store bills
 MAX_BILL = 1_000_000  # of any currency; a larger amount is an error of the vendor's
 MINUTE_MS = 60_000
-UNBILLED_STATUSES = ("busy", "no-answer", "canceled")  # Twilio reports no price for these
 
 
 class BilledCall(Protocol):
@@ -63,29 +64,29 @@ def add_bills(bills: Iterable[tuple[Decimal | None, str]]) -> dict[str, Decimal]
     return dict(sorted(totals.items(), key=lambda item: (item[0] != DOLLARS, item[0])))
 
 
-def started_minutes(duration_ms: int) -> int:
+def count_started_minutes(duration_ms: int) -> int:
     """The minutes that are billed: 61 seconds are two, and every stream is at least one."""
     return max(1, -(-duration_ms // MINUTE_MS))
 
 
-def stream_price(duration_ms: int, price_per_minute: Decimal) -> Decimal:
+def compute_stream_price(duration_ms: int, price_per_minute: Decimal) -> Decimal:
     """What a media stream of this duration costs."""
-    return (started_minutes(duration_ms) * price_per_minute).quantize(PRECISION, ROUND_HALF_UP)
+    return (count_started_minutes(duration_ms) * price_per_minute).quantize(PRECISION, ROUND_HALF_UP)
 
 
-def cost_per_minute(cost: Decimal, duration_us: int) -> Decimal | None:
-    """Dollars a minute. None under a second, where the result would mean nothing."""
+def compute_cost_per_minute(cost: Decimal, duration_us: int) -> Decimal | None:
+    """The cost of a minute, in the currency of `cost`. None under a second, where it would mean nothing."""
     return cost * MINUTE_MS * 1000 / duration_us if duration_us >= 1_000_000 else None
 
 
-def missing_bills(call: BilledCall) -> list[str]:
-    """Names of the bills that are expected and have not arrived. `HAS_MISSING_BILL` is the same as a query.
+def find_missing_bills(call: BilledCall) -> list[str]:
+    """Names of the bills that are expected and have not arrived. `HAS_MISSING_BILL` is the same in a query.
 
     Twilio reports no price for a call that nobody answered, and for simulated calls only the simulator has
     a price.
     """
     expects_twilio = (
-        not call.simulated and call.status not in UNBILLED_STATUSES and call.duration_seconds != 0
+        not call.simulated and call.status not in NEVER_CONNECTED_STATUSES and call.duration_seconds != 0
     )
     bills = (
         ("Twilio", expects_twilio, call.twilio_price),
@@ -96,7 +97,7 @@ def missing_bills(call: BilledCall) -> list[str]:
 
 
 HAS_MISSING_BILL = (
-    (Q(twilio_price=None, simulated=False) & ~Q(status__in=UNBILLED_STATUSES) & ~Q(duration_seconds=0))
+    (Q(twilio_price=None, simulated=False) & ~Q(status__in=NEVER_CONNECTED_STATUSES) & ~Q(duration_seconds=0))
     | (~Q(stream_sid="") & Q(stream_price=None))
     | (~Q(vapi_call_id="") & Q(vapi_cost=None))
 )

@@ -41,7 +41,7 @@ class FollowUp(StrEnum):
 
     HANG_UP = "hangup"
     FALLBACK_OR_APOLOGY = "fallback_or_apology"  # dial the fallback number; without one, apologize
-    FALLBACK_OR_NOTICE = "fallback_or_notice"  # the same, but nothing failed: say why the call ends
+    FALLBACK_OR_NOTICE = "fallback_or_notice"  # the same, but with the reason (full, closed, time limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +232,6 @@ STATUS_SENTENCES = {name: f"{label}." for name, label in STATUS_LABELS.items()} 
     "failed": "The call could not be connected.",
     "canceled": "Canceled before it was answered.",
 }
-UNANSWERED_STATUSES = ("busy", "no-answer", "canceled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,12 +341,12 @@ VAPI_REASONS: tuple[VapiReason, ...] = (
     VapiReason("unknown-error", "Vapi reports an unknown error.", "assistant", "Contact Vapi."),
 )
 
-# It comes behind different prefixes, so it is matched anywhere in the reason.
+# It follows different prefixes, so it is matched anywhere in the reason.
 _NEVER_CONNECTED = "transport-never-connected"
 
 
 def explain_vapi_reason(ended_reason: str) -> VapiReason | None:
-    """What Vapi's `endedReason` means, and that it is unknown if it is; None without a reason."""
+    """What Vapi's `endedReason` means; for an unknown one, an entry that says so. None without a reason."""
     if not ended_reason:
         return None
     if _NEVER_CONNECTED in ended_reason:

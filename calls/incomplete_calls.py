@@ -9,9 +9,8 @@ from typing import Any
 from django.conf import settings
 from django.db.models import BooleanField, Case, Q, When
 
-from calls import costs
 from calls.models import Call
-from calls.statuses import OPEN_STATUSES, TERMINAL_STATUSES
+from calls.statuses import NEVER_CONNECTED_STATUSES, OPEN_STATUSES, TERMINAL_STATUSES
 from calls.twilio.client import TWILIO_API
 
 GRACE_PERIOD = timedelta(minutes=1)  # after a call, while callbacks and reports may still be under way
@@ -39,11 +38,11 @@ def find_missing(
 ) -> list[MissingFacts]:
     """The calls of the last days for which a vendor may know more than we do, newest first. One query."""
     since = now - grace
-    # The process that carries a call renews its lease, and will report the end itself.
+    # The process that handles a call renews its lease, and will report the end itself.
     abandoned = Q(lease_until__lt=since) | Q(lease_until=None, started_at__lt=since)
     is_open = Q(status__in=OPEN_STATUSES) & (Q(ended_at__lt=since) | Q(ended_at=None) & abandoned)
     is_over = Q(status__in=TERMINAL_STATUSES) & (Q(ended_at__lt=since) | Q(ended_at=None))
-    connected = ~Q(status__in=costs.UNBILLED_STATUSES) & ~Q(duration_seconds=0)
+    connected = ~Q(status__in=NEVER_CONNECTED_STATUSES) & ~Q(duration_seconds=0)
     unbilled = connected & (Q(twilio_price=None) | Q(duration_seconds=None))
     unbilled_stream = ~Q(stream_sid="") & Q(stream_price=None)
     from_twilio = is_open | is_over & (unbilled | unbilled_stream)

@@ -51,7 +51,7 @@ class WebhookBypassMiddleware:
         request.resolver_match = match
         response = await cast(AsyncResponse, match.func(request, *match.args, **match.kwargs))
         # Rejections are logged with their reason where they are made. Django would log a second line, and an
-        # error for each readiness probe of a server that drains.
+        # error for each readiness probe while the server is shutting down.
         response._has_been_logged = True  # type: ignore[attr-defined]
         return response
 
@@ -66,14 +66,14 @@ class ViewerTimeZone:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        zone = zone_of(request.COOKIES.get(ZONE_COOKIE, ""))
+        zone = find_zone(request.COOKIES.get(ZONE_COOKIE, ""))
         if zone is None:
             return self.get_response(request)
         with timezone.override(zone):
             return self.get_response(request)
 
 
-def zone_of(cookie: str) -> zoneinfo.ZoneInfo | None:
+def find_zone(cookie: str) -> zoneinfo.ZoneInfo | None:
     """The zone that the cookie names; None if there is no such zone."""
     name = unquote(cookie)[:64]
     try:

@@ -61,10 +61,10 @@ def is_withheld(number: str) -> bool:
     return number.strip().removeprefix("+").lower() in _WITHHELD
 
 
-def caller_id(from_number: str, our_number: str) -> str:
+def choose_caller_id(from_number: str, our_number: str) -> str:
     """The `callerId` of a `<Dial>`: our number, if the caller's cannot be shown; empty to show the caller's.
 
-    Twilio refuses (error 13214) to dial on with a caller id that is an address or a withheld number.
+    Twilio refuses (error 13214) a `<Dial>` whose caller id is an address or a withheld number.
     """
     return "" if is_e164(from_number) else our_number
 

@@ -18,7 +18,7 @@ from calls.statuses import OPEN_STATUSES
 if TYPE_CHECKING:
     from calls.models import Call, Turn  # noqa: F401, they are the type arguments below
 
-MANY_MATCHES = 5_000  # calls; from here on a list walks along its order instead of sorting all matches
+MANY_MATCHES = 5_000  # calls; from here on a list is read in its order instead of sorting all matches
 
 
 def of_our_number(number: str, prefix: str = "") -> Q:
@@ -65,8 +65,8 @@ class CallQuerySet(models.QuerySet["Call"]):
     def matching(self, condition: Q) -> Self:
         """Calls that fulfill a condition on their own columns, which may be rare or common. One query.
 
-        Databases often choose wrongly between sorting all matches and walking along the list's order until
-        enough of them were found. So this decides: few matches are fetched by their ids, many are compared
+        Databases often choose wrongly between sorting all matches and reading calls in the list's order until
+        enough of them match. So this method chooses: few matches are fetched by their ids, many are compared
         in an expression, which no index answers.
         """
         matches = self.model._default_manager.filter(condition).order_by()
@@ -93,8 +93,8 @@ class CallQuerySet(models.QuerySet["Call"]):
         )
         if self.model._default_manager.filter(in_range).order_by()[:MANY_MATCHES].count() < MANY_MATCHES:
             return self.filter(in_range)
-        # SQLite would sort all matches to find the newest. Where many calls match, it is faster to walk
-        # along the newest calls and to compare each.
+        # SQLite would sort all matches to find the newest. Where many calls match, it is faster to read
+        # the newest calls and to compare each.
         starts = {
             f"start_{index}": Substr(name, 1, len(prefix)) for index, (name, prefix) in enumerate(prefixes)
         }

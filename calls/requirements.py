@@ -2,7 +2,7 @@
 
 - the start of the server: `refuse_to_start()`, called by `voiceai/asgi.py`;
 - Django's system checks: `calls/apps.py`;
-- the set-up panel of the dashboard: `dashboard_items()`;
+- the setup panel of the dashboard: `list_dashboard_items()`;
 - the doctor: `calls/doctor/settings.py`, by the name of its check.
 
 Only the settings are read: no network, no query. No message contains the value of a secret.
@@ -20,7 +20,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 
 from calls.phone_numbers import parse_e164
-from calls.vapi.assistant_config import MIN_ENDPOINTING_MS
+from calls.vapi.assistant_config import MAX_ENDPOINTING_MS, MIN_ENDPOINTING_MS
 
 
 def _always() -> bool:
@@ -182,8 +182,8 @@ REQUIREMENTS = (
         setting="VAPI_ENDPOINTING_MS",
         is_met=lambda: settings.VAPI_ENDPOINTING_MS >= MIN_ENDPOINTING_MS,
         problem=f"VAPI_ENDPOINTING_MS is under {MIN_ENDPOINTING_MS}.",
-        fix="Raise VAPI_ENDPOINTING_MS to 300 to 400 ms: below that the assistant talks into the caller's "
-        "pauses.",
+        fix=f"Set VAPI_ENDPOINTING_MS to {MIN_ENDPOINTING_MS} to {MAX_ENDPOINTING_MS} ms: below, callers "
+        "are cut off when they pause.",
         is_required=False,
         check_id="voiceai.W004",
         # The doctor's `assistant-endpointing` grades this setting together with the assistant's own.
@@ -192,8 +192,8 @@ REQUIREMENTS = (
         setting="FALLBACK_NUMBER",
         is_met=lambda: bool(settings.FALLBACK_NUMBER),
         problem="FALLBACK_NUMBER is not set.",
-        fix="Set FALLBACK_NUMBER to the number of a person, to be dialed when the assistant fails. Without "
-        "it callers hear an apology.",
+        fix="Set FALLBACK_NUMBER to the number of a person, who is dialed when the assistant fails, lines "
+        "are all busy, or a time limit is reached. Without it, callers hear an announcement.",
         is_required=False,
         doctor_check="fallback-number",
         is_on_dashboard=True,
@@ -209,32 +209,32 @@ REQUIREMENTS = (
 )
 
 
-def unmet() -> Iterator[Requirement]:
+def find_unmet() -> Iterator[Requirement]:
     """The requirements that the settings do not meet, in the order of the table."""
     return (requirement for requirement in REQUIREMENTS if requirement.is_unmet)
 
 
-def unmet_by_check(doctor_check: str) -> list[Requirement]:
+def find_unmet_by_check(doctor_check: str) -> list[Requirement]:
     """What one of the doctor's checks reports."""
-    return [requirement for requirement in unmet() if requirement.doctor_check == doctor_check]
+    return [requirement for requirement in find_unmet() if requirement.doctor_check == doctor_check]
 
 
-def dashboard_items() -> list[Requirement]:
-    """What the dashboard's set-up panel lists: what is required before what is recommended."""
-    listed = (requirement for requirement in unmet() if requirement.is_on_dashboard)
+def list_dashboard_items() -> list[Requirement]:
+    """What the dashboard's setup panel lists: what is required before what is recommended."""
+    listed = (requirement for requirement in find_unmet() if requirement.is_on_dashboard)
     return sorted(listed, key=lambda requirement: not requirement.is_required)
 
 
-def start_blockers() -> list[Requirement]:
+def find_start_blockers() -> list[Requirement]:
     """Why a server must not start. Debug allows everything."""
     if settings.DEBUG:
         return []
-    return [requirement for requirement in unmet() if requirement.blocks_start]
+    return [requirement for requirement in find_unmet() if requirement.blocks_start]
 
 
 def refuse_to_start() -> None:
     """Raise `ImproperlyConfigured` when the secrets that keep strangers out are missing and debug is off."""
-    if missing := [requirement.setting for requirement in start_blockers()]:
+    if missing := [requirement.setting for requirement in find_start_blockers()]:
         raise ImproperlyConfigured(
             f"{' and '.join(missing)} must be set when DJANGO_DEBUG is off: without them anyone could"
             " place calls at your expense. Set them in the environment or in .env."

@@ -15,12 +15,12 @@ from django.conf import settings
 
 from bridge.opening_hours import BadHours, OpeningHours, parse_hours
 from calls.models import PhoneNumber
-from calls.twilio.voices import Voice, base_language, find_problem
+from calls.twilio.voices import Voice, base_language, describe_voice_problem
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
-def active_routes() -> list[dict[str, Any]]:
+def read_routes() -> list[dict[str, Any]]:
     """The active numbers, with the fields of `Route`. None stands for the setting's value. One query."""
     return [
         {
@@ -35,28 +35,28 @@ def active_routes() -> list[dict[str, Any]]:
             "fallback_number": number.fallback_number or None,
             "max_call_seconds": number.max_call_seconds,
             "record": number.record_calls,
-            "disclosure": ai_disclosure(number),
+            "disclosure": choose_disclosure(number),
             "hours": parse_opening_hours(number.hours, number.time_zone),
             "closed_message": number.closed_message,
             "max_concurrent_calls": number.max_concurrent_calls,
         }
         for number in PhoneNumber.objects.filter(active=True)
-        for voice in (say_voice(number),)
+        for voice in (choose_voice(number),)
     ]
 
 
-def ai_disclosure(number: PhoneNumber) -> str:
-    """The sentence that says that an AI answers; empty where the number does not say it.
+def choose_disclosure(number: PhoneNumber) -> str:
+    """The sentence that says that an AI answers; empty where the number does not disclose it.
 
-    A number that says yes discloses AI even if the settings do not.
+    The number's own choice outranks the setting.
     """
     discloses = bool(settings.AI_DISCLOSURE) if number.discloses_ai is None else number.discloses_ai
     if not discloses:
         return ""
-    return number.disclosure.strip() or default_disclosure(number.say_language)
+    return number.disclosure.strip() or get_default_disclosure(number.say_language)
 
 
-def default_disclosure(language: str) -> str:
+def get_default_disclosure(language: str) -> str:
     """The disclosure of a number that has none of its own: the setting's if it is in the same language.
 
     Else our own sentence, which Twilio speaks in the number's language (`calls/twilio/sentences.py`).
@@ -66,7 +66,7 @@ def default_disclosure(language: str) -> str:
     return str(settings.AI_DISCLOSURE or settings.AI_DISCLOSURE_LINE)
 
 
-def say_voice(number: PhoneNumber | None) -> Voice:
+def choose_voice(number: PhoneNumber | None) -> Voice:
     """How Twilio speaks to callers. A language of the number's own does not inherit the setting's voice."""
     default = Voice(settings.SAY_LANGUAGE, settings.SAY_VOICE)
     if number is None or not (number.say_language or number.say_voice):
@@ -76,10 +76,10 @@ def say_voice(number: PhoneNumber | None) -> Voice:
     return next(voice for voice in candidates if not _voice_problem(voice))
 
 
-@lru_cache(maxsize=1000)  # for the same reasons as below
+@lru_cache(maxsize=1000)  # called every few seconds; also keeps the warning from being repeated
 def _voice_problem(voice: Voice) -> str:
-    if problem := find_problem(voice):
-        log.warning("routes: ignored language %r and voice %r: %s", voice.language, voice.name, problem)
+    if problem := describe_voice_problem(voice):
+        logger.warning("routes: ignored language %r and voice %r: %s", voice.language, voice.name, problem)
     return problem
 
 
@@ -91,5 +91,5 @@ def parse_opening_hours(text: str, zone: str) -> OpeningHours | None:
     try:
         return OpeningHours(parse_hours(text), ZoneInfo(zone or "UTC"))
     except (BadHours, ZoneInfoNotFoundError, ValueError, OSError) as error:
-        log.warning("routes: ignored invalid hours %r in time zone %r: %s", text[:100], zone[:64], error)
+        logger.warning("routes: ignored invalid hours %r in time zone %r: %s", text[:100], zone[:64], error)
         return None

@@ -1,6 +1,6 @@
-"""What is indexed for the search besides the texts: scripts without blanks, and numbers by their end.
+"""What is indexed for the search besides the texts: scripts without spaces, and numbers by their end.
 
-Databases divide text into words at blanks. Chinese, Japanese, Thai and others have none between words, and
+Databases divide text into words at spaces. Chinese, Japanese, Thai and others have none between words, and
 Korean joins particles to them. So each of their characters becomes a word of its own, and a query for several
 is a query for adjacent words. Compatibility forms, such as full-width letters, become the usual ones.
 
@@ -43,7 +43,7 @@ def split_words(text: str) -> list[str]:
 
 
 def separate(text: str) -> str:
-    """With a blank around each character of a script without blanks; vowel signs and accents stay on it."""
+    """With a space around each character of a script without spaces; vowel signs and accents stay on it."""
     if not _UNSPACED.search(text):
         return text
     parts: list[str] = []
@@ -57,7 +57,7 @@ def separate(text: str) -> str:
     return "".join(parts).strip()
 
 
-def search_text(text: str) -> str | None:
+def build_search_text(text: str) -> str | None:
     """What is indexed in addition to the text; None where its own words are enough."""
     normalized = normalize(text)
     if _UNSPACED.search(normalized):
@@ -65,22 +65,22 @@ def search_text(text: str) -> str | None:
     return normalized if _WORD.findall(normalized) != _WORD.findall(text.lower()) else None
 
 
-def reversed_digits(number: str) -> str:
+def reverse_digits(number: str) -> str:
     """The digits of a phone number in reverse, so that its end is their start. Empty for an address."""
     return "".join(char for char in reversed(number) if char.isdigit()) if number.startswith("+") else ""
 
 
 class SearchTextField(models.TextField):  # type: ignore[type-arg]
-    """`search_text` of the row's `text`."""
+    """`build_search_text` of the row's `text`."""
 
     def pre_save(self, model_instance: Any, add: bool) -> str | None:
-        value = search_text(model_instance.text)
+        value = build_search_text(model_instance.text)
         setattr(model_instance, self.attname, value)
         return value
 
 
 class ReversedDigitsField(models.CharField):  # type: ignore[type-arg]
-    """`reversed_digits` of another field of the row."""
+    """`reverse_digits` of another field of the row."""
 
     def __init__(self, *args: Any, source: str = "", **options: Any) -> None:
         self.source = source
@@ -91,6 +91,6 @@ class ReversedDigitsField(models.CharField):  # type: ignore[type-arg]
         return name, path, args, options | {"source": self.source}
 
     def pre_save(self, model_instance: Any, add: bool) -> str:
-        value = reversed_digits(getattr(model_instance, self.source))
+        value = reverse_digits(getattr(model_instance, self.source))
         setattr(model_instance, self.attname, value)
         return value

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 OPEN_STATUSES = ("queued", "initiated", "ringing", "in-progress")  # in the order in which a call passes them
+# Nobody was there for the assistant to answer, and Twilio reports no price.
+NEVER_CONNECTED_STATUSES = ("busy", "no-answer", "canceled")
 TERMINAL_STATUSES = ("completed", "busy", "failed", "no-answer", "canceled")
 
 

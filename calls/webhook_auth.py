@@ -1,7 +1,7 @@
 """Authentication of webhooks: Twilio's signature and Vapi's secret, before anything else is read.
 
-A rejected request is answered with a 4xx and one sentence, logged once and counted. Nothing that a stranger
-sends leads to a 5xx.
+A rejected request is answered with a 4xx and one sentence, logged once and counted; one with a wrong method
+just gets a 405. Nothing that a stranger sends leads to a 5xx.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class TwilioRequest:
     form: QueryDict
     query: QueryDict
 
-    def text(self, name: str, limit: int = 64) -> str:
-        return self.form.get(name, "")[:limit]
+    def text(self, name: str, max_chars: int = 64) -> str:
+        return self.form.get(name, "")[:max_chars]
 
     def whole_number(self, name: str) -> int | None:
         text = self.form.get(name, "")
@@ -148,7 +148,7 @@ def vapi_authenticated(view: Callable[[VapiRequest], Coroutine[Any, Any, HttpRes
     """Accept POST requests that prove VAPI_WEBHOOK_SECRET. Without one, every request is rejected.
 
     The proof is `X-Vapi-Secret`, `Authorization: Bearer`, or an HMAC-SHA256 in `X-Signature` over
-    `{X-Timestamp}.{body}` not older than five minutes.
+    `{X-Timestamp}.{body}` whose timestamp is at most five minutes from our clock.
     """
 
     @csrf_exempt

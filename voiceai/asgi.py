@@ -54,7 +54,7 @@ from calls.staff.live.consumer import LiveConsumer
 from calls.staff.live.publisher import Publisher
 from voiceai.bridge_settings import bridge_config
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 # Rows are made on a thread. By default Python lets it keep the interpreter lock for 5 ms, which is too long
 # for a frame of audio to wait.
@@ -149,13 +149,13 @@ def start_with_daphne(app: Application) -> None:
         try:
             app.start()
         except OSError as error:  # of the spool
-            log.critical(
+            logger.critical(
                 "the server cannot start: JOURNAL_DIR %s is not writable: %s",
                 settings.JOURNAL_DIR, error.strerror,
             )  # fmt: skip
             os._exit(1)
         except Exception:
-            log.critical("the server cannot start", exc_info=True)
+            logger.critical("the server cannot start", exc_info=True)
             os._exit(1)  # no call is carried yet; Twisted would log the error and keep serving
 
     # Startup callbacks run just before the event loop does; a delay of zero puts `start` on the loop.

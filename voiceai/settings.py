@@ -247,10 +247,10 @@ FALLBACK_NUMBER = env.text("FALLBACK_NUMBER")
 # How Twilio's voice speaks. Blank: its default, which is en-US.
 SAY_LANGUAGE = voices.normalize_language(env.text("SAY_LANGUAGE"))
 SAY_VOICE = env.text("SAY_VOICE")
-if problem := voices.find_problem(voices.Voice(SAY_LANGUAGE, SAY_VOICE)):
+if problem := voices.describe_voice_problem(voices.Voice(SAY_LANGUAGE, SAY_VOICE)):
     env.problems.append(f"SAY_LANGUAGE and SAY_VOICE: {problem}")
     SAY_LANGUAGE = SAY_VOICE = ""
-AI_DISCLOSURE_LINE = sentences.AI_DISCLOSURE
+AI_DISCLOSURE_LINE = sentences.DISCLOSURE
 AI_DISCLOSURE = env.text("AI_DISCLOSURE", AI_DISCLOSURE_LINE)  # the first thing that callers hear
 if AI_DISCLOSURE.lower() == "off":
     AI_DISCLOSURE = ""

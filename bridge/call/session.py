@@ -58,7 +58,7 @@ from bridge.call.tool_events import ToolEvents
 from bridge.call.turn_taking import PAUSE, STALL, TurnTaking
 from bridge.wire import twilio, vapi
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 START_SECONDS = 5.0
 MEDIA_SECONDS = 8.0
@@ -209,7 +209,7 @@ class CallSession:
 
     def _on_ticket_refused(self, event: TicketRefused, now: float) -> None:
         self._output.write(self._report.refused(event.start.call_sid, event.at, end_reasons.TICKET_REFUSED))
-        log.warning("%s ! ticket refused: %s", self, event.why)
+        logger.warning("%s ! ticket refused: %s", self, event.why)
         self._end(end_reasons.TICKET_REFUSED, now)
 
     def _on_assistant_connected(self, event: AssistantConnected, now: float) -> None:
@@ -228,7 +228,7 @@ class CallSession:
         self._turn_taking.publish_live(now)
 
     def _on_assistant_unreachable(self, event: AssistantUnreachable, now: float) -> None:
-        log.warning("%s ! assistant unreachable: %s", self, event.detail)
+        logger.warning("%s ! assistant unreachable: %s", self, event.detail)
         data = {"detail": event.detail, "status": event.status, "vapi_call_id": event.vapi_call_id}
         self._output.record("assistant-unreachable", now, **data)
         self._end(end_reasons.ASSISTANT_UNREACHABLE, now)
@@ -254,7 +254,7 @@ class CallSession:
 
     def _send_to_assistant(self, ulaw: bytes) -> None:
         if not self.counters["frames_to_assistant"]:
-            log.info("%s > first caller audio to the assistant", self)
+            logger.info("%s > first caller audio to the assistant", self)
         self.counters["frames_to_assistant"] += 1
         self._output.do(SendToAssistant(ulaw))
 
@@ -302,7 +302,7 @@ class CallSession:
             self.counters["assistant_bytes_dropped"] += len(event.ulaw)
             return
         if not self.counters["frames_to_caller"]:
-            log.info("%s < first assistant audio to the caller", self)
+            logger.info("%s < first assistant audio to the caller", self)
         self.counters["frames_to_caller"] += 1
         self._turn_taking.assistant_audio(event, now)
 
@@ -392,7 +392,7 @@ class CallSession:
     def _on_bad_message(self, leg: Leg, kind: str, now: float) -> None:
         name = f"bad_{leg}_{kind}"
         if not self.counters[name]:
-            log.warning("%s ! bad message from the %s leg: %s", self, leg, kind)
+            logger.warning("%s ! bad message from the %s leg: %s", self, leg, kind)
             self._output.record("bad-message", now, leg=leg, problem=kind)
         self.counters[name] += 1
         if leg == "caller" and self._inbound.count_bad_message(now):
@@ -436,7 +436,7 @@ class CallSession:
         reason = (
             f" ({self.end_reason}, by {end_reasons.ENDED_BY[self.end_reason]})" if self.end_reason else ""
         )
-        log.info("%s = %s after %d ms%s", self, state.name, self._report.ms(now), reason)
+        logger.info("%s = %s after %d ms%s", self, state.name, self._report.ms(now), reason)
 
     def _is_our_stream(self, stream_sid: str, now: float) -> bool:
         if stream_sid == self.stream_sid:

@@ -22,7 +22,7 @@ from bridge.call.turns import Turns
 from bridge.call.utterances import Utterances
 from bridge.wire import vapi
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 STALL_SECONDS = 12.0  # the assistant must answer, or send any message, within this time
 PAUSE_SECONDS = 0.2  # assistant audio that pauses this long gets a mark after it
@@ -155,7 +155,7 @@ class TurnTaking:
         unplayed_seconds = self.playout.unplayed(now)
         self.playout.clear(now)
         self._output.do(ClearPlayout())
-        log.info("%s > clear g%d (%s)", self._report, self.playout.generation, sign)
+        logger.info("%s > clear g%d (%s)", self._report, self.playout.generation, sign)
         self.live.interrupt(now)
         self.publish_live(now)
         if not is_first:

@@ -24,7 +24,7 @@ from bridge.io.runner import CallRunner
 from bridge.io.vapi_client import VapiClient
 from bridge.wire import MAX_MESSAGE_BYTES, MalformedMessage, twilio
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 2.0
 
@@ -50,11 +50,11 @@ class MediaStreamConsumer(AsyncConsumer):
         headers = {name.lower(): value for name, value in scope["headers"]}
         signature = headers.get(b"x-twilio-signature", b"").decode("latin-1")
         if not context.admission.verify_handshake(scope["path"], signature):
-            log.warning("media socket refused: bad or missing signature")
+            logger.warning("media socket refused: bad or missing signature")
             await send({"type": "websocket.close"})  # before accept: HTTP 403
             return
         await send({"type": "websocket.accept"})
-        log.info("media socket open")
+        logger.info("media socket open")
 
         async def send_text(text: str) -> None:
             await send({"type": "websocket.send", "text": text})
@@ -82,7 +82,7 @@ class MediaStreamConsumer(AsyncConsumer):
                         runner.feed(event)
                 runner.feed(CallerLegClosed(message.get("code", 1006)))
         except TimeoutError:
-            log.debug("%s ! the peer did not close its side in time", runner.session)
+            logger.debug("%s ! the peer did not close its side in time", runner.session)
         finally:
             runner.on_closed = None
 

@@ -50,7 +50,7 @@ from bridge.io.vapi_client import DialError, DialRequest, VapiClient
 from bridge.io.vapi_link import LinkEvent
 from bridge.wire import twilio, vapi
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 FINISH_SECONDS = 8.0
 MAX_QUEUED_BYTES = 8000 * 40  # to the caller: forty seconds of speech
@@ -109,7 +109,7 @@ class CallRunner:
         try:
             actions = self.session.handle(event, self._clock())
         except Exception:
-            log.exception("%s ! internal error", self.session)
+            logger.exception("%s ! internal error", self.session)
             if isinstance(event, Aborted):
                 raise
             actions = []
@@ -118,7 +118,7 @@ class CallRunner:
             try:
                 self._perform(action)
             except Exception:  # continue with the remaining actions: one of them may hang up
-                log.exception("%s ! internal error", self.session)
+                logger.exception("%s ! internal error", self.session)
                 self.feed(Aborted())
         if self.session.deadline < self._timer_at:
             self._set_timer()
@@ -212,7 +212,7 @@ class CallRunner:
             async with asyncio.timeout(SETTLE_SECONDS):
                 await self._close(code)
         except Exception as error:  # uvicorn raises when the client has disconnected
-            log.debug("%s ! closing: %s", session, type(error).__name__)
+            logger.debug("%s ! closing: %s", session, type(error).__name__)
         if self.on_closed is not None:
             self.on_closed()
 
@@ -239,18 +239,18 @@ class CallRunner:
 
     def _on_link_event(self, event: LinkEvent) -> None:
         if type(event) is not AssistantAudio and not isinstance(event, vapi.Transcript | vapi.IgnoredEvent):
-            log.debug("%s < %s", self.session, type(event).__name__)
+            logger.debug("%s < %s", self.session, type(event).__name__)
         self.feed(event)
 
     async def _run_assistant_outbox(self, leg: AssistantLeg) -> None:
         try:
             await leg.run_outbox()
         except (OSError, OutboxStuck):
-            log.warning("%s ! the assistant leg accepts no more audio", self.session)
+            logger.warning("%s ! the assistant leg accepts no more audio", self.session)
             self.feed(AssistantLegClosed(1006))
         except Exception as error:
             # `listen` ends, too, and `_dial` then feeds the close code to the session.
-            log.debug("%s ! sending to the assistant ended: %s", self.session, type(error).__name__)
+            logger.debug("%s ! sending to the assistant ended: %s", self.session, type(error).__name__)
 
     # Caller leg
 
@@ -258,11 +258,11 @@ class CallRunner:
         try:
             await self._caller_outbox.run()
         except OutboxStuck:
-            log.warning("%s ! the caller leg accepts no more audio", self.session)
+            logger.warning("%s ! the caller leg accepts no more audio", self.session)
             self.feed(CallerLegClosed(1006))
         except Exception as error:
             # uvicorn raises when the client has disconnected; the receive loop is notified, too.
-            log.debug("%s ! sending to the caller ended: %s", self.session, type(error).__name__)
+            logger.debug("%s ! sending to the caller ended: %s", self.session, type(error).__name__)
 
     async def _send_to_caller(self, message: CallerMessage) -> None:
         await self._send_text(message.text)
@@ -282,7 +282,7 @@ class CallRunner:
         try:
             await work()
         except Exception:
-            log.exception("%s ! internal error", self.session)
+            logger.exception("%s ! internal error", self.session)
             self.feed(Aborted())
 
     def _set_timer(self) -> None:

@@ -27,7 +27,7 @@ from bridge.pinned_http import connect_tcp, post_json
 from bridge.routes import Route
 from bridge.wire import MalformedMessage, vapi
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 CREATE_SECONDS = 4.0
 RETRY_PAUSE_SECONDS = 0.3
@@ -223,9 +223,9 @@ class VapiClient:
                 message = json.loads(vapi.control_text(vapi.EndCall()))
                 status = await post_json(control_url, message, self._hosts, user_agent=USER_AGENT)
                 if status >= 300:
-                    log.warning("Vapi's control URL answered %d to end-call", status)
+                    logger.warning("Vapi's control URL answered %d to end-call", status)
         except (aiohttp.ClientError, ForbiddenUrl, TimeoutError, OSError) as error:
-            log.warning("end-call by the control URL failed: %s", type(error).__name__)
+            logger.warning("end-call by the control URL failed: %s", type(error).__name__)
 
     def _session(self) -> aiohttp.ClientSession:
         if self._http is None or self._http.closed:

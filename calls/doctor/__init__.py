@@ -15,10 +15,10 @@ import aiohttp
 from calls.doctor import host, public_url, settings, symptoms, twilio, vapi
 from calls.doctor.check import Check, Finding, Result, red, skipped
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-CHECK_SECONDS = 9.0
-RUN_SECONDS = 18.0
+CHECK_TIMEOUT_SECONDS = 9.0
+RUN_TIMEOUT_SECONDS = 18.0
 CHECKS: tuple[Check, ...] = (
     *settings.CHECKS, *public_url.CHECKS, *twilio.CHECKS, *vapi.CHECKS, *host.CHECKS,
 )  # fmt: skip
@@ -40,18 +40,18 @@ async def run_checks(names: Iterable[str] = ()) -> list[Result]:
 
     for name in reported:
         start(name)
-    _, late = await asyncio.wait(tasks.values(), timeout=RUN_SECONDS)
-    for task in late:
+    _, unfinished = await asyncio.wait(tasks.values(), timeout=RUN_TIMEOUT_SECONDS)
+    for task in unfinished:
         task.cancel()
     results = []
     for name in reported:
         finding = (
             red("The check took too long.", f"Run it alone: `./manage.py doctor --only {name}`.")
-            if tasks[name] in late
+            if tasks[name] in unfinished
             else tasks[name].result()
         )
-        noticed = symptoms.of_check(name) if _explains_symptoms(finding) else ()
-        results.append(Result(checks[name], finding, noticed))
+        titles = symptoms.find_symptoms(name) if _explains_symptoms(finding) else ()
+        results.append(Result(checks[name], finding, titles))
     return results
 
 
@@ -64,7 +64,7 @@ async def _run(check: Check, dependencies: list[asyncio.Task[Finding]]) -> Findi
     if any(finding.was_skipped for finding in findings):
         return skipped("Not checked: a check it depends on was not run.", "Fix the red checks first.")
     try:
-        async with asyncio.timeout(CHECK_SECONDS):
+        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
             return await check.run()
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         return red(
@@ -73,7 +73,7 @@ async def _run(check: Check, dependencies: list[asyncio.Task[Finding]]) -> Findi
         )
     except Exception:
         # A bug in one check must not hide the results of the others.
-        log.exception("doctor: %s failed", check.name)
+        logger.exception("doctor: %s failed", check.name)
         return red("The check itself failed. The log has the traceback.", "Report it as a bug, with the log.")
 
 

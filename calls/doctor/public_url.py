@@ -26,12 +26,13 @@ from yarl import URL
 from calls.doctor.check import Check, Finding, amber, green, red
 from calls.doctor.echo import proof
 
-REQUEST_SECONDS = 4.0
+REQUEST_TIMEOUT_SECONDS = 4.0
 MAX_RESPONSE_BYTES = 1 << 16
 MIN_CERTIFICATE_DAYS = 14
 ECHO_PATH = "/doctor/echo"
 STATUS_PATH = "/twilio/status"
 MEDIA_PATH = "/media-stream"
+ECHO_SIGNATURE = "echo-check"  # not a signature: only whether the header arrives is checked
 
 
 def _host_and_port() -> tuple[str, int]:
@@ -44,7 +45,7 @@ def _session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         trust_env=False,
         connector=aiohttp.TCPConnector(ssl=ssl.create_default_context()),
-        timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS),
+        timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS),
     )
 
 
@@ -81,10 +82,10 @@ async def _echo(
     return status, {}, requested
 
 
-async def address() -> Finding:
+async def check_address() -> Finding:
     host, port = _host_and_port()
     try:
-        async with asyncio.timeout(REQUEST_SECONDS):
+        async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
             _, writer = await asyncio.open_connection(host, port)
     except (OSError, TimeoutError):
         return red(
@@ -95,10 +96,10 @@ async def address() -> Finding:
     return green("PUBLIC_URL accepts connections.")
 
 
-async def certificate() -> Finding:
+async def check_certificate() -> Finding:
     host, port = _host_and_port()
     try:
-        async with asyncio.timeout(REQUEST_SECONDS):
+        async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
             _, writer = await asyncio.open_connection(host, port, ssl=ssl.create_default_context())
     except ssl.SSLCertVerificationError as error:
         return red(
@@ -122,7 +123,7 @@ async def certificate() -> Finding:
     return green(f"The certificate is valid for {days:.0f} more days.")
 
 
-async def this_server() -> Finding:
+async def check_this_server() -> Finding:
     status, facts, _ = await _echo()
     if not facts:
         return red(
@@ -133,7 +134,7 @@ async def this_server() -> Finding:
     return green("PUBLIC_URL leads to this server.")
 
 
-async def redirects() -> Finding:
+async def check_redirects() -> Finding:
     for path in (ECHO_PATH, f"{ECHO_PATH}/", "/healthz", STATUS_PATH):
         status, _ = await _send("GET", path)
         if 300 <= status < 400:
@@ -145,17 +146,17 @@ async def redirects() -> Finding:
     return green("Webhook URLs are not redirected.")
 
 
-async def headers() -> Finding:
-    status, facts, _ = await _echo(headers={"X-Twilio-Signature": "of-the-doctor"})
-    if facts.get("signature") != sha256(b"of-the-doctor").hexdigest():
+async def check_headers() -> Finding:
+    status, facts, _ = await _echo(headers={"X-Twilio-Signature": ECHO_SIGNATURE})
+    if facts.get("signature") != sha256(ECHO_SIGNATURE.encode()).hexdigest():
         return red(
             f"The X-Twilio-Signature header does not arrive (status {status}).",
-            "Configure the proxy to pass all headers unchanged, X-Twilio-Signature above all.",
+            "Configure the proxy to pass all headers unchanged, including X-Twilio-Signature.",
         )
     return green("The X-Twilio-Signature header arrives.")
 
 
-async def paths() -> Finding:
+async def check_paths() -> Finding:
     for path in (ECHO_PATH, f"{ECHO_PATH}/"):
         status, facts, requested = await _echo(path, "&to=%2B1555&empty=")
         if facts.get("asked") != sha256(requested.encode()).hexdigest():
@@ -167,7 +168,7 @@ async def paths() -> Finding:
     return green("Path and query arrive unchanged.")
 
 
-async def bodies() -> Finding:
+async def check_bodies() -> Finding:
     form = b"Probe=%2B1555&Text=a+b&Padding=" + b"x" * 8192
     status, facts, _ = await _echo(form=form)
     if facts.get("body") != sha256(form).hexdigest():
@@ -182,7 +183,7 @@ def _sign(url: str, form: Mapping[str, str]) -> str:
     return str(RequestValidator(settings.TWILIO_AUTH_TOKENS[0]).compute_signature(url, form))
 
 
-async def signature() -> Finding:
+async def check_signature() -> Finding:
     form = {"AccountSid": settings.TWILIO_ACCOUNT_SID}
     body = f"AccountSid={settings.TWILIO_ACCOUNT_SID}".encode()
     valid = _sign(settings.PUBLIC_URL + STATUS_PATH, form)
@@ -202,7 +203,7 @@ async def signature() -> Finding:
     return green("Valid signatures are accepted, invalid ones rejected.")
 
 
-async def websocket() -> Finding:
+async def check_websocket() -> Finding:
     url = "ws" + settings.PUBLIC_URL.removeprefix("http") + MEDIA_PATH
     status = await _upgrade(url, _sign(url, {}))
     if status != 101:
@@ -227,7 +228,7 @@ async def _upgrade(url: str, signature: str) -> int:
         try:
             async with http.ws_connect(
                 url, headers={"X-Twilio-Signature": signature},
-                timeout=aiohttp.ClientWSTimeout(ws_close=REQUEST_SECONDS / 2),
+                timeout=aiohttp.ClientWSTimeout(ws_close=REQUEST_TIMEOUT_SECONDS / 2),
             ):  # fmt: skip
                 return 101
         except aiohttp.WSServerHandshakeError as error:
@@ -237,15 +238,18 @@ async def _upgrade(url: str, signature: str) -> int:
 REACHABLE = ("public-url", "address", "certificate")
 REACHES_US = (*REACHABLE, "this-server")
 CHECKS = (
-    Check("address", "Address", address, ("public-url",)),
-    Check("certificate", "Certificate", certificate, ("public-url", "address")),
-    Check("redirects", "Redirects", redirects, REACHABLE),
-    Check("this-server", "This server", this_server, (*REACHABLE, "redirects")),
-    Check("headers", "Headers", headers, REACHES_US),
-    Check("paths", "Paths", paths, REACHES_US),
-    Check("bodies", "Bodies", bodies, REACHES_US),
+    Check("address", "Address", check_address, ("public-url",)),
+    Check("certificate", "Certificate", check_certificate, ("public-url", "address")),
+    Check("redirects", "Redirects", check_redirects, REACHABLE),
+    Check("this-server", "This server", check_this_server, (*REACHABLE, "redirects")),
+    Check("headers", "Headers", check_headers, REACHES_US),
+    Check("paths", "Paths", check_paths, REACHES_US),
+    Check("bodies", "Bodies", check_bodies, REACHES_US),
     Check(
-        "signature", "Webhook signatures", signature, (*REACHES_US, "twilio-settings", "headers", "bodies")
+        "signature",
+        "Webhook signatures",
+        check_signature,
+        (*REACHES_US, "twilio-settings", "headers", "bodies"),
     ),
-    Check("websocket", "Media streams", websocket, (*REACHES_US, "twilio-settings", "headers")),
+    Check("websocket", "Media streams", check_websocket, (*REACHES_US, "twilio-settings", "headers")),
 )

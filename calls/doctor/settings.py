@@ -8,9 +8,9 @@ from calls import requirements
 from calls.doctor.check import Check, Finding, amber, green, red
 
 
-def unmet_finding(check_name: str) -> Finding | None:
+def build_unmet_finding(check_name: str) -> Finding | None:
     """What the requirements of one check report; None when all are met."""
-    unmet = requirements.unmet_by_check(check_name)
+    unmet = requirements.find_unmet_by_check(check_name)
     if not unmet:
         return None
     message = " ".join(requirement.problem for requirement in unmet)
@@ -18,14 +18,14 @@ def unmet_finding(check_name: str) -> Finding | None:
     return red(message, fix) if any(requirement.is_required for requirement in unmet) else amber(message, fix)
 
 
-def _check(name: str, title: str, ok: str) -> Check:
+def _build_check(name: str, title: str, ok: str) -> Check:
     async def run() -> Finding:
-        return unmet_finding(name) or green(ok)
+        return build_unmet_finding(name) or green(ok)
 
     return Check(name, title, run)
 
 
-async def _values() -> Finding:
+async def _check_values() -> Finding:
     """Values that can never be right. The other checks run with the defaults instead."""
     if settings.SETTING_PROBLEMS:
         return red(
@@ -37,10 +37,10 @@ async def _values() -> Finding:
 
 
 CHECKS = (
-    Check("settings", "Settings", _values),
-    _check("public-url", "PUBLIC_URL", "PUBLIC_URL is an https address."),
-    _check("secret-key", "Secret key", "DJANGO_SECRET_KEY is set, and debug is off."),
-    _check("twilio-settings", "Twilio settings", "The Twilio account and its Auth Token are set."),
-    _check("vapi-settings", "Vapi settings", "The assistant settings are complete."),
-    _check("fallback-number", "Fallback number", "A person is dialed when the assistant fails."),
+    Check("settings", "Settings", _check_values),
+    _build_check("public-url", "PUBLIC_URL", "PUBLIC_URL is an https address."),
+    _build_check("secret-key", "Secret key", "DJANGO_SECRET_KEY is set, and debug is off."),
+    _build_check("twilio-settings", "Twilio settings", "The Twilio account and its Auth Token are set."),
+    _build_check("vapi-settings", "Vapi settings", "The assistant settings are complete."),
+    _build_check("fallback-number", "Fallback number", "A person is dialed when the assistant fails."),
 )

@@ -1,11 +1,13 @@
 """What callers and staff notice, what may cause it, and which checks find out.
 
-The first three rows are the troubleshooting table of the tutorial that this project began with.
+These are the rows of the troubleshooting table of the tutorial that this project began with.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from calls.vapi.assistant_config import MAX_ENDPOINTING_MS, MIN_ENDPOINTING_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +27,9 @@ SYMPTOMS = (
         ("assistant", "assistant-parts", "vapi-key", "vapi-settings", "vapi-socket", "websocket"),
     ),
     Symptom(
-        "The assistant cuts callers off in mid-sentence",
+        "The assistant cuts callers off mid-sentence",
         "Endpointing is so short that a pause for breath counts as the end of a turn.",
-        "Raise endpointing to 300 to 400 ms.",
+        f"Set endpointing to {MIN_ENDPOINTING_MS} to {MAX_ENDPOINTING_MS} ms.",
         ("assistant-endpointing",),
     ),
     Symptom(
@@ -43,6 +45,6 @@ SYMPTOMS = (
 )  # fmt: skip
 
 
-def of_check(name: str) -> tuple[str, ...]:
+def find_symptoms(name: str) -> tuple[str, ...]:
     """The titles of the symptoms that a check explains."""
     return tuple(symptom.title for symptom in SYMPTOMS if name in symptom.checks)

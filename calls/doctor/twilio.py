@@ -10,7 +10,7 @@ from calls.twilio import number_config
 from calls.vendor_errors import VendorError
 
 
-async def account() -> Finding:
+async def check_account() -> Finding:
     try:
         twilio_account = await twilio_client.fetch_account()
     except VendorError as error:
@@ -27,7 +27,7 @@ async def account() -> Finding:
     return green("Twilio accepts the credentials, and the account is active.")
 
 
-async def number() -> Finding:
+async def check_number() -> Finding:
     our_number = settings.TWILIO_PHONE_NUMBER
     if not our_number:
         return amber(
@@ -42,12 +42,12 @@ async def number() -> Finding:
             "The account does not own TWILIO_PHONE_NUMBER.",
             "Set TWILIO_PHONE_NUMBER to one of the account's numbers, with + and the country code.",
         )
-    changes = number_config.changes(
-        number_config.config_of(twilio_number), number_config.desired_config(settings.PUBLIC_URL)
+    changes = number_config.find_changes(
+        number_config.read_config(twilio_number), number_config.build_config(settings.PUBLIC_URL)
     )
     if changes:
         return red(
-            f"The number is not configured for this server: {'; '.join(change.title for change in changes)}.",
+            f"The number is not configured for this server: {'; '.join(change.label for change in changes)}.",
             "Run `./manage.py configure_number`. With --dry-run it only shows the changes.",
         )
     if not twilio_number.voice_fallback_url:
@@ -59,6 +59,6 @@ async def number() -> Finding:
 
 
 CHECKS = (
-    Check("twilio-account", "Twilio account", account, ("twilio-settings",)),
-    Check("twilio-number", "Twilio number", number, ("twilio-settings", "twilio-account")),
+    Check("twilio-account", "Twilio account", check_account, ("twilio-settings",)),
+    Check("twilio-number", "Twilio number", check_number, ("twilio-settings", "twilio-account")),
 )

@@ -12,15 +12,15 @@ import aiohttp
 from django.conf import settings
 
 from calls.doctor.check import Check, Finding, amber, green, red
-from calls.doctor.public_url import REQUEST_SECONDS
-from calls.doctor.settings import unmet_finding
+from calls.doctor.public_url import REQUEST_TIMEOUT_SECONDS
+from calls.doctor.settings import build_unmet_finding
 from calls.vapi import client as vapi_client
 from calls.vapi import tools
 from calls.vapi.assistant_config import MAX_ENDPOINTING_MS, MIN_ENDPOINTING_MS
 from calls.vendor_errors import VendorError
 
 CUTS_OFF_MS, SLOW_MS = 100, 500  # endpointing below the first is red; above the second it is amber
-RANGE = f"{MIN_ENDPOINTING_MS} to {MAX_ENDPOINTING_MS} ms"
+ADVISED_RANGE = f"{MIN_ENDPOINTING_MS} to {MAX_ENDPOINTING_MS} ms"
 MIN_CALL_SECONDS = 60
 NOT_VAPI = green("A socket server answers calls (VAPI_SOCKET_URL), so nothing is checked at Vapi.")
 
@@ -35,7 +35,7 @@ async def _fetch_assistant() -> dict[str, Any] | Finding:
         return red(str(error), "See the checks `vapi-key` and `assistant`.")
 
 
-async def key() -> Finding:
+async def check_key() -> Finding:
     if settings.VAPI_SOCKET_URL:
         return NOT_VAPI
     try:
@@ -51,7 +51,7 @@ async def key() -> Finding:
     return green("Vapi accepts the API key.")
 
 
-async def assistant() -> Finding:
+async def check_assistant() -> Finding:
     if settings.VAPI_SOCKET_URL:
         return NOT_VAPI
     try:
@@ -69,7 +69,7 @@ def _object(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-async def parts() -> Finding:
+async def check_parts() -> Finding:
     config = await _fetch_assistant()
     if isinstance(config, Finding):
         return config
@@ -86,12 +86,12 @@ async def parts() -> Finding:
     return green("The assistant has a model, a voice, a transcriber and a first message.")
 
 
-async def assistant_tools() -> Finding:
+async def check_assistant_tools() -> Finding:
     """Vapi sends a call of a tool without a URL to the assistant's server URL, which is ours."""
     config = await _fetch_assistant()
     if isinstance(config, Finding):
         return config
-    ours = {declaration["function"]["name"] for declaration in tools.declarations()}
+    ours = {declaration["function"]["name"] for declaration in tools.build_declarations()}
     declared = _object(config, "model").get("tools") or []
     unknown, known = [], set()
     for tool in declared if isinstance(declared, list) else []:
@@ -113,10 +113,10 @@ async def assistant_tools() -> Finding:
             f"The assistant does not have these tools of this server: {', '.join(missing)}.",
             "Run `./manage.py configure_assistant`.",
         )
-    return green("The assistant's tools can all be called.")
+    return green("The assistant has this server's tools, and no tool that cannot be called.")
 
 
-async def endpointing() -> Finding:
+async def check_endpointing() -> Finding:
     config = await _fetch_assistant()
     if isinstance(config, Finding):
         return config
@@ -129,19 +129,17 @@ async def endpointing() -> Finding:
         if ms is None:
             continue
         if ms < CUTS_OFF_MS:
-            return red(
-                f"{name} is {ms} ms: callers are cut off in mid-sentence.", "Raise it to 300 to 400 ms."
-            )
+            return red(f"{name} is {ms} ms: callers are cut off mid-sentence.", f"Set it to {ADVISED_RANGE}.")
         if ms < MIN_ENDPOINTING_MS:
             return amber(
-                f"{name} is {ms} ms: callers are cut off when they pause.", "Raise it to 300 to 400 ms."
+                f"{name} is {ms} ms: callers are cut off when they pause.", f"Set it to {ADVISED_RANGE}."
             )
         if ms > SLOW_MS:
-            return amber(f"{name} is {ms} ms: every answer comes late.", "Lower it to 300 to 400 ms.")
+            return amber(f"{name} is {ms} ms: every answer comes late.", f"Set it to {ADVISED_RANGE}.")
     return green("Endpointing is long enough for callers to pause.")
 
 
-async def limits() -> Finding:
+async def check_limits() -> Finding:
     config = await _fetch_assistant()
     if isinstance(config, Finding):
         return config
@@ -165,10 +163,10 @@ async def limits() -> Finding:
     return green("The limits agree.")
 
 
-async def socket() -> Finding:
+async def check_socket() -> Finding:
     if not settings.VAPI_SOCKET_URL:
         return green("VAPI_SOCKET_URL is not set: Vapi itself answers calls.")
-    timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
+    timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS)
     try:
         async with (
             aiohttp.ClientSession(trust_env=False, timeout=timeout) as http,
@@ -180,17 +178,17 @@ async def socket() -> Finding:
             "The socket server at VAPI_SOCKET_URL does not respond.",
             "Start it, and check the address in VAPI_SOCKET_URL: ws:// or wss://, host, port and path.",
         )
-    return unmet_finding("vapi-socket") or green("The socket server responds.")
+    return build_unmet_finding("vapi-socket") or green("The socket server responds.")
 
 
 HAS_KEY = ("vapi-settings",)
 HAS_ASSISTANT = ("vapi-settings", "vapi-key", "assistant")
 CHECKS = (
-    Check("vapi-key", "Vapi key", key, HAS_KEY),
-    Check("assistant", "Assistant", assistant, ("vapi-settings", "vapi-key")),
-    Check("assistant-parts", "Model, voice and transcriber", parts, HAS_ASSISTANT),
-    Check("assistant-tools", "Tools", assistant_tools, HAS_ASSISTANT),
-    Check("assistant-endpointing", "Endpointing", endpointing, HAS_ASSISTANT),
-    Check("assistant-limits", "Call limits", limits, HAS_ASSISTANT),
-    Check("vapi-socket", "Socket server", socket),
+    Check("vapi-key", "Vapi key", check_key, HAS_KEY),
+    Check("assistant", "Assistant", check_assistant, ("vapi-settings", "vapi-key")),
+    Check("assistant-parts", "Model, voice and transcriber", check_parts, HAS_ASSISTANT),
+    Check("assistant-tools", "Tools", check_assistant_tools, HAS_ASSISTANT),
+    Check("assistant-endpointing", "Endpointing", check_endpointing, HAS_ASSISTANT),
+    Check("assistant-limits", "Call limits", check_limits, HAS_ASSISTANT),
+    Check("vapi-socket", "Socket server", check_socket),
 )

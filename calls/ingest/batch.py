@@ -1,8 +1,8 @@
 """Applies a batch of spool lines in one transaction, and returns the lines that cannot become rows.
 
-There are two kinds of failure. When the database rejects the content of a line, the lines are applied one by
-one and the bad ones are returned. Any other error (the database is down, locked, or not migrated) is raised:
-the caller retries all lines, and applying a line twice does no harm.
+There are two kinds of failure. When the content of a line is to blame, the lines are applied one by one and
+the bad ones are returned. Any other error (the database is down, locked, or not migrated) is raised: the
+caller retries all lines, and applying a line twice does no harm.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bridge.journal import Entry, MalformedLine, StreamStarted, from_line, to_li
 from calls.ingest import upsert
 from calls.ingest.db import bounded_transaction, now_utc
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 # The content is to blame. Any other error passes with time or with a repair: until then the entries wait.
 _CONTENT_ERRORS = (
@@ -56,7 +56,7 @@ class RowWriter:
                     unmatched += self._apply([entry])
                 except _CONTENT_ERRORS as error:
                     kind, reason = type(entry).__name__, type(error).__name__
-                    log.error("journal: %s entry rejected by the database (%s)", kind, reason)
+                    logger.error("journal: %s entry cannot become rows (%s)", kind, reason)
                     bad.append(to_line(entry))
         return unmatched, bad
 
@@ -77,4 +77,4 @@ class RowWriter:
             try:
                 self._on_commit(call_sids)
             except Exception:  # the rows are committed: only a live page is late
-                log.exception("journal: the commit listener failed")
+                logger.exception("journal: the commit listener failed")

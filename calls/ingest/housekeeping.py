@@ -25,15 +25,15 @@ from django.db import DatabaseError, connection
 from calls.ingest import upsert
 from calls.ingest.db import bounded_transaction
 from calls.ingest.merge import LEASE
-from calls.routes import active_routes
+from calls.routes import read_routes
 from calls.stats import call_summary
 from calls.stats.hourly import ROLLUP_DELAY, roll_up_oldest
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-HOUSEKEEPING_SECONDS = 5.0
-ROUTES_SECONDS = 2.0  # plus up to one second until the writer's next step, and the time of its batch
-ROLLUP_SECONDS = 60.0
+HOUSEKEEPING_INTERVAL_SECONDS = 5.0
+ROUTES_INTERVAL_SECONDS = 2.0  # plus up to one second until the writer's next step, and the time of its batch
+ROLLUP_INTERVAL_SECONDS = 60.0
 MAX_ROLLUPS = 24  # hours, at one time
 CLOCK_STEP_SECONDS = 5.0
 
@@ -53,27 +53,27 @@ class Housekeeping:
         self._on_routes = on_routes
         self._routes_error = ""  # class name of the error that keeps routes from being read
         self._renewed_at = started_at
-        self._rollup_due = started_at + HOUSEKEEPING_SECONDS
+        self._rollup_due = started_at + HOUSEKEEPING_INTERVAL_SECONDS
         self._wall_offset: float | None = None  # wall clock minus monotonic clock
         # Not at once: other processes may have been down together with this one, and are about to renew.
-        self._reap_after = started_at + HOUSEKEEPING_SECONDS
+        self._reap_after = started_at + HOUSEKEEPING_INTERVAL_SECONDS
 
     def run_once(self, mono: float, now: datetime) -> list[str]:
         """Renew, roll up and reap. Returns the sids of the calls that were reaped."""
         with bounded_transaction():
             upsert.renew_leases(self._live_calls(), now)
-        if self._are_leases_unreliable(mono, now):
+        if self._detect_time_gap(mono, now):
             self._reap_after = mono + 2 * LEASE.total_seconds()
         self._renewed_at = mono
         if mono >= self._rollup_due:
-            self._rollup_due = mono + ROLLUP_SECONDS
+            self._rollup_due = mono + ROLLUP_INTERVAL_SECONDS
             self._roll_up(now)
         if mono < self._reap_after:
             return []
         with bounded_transaction():
             reaped = upsert.reap(now)
         if reaped:
-            log.warning("journal: ended %d calls whose server stopped", len(reaped))
+            logger.warning("journal: ended %d calls whose server stopped", len(reaped))
         return reaped
 
     def _roll_up(self, now: datetime) -> None:
@@ -84,12 +84,12 @@ class Housekeeping:
                 if not roll_up_oldest(now - ROLLUP_DELAY):
                     return
 
-    def _are_leases_unreliable(self, mono: float, now: datetime) -> bool:
-        """Whether a lease may look expired because of a clock step, or because nobody could renew."""
+    def _detect_time_gap(self, mono: float, now: datetime) -> bool:
+        """Whether leases may look expired: since the last run the clock stepped, or nobody could renew."""
         offset = now.timestamp() - mono
         step = 0.0 if self._wall_offset is None else abs(offset - self._wall_offset)
         self._wall_offset = offset
-        return step > CLOCK_STEP_SECONDS or mono - self._renewed_at > 2 * HOUSEKEEPING_SECONDS
+        return step > CLOCK_STEP_SECONDS or mono - self._renewed_at > 2 * HOUSEKEEPING_INTERVAL_SECONDS
 
     def refresh_routes(self) -> None:
         """Read the phone numbers, one query, and hand them over. After an error the previous routes stay.
@@ -100,13 +100,13 @@ class Housekeeping:
             return
         try:
             with bounded_transaction():
-                routes = active_routes()
+                routes = read_routes()
             self._on_routes(routes)
         except Exception as error:
             self._on_routes_error(error)
             return
         if self._routes_error:
-            log.info("routes: read again after %s", self._routes_error)
+            logger.info("routes: read again after %s", self._routes_error)
             self._routes_error = ""
 
     def _on_routes_error(self, error: Exception) -> None:
@@ -114,7 +114,7 @@ class Housekeeping:
         name = type(error).__name__
         if name != self._routes_error:
             self._routes_error = name
-            log.log(
+            logger.log(
                 logging.WARNING if is_database_error else logging.ERROR,
                 "routes: could not be read, keeping the previous ones (%s)", name,
                 exc_info=None if is_database_error else error,

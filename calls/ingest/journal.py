@@ -13,7 +13,7 @@ from pathlib import Path
 from bridge.journal import Entry, LiveNote, TimelineEvent, TurnTaken, to_line
 from calls.ingest.spool import Spool
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 # Dropped first when the spool is nearly full: call state and utterances matter more.
 _LOW_PRIORITY = (TimelineEvent, TurnTaken)
@@ -37,7 +37,7 @@ class SpoolJournal:
         self._on_note = on_note
 
     def write(self, entry: Entry, /) -> None:
-        """Append an entry. Once this returns, the entry survives a SIGKILL. Never blocks, never raises.
+        """Append an entry, which then survives a SIGKILL, or count it as dropped. Never blocks, never raises.
 
         A `LiveNote` has no row: it goes to `on_note` and is not stored.
         """
@@ -49,7 +49,7 @@ class SpoolJournal:
             self.spool.append(to_line(entry), low_priority=isinstance(entry, _LOW_PRIORITY))
         except Exception:
             self.unwritable += 1
-            log.exception("journal: an entry could not be written")
+            logger.exception("journal: an entry could not be written")
         if not self.wake.is_set():  # cheaper than setting it again
             self.wake.set()
 

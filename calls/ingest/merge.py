@@ -2,7 +2,8 @@
 
 Entries arrive in any order and more than once; the rows are the same in the end:
 
-- The first end reason stays, but what the stream reports outranks a refusal and the reaper's guess.
+- The first end reason stays, with two exceptions: what the stream reports outranks a refusal and the reaper's
+  guess, and an end that staff or a tool requested outranks what the stream reports of it.
 - A status never moves back, and `started_at` never moves forward.
 - An empty value does not replace a known one (`set_known`).
 - Utterances, turns and events are identified by their index. The last entry with the same index wins.
@@ -55,7 +56,7 @@ REQUEST_WINDOW = timedelta(seconds=10)  # from the request to the stream's end
 MAX_CLOCK_DIFFERENCE = timedelta(seconds=2)  # between the servers of the page and of the stream
 MAX_DURATION_SECONDS = 2**31 - 1  # of the column
 MAX_LATENCY_PART_MS = 10_000_000
-MAX_OUTPUTS = 50  # of one call
+MAX_OUTPUT_PAIRS = 50  # of one call
 
 M = TypeVar("M", bound=models.Model)
 
@@ -64,7 +65,7 @@ def utc_datetime(unix_seconds: float) -> datetime:
     return datetime.fromtimestamp(unix_seconds, UTC)
 
 
-class Changes:
+class BatchChanges:
     """What a batch changes, collected before anything is written."""
 
     def __init__(self) -> None:
@@ -73,7 +74,7 @@ class Changes:
         self._utterances: dict[tuple[int, int], Utterance] = {}
         self._turns: dict[tuple[int, int], Turn] = {}
         self._events: dict[tuple[int, str, int], CallEvent] = {}
-        self._to_split: dict[int, Call] = {}  # calls whose turns or reported latencies changed
+        self._calls_to_break_down: dict[int, Call] = {}  # calls whose turns or reported latencies changed
         self._reported_outputs: dict[int, set[str]] = {}  # Vapi's structured outputs, as `name: value`
         self._previous_hours: set[HourKey] = set()  # the hours that counted these calls before the batch
 
@@ -122,7 +123,7 @@ class Changes:
                 values = {name: getattr(entry, name) for name in _UTTERANCE_FIELDS}
                 self._utterances[call.pk, entry.index] = _new(Utterance, call=call, **values)
             case journal.TurnTaken():
-                self._to_split[call.pk] = call
+                self._calls_to_break_down[call.pk] = call
                 values = {name: getattr(entry, name) for name in _TURN_FIELDS}
                 self._turns[call.pk, entry.number] = _new(Turn, call=call, **values)
             case journal.TimelineEvent():
@@ -257,10 +258,10 @@ class Changes:
             self.set_known(call, recording_urls=parts.pop("recording_urls", {}))
             report = {**call.vapi_report, **parts}
             if "structured_outputs" in parts:
-                self._reported_outputs[call.pk] = _output_pairs(parts["structured_outputs"])
+                self._reported_outputs[call.pk] = _format_outputs(parts["structured_outputs"])
             if entry.turn_latencies:
                 report["turn_latencies"] = entry.turn_latencies
-                self._to_split[call.pk] = call
+                self._calls_to_break_down[call.pk] = call
             self.set(call, vapi_report=report)
         data = {"status": entry.status, "reason": entry.ended_reason}
         data = {name: value for name, value in data.items() if value}
@@ -294,7 +295,7 @@ class Changes:
         _upsert(Turn, self._turns.values(), ("call", "number"), update=_TURN_FIELDS)
         _upsert(CallEvent, self._events.values(), ("call", "source", "index"))
         self._save_outputs()
-        self._split_latencies()
+        self._assign_vapi_latencies()
         # A call in progress gets no summary yet; but the hours before and after the batch both count it.
         ended = [call for call in self._calls.values() if call.end_reason or call.is_over]
         hours = self._previous_hours | {hour_key(call) for call in self._calls.values()}
@@ -308,9 +309,11 @@ class Changes:
             rows = [CallOutput(call=call, pair=pair, started_at=call.started_at) for pair in sorted(pairs)]
             _upsert(CallOutput, rows, ("call", "pair"))
 
-    def _split_latencies(self) -> None:
+    def _assign_vapi_latencies(self) -> None:
         """Copy Vapi's latency breakdown onto the turns, where Vapi counted as many turns as we did."""
-        reports = {pk: call.vapi_report.get("turn_latencies", []) for pk, call in self._to_split.items()}
+        reports = {
+            pk: call.vapi_report.get("turn_latencies", []) for pk, call in self._calls_to_break_down.items()
+        }
         reports = {pk: breakdown for pk, breakdown in reports.items() if breakdown}
         if not reports:
             return
@@ -327,7 +330,7 @@ class Changes:
         Turn.objects.bulk_update(changed, list(_VAPI_LATENCIES))
 
 
-def _output_pairs(outputs: Any) -> set[str]:
+def _format_outputs(outputs: Any) -> set[str]:
     """The outputs that are a single value; a list or an object is shown on the call's page alone."""
     pairs = set()
     for name, value in outputs.items() if isinstance(outputs, Mapping) else ():
@@ -336,11 +339,11 @@ def _output_pairs(outputs: Any) -> set[str]:
         if isinstance(value, str | int | float) and value != "":
             pair = clean_value(CallOutput, "pair", f"{name}: {value}")
             pairs.add(str(pair))
-    return set(sorted(pairs)[:MAX_OUTPUTS])
+    return set(sorted(pairs)[:MAX_OUTPUT_PAIRS])
 
 
 def _stream_price(duration_ms: int) -> Decimal:
-    return costs.stream_price(duration_ms, settings.TWILIO_STREAM_PRICE_PER_MINUTE)
+    return costs.compute_stream_price(duration_ms, settings.TWILIO_STREAM_PRICE_PER_MINUTE)
 
 
 def _was_requested(call: Call, reason: str, ended_at: datetime) -> bool:

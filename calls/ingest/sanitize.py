@@ -18,9 +18,9 @@ from typing import Any
 
 from django.db import models
 
-MAX_TEXT = 16_000  # of a column without a maximum length
-MAX_JSON_TEXT = 2000
-MAX_JSON_KEY = 200
+MAX_TEXT_CHARS = 16_000  # of a column without a maximum length
+MAX_JSON_TEXT_CHARS = 2000
+MAX_JSON_KEY_CHARS = 200
 MAX_JSON_DEPTH = 8
 MAX_JSON_ITEMS = 1000
 
@@ -30,8 +30,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
-def clean_text(text: str, max_length: int = MAX_TEXT) -> str:
-    """Text in NFC without such characters, at most `max_length` long."""
+def clean_text(text: str, max_length: int = MAX_TEXT_CHARS) -> str:
+    """Text in NFC, without the characters above, at most `max_length` long."""
     cleaned = _SURROGATE.sub("\ufffd", _CONTROL.sub("", text[: max_length * 2]))
     return unicodedata.normalize("NFC", cleaned)[:max_length]
 
@@ -44,14 +44,16 @@ def clean_json(value: Any, depth: int = 0) -> Any:
         case float():
             return value if math.isfinite(value) else None
         case str():
-            return clean_text(value, MAX_JSON_TEXT)
+            return clean_text(value, MAX_JSON_TEXT_CHARS)
         case Mapping() if depth < MAX_JSON_DEPTH:
             items = islice(value.items(), MAX_JSON_ITEMS)
-            return {clean_text(str(key), MAX_JSON_KEY): clean_json(item, depth + 1) for key, item in items}
+            return {
+                clean_text(str(key), MAX_JSON_KEY_CHARS): clean_json(item, depth + 1) for key, item in items
+            }
         case list() | tuple() if depth < MAX_JSON_DEPTH:
             return [clean_json(item, depth + 1) for item in value[:MAX_JSON_ITEMS]]
         case _:
-            return clean_text(str(value), MAX_JSON_TEXT)
+            return clean_text(str(value), MAX_JSON_TEXT_CHARS)
 
 
 def clean_value(model: type[models.Model], name: str, value: Any) -> Any:
@@ -64,7 +66,7 @@ def clean_value(model: type[models.Model], name: str, value: Any) -> Any:
 def _cleaner(model: type[models.Model], name: str) -> Callable[[Any], Any] | None:
     match model._meta.get_field(name):
         case models.CharField(max_length=max_length):
-            return partial(clean_text, max_length=max_length or MAX_TEXT)
+            return partial(clean_text, max_length=max_length or MAX_TEXT_CHARS)
         case models.TextField():
             return clean_text
         case models.JSONField():

@@ -1,8 +1,8 @@
 """The spool: an append-only file of journal entries that are not in the database yet.
 
 Each server process has one file and holds a lock on it as long as it lives. `append` is one `write` to the
-operating system, without fsync, and takes a few microseconds. Once it has returned, the line survives a
-SIGKILL of the process. (A power cut may lose what was not synced; the reader syncs.) The writer thread reads
+operating system, without fsync, and takes a few microseconds. A line that it has accepted survives a SIGKILL
+of the process. (A power cut may lose what was not synced; the reader syncs.) The writer thread reads
 the file, and truncates it when all lines are applied. When a process dies, its lock is released, so another
 process can claim its spool (`claim_abandoned`).
 
@@ -20,13 +20,13 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 CAP_BYTES = 500 * 1024 * 1024
 LOW_PRIORITY_SHARE = 0.9  # beyond this share of the cap, low-priority lines are dropped
 READ_BYTES = 1024 * 1024
 QUARANTINE_CAP_BYTES = 10 * 1024 * 1024  # of all quarantine files in the directory together
-LOCK_SECONDS = 0.5
+LOCK_TIMEOUT_SECONDS = 0.5
 
 
 class SpoolLocked(Exception):
@@ -78,14 +78,14 @@ class Spool:
         self._torn = False
         if self._is_dropping:
             self._is_dropping = False
-            log.warning("journal: the spool accepts entries again (%d were dropped)", self.dropped)
+            logger.warning("journal: the spool accepts entries again (%d were dropped)", self.dropped)
         return True
 
     def _drop(self, reason: str) -> bool:
         self.dropped += 1
         if not self._is_dropping:
             self._is_dropping = True
-            log.error("journal: the spool drops entries: %s", reason)
+            logger.error("journal: the spool drops entries: %s", reason)
         return False
 
     def read(self, offset: int, max_lines: int) -> tuple[list[bytes], int]:
@@ -111,7 +111,7 @@ class Spool:
             try:
                 os.ftruncate(self._fd, 0)
             except OSError as error:
-                log.error("journal: the spool cannot be truncated: %s", error.strerror)
+                logger.error("journal: the spool cannot be truncated: %s", error.strerror)
                 return offset
             self._size, self._torn = 0, False
             for line in keep:
@@ -155,7 +155,7 @@ def _open_locked(path: Path, *, create: bool) -> int:
     remove it, because it is empty. So with `create` this retries for a while.
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
-    deadline = time.monotonic() + LOCK_SECONDS
+    deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
     while True:
         fd = os.open(path, flags, 0o600)
         try:

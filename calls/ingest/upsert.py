@@ -1,27 +1,26 @@
 """Applies journal entries to the database: in any order and any number of times, the rows are the same.
 
 A batch is applied in one transaction. Its calls are locked, merged in memory (`merge.py`) and saved with the
-fields that changed; utterances, turns and events are upserted in bulk. The leases that say which process
-handles a call are columns, too, and are renewed and reaped here.
+fields that changed; utterances, turns and events are upserted in bulk. Leases, which say until when the
+process of a call counts as alive, are renewed here, and calls with an expired lease are ended.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from django.db import connection
 from django.db.models import QuerySet
 
 from bridge import journal
 from bridge.end_reasons import ENDED_BY, WORKER_LOST
-from calls.ingest.merge import LEASE, Changes, utc_datetime
+from calls.ingest.merge import LEASE, BatchChanges, utc_datetime
 from calls.ingest.sanitize import clean_value
-from calls.models import Call
+from calls.models import MAX_CALL_AGE, Call
 from calls.stats import call_summary
 
-MAX_CALL_DURATION = timedelta(hours=4)  # Twilio ends every call by then
 MAX_REAPED = 500  # calls, at one time
 
 Batch = Sequence[journal.Entry]
@@ -31,7 +30,7 @@ def apply_entries(entries: Batch) -> list[journal.Entry]:
     """Make rows of a batch. Call it in a transaction. Returns the entries whose call is not known yet."""
     calls = _lock_calls(entries)
     calls_by_vapi_id = _lock_calls_by_vapi_id(entries, calls)
-    changes = Changes()
+    changes = BatchChanges()
     unmatched: list[journal.Entry] = []
     for entry in entries:
         call = calls.get(_call_sid(entry))
@@ -107,7 +106,7 @@ def reap(now: datetime) -> list[str]:
     Call.objects.filter(pk__in=lost).update(
         end_reason=WORKER_LOST, ended_by=ENDED_BY[WORKER_LOST], ended_at=now, status="failed"
     )
-    ended_long_ago = Call.objects.open().filter(ended_at__lt=now - MAX_CALL_DURATION)
+    ended_long_ago = Call.objects.open().filter(ended_at__lt=now - MAX_CALL_AGE)
     stale = _lock_some(ended_long_ago.exclude(end_reason=""))
     Call.objects.filter(pk__in=stale).update(status="completed")
     call_summary.update_summaries(list(Call.objects.filter(pk__in=[*lost, *stale])))

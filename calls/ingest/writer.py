@@ -15,7 +15,6 @@ Between batches the same thread does the housekeeping (`housekeeping.py`).
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,23 +26,22 @@ from django.db import DatabaseError, connection, reset_queries
 
 from calls.ingest.batch import RowWriter
 from calls.ingest.db import now_utc, use_own_connection
-from calls.ingest.housekeeping import HOUSEKEEPING_SECONDS, ROUTES_SECONDS, Housekeeping
+from calls.ingest.housekeeping import HOUSEKEEPING_INTERVAL_SECONDS, ROUTES_INTERVAL_SECONDS, Housekeeping
 from calls.ingest.journal import SpoolJournal
 from calls.ingest.spool import Spool, claim_abandoned
+from calls.management.database import MISSING_IN_SCHEMA
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 MAX_BATCH = 500  # lines
 GATHER_SECONDS = 0.05  # from the first line until its batch is read
 TICK_SECONDS = 1.0
 MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.2, 2.0
-SYNC_SECONDS = 0.2  # a power cut may lose this much
+SYNC_INTERVAL_SECONDS = 0.2  # a power cut may lose this much
 DEFER_SECONDS = 60.0
 MAX_DEFERRED = 1000  # lines
 TRUNCATE_ABOVE_BYTES = 1024 * 1024
 TRUNCATE_IDLE_SECONDS = 30.0  # below that size: transcripts should not stay in the file
-
-_MISSING_TABLE = re.compile(r"no such (table|column)|has no column|calls_\w+\W+does not exist", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -134,7 +132,7 @@ class JournalWriter(threading.Thread):
             try:
                 has_more = self.step()
             except Exception:  # a bug must not end the only thread that makes rows
-                log.exception("journal: the writer's step failed")
+                logger.exception("journal: the writer's step failed")
                 self._backoff(MAX_BACKOFF_SECONDS)
                 has_more = True
             if is_stopping and (not has_more or self._clock() >= self._stop_deadline):
@@ -155,10 +153,10 @@ class JournalWriter(threading.Thread):
         reset_queries()  # with DEBUG on, Django keeps every query of a thread that serves no requests
         now = self._clock()
         if now >= self._routes_due:
-            self._routes_due = now + ROUTES_SECONDS
+            self._routes_due = now + ROUTES_INTERVAL_SECONDS
             self._housekeeping.refresh_routes()
         if now >= self._housekeeping_due:
-            self._housekeeping_due = now + HOUSEKEEPING_SECONDS
+            self._housekeeping_due = now + HOUSEKEEPING_INTERVAL_SECONDS
             self._run_housekeeping()
         if now >= self._retry_due:
             self._retry_due = now + TICK_SECONDS
@@ -175,7 +173,7 @@ class JournalWriter(threading.Thread):
         if not lines:
             if cursor is self._own:
                 return False
-            log.info("journal: applied all of %s, deleting it", cursor.spool.path.name)
+            logger.info("journal: applied all of %s, deleting it", cursor.spool.path.name)
             cursor.spool.close(delete=True)
             self._abandoned.remove(cursor)
             return bool(self._abandoned)
@@ -198,16 +196,14 @@ class JournalWriter(threading.Thread):
 
     def _run_housekeeping(self) -> None:
         for spool in claim_abandoned(self._journal.directory):
-            log.info("journal: claimed %s of a dead server (%d bytes)", spool.path.name, spool.size)
+            logger.info("journal: claimed %s of a dead server (%d bytes)", spool.path.name, spool.size)
             self._abandoned.append(SpoolCursor(spool))
         try:
             reaped = self._housekeeping.run_once(self._clock(), now_utc())
         except Exception as error:
             self._on_db_error(error)
         else:
-            if (
-                not self.stats().backlog_bytes
-            ):  # with a backlog, the next batch shows whether rows are accepted
+            if not self.stats().backlog_bytes:  # otherwise the next batch shows whether rows are accepted
                 self._on_db_ok()
             self._rows.notify_changed(set(reaped))
 
@@ -241,20 +237,20 @@ class JournalWriter(threading.Thread):
         for line in lines:
             try:
                 if not spool.quarantine(line):
-                    log.error("journal: the quarantine is full, a line was discarded")
+                    logger.error("journal: the quarantine is full, a line was discarded")
             except OSError as error:
-                log.error("journal: a line could not be quarantined: %s", error.strerror)
+                logger.error("journal: a line could not be quarantined: %s", error.strerror)
 
     # The disk and the database
 
     def _sync_spool(self, now: float) -> None:
         spool = self._own.spool
-        if spool.size != self._synced_size and now - self._synced_at >= SYNC_SECONDS:
+        if spool.size != self._synced_size and now - self._synced_at >= SYNC_INTERVAL_SECONDS:
             self._synced_at, self._synced_size = now, spool.size
             try:
                 spool.sync()
             except OSError as error:
-                log.error("journal: the spool cannot be synced: %s", error.strerror)
+                logger.error("journal: the spool cannot be synced: %s", error.strerror)
 
     def _truncate_spool(self, now: float) -> None:
         own = self._own
@@ -270,19 +266,19 @@ class JournalWriter(threading.Thread):
         if name != self._last_error:
             self._last_error = name
             if isinstance(error, DatabaseError):
-                is_unmigrated = _MISSING_TABLE.search(str(error))
+                is_unmigrated = MISSING_IN_SCHEMA.search(str(error))
                 hint = (
                     ". The tables are not of this version: run `./manage.py migrate`" if is_unmigrated else ""
                 )
-                log.warning("journal: the database does not accept rows, retrying (%s)%s", name, hint)
+                logger.warning("journal: the database does not accept rows, retrying (%s)%s", name, hint)
             else:
-                log.error("journal: rows could not be written, retrying", exc_info=error)
+                logger.error("journal: rows could not be written, retrying", exc_info=error)
         with suppress(Exception):  # closing a dead connection may fail, too
             connection.close()
 
     def _on_db_ok(self) -> None:
         if self._last_error:
-            log.info("journal: the database accepts rows again after %s", self._last_error)
+            logger.info("journal: the database accepts rows again after %s", self._last_error)
         self._last_error = ""
         self._backoff_seconds = MIN_BACKOFF_SECONDS
         self._batch_size = min(MAX_BATCH, self._batch_size * 2)

@@ -10,7 +10,7 @@ import calls.search_text
 
 BATCH = 5_000
 
-# Characters because of which `search_text` may differ from the text's own words.
+# Characters because of which `build_search_text` may differ from the text's own words.
 RANGES = (
     "\u0300-\u036f\u0e00-\u11ff\u1780-\u17ff\u19e0-\u19ff\u2070-\u209f\u2100-\u214f\u3005-\u9fff"
     "\ua960-\ua97f\uac00-\ud7ff\uf900-\ufeff\uff00-\uffef\U00020000-\U0003ffff"
@@ -55,7 +55,7 @@ def fill_numbers(apps, schema_editor):
     connection = schema_editor.connection
     if connection.vendor == "sqlite":
         connection.connection.create_function(
-            "reversed_digits", 1, calls.search_text.reversed_digits, deterministic=True
+            "reversed_digits", 1, calls.search_text.reverse_digits, deterministic=True
         )
         reverse = "reversed_digits({0})"
     else:
@@ -85,7 +85,7 @@ def fill_texts(apps, schema_editor):
             rows = cursor.fetchall()
             if not rows:
                 return
-            values = [(calls.search_text.search_text(text), pk) for pk, text in rows]
+            values = [(calls.search_text.build_search_text(text), pk) for pk, text in rows]
             cursor.executemany("UPDATE calls_utterance SET search_text = %s WHERE id = %s", values)
             last = rows[-1][0]
 

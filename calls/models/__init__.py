@@ -3,6 +3,7 @@
 from calls.models.call import (
     ASSISTANT,
     CALLER,
+    MAX_CALL_AGE,
     Call,
     CallEvent,
     CallFlag,
@@ -15,6 +16,6 @@ from calls.models.phone_number import PhoneNumber
 from calls.models.staff import AuditEntry, SavedView
 
 __all__ = [
-    "ASSISTANT", "CALLER", "AuditEntry", "Call", "CallEvent", "CallFlag", "CallHour", "CallOutput",
-    "PhoneNumber", "SavedView", "Turn", "Utterance",
+    "ASSISTANT", "CALLER", "MAX_CALL_AGE", "AuditEntry", "Call", "CallEvent", "CallFlag", "CallHour",
+    "CallOutput", "PhoneNumber", "SavedView", "Turn", "Utterance",
 ]  # fmt: skip

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from django.db.models.fields.related_descriptors import RelatedManager
 
 CALLER, CALLEE, ASSISTANT = "caller", "callee", "assistant"
+MAX_CALL_AGE = timedelta(hours=4)  # Twilio ends every call by then, whatever its `TimeLimit`
 
 
 class Call(models.Model):
@@ -182,7 +183,7 @@ class Call(models.Model):
 
     @property
     def party(self) -> str:
-        """What the person at the other end is called: rows and the bridge say `caller` of both."""
+        """What pages call the person at the other end. Rows and the bridge say `caller` for both."""
         return CALLEE if self.is_outbound else CALLER
 
     def status_label(self) -> str:
@@ -201,8 +202,13 @@ class Call(models.Model):
             return f"Unknown end reason: {self.end_reason}."
         return end_reasons.name_party(end_reasons.explain(self.end_reason).sentence, self.party)
 
+    def ended_by_label(self) -> str:
+        """Who ended the call, as pages say it; empty while nobody has."""
+        side = self.ended_by or (end_reasons.explain(self.end_reason).side if self.end_reason else "")
+        return "this server" if side == "us" else end_reasons.name_party(side, self.party)
+
     def vapi_reason(self) -> end_reasons.VapiReason | None:
-        """What Vapi's `endedReason` means, or None where it is not known."""
+        """What Vapi's `endedReason` means; None without one."""
         return end_reasons.explain_vapi_reason(self.vapi_ended_reason)
 
     @property
@@ -220,9 +226,9 @@ class Call(models.Model):
         by_currency = self.costs()
         return by_currency.get(costs.DOLLARS) if len(by_currency) == 1 else None
 
-    def bills_to_come(self) -> list[str]:
-        """Names of the bills that have not arrived yet. Until they have, `costs` is what it cost so far."""
-        return costs.missing_bills(self)
+    def missing_bills(self) -> list[str]:
+        """Names of the bills that have not arrived yet. Until they have, `costs` is the cost so far."""
+        return costs.find_missing_bills(self)
 
     def success(self) -> str:
         """Vapi's success evaluation, by the assistant's own rubric; empty where there is none."""
@@ -328,7 +334,10 @@ class CallEvent(models.Model):
 
 
 class CallFlag(models.Model):
-    """One reason to review a call (`stats/flags.py`). A separate table, so that rare flags are found fast."""
+    """One reason why a call needs attention (`stats/flags.py`).
+
+    A separate table, so that rare flags are found fast.
+    """
 
     call = models.ForeignKey(Call, models.CASCADE, related_name="flags", db_index=False)
     name = models.CharField(max_length=32)

@@ -1,4 +1,4 @@
-"""The tables of what staff do: the activity log, and the searches that they saved."""
+"""The tables of what staff do: the audit log, and the searches that they saved."""
 
 from __future__ import annotations
 
@@ -10,15 +10,32 @@ from django.utils import timezone
 
 from calls.models.call import Call
 
+# By the stored name.
+ACTION_LABELS = {
+    "opened": "Opened the call",
+    "hang-up": "Hung up",
+    "say": "Sent a message to the assistant",
+    "transfer": "Transferred the caller",
+    "note": "Changed outcome or note",
+    "export": "Exported calls",
+    "test-call": "Placed a test call",
+    "call-back": "Called back",
+}
+
 
 class AuditEntry(models.Model):
-    """One line of the activity log: a user opened a call or acted on it. Written by pages, never changed."""
+    """One line of the audit log, which pages call “Activity”: a user opened a call or acted on it.
+
+    Written by pages, never changed.
+    """
 
     call = models.ForeignKey(Call, models.SET_NULL, null=True, related_name="audit", db_index=False)
     call_sid = models.CharField(max_length=64)  # stays when the call is deleted
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+")
     username = models.CharField(max_length=150)  # stays when the user is deleted
-    action = models.CharField(max_length=32)  # opened, hang-up, say, transfer, note, export, test-call
+    action = models.CharField(
+        max_length=32
+    )  # opened, hang-up, say, transfer, note, export, test-call, call-back
     detail = models.CharField(max_length=255, blank=True)
     at = models.DateTimeField(default=timezone.now)
 
@@ -32,6 +49,11 @@ class AuditEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.username}: {self.action}"
+
+    @property
+    def action_label(self) -> str:
+        """The action as pages show it. One of another version is shown as stored."""
+        return ACTION_LABELS.get(self.action, self.action)
 
 
 class SavedView(models.Model):

@@ -34,8 +34,8 @@ from bridge.end_reasons import (
 )
 from calls.models import ASSISTANT, CALLER, Call, CallFlag, PhoneNumber
 from calls.seed.dialogue import GOODBYE, TOWNS, DialogueGenerator
-from calls.stats.call_summary import longest_silence
-from calls.stats.flags import NO_REPORT, flags_of, is_report_missing
+from calls.stats.call_summary import compute_longest_silence
+from calls.stats.flags import NO_REPORT, find_flags, is_report_missing
 from calls.stats.percentiles import percentile
 
 ASSISTANT_IDS = ("5eed5eed-0000-4000-8000-000000000001", "5eed5eed-0000-4000-8000-000000000002")
@@ -76,7 +76,7 @@ FAILURE_REASONS: dict[str, float] = {
 }
 REASONS_WITHOUT_STREAM = {AT_CAPACITY, DRAINING, NO_START, TICKET_REFUSED}
 REASONS_WITHOUT_ANSWER = {*REASONS_WITHOUT_STREAM, ASSISTANT_UNREACHABLE}
-REASONS_IN_MID_CALL = {ASSISTANT_FAILED, ASSISTANT_STALLED, STREAM_LOST, WORKER_LOST}
+REASONS_DURING_CALL = {ASSISTANT_FAILED, ASSISTANT_STALLED, STREAM_LOST, WORKER_LOST}
 VAPI_ENDED_REASONS = {
     ASSISTANT_ENDED: "assistant-ended-call",
     ASSISTANT_FAILED: "call.in-progress.error-providerfault-openai-llm-failed",
@@ -188,7 +188,7 @@ class CallGenerator:
         if end_reason not in REASONS_WITHOUT_ANSWER:
             seconds += self._add_conversation(batch, call) / 1000
         self._finish(call, math.ceil(seconds))
-        flags = flags_of(call)
+        flags = find_flags(call)
         if is_report_missing(call, self._now):
             flags.add(NO_REPORT)
         batch.calls.append(call)
@@ -225,7 +225,7 @@ class CallGenerator:
         call.turn_count = len(turns)
         call.p50_latency_ms = percentile(latencies, 50)
         call.worst_latency_ms = max(latencies, default=None)
-        call.longest_silence_ms = longest_silence((row[_STARTED], row[_ENDED]) for row in utterances)
+        call.longest_silence_ms = compute_longest_silence((row[_STARTED], row[_ENDED]) for row in utterances)
         call.barge_ins = sum(row[_INTERRUPTED] for row in turns)
         call.frames_held = call.connect_ms // 20
         call.frames_to_assistant = duration_ms // 20
@@ -241,7 +241,7 @@ class CallGenerator:
         pk, is_reported = call.pk, call.reported_at is not None
         now = call.time_to_first_audio_ms or 0
         turns = random.choices(tuple(TURN_COUNTS), tuple(TURN_COUNTS.values()))[0]
-        unanswered_turn = turns if call.end_reason in REASONS_IN_MID_CALL else 0
+        unanswered_turn = turns if call.end_reason in REASONS_DURING_CALL else 0
         index = 0
 
         def say(speaker: str, text: str, is_interrupted: bool = False) -> None:

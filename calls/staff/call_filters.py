@@ -18,6 +18,7 @@ from calls import end_reasons
 from calls.models import Call, CallOutput, PhoneNumber
 from calls.querysets import CallQuerySet
 from calls.stats.flags import FAILED, FLAGS, SLOW_TURN_MS
+from calls.statuses import NEVER_CONNECTED_STATUSES
 from calls.templatetags.call_format import seconds
 from calls.viewer import Viewer
 
@@ -55,16 +56,16 @@ class CallFilter:
 
 def _status_choices() -> Choices:
     reasons = [(name, reason.label) for name, reason in end_reasons.END_REASONS.items()]
-    statuses = [(name, end_reasons.STATUS_LABELS[name]) for name in end_reasons.UNANSWERED_STATUSES]
+    statuses = [(name, end_reasons.STATUS_LABELS[name]) for name in NEVER_CONNECTED_STATUSES]
     return [(FAILED, "Failed (any reason)"), (LIVE, "In progress"), *reasons, *statuses]
 
 
-def _with_status(calls: CallQuerySet, value: str) -> CallQuerySet:
+def _filter_status(calls: CallQuerySet, value: str) -> CallQuerySet:
     if value == FAILED:
         return calls.flagged(FAILED)
     if value == LIVE:
         return calls.live()
-    if value in end_reasons.UNANSWERED_STATUSES:
+    if value in NEVER_CONNECTED_STATUSES:
         return calls.matching(Q(status=value, end_reason=""))
     return calls.filter(end_reason=value)
 
@@ -73,11 +74,11 @@ def _flag_choices() -> Choices:
     return [(name, flag.label[:1].upper() + flag.label[1:]) for name, flag in FLAGS.items()]
 
 
-def _with_flag(calls: CallQuerySet, value: str) -> CallQuerySet:
+def _filter_flag(calls: CallQuerySet, value: str) -> CallQuerySet:
     return calls.flagged(value) if value in FLAGS else calls.none()
 
 
-def _with_direction(calls: CallQuerySet, value: str) -> CallQuerySet:
+def _filter_direction(calls: CallQuerySet, value: str) -> CallQuerySet:
     if value not in ("inbound", "outbound"):
         return calls.none()
     is_outbound = Q(direction__startswith="outbound")
@@ -89,19 +90,19 @@ def _number_choices() -> Choices:
     return [(str(number.pk), str(number)) for number in numbers]
 
 
-def _of_number(calls: CallQuerySet, value: str) -> CallQuerySet:
-    number = PhoneNumber.objects.filter(pk=_number(value) or 0).values_list("number", flat=True).first()
+def _filter_number(calls: CallQuerySet, value: str) -> CallQuerySet:
+    number = PhoneNumber.objects.filter(pk=_parse_int(value) or 0).values_list("number", flat=True).first()
     return calls.of_our_number(number) if number else calls.none()
 
 
-def _of_same_caller(calls: CallQuerySet, value: str) -> CallQuerySet:
+def _filter_same_caller(calls: CallQuerySet, value: str) -> CallQuerySet:
     """Calls with the caller or callee of this call: the URL needs no phone number, which may be masked."""
-    call = Call.objects.filter(pk=_number(value) or 0).first()
+    call = Call.objects.filter(pk=_parse_int(value) or 0).first()
     return calls.of_their_number(call.their_number) if call and call.their_number else calls.none()
 
 
 def _caller_label(value: str, viewer: Viewer) -> str:
-    call = Call.objects.filter(pk=_number(value) or 0).first()
+    call = Call.objects.filter(pk=_parse_int(value) or 0).first()
     return (viewer.display_number(call.their_number) if call else "") or "Unknown"
 
 
@@ -110,17 +111,17 @@ def _latency_choices() -> Choices:
     return [(str(limit), f"Over {seconds(limit)}") for limit in limits]
 
 
-def _slower_than(calls: CallQuerySet, value: str) -> CallQuerySet:
-    limit_ms = _number(value)
+def _filter_slower(calls: CallQuerySet, value: str) -> CallQuerySet:
+    limit_ms = _parse_int(value)
     return calls.none() if limit_ms is None else calls.matching(Q(worst_latency_ms__gt=limit_ms))
 
 
 def _latency_label(value: str, viewer: Viewer) -> str:
-    limit_ms = _number(value)
+    limit_ms = _parse_int(value)
     return value[:40] if limit_ms is None else f"Over {seconds(limit_ms)}"
 
 
-def _values_of(model: type[Model], column: str) -> list[str]:
+def _list_values(model: type[Model], column: str) -> list[str]:
     """The first values, in order, that the column of any row has. One query."""
     query = _VALUES.format(table=model._meta.db_table, column=column)
     with connection.cursor() as cursor:
@@ -129,12 +130,12 @@ def _values_of(model: type[Model], column: str) -> list[str]:
 
 
 def _outcome_choices() -> Choices:
-    return [(outcome, outcome) for outcome in _values_of(Call, "outcome")]
+    return [(outcome, outcome) for outcome in _list_values(Call, "outcome")]
 
 
 def _assistant_choices() -> Choices:
     """Assistants by id, with the labels of the numbers that they answer."""
-    if not (assistant_ids := _values_of(Call, "assistant_id")):
+    if not (assistant_ids := _list_values(Call, "assistant_id")):
         return []
     numbers: dict[str, list[str]] = defaultdict(list)
     for number in PhoneNumber.objects.exclude(assistant_id="").order_by("label", "number")[:MAX_NUMBERS]:
@@ -148,14 +149,14 @@ def _assistant_choices() -> Choices:
 
 
 def _output_choices() -> Choices:
-    return [(pair, pair) for pair in _values_of(CallOutput, "pair")]
+    return [(pair, pair) for pair in _list_values(CallOutput, "pair")]
 
 
-def _review(calls: CallQuerySet, value: str) -> CallQuerySet:
+def _filter_review(calls: CallQuerySet, value: str) -> CallQuerySet:
     return calls.filter(needs_review=True) if value == "yes" else calls.none()
 
 
-def _simulated(calls: CallQuerySet, value: str) -> CallQuerySet:
+def _filter_simulated(calls: CallQuerySet, value: str) -> CallQuerySet:
     match value:
         case "yes":
             return calls.filter(simulated=True)
@@ -167,19 +168,19 @@ def _simulated(calls: CallQuerySet, value: str) -> CallQuerySet:
             return calls.none()
 
 
-def _number(value: str) -> int | None:
+def _parse_int(value: str) -> int | None:
     """A decimal number that fits a database column, or None."""
     return int(value) if value.isascii() and value.isdigit() and len(value) <= MAX_ID_DIGITS else None
 
 
-STATUS = CallFilter("ended", "Status", _status_choices, _with_status)
-FLAG = CallFilter("flag", "Needs attention", _flag_choices, _with_flag)
+STATUS = CallFilter("ended", "Status", _status_choices, _filter_status)
+FLAG = CallFilter("flag", "Needs attention", _flag_choices, _filter_flag)
 DIRECTION = CallFilter(
-    "direction", "Direction", lambda: [("inbound", "Inbound"), ("outbound", "Outbound")], _with_direction
+    "direction", "Direction", lambda: [("inbound", "Inbound"), ("outbound", "Outbound")], _filter_direction
 )
-NUMBER = CallFilter("number", "Number", _number_choices, _of_number)
-CALLER = CallFilter("caller", "Caller or callee", list, _of_same_caller, _caller_label)
-LATENCY = CallFilter("slower", "Slowest response", _latency_choices, _slower_than, _latency_label)
+NUMBER = CallFilter("number", "Number", _number_choices, _filter_number)
+SAME_CALLER = CallFilter("caller", "Caller or callee", list, _filter_same_caller, _caller_label)
+LATENCY = CallFilter("slower", "Slowest response", _latency_choices, _filter_slower, _latency_label)
 OUTCOME = CallFilter(
     "outcome", "Outcome", _outcome_choices, lambda calls, value: calls.matching(Q(outcome=value))
 )
@@ -192,15 +193,27 @@ ASSISTANT = CallFilter(
 OUTPUT = CallFilter(
     "output", "Structured output", _output_choices, lambda calls, value: calls.filter(outputs__pair=value)
 )
-REVIEW = CallFilter("review", "Needs review", lambda: [("yes", "Yes")], _review)
+REVIEW = CallFilter("review", "Needs review", lambda: [("yes", "Yes")], _filter_review)
 SIMULATED = CallFilter(
     "simulated",
     "Simulated calls",
     lambda: [("no", "Exclude"), ("yes", "Only"), ("all", "Include")],
-    _simulated,
+    _filter_simulated,
 )
 
-FILTERS = (STATUS, FLAG, DIRECTION, NUMBER, CALLER, LATENCY, ASSISTANT, OUTCOME, OUTPUT, REVIEW, SIMULATED)
+FILTERS = (
+    STATUS,
+    FLAG,
+    DIRECTION,
+    NUMBER,
+    SAME_CALLER,
+    LATENCY,
+    ASSISTANT,
+    OUTCOME,
+    OUTPUT,
+    REVIEW,
+    SIMULATED,
+)
 
 
 def apply_filters(calls: CallQuerySet, values: Mapping[str, str]) -> CallQuerySet:

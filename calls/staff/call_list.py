@@ -83,7 +83,8 @@ class Row:
     hit: search.Hit | None = None
 
     @property
-    def is_slow(self) -> bool:
+    def has_slow_turn(self) -> bool:
+        """As the flag `slow-turn`; the target, which a call's page uses, is lower."""
         return (self.call.worst_latency_ms or 0) > SLOW_TURN_MS
 
 
@@ -127,12 +128,12 @@ def call_list(request: HttpRequest) -> HttpResponse:
         "page": page,
         "paginator": paginator,
         "page_url": query.url() + ("&" if query.values else "?"),
-        "leaves_out": not query.sort.endswith("time"),
+        "excludes_empty": not query.sort.endswith("time"),
         "has_calls": bool(listed) or not is_narrowed or Call.objects.exists(),
         "saved_views": SavedView.objects.filter(user=request.user.pk),
         "default_views": DEFAULT_VIEWS,
         "query_string": query.encode(),
-        "list_suffix": query.suffix(),
+        "list_suffix": query.encode_for_call(),
         "all_columns_url": _admin_url(query, when),
     }
     return render(request, "calls/call_list.html", context)

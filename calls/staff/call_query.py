@@ -31,7 +31,7 @@ TIME_PARAMETERS = ("range", "since", "until", "started_at__gte", "started_at__lt
 PARAMETERS = ("q", *TIME_PARAMETERS, *(call_filter.name for call_filter in FILTERS), "sort")
 
 # By value of `sort`. Calls without the value that is sorted by are left out: databases disagree where nulls
-# belong, and an index would answer only one of both directions.
+# belong, and an index would serve only one of the two directions.
 SORT_COLUMNS = {"time": "started_at", "length": "duration_seconds", "slowest": "worst_latency_ms"}
 DEFAULT_SORT = "-time"
 
@@ -58,8 +58,8 @@ class ListQuery:
     def url_without(self, *names: str) -> str:
         return self.url(**dict.fromkeys(names, ""))
 
-    def suffix(self) -> str:
-        """For links from the list to a call, whose page then knows the list."""
+    def encode_for_call(self) -> str:
+        """The query string of links from the list to a call, whose page then knows the list."""
         return "?" + urlencode({"list": self.encode()}) if self.values else ""
 
     @property
@@ -137,13 +137,16 @@ def select_calls(query: ListQuery, viewer: Viewer, now: datetime) -> CallQuerySe
 def find_neighbors(
     call: Call, query: ListQuery, viewer: Viewer, now: datetime
 ) -> tuple[int | None, int | None]:
-    """Ids of the calls before and after this one in the list; None at its ends. At least two queries."""
+    """Ids of the calls before and after this one in the list; None at its ends.
+
+    Two queries, more with a search.
+    """
     name = SORT_COLUMNS[query.sort.removeprefix("-")]
     value = getattr(call, name)
     if value is None:
         return None, None
     calls = select_calls(query, viewer, now).values_list("pk", flat=True)
-    # The bound of its own, redundant as it is, lets the databases begin in the middle of an index.
+    # The second, redundant condition lets the databases begin in the middle of an index.
     below = calls.filter(Q(**{f"{name}__lt": value}) | Q(pk__lt=call.pk), **{f"{name}__lte": value})
     above = calls.filter(Q(**{f"{name}__gt": value}) | Q(pk__gt=call.pk), **{f"{name}__gte": value})
     lower, higher = below.order_by(f"-{name}", "-id").first(), above.order_by(name, "id").first()

@@ -1,7 +1,8 @@
 """The dashboard: live calls, figures of a time range, calls that need attention, and recent calls.
 
-Every figure states its time range, sample size and change, and links to the calls behind it. The number of
-queries does not depend on the number of calls (`stats/queries.py`).
+Figures state their sample size and the change from the period before, where there is one, and link to their
+calls where the list has a filter for these. The number of queries does not depend on the number of calls
+(`stats/queries.py`).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ RECENT_CALLS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class ReasonCount:
+class LinkedCount:
     """The number of calls with one end reason or flag, and a link to them."""
 
     name: str
@@ -64,7 +65,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "all": link(when.since, when.until),
         **{name: link(when.since, when.until, flag=name) for name in FLAGS},
     }
-    number = _number_of(number_id)
+    number = _find_number(number_id)
     report_by = report_by_hour if when.is_hourly else report_by_day
     report = report_by(when.since, when.until, simulated=only_simulated, number=number)
     before = time_ranges.previous_range(when)
@@ -81,9 +82,9 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         simulated=only_simulated, started_at__gte=when.since, started_at__lt=when.until
     )
     if number_id:
-        calls = calls.of_our_number(_number_of(number_id))
+        calls = calls.of_our_number(_find_number(number_id))
     recent = list(calls.newest_first()[:RECENT_CALLS])
-    missing = requirements.dashboard_items()
+    missing = requirements.list_dashboard_items()
     context = {
         **page_context(request, "Dashboard"),
         **board_context(Viewer.for_user(request.user), get_bridge(request)),
@@ -105,7 +106,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "counted_since": report.counted_since,
         "links": links,
         "failures": [
-            ReasonCount(
+            LinkedCount(
                 reason,
                 count,
                 end_reasons.explain(reason).sentence,
@@ -117,7 +118,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
             for reason, count in totals.end_reasons.most_common()
         ],
         "needs_attention": [
-            ReasonCount(name, totals.flags[name], flag.label, "", links[name])
+            LinkedCount(name, totals.flags[name], flag.label, "", links[name])
             for name, flag in FLAGS.items()
             if name != FAILED and totals.flags[name]
         ],
@@ -135,7 +136,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     return render(request, "calls/dashboard.html", context)
 
 
-def _number_of(number_id: str) -> str:
+def _find_number(number_id: str) -> str:
     """The phone number with this id; empty for none."""
     if not number_id:
         return ""

@@ -39,7 +39,7 @@ _COLUMNS = (
     "longest_silence_ms",
     "barge_ins", "frames_to_assistant", "frames_to_caller", "frames_held", "frames_dropped", "twilio_price",
     "price_unit",
-    "stream_price", "vapi_cost", "cost", "bills_to_come", "success", "summary",
+    "stream_price", "vapi_cost", "cost", "missing_bills", "success", "summary",
     "outcome", "note", "needs_review", "simulated", "assistant_id", "release",
 )  # fmt: skip
 

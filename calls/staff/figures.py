@@ -11,7 +11,7 @@ from calls.templatetags.call_format import amounts, dollars, seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Difference:
     """The difference from the period before. `is_worse` is None where neither direction is better."""
 
     text: str
@@ -25,7 +25,7 @@ class Figure:
     title: str
     value: str
     notes: list[str] = field(default_factory=list)
-    change: Change | None = None
+    change: Difference | None = None
     link: str = ""
     tone: str = ""
 
@@ -93,7 +93,7 @@ def _latency(
     change = None
     if value is not None and value_before is not None:
         hundredths = round((value - value_before) / 10)
-        change = Change(f"{hundredths / 100:+.2f} s", hundredths > 0 if hundredths else None)
+        change = Difference(f"{hundredths / 100:+.2f} s", hundredths > 0 if hundredths else None)
     notes = ([note] if note else []) + [_count(now.n, unit)]
     return Figure(title, seconds(value), notes, change, tone=tone)
 
@@ -106,7 +106,7 @@ def _cost(now: CallStats, before: CallStats) -> Figure:
     elif not now.costs:
         notes.append("pending")
     if now.unbilled_calls:
-        notes.append(f"{_count(now.unbilled_calls, 'call')} with pending charges")
+        notes.append(f"{_count(now.unbilled_calls, 'call')} with a pending bill")
         value += " so far" if now.costs else ""
     change = None
     has_foreign = now.foreign_costs or before.foreign_costs
@@ -115,17 +115,17 @@ def _cost(now: CallStats, before: CallStats) -> Figure:
     return Figure("Cost", value, notes, change)
 
 
-def _relative(now: float, before: float) -> Change | None:
-    return Change(f"{100 * (now - before) / before:+.0f} %") if before else None
+def _relative(now: float, before: float) -> Difference | None:
+    return Difference(f"{100 * (now - before) / before:+.0f} %") if before else None
 
 
 def _points(
     part: int, whole: int, part_before: int, whole_before: int, *, more_is_worse: bool
-) -> Change | None:
+) -> Difference | None:
     if not whole or not whole_before:
         return None
     points = round(100 * part / whole - 100 * part_before / whole_before, 1)
-    return Change(f"{points:+.1f} points", None if not points else (points > 0) is more_is_worse)
+    return Difference(f"{points:+.1f} points", None if not points else (points > 0) is more_is_worse)
 
 
 def _count(number: int, unit: str) -> str:

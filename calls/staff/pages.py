@@ -41,39 +41,43 @@ def page_context(request: HttpRequest, title: str) -> dict[str, Any]:
     return {**admin.site.each_context(request), "title": title, "viewer": Viewer.for_user(request.user)}
 
 
-def error_page(status: int, title: str, text: str, sign_in_url: str = "") -> HttpResponse:
+def render_error_page(status: int, title: str, text: str, login_url: str = "") -> HttpResponse:
     """A complete page that needs no database, user, static file or context processor."""
-    context = {"title": title, "text": text, "sign_in_url": sign_in_url}
+    context = {"title": title, "text": text, "login_url": login_url}
     return HttpResponse(render_to_string("error.html", context), status=status)
 
 
 def handler400(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return error_page(400, "Bad request", "The server could not understand this request.")
+    return render_error_page(400, "Bad request", "The server could not understand this request.")
 
 
 def handler403(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Staff see the reason, within the staff pages."""
     if not _is_staff(request):
-        return error_page(403, "Permission denied", "Sign in to open this page.", reverse("admin:login"))
+        return render_error_page(
+            403, "Permission denied", "Log in to open this page.", reverse("admin:login")
+        )
     context = page_context(request, "Permission denied") | {"reason": str(exception)}
     return render(request, "calls/403.html", context, status=403)
 
 
 def handler404(request: HttpRequest, exception: Exception) -> HttpResponse:
     if not _is_staff(request):
-        return error_page(404, "Page not found", "There is no page at this address.", reverse("admin:login"))
+        return render_error_page(
+            404, "Page not found", "There is no page at this address.", reverse("admin:login")
+        )
     return render(request, "calls/404.html", page_context(request, "Page not found"), status=404)
 
 
 def handler500(request: HttpRequest) -> HttpResponse:
     """Asks nothing of the database, which may be the cause."""
     text = "Something went wrong on the server. Try again in a minute. Calls are answered independently."
-    return error_page(500, "Server error", text)
+    return render_error_page(500, "Server error", text)
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     text = "This form has expired, or cookies are blocked. Go back, reload the page and send the form again."
-    return error_page(403, "Form expired", text)
+    return render_error_page(403, "Form expired", text)
 
 
 def _is_staff(request: HttpRequest) -> bool:

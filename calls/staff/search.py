@@ -117,7 +117,7 @@ def parse_prefixes(text: str, *, include_numbers: bool) -> list[tuple[str, str]]
 
 def find_call_ids(text: str, limit: int = MAX_CALLS) -> list[int]:
     """Ids of the calls in which one utterance, or outcome and note, contain all words. The newest first,
-    those with a note before the others. Seven queries at most."""
+    those with a note before the others. Five queries at most."""
     words = split_words(text)
     if not words:
         return []
@@ -193,7 +193,7 @@ def highlight(line: str, text: str, speaker: str) -> Hit | None:
 
 
 def _pattern(word: str) -> str:
-    """The word from its start to its end; of a script without blanks, just these characters."""
+    """The word from its start to its end; of a script without spaces, just these characters."""
     starts = rf"(?:(?<![^\W_])|(?<=[{UNSPACED}]))"
     rest = rf"(?:(?![{UNSPACED}])[^\W_])*"
     return re.escape(word) if re.search(f"[{UNSPACED}]", word) else starts + re.escape(word) + rest

@@ -1,4 +1,4 @@
-"""Which of the assistant's utterances staff had it say, by comparing them with the audit log.
+"""Finds the utterances that staff had the assistant say, by comparing transcript and audit log.
 
 Vapi does not report where a sentence came from. It may divide a message into several utterances, and differ
 in case and punctuation.
@@ -16,7 +16,7 @@ MAX_MESSAGES = 500
 MIN_PART_CHARS = 8  # a shorter utterance counts only if it is the whole message
 
 
-def messages_of(calls: Iterable[Call]) -> dict[int, list[str]]:
+def fetch_staff_messages(calls: Iterable[Call]) -> dict[int, list[str]]:
     """The messages that staff sent in these calls, by primary key, normalized. One query."""
     entries = AuditEntry.objects.filter(call__in=list(calls), action=SAY).order_by("-at", "-id")
     messages: dict[int, list[str]] = defaultdict(list)

@@ -26,7 +26,7 @@ CALLER_KINDS = {"assistant-answered", "assistant-ended", "barge-in", "dtmf", "st
 
 @dataclass(frozen=True, slots=True)
 class SpokenLine:
-    """One utterance, with the waterfalls of the turns that it ended: one, unless a transcript is missing."""
+    """One utterance, with the waterfalls of the turns that began when it ended: usually one or none."""
 
     utterance: Utterance
     waterfalls: list[Waterfall]
@@ -112,7 +112,7 @@ def _describe(
         case "stream-ended" if end_reason:
             return _describe_stream_end({"reason": end_reason})
         case kind if kind in DESCRIPTIONS:
-            return DESCRIPTIONS[kind](_data(event))
+            return DESCRIPTIONS[kind](_get_data(event))
         case kind:
             return f"{humanize(kind)} {key_values(event.data)}".strip(), False
 
@@ -128,16 +128,16 @@ def _sort_ms(event: CallEvent | EventLine) -> float:
     return float("inf") if event.at_ms is None else event.at_ms
 
 
-def _data(event: CallEvent) -> Mapping[str, Any]:
+def _get_data(event: CallEvent) -> Mapping[str, Any]:
     return event.data if isinstance(event.data, dict) else {}
 
 
-def _text(data: Mapping[str, Any], name: str) -> str:
+def _get_text(data: Mapping[str, Any], name: str) -> str:
     value = data.get(name)
     return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
 
 
-def _number(data: Mapping[str, Any], name: str) -> int | None:
+def _get_int(data: Mapping[str, Any], name: str) -> int | None:
     value = data.get(name)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
@@ -146,32 +146,32 @@ def _number(data: Mapping[str, Any], name: str) -> int | None:
 
 
 def _describe_keys(keys: Sequence[CallEvent]) -> Description:
-    return "Caller pressed " + " ".join(_text(_data(key), "digit") or "?" for key in keys), False
+    return "Caller pressed " + " ".join(_get_text(_get_data(key), "digit") or "?" for key in keys), False
 
 
 def _describe_answered(data: Mapping[str, Any]) -> Description:
-    connect_ms, held = _number(data, "connect_ms"), _number(data, "frames_held")
+    connect_ms, held = _get_int(data, "connect_ms"), _get_int(data, "frames_held")
     text = "Assistant connected" + (f" in {seconds(connect_ms)}" if connect_ms is not None else "")
     return text + (f", {held} frames of caller audio held until then" if held else ""), False
 
 
 def _describe_unreachable(data: Mapping[str, Any]) -> Description:
-    return f"Assistant unreachable. {_text(data, 'detail')}".strip(), True
+    return f"Assistant unreachable. {_get_text(data, 'detail')}".strip(), True
 
 
 def _describe_barge_in(data: Mapping[str, Any]) -> Description:
-    unplayed = _number(data, "unplayed_ms")
+    unplayed = _get_int(data, "unplayed_ms")
     return "Caller interrupted" + (f", {seconds(unplayed)} of audio not played" if unplayed else ""), False
 
 
 def _describe_assistant_end(data: Mapping[str, Any]) -> Description:
-    reason = _text(data, "reason")
+    reason = _get_text(data, "reason")
     explained = end_reasons.explain_vapi_reason(reason)
     return (f"{explained.sentence} ({reason})" if explained else "The assistant ended the call."), False
 
 
 def _describe_stream_end(data: Mapping[str, Any]) -> Description:
-    name = _text(data, "reason")
+    name = _get_text(data, "reason")
     reason = end_reasons.END_REASONS.get(name)
     if reason is None:
         return f"Call ended: {name or 'no reason recorded'}.", False
@@ -179,11 +179,11 @@ def _describe_stream_end(data: Mapping[str, Any]) -> Description:
 
 
 def _describe_fallback_failed(data: Mapping[str, Any]) -> Description:
-    return f"Fallback number not reached ({_text(data, 'status') or 'no status'})", True
+    return f"Fallback number not reached ({_get_text(data, 'status') or 'no status'})", True
 
 
 def _describe_fallback_answered(data: Mapping[str, Any]) -> Description:
-    talk_seconds = _number(data, "seconds")
+    talk_seconds = _get_int(data, "seconds")
     return "Fallback number answered" + (f", talked for {talk_seconds} s" if talk_seconds else ""), False
 
 
@@ -194,14 +194,17 @@ def _fixed(text: str, *, is_alarm: bool = False) -> Callable[[Mapping[str, Any]]
 DESCRIPTIONS: dict[str, Callable[[Mapping[str, Any]], Description]] = {
     "assistant-answered": _describe_answered,
     "assistant-unreachable": _describe_unreachable,
-    "assistant-lost": lambda data: (f"Connection to the assistant lost (code {_text(data, 'code')})", True),
+    "assistant-lost": lambda data: (
+        f"Connection to the assistant lost (code {_get_text(data, 'code')})",
+        True,
+    ),
     "assistant-ended": _describe_assistant_end,
     "barge-in": _describe_barge_in,
     "hang": _fixed("Vapi reported a delay of the assistant", is_alarm=True),
-    "keys-played": lambda data: ("Assistant pressed " + " ".join(_text(data, "keys")), False),
-    "bad-message": lambda data: (f"Malformed message from the {_text(data, 'leg')} leg", True),
+    "keys-played": lambda data: ("Assistant pressed " + " ".join(_get_text(data, "keys")), False),
+    "bad-message": lambda data: (f"Malformed message from the {_get_text(data, 'leg')} leg", True),
     "stream-ended": _describe_stream_end,
-    "stream-error": lambda data: (f"Twilio media stream error. {_text(data, 'detail')}".strip(), True),
+    "stream-error": lambda data: (f"Twilio media stream error. {_get_text(data, 'detail')}".strip(), True),
     "person-answered": _describe_fallback_answered,
     "person-not-reached": _describe_fallback_failed,
 }
@@ -222,13 +225,13 @@ def _tool_results(events: Iterable[CallEvent]) -> dict[str, deque[CallEvent]]:
     results: dict[str, deque[CallEvent]] = defaultdict(deque)
     for event in events:
         if event.kind in TOOL_RESULT_KINDS:
-            results[_text(_data(event), "tool")].append(event)
+            results[_get_text(_get_data(event), "tool")].append(event)
     return results
 
 
 def _describe_tool_call(event: CallEvent, results: Mapping[str, deque[CallEvent]]) -> Description:
     """A call together with its result, which is taken from `results`."""
-    name = _text(_data(event), "tool")
+    name = _get_text(_get_data(event), "tool")
     remaining = results.get(name)
     if remaining:
         return _describe_tool_result(name, remaining.popleft())
@@ -237,5 +240,5 @@ def _describe_tool_call(event: CallEvent, results: Mapping[str, deque[CallEvent]
 
 def _describe_tool_result(name: str, result: CallEvent) -> Description:
     is_failure = result.kind == "tool-failed"
-    outcome = _text(_data(result), "error" if is_failure else "result")
+    outcome = _get_text(_get_data(result), "error" if is_failure else "result")
     return f"Tool call: {name or 'unnamed'} → {outcome}", is_failure

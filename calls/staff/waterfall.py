@@ -1,7 +1,7 @@
 """The waterfall of a turn: what the caller's wait consisted of, as one bar with a segment per part.
 
 Segments come from rows and are never estimated. If Vapi reported no endpointing, the time until the first
-audio is one hatched segment under its own name.
+audio is one segment of its own color.
 """
 
 from __future__ import annotations
@@ -90,11 +90,11 @@ class Waterfall:
             turn.endpointed_ms is not None
             and turn.end_of_speech_ms <= turn.endpointed_ms <= turn.first_audio_ms
         ):
-            steps.append(("heard", "endpointing", turn.endpointed_ms - turn.end_of_speech_ms))
-            steps.append(("voiced", "model and voice", turn.first_audio_ms - turn.endpointed_ms))
+            steps.append(("endpointing", "endpointing", turn.endpointed_ms - turn.end_of_speech_ms))
+            steps.append(("model-voice", "model and voice", turn.first_audio_ms - turn.endpointed_ms))
         else:
             wait_ms = turn.first_audio_ms - turn.end_of_speech_ms
-            steps.append(("unsplit", "endpointing, model and voice (no breakdown)", wait_ms))
+            steps.append(("no-breakdown", "endpointing, model and voice (no breakdown)", wait_ms))
         if turn.sent_ms is not None:
             steps.append(("bridge", "bridge", turn.sent_ms - turn.first_audio_ms))
             if turn.heard_ms is not None:

@@ -23,7 +23,7 @@ from calls.querysets import CallQuerySet, of_our_number
 from calls.stats.percentiles import bucket
 from calls.statuses import OPEN_STATUSES
 
-QUARTER_SECONDS = 900  # midnight is at a whole quarter of an hour in every time zone
+QUARTER_HOUR_SECONDS = 900  # midnight is at a whole quarter of an hour in every time zone
 MICROSECOND = timedelta(microseconds=1)
 BILL_COLUMNS = ("twilio_price", "stream_price", "vapi_cost")
 IN_DOLLARS = Q(price_unit="")
@@ -57,7 +57,8 @@ class Aggregate:
     flags: Counter[str] = field(default_factory=Counter)
 
     def to_json(self) -> AggregateJSON:
-        """For `CallHour.figures`. Rows of earlier versions have the same keys, so the keys must not change.
+        """For `CallHour.figures`. Rows of earlier versions are read, too: never rename a key, and read
+        a new one with a default.
 
         A counter of buckets is one flat list of bucket, count, bucket, count: the fastest to read back.
         """
@@ -132,18 +133,18 @@ def _add_flat(counter: Counter[int], flat: Sequence[int]) -> None:
         counter[key] += count
 
 
-class Quarter(Func):
+class QuarterHour(Func):
     """The quarter of an hour since 1970 that a time is in: a number, the same in every time zone."""
 
     output_field = IntegerField()
     arity = 1
 
     def as_sqlite(self, compiler: Any, connection: Any, **extra: Any) -> Any:
-        template = f"CAST(strftime('%%%%s', %(expressions)s) AS INTEGER) / {QUARTER_SECONDS}"
+        template = f"CAST(strftime('%%%%s', %(expressions)s) AS INTEGER) / {QUARTER_HOUR_SECONDS}"
         return self.as_sql(compiler, connection, template=template, **extra)
 
     def as_postgresql(self, compiler: Any, connection: Any, **extra: Any) -> Any:
-        template = f"FLOOR(EXTRACT(EPOCH FROM %(expressions)s) / {QUARTER_SECONDS})::bigint"
+        template = f"FLOOR(EXTRACT(EPOCH FROM %(expressions)s) / {QUARTER_HOUR_SECONDS})::bigint"
         return self.as_sql(compiler, connection, template=template, **extra)
 
 
@@ -155,7 +156,7 @@ def select_calls(intervals: Sequence[Interval], *, simulated: bool, number: str 
 def aggregate_calls(
     intervals: Sequence[Interval], *, simulated: bool, number: str = ""
 ) -> dict[int, Aggregate]:
-    """Aggregates of these calls, by quarter of an hour (`Quarter`).
+    """Aggregates of these calls, by quarter of an hour (`QuarterHour`).
 
     Five queries, or none without an interval. Calls are read from the index by time, their turns and flags
     from the indexes by call.
@@ -164,7 +165,7 @@ def aggregate_calls(
     if not intervals:
         return aggregates
     calls = select_calls(intervals, simulated=simulated, number=number)
-    by_quarter = calls.annotate(quarter=Quarter("started_at"))
+    by_quarter = calls.annotate(quarter=QuarterHour("started_at"))
     totals: Any = by_quarter.values("quarter", "price_unit").annotate(
         calls=Count("pk"),
         answered=Count("answered_at"),
@@ -182,7 +183,7 @@ def aggregate_calls(
     for row in totals:
         aggregates[row["quarter"]].add_row(row)
 
-    failed = calls.failed().annotate(quarter=Quarter("started_at")).values_list("quarter", "end_reason")
+    failed = calls.failed().annotate(quarter=QuarterHour("started_at")).values_list("quarter", "end_reason")
     for quarter, reason, count in failed.annotate(count=Count("pk")):
         aggregates[quarter].end_reasons[reason] += count
     first_audio = by_quarter.filter(time_to_first_audio_ms__isnull=False)
@@ -191,7 +192,7 @@ def aggregate_calls(
         aggregates[quarter].time_to_first_audio[bucket(ms)] += count
 
     of_these_calls = _selection(intervals, simulated, number, "call__")
-    call_quarter = Quarter("call__started_at")
+    call_quarter = QuarterHour("call__started_at")
     turns = Turn.objects.filter(of_these_calls).answered().order_by().annotate(quarter=call_quarter)
     for quarter, ms, count in turns.values_list("quarter", "response_latency_ms").annotate(count=Count("pk")):
         aggregates[quarter].response_latency[bucket(ms)] += count

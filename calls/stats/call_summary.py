@@ -14,19 +14,19 @@ from datetime import datetime
 from django.db import connection
 
 from calls.models import Call, CallFlag, Turn, Utterance
-from calls.stats.flags import NO_REPORT, REPORT_DEADLINE, REPORT_LOOK_BACK, flags_of, is_report_missing
+from calls.stats.flags import NO_REPORT, REPORT_DEADLINE, REPORT_LOOK_BACK, find_flags, is_report_missing
 from calls.stats.hourly import HourKey, hour_key, mark_dirty
 from calls.stats.percentiles import percentile
 
 _COLUMNS = ("turn_count", "p50_latency_ms", "worst_latency_ms", "longest_silence_ms")
-MAX_LATE_CALLS = 500  # flagged in one round of housekeeping
+MAX_LATE_CALLS = 500  # flagged in one run of housekeeping
 
 
-def longest_silence(utterances: Iterable[tuple[int | None, int | None]]) -> int | None:
+def compute_longest_silence(utterances: Iterable[tuple[int | None, int | None]]) -> int | None:
     """The longest time without speech, in ms. None without a silence whose start and end are known.
 
     `utterances` are pairs of start and end, in the order of their index. An utterance without a known start
-    is placed behind the one before it. A silence in which it may have started or ended does not count:
+    is placed after the one before it. A silence in which it may have started or ended does not count:
     somebody spoke, and it is not known when.
     """
     placed: list[tuple[int, int | None, int | None]] = []
@@ -72,7 +72,7 @@ def _update_columns(calls: Collection[Call]) -> None:
         call.turn_count = len(latencies[call.pk])
         call.p50_latency_ms = percentile(answered, 50)
         call.worst_latency_ms = max(answered, default=None)
-        call.longest_silence_ms = longest_silence(speech[call.pk])
+        call.longest_silence_ms = compute_longest_silence(speech[call.pk])
         if before != [getattr(call, name) for name in _COLUMNS]:
             changed.append(call)
     Call.objects.bulk_update(changed, _COLUMNS)
@@ -85,7 +85,7 @@ def _update_flags(calls: Collection[Call]) -> None:
     stale: list[int] = []
     missing: list[CallFlag] = []
     for call in calls:
-        names = flags_of(call)
+        names = find_flags(call)
         if call.reported_at is None and NO_REPORT in stored[call.pk]:
             names.add(NO_REPORT)  # set by housekeeping (`flag_missing_reports`)
         for name, flag in stored[call.pk].items():

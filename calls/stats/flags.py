@@ -1,7 +1,7 @@
-"""Flags: reasons to review a call. One table for the rows, the counts, the filters and the labels.
+"""Flags: reasons why a call needs attention. One table for the rows, the counts, the filters and the labels.
 
 A call has a `CallFlag` row as long as the reason applies. Most flags depend on the call's columns alone and
-are updated whenever these change (`flags_of`). `no-report` depends on time, so housekeeping sets it.
+are updated whenever these change (`find_flags`). `no-report` depends on time, so housekeeping sets it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from decimal import Decimal
 from bridge.end_reasons import MACHINE_ANSWERED, OUT_OF_HOURS
 from calls.costs import DOLLARS
 from calls.models import Call
+from calls.statuses import NEVER_CONNECTED_STATUSES
 
 SLOW_TURN_MS = 4_000
 LONG_SILENCE_MS = 10_000
@@ -32,15 +33,13 @@ class Flag:
     applies_to: Callable[[Call], bool]
 
 
-# Twilio's statuses of a call that was never connected: nobody was there for the assistant to answer.
-NEVER_CONNECTED = ("busy", "no-answer", "canceled")
-
-
 def _was_not_for_assistant(call: Call) -> bool:
     """Nobody picked up our call, a machine did, or the number is closed at that time."""
-    is_undialled = call.is_outbound and call.status == "failed" and not call.end_reason
+    was_not_connected = call.is_outbound and call.status == "failed" and not call.end_reason
     return (
-        call.status in NEVER_CONNECTED or is_undialled or call.end_reason in (MACHINE_ANSWERED, OUT_OF_HOURS)
+        call.status in NEVER_CONNECTED_STATUSES
+        or was_not_connected
+        or call.end_reason in (MACHINE_ANSWERED, OUT_OF_HOURS)
     )
 
 
@@ -60,7 +59,9 @@ FLAGS: dict[str, Flag] = {
             f"silence over {LONG_SILENCE_MS // 1000} s",
             lambda call: (call.longest_silence_ms or 0) > LONG_SILENCE_MS,
         ),
-        Flag("cut-by-us", "ended by us", lambda call: call.ended_by == "us" and bool(call.stream_sid)),
+        Flag(
+            "cut-by-us", "ended by this server", lambda call: call.ended_by == "us" and bool(call.stream_sid)
+        ),
         Flag(NO_REPORT, "no report from Vapi", lambda call: False),
         Flag(
             "never-answered",
@@ -74,14 +75,14 @@ FLAGS: dict[str, Flag] = {
         ),
         Flag(
             "talked-over",
-            f"{MANY_BARGE_INS} or more barge-ins",
+            f"{MANY_BARGE_INS} or more interruptions",
             lambda call: call.barge_ins >= MANY_BARGE_INS,
         ),
     )
 }
 
 
-def flags_of(call: Call) -> set[str]:
+def find_flags(call: Call) -> set[str]:
     """Names of the flags that apply to the call, by its own columns; `no-report` is never among them."""
     return {name for name, flag in FLAGS.items() if flag.applies_to(call)}
 

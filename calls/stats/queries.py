@@ -23,10 +23,10 @@ from typing import Self
 from django.db.models import Max, Min
 from django.utils import timezone
 
-from calls.costs import DOLLARS, add_bills, cost_per_minute
+from calls.costs import DOLLARS, add_bills, compute_cost_per_minute
 from calls.models import CallHour
 from calls.stats.aggregates import (
-    QUARTER_SECONDS,
+    QUARTER_HOUR_SECONDS,
     Aggregate,
     AggregateJSON,
     Interval,
@@ -67,9 +67,9 @@ class CallStats:
         """Dollars a minute: the bills divided by the calls' durations, not by the minutes billed.
 
         61 seconds count as 61, though Twilio bills two minutes for them. Only calls without a missing bill
-        count: otherwise the calls of the last half hour would make the minute look cheap.
+        count: otherwise the calls of the last half hour, not fully billed yet, would lower it.
         """
-        return cost_per_minute(self.fully_billed_cost, self.fully_billed_us)
+        return compute_cost_per_minute(self.fully_billed_cost, self.fully_billed_us)
 
     @property
     def costs(self) -> dict[str, Decimal]:
@@ -99,7 +99,7 @@ class CallStats:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class CallReport:
     """Statistics of a period: in total, and of each hour or day in it."""
 
     total: CallStats
@@ -107,17 +107,17 @@ class Report:
     counted_since: datetime | None  # calls before this time are not counted yet; None: all are
 
 
-def report_by_hour(since: datetime, until: datetime, *, simulated: bool, number: str = "") -> Report:
+def report_by_hour(since: datetime, until: datetime, *, simulated: bool, number: str = "") -> CallReport:
     """The calls that started from `since` until just before `until`; with `number`, only those of this
     number of ours. Hours without calls are included."""
     starts = list(_hours(since, until))
     return _report(since, until, simulated, number, starts, floor_to_hour, boundaries=[])
 
 
-def report_by_day(since: datetime, until: datetime, *, simulated: bool, number: str = "") -> Report:
+def report_by_day(since: datetime, until: datetime, *, simulated: bool, number: str = "") -> CallReport:
     """The same by day in the current time zone; each day by its midnight."""
     days = list(_days(since, until))
-    return _report(since, until, simulated, number, days, _midnight, boundaries=days)
+    return _report(since, until, simulated, number, days, _day_start, boundaries=days)
 
 
 def _report(
@@ -128,26 +128,28 @@ def _report(
     starts: list[datetime],
     start_of: Callable[[datetime], datetime],
     boundaries: list[datetime],
-) -> Report:
+) -> CallReport:
     rolled_up: dict[datetime, AggregateJSON] = {}
     if not number:
-        rolled_up, intervals = _plan(since, until, simulated, boundaries)
+        rolled_up, intervals = _plan_intervals(since, until, simulated, boundaries)
     else:
         intervals = [(since, until)] if since < until else []
-    intervals, counted_since = _limit(intervals, simulated, number)
+    intervals, counted_since = _limit_calls_read(intervals, simulated, number)
     total = Aggregate()
     by_start: dict[datetime, Aggregate] = defaultdict(Aggregate)
     pieces = list(rolled_up.items())
     for quarter, aggregate in aggregate_calls(intervals, simulated=simulated, number=number).items():
-        pieces.append((datetime.fromtimestamp(quarter * QUARTER_SECONDS, UTC), aggregate.to_json()))
+        pieces.append((datetime.fromtimestamp(quarter * QUARTER_HOUR_SECONDS, UTC), aggregate.to_json()))
     for moment, stored in pieces:
         total.add_json(stored)
         by_start[start_of(moment)].add_json(stored)
     periods = [(start, CallStats.of(by_start[start])) for start in starts]
-    return Report(CallStats.of(total), periods, counted_since)
+    return CallReport(CallStats.of(total), periods, counted_since)
 
 
-def _limit(intervals: list[Interval], simulated: bool, number: str) -> tuple[list[Interval], datetime | None]:
+def _limit_calls_read(
+    intervals: list[Interval], simulated: bool, number: str
+) -> tuple[list[Interval], datetime | None]:
     """The newest part of the intervals, with at most `MAX_CALLS_READ` calls, and where it begins."""
     if not intervals:
         return intervals, None
@@ -159,7 +161,7 @@ def _limit(intervals: list[Interval], simulated: bool, number: str) -> tuple[lis
     return [(max(since, begin), until) for since, until in intervals if until > begin], begin
 
 
-def _plan(
+def _plan_intervals(
     since: datetime, until: datetime, simulated: bool, boundaries: list[datetime]
 ) -> tuple[dict[datetime, AggregateJSON], list[Interval]]:
     """The aggregates of rolled-up hours, and the intervals to compute from the calls. Two queries."""
@@ -201,13 +203,13 @@ def _hours(since: datetime, until: datetime) -> Iterator[datetime]:
 
 
 def _days(since: datetime, until: datetime) -> Iterator[datetime]:
-    midnight = _midnight(since)
+    midnight = _day_start(since)
     while midnight < until:
         yield midnight
         midnight = _start_of_day(midnight.date() + timedelta(days=1))
 
 
-def _midnight(moment: datetime) -> datetime:
+def _day_start(moment: datetime) -> datetime:
     return _start_of_day(timezone.localtime(moment).date())
 
 

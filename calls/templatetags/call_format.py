@@ -41,20 +41,20 @@ def clock(ms: int | None) -> str:
 
 
 @register.filter
-def duration(length: timedelta | None) -> str:
+def duration(value: timedelta | None) -> str:
     """`0:02:08` -> `2 min 08 s`; None -> `–`."""
-    if length is None:
+    if value is None:
         return "–"
-    total = int(length.total_seconds())
+    total = int(value.total_seconds())
     return f"{total // 60} min {total % 60:02d} s" if total >= 60 else f"{total} s"
 
 
 @register.filter
-def minutes(length: timedelta | None) -> str:
+def short_duration(value: timedelta | None) -> str:
     """`0:02:08` -> `2:08`, as in lists; None -> `–`."""
-    if length is None:
+    if value is None:
         return "–"
-    total = int(length.total_seconds())
+    total = int(value.total_seconds())
     return f"{total // 60}:{total % 60:02d}"
 
 
@@ -134,7 +134,7 @@ def amounts(by_currency: Mapping[str, Decimal]) -> str:
 def cost(call: Call) -> str:
     """The cost of a call, with `so far` while a bill is pending."""
     by_currency = call.costs()
-    return amounts(by_currency) + (" so far" if by_currency and call.bills_to_come() else "")
+    return amounts(by_currency) + (" so far" if by_currency and call.missing_bills() else "")
 
 
 @register.filter

@@ -39,7 +39,7 @@ from calls.tests.builders import make_call, make_staff
 from calls.tests.canned_vendor_api import CannedVendorApi
 from calls.tests.cost_fixtures import BILLED_CALLS, BilledCall
 from calls.tests.webhook_client import WebhookClient
-from calls.vapi.webhooks import MAX_PART_CHARS, cost_of, stored_parts
+from calls.vapi.webhooks import MAX_PART_CHARS, read_cost, select_stored_parts
 
 NOW = datetime(2026, 11, 18, 12, 0, tzinfo=UTC)
 
@@ -101,9 +101,9 @@ class CostTests(BilledTests):
         sid = BILLED_CALLS[0].sid
         self.assertIsNone(self.calls_after_first_sync[sid].twilio_price)
         self.assertEqual(self.calls_after_first_sync[sid].cost(), Decimal("0.13140"))
-        self.assertEqual(self.calls_after_first_sync[sid].bills_to_come(), ["Twilio"])
+        self.assertEqual(self.calls_after_first_sync[sid].missing_bills(), ["Twilio"])
         self.assertEqual(self.calls[sid].twilio_price, Decimal("-0.01700"))
-        self.assertEqual(self.calls[sid].bills_to_come(), [])
+        self.assertEqual(self.calls[sid].missing_bills(), [])
 
     def test_a_call_costs_the_sum_of_its_bills(self) -> None:
         for billed in BILLED_CALLS:
@@ -151,7 +151,7 @@ class CostTests(BilledTests):
     def test_the_query_for_missing_bills_agrees_with_the_method(self) -> None:
         self.assertEqual(
             {call.call_sid for call in Call.objects.filter(costs.HAS_MISSING_BILL)},
-            {call.call_sid for call in self.calls.values() if call.bills_to_come()},
+            {call.call_sid for call in self.calls.values() if call.missing_bills()},
         )
         self.assertEqual(Call.objects.filter(costs.HAS_MISSING_BILL).count(), fixtures.UNBILLED_CALLS)
 
@@ -191,7 +191,7 @@ class PageTests(BilledTests):
                 page = self.get_page("/?since=2026-11-15&until=2026-11-18")
                 self.assertIn(f"<dt>Cost</dt><dd>{fixtures.TOTAL_SHOWN} so far</dd>", page)
                 self.assertIn(f"{fixtures.PER_MINUTE_SHOWN} per minute", page)
-                self.assertIn("1 call with pending charges", page)
+                self.assertIn("1 call with a pending bill", page)
                 table = page.partition("Show as table")[2].partition("</table>")[0]
                 cells = [
                     re.findall(r"<t[dh][^>]*>(?:<a[^>]*>)?([^<]*)", line) for line in table.split("<tr>")[2:]
@@ -206,13 +206,13 @@ class PageTests(BilledTests):
             return b"".join([piece async for piece in response])  # type: ignore[attr-defined]
 
         table = list(csv.DictReader(io.StringIO(async_to_sync(read_all)().decode())))
-        self.assert_costs({line["call_sid"]: (line["cost"] or None, line["bills_to_come"]) for line in table})
+        self.assert_costs({line["call_sid"]: (line["cost"] or None, line["missing_bills"]) for line in table})
 
     def test_the_exported_json_lines_have_the_costs(self) -> None:
         out = io.StringIO()
         call_command("export_calls", "--since=2026-11-15", stdout=out, stderr=io.StringIO())
         lines = [json.loads(line) for line in out.getvalue().splitlines()]
-        self.assert_costs({line["call_sid"]: (line["cost"], line["bills_to_come"]) for line in lines})
+        self.assert_costs({line["call_sid"]: (line["cost"], line["missing_bills"]) for line in lines})
         self.assertEqual(sum(Decimal(line["cost"] or 0) for line in lines), fixtures.TOTAL)
 
     def assert_costs(self, found: dict[str, Any]) -> None:
@@ -229,7 +229,7 @@ class StreamTests(TestCase):
             upsert.apply_entries([StreamEnded(call.call_sid, 0, ms, "caller-hung-up", "caller")])
             call.refresh_from_db()
             self.assertEqual((call.stream_price, call.cost()), (Decimal(price), Decimal(price)))
-            self.assertEqual(call.bills_to_come(), [])
+            self.assertEqual(call.missing_bills(), [])
 
     @override_settings(TWILIO_STREAM_PRICE_PER_MINUTE=Decimal(0))
     def test_a_stream_price_of_zero_is_stored(self) -> None:
@@ -311,7 +311,7 @@ class AmountTests(SimpleTestCase):
 
     def test_a_started_minute_is_billed(self) -> None:
         for ms, minutes in ((0, 1), (1, 1), (60_000, 1), (60_001, 2), (61_000, 2), (120_000, 2)):
-            self.assertEqual(costs.started_minutes(ms), minutes)
+            self.assertEqual(costs.count_started_minutes(ms), minutes)
 
     def test_a_half_cent_is_rounded_up(self) -> None:
         for amount, shown in (
@@ -322,8 +322,8 @@ class AmountTests(SimpleTestCase):
             self.assertEqual(dollars(Decimal(amount)), shown)
 
     def test_under_a_second_there_is_no_cost_per_minute(self) -> None:
-        self.assertIsNone(costs.cost_per_minute(Decimal(1), 999_999))
-        self.assertEqual(costs.cost_per_minute(Decimal(1), 30_000_000), 2)
+        self.assertIsNone(costs.compute_cost_per_minute(Decimal(1), 999_999))
+        self.assertEqual(costs.compute_cost_per_minute(Decimal(1), 30_000_000), 2)
 
 
 @pytest.mark.parametrize(
@@ -345,21 +345,21 @@ class AmountTests(SimpleTestCase):
 def test_the_cost_is_read_from_every_field_that_may_contain_it(
     bill: dict[str, Any], cost: float | None
 ) -> None:
-    assert cost_of(bill) == cost
+    assert read_cost(bill) == cost
 
 
 def test_report_parts_are_stored_unchanged_and_oversized_ones_are_dropped() -> None:
     analysis = {"successEvaluation": "true", "structuredData": {"day": "Thursday", "n": float("nan")}}
     costs = [{"type": "vapi", "cost": 0.1}]
-    assert stored_parts({"analysis": analysis, "costs": costs, "costBreakdown": {"total": 0.1}}) == {
+    assert select_stored_parts({"analysis": analysis, "costs": costs, "costBreakdown": {"total": 0.1}}) == {
         "success": "true",
         "structured_data": {"day": "Thursday", "n": None},
         "costs": costs,
         "cost_breakdown": {"total": 0.1},
     }
     many = {f"field {n}": "x" * 1000 for n in range(MAX_PART_CHARS // 1000)}
-    assert stored_parts({"call": {"analysis": {"successEvaluation": True, "structuredData": many}}}) == {
-        "success": "true"
-    }
+    assert select_stored_parts(
+        {"call": {"analysis": {"successEvaluation": True, "structuredData": many}}}
+    ) == {"success": "true"}
     invalid = {"analysis": {"successEvaluation": ["odd"]}, "costs": 3, "costBreakdown": "odd"}
-    assert stored_parts(invalid) == {}
+    assert select_stored_parts(invalid) == {}

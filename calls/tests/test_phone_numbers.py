@@ -6,7 +6,7 @@ import pytest
 from django.core.exceptions import ValidationError
 
 from calls.masking import mask_number
-from calls.phone_numbers import caller_id, is_allowed, is_e164, is_withheld, parse_e164
+from calls.phone_numbers import choose_caller_id, is_allowed, is_e164, is_withheld, parse_e164
 from calls.viewer import Viewer
 
 OURS = "+15559870000"
@@ -48,13 +48,13 @@ def test_any_other_number_is_not_withheld(number: str) -> None:
 @pytest.mark.parametrize("number", [*WITHHELD, *ADDRESSES, *SHORT])
 def test_a_caller_without_a_valid_number_gets_ours_as_caller_id(number: str) -> None:
     assert not is_e164(number)
-    assert caller_id(number, OURS) == OURS
+    assert choose_caller_id(number, OURS) == OURS
 
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_caller_with_a_valid_number_keeps_it_as_caller_id(number: str) -> None:
     assert is_e164(number)
-    assert caller_id(number, OURS) == ""
+    assert choose_caller_id(number, OURS) == ""
 
 
 @pytest.mark.parametrize(

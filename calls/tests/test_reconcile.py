@@ -81,7 +81,7 @@ class TwilioTests(SyncTests):
         call = self.make_call()
         self.vendor.responses[call.call_sid] = [NO_PRICE, NO_PRICE, BILL]
         result = self.sync()
-        self.assertEqual((dict(result.filled), dict(result.still_open)), ({"lengths": 1}, {"prices": 1}))
+        self.assertEqual((dict(result.filled), dict(result.still_open)), ({"durations": 1}, {"prices": 1}))
         result = self.sync()
         self.assertEqual((dict(result.filled), dict(result.still_open)), ({}, {"prices": 1}))
         result = self.sync()
@@ -101,7 +101,7 @@ class TwilioTests(SyncTests):
         self.vendor.responses[lost.call_sid] = [
             BILL | {"end_time": "Wed, 18 Nov 2026 11:05:00 +0000", "answered_by": "human"}
         ]
-        self.assertEqual(dict(self.sync().filled), {"ends": 1, "lengths": 1, "prices": 1})
+        self.assertEqual(dict(self.sync().filled), {"ends": 1, "durations": 1, "prices": 1})
         lost.refresh_from_db()
         self.assertEqual(
             (lost.status, lost.ended_at, lost.answered_by),
@@ -119,9 +119,9 @@ class TwilioTests(SyncTests):
         for status in ("busy", "no-answer", "canceled", "failed"):
             call = self.make_call(status="queued", end_reason="", ended_by="", ended_at=None)
             self.vendor.responses[call.call_sid] = [{"status": status, "duration": None, "price": None}]
-        self.assertEqual(dict(self.sync().filled), {"ends": 4, "lengths": 4})
+        self.assertEqual(dict(self.sync().filled), {"ends": 4, "durations": 4})
         self.assertEqual(self.sync().calls, 0)
-        self.assertFalse(any(call.bills_to_come() for call in Call.objects.all()))
+        self.assertFalse(any(call.missing_bills() for call in Call.objects.all()))
 
     def test_a_call_in_progress_is_not_requested(self) -> None:
         in_progress = {"status": "in-progress", "end_reason": "", "ended_by": "", "ended_at": None}
@@ -137,7 +137,7 @@ class TwilioTests(SyncTests):
         call = self.make_call(status="in-progress", end_reason="transferred", ended_by="staff")
         self.vendor.responses[call.call_sid] = [NO_PRICE | {"status": "in-progress", "duration": None}, BILL]
         self.assertEqual(dict(self.sync().still_open), {"calls": 1})
-        self.assertEqual(dict(self.sync().filled), {"ends": 1, "lengths": 1, "prices": 1})
+        self.assertEqual(dict(self.sync().filled), {"ends": 1, "durations": 1, "prices": 1})
 
     def test_a_stream_without_a_reported_end_is_priced_by_the_call(self) -> None:
         call = self.make_billed_call(status="failed", end_reason="worker-lost", stream_sid="MZ1")
@@ -263,7 +263,7 @@ class BackoffTests(SyncTests):
         self.vendor.responses[call.call_sid] = [429, 503, BILL]
         self.vendor.responses["v1"] = [502, 429, REPORT]
         result = reconcile.sync(now=NOW, backoff=Backoff(0.01, 0.02, 5))
-        self.assertEqual(dict(result.filled), {"lengths": 1, "prices": 1, "reports": 1})
+        self.assertEqual(dict(result.filled), {"durations": 1, "prices": 1, "reports": 1})
         self.assertEqual((result.failed.total(), result.unavailable), (0, {}))
         self.assertEqual(self.request_count(), 6)
 
@@ -313,7 +313,7 @@ class BackoffTests(SyncTests):
         for call in (old, *calls):
             self.vendor.responses[call.call_sid] = [BILL]
         self.assertEqual([call.call_sid for call in find_missing(NOW, 3, 2)], [c.call_sid for c in calls[:2]])
-        self.assertEqual((self.sync(seconds=0).skipped, self.request_count()), (3, 0))
+        self.assertEqual((self.sync(timeout_seconds=0).skipped, self.request_count()), (3, 0))
         self.assertEqual(self.sync(limit=2).calls, 2)
         self.assertEqual(self.sync().calls, 1)
         self.assertEqual(self.sync(days=5).calls, 1)
@@ -348,7 +348,7 @@ class CommandTests(SyncTests):
         out, err, code = self.run_command()
         self.assertRegex(
             out,
-            r"^1 incomplete call; requests 1 \(Twilio 1\); filled 2 \(lengths 1, prices 1\); "
+            r"^1 incomplete call; requests 1 \(Twilio 1\); filled 2 \(durations 1, prices 1\); "
             r"still open 0; failed 0; [\d.]+ s\n$",
         )
         self.assertEqual((err, code), ("", 0))
@@ -361,7 +361,7 @@ class CommandTests(SyncTests):
         self.assertGreaterEqual(facts.pop("seconds"), 0)
         self.assertEqual(
             facts,
-            {"calls": 1, "asked": {"Twilio": 1}, "filled": {"lengths": 1}, "still_open": {"prices": 1},
+            {"calls": 1, "asked": {"Twilio": 1}, "filled": {"durations": 1}, "still_open": {"prices": 1},
              "failed": {}, "refused": {}, "not_asked": 0},
         )  # fmt: skip
 
@@ -422,7 +422,7 @@ async def test_a_call_without_callbacks_and_report_becomes_complete(
             return dict(json.loads(server.run("manage.py", "sync_calls", "--after=0", "--json")))
 
         first = await asyncio.to_thread(sync)
-        assert first["filled"] == {"lengths": 1, "reports": 1}
+        assert first["filled"] == {"durations": 1, "reports": 1}
         assert first["still_open"] == {"prices": 1}
         api.set_price(sid, "0.01700")
         second = await asyncio.to_thread(sync)
@@ -455,7 +455,7 @@ async def test_with_the_option_every_it_repeats_until_sigterm(database: Database
         try:
             assert process.stdout is not None
             first = (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
-            assert "filled 1 (lengths 1); still open 1 (prices 1)" in first
+            assert "filled 1 (durations 1); still open 1 (prices 1)" in first
             api.set_price("CA1", "0.01700")
             query = "SELECT twilio_price FROM calls_call WHERE twilio_price IS NOT NULL"
             ((price,),) = await poll_until(lambda: database.select(query), bool, 20)

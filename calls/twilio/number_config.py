@@ -23,7 +23,7 @@ MAX_FILE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class FieldChange:
     """One field of a number that is to change."""
 
     field: str
@@ -31,11 +31,11 @@ class Change:
     after: str
 
     @property
-    def title(self) -> str:
+    def label(self) -> str:
         return FIELDS[self.field]
 
 
-def desired_config(public_url: str, fallback_url: str = "") -> dict[str, str]:
+def build_config(public_url: str, fallback_url: str = "") -> dict[str, str]:
     """The fields that send a number's calls to this server. Without a `fallback_url`, that field stays."""
     config = {
         "voice_url": f"{public_url}/twilio/voice",
@@ -49,15 +49,15 @@ def desired_config(public_url: str, fallback_url: str = "") -> dict[str, str]:
     return config
 
 
-def config_of(number: Any) -> dict[str, str]:
-    """The same fields of a number as Twilio's client returns it."""
+def read_config(number: Any) -> dict[str, str]:
+    """The fields of `FIELDS`, of a number as Twilio's client returns it."""
     return {field: str(getattr(number, field, None) or "") for field in FIELDS}
 
 
-def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[Change]:
+def find_changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[FieldChange]:
     """The fields in which `before` differs from `after`."""
     return [
-        Change(field, before.get(field, ""), after[field])
+        FieldChange(field, before.get(field, ""), after[field])
         for field in FIELDS
         if field in after and after[field] != before.get(field, "")
     ]

@@ -14,14 +14,14 @@ from calls.phone_numbers import is_allowed, parse_e164
 from calls.twilio import client as twilio_client
 from calls.vendor_errors import VendorError
 
-RING_SECONDS = 30
+RING_TIMEOUT_SECONDS = 30
 STATUS_EVENTS = ["initiated", "ringing", "answered", "completed"]
 # What to do about answering machines -> Twilio's MachineDetection. `off` connects whoever answers; `hang-up`
 # hangs up on a machine (`webhooks.voice`); `leave-message` waits for the beep, then connects the assistant.
 MACHINE_DETECTION = {"off": "", "hang-up": "Enable", "leave-message": "DetectMessageEnd"}
 
 
-def check_numbers(to_number: str, from_number: str = "") -> tuple[str, str]:
+def resolve_numbers(to_number: str, from_number: str = "") -> tuple[str, str]:
     """Both numbers in E.164 format, the callee's first.
 
     Without `from_number` the call comes from TWILIO_PHONE_NUMBER, or from the only active number. Raises
@@ -54,7 +54,7 @@ async def place_call(callee: str, our_number: str, machines: str = "off") -> str
         status_callback=f"{public_url}/twilio/status",
         status_callback_event=STATUS_EVENTS,
         status_callback_method="POST",
-        timeout=RING_SECONDS,
+        timeout=RING_TIMEOUT_SECONDS,
         time_limit=settings.MAX_CALL_SECONDS,
         **({"machine_detection": detection} if detection else {}),
     )

@@ -5,15 +5,15 @@ A number's own texts (disclosure, greeting, closed message) are spoken as writte
 
 from __future__ import annotations
 
-AI_DISCLOSURE = "You are speaking with an AI assistant."
+DISCLOSURE = "You are speaking with an AI assistant."
 UNAVAILABLE = "We are sorry, our assistant is not available at the moment. Please call again later."
 BUSY = "All our lines are busy at the moment. Please call again in a few minutes."
 GOODBYE = "We have to end this call here. Thank you for calling. Goodbye."
 CLOSED = "We are closed at the moment. Please call again during our opening hours."
-WHISPER = "This is a call that was handed over to you."
+WHISPER = "This call was transferred to you."
 NOBODY_THERE = "We are sorry, nobody can take your call right now. Please call again later."
 
-SENTENCES = (AI_DISCLOSURE, UNAVAILABLE, BUSY, GOODBYE, CLOSED, WHISPER, NOBODY_THERE)
+SENTENCES = (DISCLOSURE, UNAVAILABLE, BUSY, GOODBYE, CLOSED, WHISPER, NOBODY_THERE)
 
 # In the order of SENTENCES, by BCP 47 language, or by locale where its writing differs.
 _TRANSLATIONS = {

@@ -14,7 +14,7 @@ from twilio.twiml.voice_response import VoiceResponse
 from calls.twilio.sentences import SENTENCES, UNAVAILABLE, WHISPER, translate
 from calls.twilio.voices import DEFAULT_LANGUAGE, Voice
 
-DIAL_SECONDS = 20  # how long a person's telephone rings
+DIAL_TIMEOUT_SECONDS = 20  # how long a person's telephone rings
 
 TWILIO_DEFAULT = Voice()
 
@@ -67,7 +67,7 @@ def dial(public_url: str, number: str, caller_id: str = "") -> VoiceResponse:
     response.dial(
         _xml_text(number),
         action=_after_dial_url(public_url),
-        timeout=DIAL_SECONDS,
+        timeout=DIAL_TIMEOUT_SECONDS,
         caller_id=caller_id or None,
     )
     return response
@@ -76,10 +76,10 @@ def dial(public_url: str, number: str, caller_id: str = "") -> VoiceResponse:
 def dial_with_whisper(
     public_url: str, number: str, reason: str, caller_id: str = "", voice: Voice = TWILIO_DEFAULT
 ) -> VoiceResponse:
-    """Dial a person, as `dial` does, who hears first that the call was handed over, and the `reason`."""
+    """Dial a person, as `dial` does, who hears first that the call was transferred, and the `reason`."""
     response = VoiceResponse()
     dialing = response.dial(
-        action=_after_dial_url(public_url), timeout=DIAL_SECONDS, caller_id=caller_id or None
+        action=_after_dial_url(public_url), timeout=DIAL_TIMEOUT_SECONDS, caller_id=caller_id or None
     )
     # The reason holds the caller's words. URLs are written into access logs, so it is encoded.
     query = {"about": encode_text(reason)}

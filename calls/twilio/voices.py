@@ -65,7 +65,7 @@ def normalize_language(text: str) -> str:
 
 
 def base_language(language: str) -> str:
-    """`de` of `de-AT`; Mandarin's two codes are one language."""
+    """`de` of `de-AT`. Codes of one language are one: `cmn` and `zh`, `arb` and `ar`."""
     base = (language or DEFAULT_LANGUAGE).partition("-")[0]
     return {"cmn": "zh", "arb": "ar"}.get(base, base)
 
@@ -79,8 +79,8 @@ _SCRIPTS = {
 }  # fmt: skip
 
 
-def find_foreign_script(text: str, language: str) -> str:
-    """Why a voice of the language cannot read the text, as a sentence; empty if it can."""
+def describe_foreign_script(text: str, language: str) -> str:
+    """A sentence that says that a voice of the language cannot read the text; empty if it can."""
     letters = [char for char in text if char.isalpha()]
     foreign = sum(
         base_language(language) not in _SCRIPTS[script]
@@ -92,10 +92,12 @@ def find_foreign_script(text: str, language: str) -> str:
     return f"Twilio's voice for {language or DEFAULT_LANGUAGE} cannot read this script. Set the language."
 
 
-def find_problem(voice: Voice) -> str:
-    """Why Twilio would not speak so, as a sentence; empty if it would."""
+def describe_voice_problem(voice: Voice) -> str:
+    """Why Twilio would not accept the voice, as a sentence; empty if it would."""
     if voice.language and voice.language not in LANGUAGES:
-        return f"“{voice.language[:64]}” is not a language of Twilio's voices. Enter one like de-DE or zh-CN."
+        return (
+            f"“{voice.language[:64]}” is not a language of Twilio's voices. Enter one such as de-DE or zh-CN."
+        )
     if not voice.name:
         return ""
     language = base_language(voice.language)
@@ -109,7 +111,7 @@ def find_problem(voice: Voice) -> str:
         speaks = (base_language(match[1]),)
     else:
         return (
-            f"“{voice.name[:64]}” is not a voice of Twilio. Enter one like Polly.Vicki, "
+            f"“{voice.name[:64]}” is not one of Twilio's voices. Enter one such as Polly.Vicki, "
             "Polly.Vicki-Neural or Google.de-DE-Standard-A."
         )
     if language not in speaks:

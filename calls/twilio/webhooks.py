@@ -26,10 +26,10 @@ from calls import end_reasons
 from calls.end_reasons import FollowUp
 from calls.masking import mask_number, short_sid
 from calls.models import Call
-from calls.phone_numbers import caller_id, is_withheld
+from calls.phone_numbers import choose_caller_id, is_withheld
 from calls.statuses import TERMINAL_STATUSES
 from calls.twilio import sentences, twiml
-from calls.twilio.voices import Voice, find_problem
+from calls.twilio.voices import Voice, describe_voice_problem
 from calls.webhook_auth import TwilioRequest, require_bridge, twilio_signed
 
 logger = logging.getLogger(__name__)
@@ -37,8 +37,8 @@ logger = logging.getLogger(__name__)
 # `AnsweredBy` when detection is to hang up on machines. To leave a message, it is `machine_end_...`.
 MACHINES = ("machine_start", "fax")
 
-CACHE_SECONDS = 0.5
-ROW_SECONDS = 1.0
+CACHE_TIMEOUT_SECONDS = 0.5
+ROW_TIMEOUT_SECONDS = 1.0
 
 # Rows are read on threads of our own: a request can leave one of these while a query hangs in it, which
 # it cannot do with the thread that Django gives it. There are never more than four.
@@ -96,7 +96,7 @@ async def voice(call: TwilioRequest) -> HttpResponse:
             route_id=offer.route_id,
             disclosure=route.disclosure,
             greeting=route.greeting,
-            voice=voice_of(route),
+            voice=get_voice(route),
         )
     )
 
@@ -127,14 +127,16 @@ def _after_dial(call: TwilioRequest) -> HttpResponse:
     logger.info("%s = after dial: %s", short_sid(call.call_sid), "answered" if was_answered else "apology")
     if was_answered:
         return _respond(twiml.hang_up())
-    return _respond(twiml.say_and_hang_up(sentences.NOBODY_THERE, voice_of(call.route)))
+    return _respond(twiml.say_and_hang_up(sentences.NOBODY_THERE, get_voice(call.route)))
 
 
 @twilio_signed
 async def whisper(call: TwilioRequest) -> HttpResponse:
     """A person answered: what they hear before the caller is connected."""
     spoken = Voice(call.query.get("language", ""), call.query.get("voice", ""))
-    return _respond(twiml.whisper(call.query.get("about", ""), Voice() if find_problem(spoken) else spoken))
+    return _respond(
+        twiml.whisper(call.query.get("about", ""), Voice() if describe_voice_problem(spoken) else spoken)
+    )
 
 
 @twilio_signed
@@ -190,7 +192,7 @@ async def readyz(request: HttpRequest) -> HttpResponse:
 async def find_end_reason(call: TwilioRequest) -> str | None:
     """Why the stream ended: from memory or the shared cache, then from the call's row, else None."""
     try:
-        async with asyncio.timeout(CACHE_SECONDS):
+        async with asyncio.timeout(CACHE_TIMEOUT_SECONDS):
             reason = await call.bridge.end_reasons.find(call.call_sid)
     except Exception as error:  # the caller gets an answer when the cache is down, too
         logger.warning("%s: cannot read the end reason from the cache: %r", short_sid(call.call_sid), error)
@@ -198,7 +200,7 @@ async def find_end_reason(call: TwilioRequest) -> str | None:
     if reason:
         return reason
     try:
-        async with asyncio.timeout(ROW_SECONDS):
+        async with asyncio.timeout(ROW_TIMEOUT_SECONDS):
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(_row_readers, _end_reason_in_row, call.call_sid) or None
     except (DatabaseError, InterfaceError, TimeoutError, OSError) as error:
@@ -220,7 +222,7 @@ def _end_reason_in_row(call_sid: str) -> str:
 
 
 def _notice_for(reason: str | None, route: Route) -> str:
-    """What a caller hears when nothing failed but the call cannot begin or go on."""
+    """What a caller hears when we are full, closed or shutting down, or the time limit is reached."""
     if reason == LIMIT_REACHED:
         return sentences.GOODBYE
     if reason == OUT_OF_HOURS:
@@ -231,12 +233,12 @@ def _notice_for(reason: str | None, route: Route) -> str:
 def _fallback_or_say(call: TwilioRequest, sentence: str) -> VoiceResponse:
     """Dial the fallback number. Without one, say the sentence and hang up."""
     if number := call.route.fallback_number:
-        shown = caller_id(call.text("From"), call.our_number)
+        shown = choose_caller_id(call.text("From"), call.our_number)
         return twiml.dial(call.bridge.config.public_url, number, shown)
-    return twiml.say_and_hang_up(sentence, voice_of(call.route))
+    return twiml.say_and_hang_up(sentence, get_voice(call.route))
 
 
-def voice_of(route: Route) -> Voice:
+def get_voice(route: Route) -> Voice:
     return Voice(route.say_language, route.say_voice)
 
 

@@ -5,8 +5,8 @@ fallback plan, a voice, a model, a prompt, who speaks first. A value that is mis
 `REASONS` names what is changed without an option, each with the reason that the command prints.
 
 Vapi replaces an object as a whole when one field of it is sent. So each object is sent as it is at Vapi, with
-our values put in. Calls that come through this server bring their time limit and message lists along; the
-assistant has them, too, for calls that begin at Vapi.
+our values put in. Time limit and message lists are sent with each call that comes through this server; the
+assistant gets them as well, for calls that begin at Vapi.
 
 Pure: options, settings and the current configuration in, fields out.
 """
@@ -19,16 +19,16 @@ from typing import Any
 
 from bridge.config import CLIENT_MESSAGES, SERVER_MESSAGES
 
-# Below the minimum callers are cut off in mid-sentence; above the maximum they wait for every answer.
+# Below the minimum callers are cut off mid-sentence; above the maximum they wait for every answer.
 MIN_ENDPOINTING_MS, MAX_ENDPOINTING_MS = 300, 400
 DEFAULT_ENDPOINTING_MS = 300
 DEFAULT_NAME = "voiceai"
-DEFAULT_MODEL, DEFAULT_VOICE, DEFAULT_LANGUAGE = "openai/gpt-4o-mini", "vapi/Elliot", "en"
+DEFAULT_MODEL, DEFAULT_VOICE, DEFAULT_TRANSCRIBER_LANGUAGE = "openai/gpt-4o-mini", "vapi/Elliot", "en"
 DEEPGRAM, DEFAULT_TRANSCRIBER = "deepgram", "nova-3"
 DEFAULT_FIRST_MESSAGE = "Hello, how can I help you?"
 DEFAULT_PROMPT = (
     "You answer the telephone. Speak in short sentences, ask one question at a time, and never invent facts. "
-    "Use your tools to hand the caller over to a person or to end the call."
+    "Use your tools to transfer the caller to a person or to end the call."
 )
 TRANSCRIPTION_ENDPOINTING_PLAN = {
     "onPunctuationSeconds": 0.1, "onNoPunctuationSeconds": 1.0, "onNumberSeconds": 0.5,
@@ -40,12 +40,12 @@ MIN_DURATION_SECONDS, MAX_DURATION_SECONDS = 10, 43_200  # what Vapi accepts as 
 SECRET_FIELDS = ("headers", "secret")
 # Path of a value -> why it is changed although no option names it.
 REASONS = {
-    ("name",): "it had none",
+    ("name",): "not set",
     ("model", "tools"): "the tools of this server",
-    ("model",): "it had none",
-    ("voice",): "it had none",
+    ("model",): "not set",
+    ("voice",): "not set",
     ("transcriber", "endpointing"): f"under {MIN_ENDPOINTING_MS} ms callers are cut off when they pause",
-    ("transcriber",): "it had none",
+    ("transcriber",): "not set",
     ("startSpeakingPlan",): "not set: Vapi would wait up to 1.5 s",
     ("stopSpeakingPlan",): "not set: callers can interrupt at once",
     ("backgroundSound",): "not set: Vapi would add noise",
@@ -84,7 +84,7 @@ class ServerDefaults:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ValueChange:
     """One value of the assistant, by its path. Of a secret, it says only whether it is set or changes."""
 
     path: str
@@ -93,7 +93,7 @@ class Change:
     reason: str
 
 
-def desired_config(current: Mapping[str, Any], options: Options, defaults: ServerDefaults) -> dict[str, Any]:
+def build_config(current: Mapping[str, Any], options: Options, defaults: ServerDefaults) -> dict[str, Any]:
     """The fields as they should be; `current` is empty for a new assistant.
 
     Raises `ValueError`, with a sentence for the user, for an invalid option.
@@ -130,7 +130,11 @@ def desired_config(current: Mapping[str, Any], options: Options, defaults: Serve
 def _transcriber(current: Mapping[str, Any], options: Options) -> dict[str, Any]:
     transcriber = _object(current, "transcriber")
     if not transcriber.get("provider"):
-        transcriber = {"provider": DEEPGRAM, "model": DEFAULT_TRANSCRIBER, "language": DEFAULT_LANGUAGE}
+        transcriber = {
+            "provider": DEEPGRAM,
+            "model": DEFAULT_TRANSCRIBER,
+            "language": DEFAULT_TRANSCRIBER_LANGUAGE,
+        }
     if options.language:
         transcriber["language"] = options.language
     is_tunable = transcriber["provider"] == DEEPGRAM and not _detects_end_of_turn(transcriber)
@@ -140,7 +144,7 @@ def _transcriber(current: Mapping[str, Any], options: Options) -> dict[str, Any]
         raise ValueError(
             f"--endpointing sets a Deepgram transcriber; this assistant has {transcriber['provider']} "
             f"{transcriber.get('model', '')}".rstrip()
-            + ". Set its pause on the assistant's page at Vapi."
+            + ". Set its endpointing on the assistant's page at Vapi."
         )
     return transcriber
 
@@ -221,12 +225,14 @@ def _object(facts: Mapping[str, Any], name: str) -> dict[str, Any]:
 # Comparing with what is at Vapi
 
 
-def changed_fields(current: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+def find_changed_fields(current: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields to send: those that differ, as a whole."""
     return {name: value for name, value in fields.items() if current.get(name) != value}
 
 
-def changes(current: Mapping[str, Any], fields: Mapping[str, Any], options: Options) -> list[Change]:
+def find_changes(
+    current: Mapping[str, Any], fields: Mapping[str, Any], options: Options
+) -> list[ValueChange]:
     """The single values that differ, to be printed, each with the option or the reason that changes it."""
     result = []
     for path, after in _leaves(fields):
@@ -237,7 +243,7 @@ def changes(current: Mapping[str, Any], fields: Mapping[str, Any], options: Opti
             texts = ("-", "(set)") if before is None else ("(set)", "(changed)")
         else:
             texts = (_as_text(before), _as_text(after))
-        result.append(Change(".".join(path), *texts, _reason(path, options)))
+        result.append(ValueChange(".".join(path), *texts, _reason(path, options)))
     return result
 
 

@@ -1,16 +1,17 @@
 """The tools that the assistant's model can call. All of them are in this module.
 
 When the model calls a tool, Vapi requests the result by `POST /vapi/events` (`run_tool`) and passes it on to
-the model. `manage.py configure_assistant` sends the `declarations` to the assistant. To add a tool, write
-a function below, describe it to the model, and run that command again:
+the model. `./manage.py configure_assistant` sends the tools' declarations to the assistant. To add a tool,
+write a function below, describe it to the model, and run that command again:
 
     @tool("Says whether the practice is open on a day.", day="A weekday, such as Monday.")
     async def opening_hours(use: ToolUse) -> str:
         return "Closed." if use.text("day") in ("Saturday", "Sunday") else "From eight to six."
 
 The model reads what the function returns, or the message of `ToolError` as an error. A tool may take
-`TOOL_SECONDS`. A process runs it once for each tool call, however often Vapi repeats the request. Nothing
-here queries the database: like all webhooks, tools write journal entries.
+`TOOL_TIMEOUT_SECONDS`. A process runs it once for each tool call: Vapi may repeat the request, as the
+`backoffPlan` of our assistants says. Nothing here queries the database: like all webhooks, tools write
+journal entries.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ from bridge.journal import EndRequested, TimelineEvent
 from bridge.routes import Route
 from bridge.tool_calls import MAX_KEYS, ToolCall, keys_of
 from calls.masking import short_sid
-from calls.phone_numbers import caller_id
+from calls.phone_numbers import choose_caller_id
 from calls.twilio import client as twilio_client
 from calls.twilio.voices import Voice
 from calls.vapi import client as vapi_client
 from calls.vendor_errors import VendorError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-TOOL_SECONDS = 8.0  # Vapi waits for ten
+TOOL_TIMEOUT_SECONDS = 8.0  # Vapi waits for ten
 MAX_RESULTS = 1_000
-MAX_ARGUMENT = 200  # characters
+MAX_ARGUMENT_CHARS = 200
 
 
 class ToolError(Exception):
@@ -68,7 +69,9 @@ class ToolUse:
     def text(self, name: str) -> str:
         """An argument as one line of text; empty when the model left it out."""
         value = self.tool_call.arguments.get(name, "")
-        return " ".join(str(value).split())[:MAX_ARGUMENT] if isinstance(value, str | int | float) else ""
+        return (
+            " ".join(str(value).split())[:MAX_ARGUMENT_CHARS] if isinstance(value, str | int | float) else ""
+        )
 
 
 ToolFunction = Callable[[ToolUse], Awaitable[str]]
@@ -102,13 +105,13 @@ def tool(
 
 
 @tool(
-    "Hands the caller over to a person. Use it when the caller asks for one, or when you cannot help."
+    "Transfers the caller to a person. Use it when the caller asks for one, or when you cannot help."
     " Tell the caller first that you are connecting them.",
     reason="In a few words, what the caller wants. The person hears it before they are connected.",
 )
 async def transfer_call(use: ToolUse) -> str:
     if not use.route.fallback_number:
-        raise ToolError("There is no person to hand the caller over to. Offer to take a message.")
+        raise ToolError("There is no person to transfer the caller to. Offer to take a message.")
     # Written before Twilio is asked: the stream may end before Twilio's response arrives.
     requested = EndRequested(use.call_sid, time.time(), TRANSFERRED, "assistant")
     use.bridge.journal.write(requested)
@@ -117,7 +120,7 @@ async def transfer_call(use: ToolUse) -> str:
             use.call_sid,
             use.route.fallback_number,
             reason=use.text("reason"),
-            caller_id=caller_id(use.caller, use.our_number),
+            caller_id=choose_caller_id(use.caller, use.our_number),
             voice=Voice(use.route.say_language, use.route.say_voice),
         )
     except VendorError as error:
@@ -148,7 +151,7 @@ async def end_call(use: ToolUse) -> str:
     digits=f"The keys, such as 1w42#: 0-9, *, #, and w for half a second's wait; {MAX_KEYS} at most.",
 )
 async def send_dtmf(use: ToolUse) -> str:
-    """Only checks the keys. The process that carries the call sees the tool call on Vapi's socket, too, and
+    """Only checks the keys. The process that handles the call sees the tool call on Vapi's socket, too, and
     plays the keys there."""
     try:
         keys_of(use.tool_call)
@@ -160,7 +163,7 @@ async def send_dtmf(use: ToolUse) -> str:
 # What Vapi is sent
 
 
-def declarations() -> list[dict[str, Any]]:
+def build_declarations() -> list[dict[str, Any]]:
     """All tools, in the form of an assistant's `model.tools`."""
     return [
         {
@@ -183,8 +186,8 @@ def declarations() -> list[dict[str, Any]]:
 
 
 Result = dict[str, str]
-# By the id of the tool call. Vapi repeats the request when the result is late, and the tool must run once:
-# a second run of `transfer_call` would dial a person twice.
+# By the id of the tool call. Vapi may repeat a request whose result is late, and the tool must run once: a
+# second run of `transfer_call` would dial a person twice.
 _results: OrderedDict[str, asyncio.Task[Result]] = OrderedDict()
 
 
@@ -211,17 +214,17 @@ async def _run(use: ToolUse) -> Result:
     try:
         if not use.call_sid:
             raise ToolError("This is not a call on the telephone.")
-        async with asyncio.timeout(TOOL_SECONDS):
+        async with asyncio.timeout(TOOL_TIMEOUT_SECONDS):
             outcome = {"result": await tool.run(use)}
     except ToolError as error:
         outcome = {"error": str(error)}
     except TimeoutError:
         outcome = {"error": "It took too long, and may still have been done."}
     except Exception:
-        log.exception("%s ! tool %s", short_sid(use.call_sid), name)
+        logger.exception("%s ! tool %s", short_sid(use.call_sid), name)
         outcome = {"error": "It failed."}
     is_done = "result" in outcome
-    log.info("%s = tool %s: %s", short_sid(use.call_sid), name, "done" if is_done else outcome["error"])
+    logger.info("%s = tool %s: %s", short_sid(use.call_sid), name, "done" if is_done else outcome["error"])
     index = crc32(f"tool {use.tool_call.id} {name}".encode()) >> 1
     kind = "tool-done" if is_done else "tool-failed"
     data = {"tool": name, **outcome}

@@ -22,7 +22,7 @@ from sandbox.twilio.record import TwilioCallRecord
 from sandbox.twilio.webhook_client import UrlResolver, WebhookClient
 
 STATUS_CALLBACK_EVENTS = ("initiated", "ringing", "answered", "completed")
-RING_SECONDS = 60.0  # Twilio's default for `Timeout`
+RING_TIMEOUT_SECONDS = 60.0  # Twilio's default for `Timeout`
 CALL_SECONDS = 600.0
 
 CALLEE_SCRIPT: tuple[Step, ...] = (
@@ -61,7 +61,7 @@ def parse_call_request(form: Mapping[str, str], events: Sequence[str]) -> CallRe
         status_url=form.get("StatusCallback", ""),
         status_method=form.get("StatusCallbackMethod", "POST").upper(),
         status_events=frozenset(events) or frozenset({"completed"}),
-        ring_limit_seconds=min(float(form.get("Timeout", RING_SECONDS)), 600.0),
+        ring_limit_seconds=min(float(form.get("Timeout", RING_TIMEOUT_SECONDS)), 600.0),
         call_limit_seconds=min(float(form.get("TimeLimit", CALL_SECONDS)), CALL_SECONDS),
         detection="" if form.get("SendDigits") else form.get("MachineDetection", ""),
         detection_is_async=form.get("AsyncAmd", "").lower() == "true",

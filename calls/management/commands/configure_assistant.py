@@ -1,4 +1,4 @@
-"""`manage.py configure_assistant`: create a Vapi assistant for telephone calls, or update one."""
+"""`./manage.py configure_assistant`: create a Vapi assistant for telephone calls, or update one."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ class Command(BaseCommand):
     help = (
         "Updates the assistant of VAPI_ASSISTANT_ID for fast answers on the telephone, with the tools and "
         "the webhook URL of this server, and prints why each value changes. Without an assistant id, creates "
-        "a new assistant. What was chosen at Vapi stays unless an option names it."
+        "a new assistant. What was chosen at Vapi stays, except for what the table shows."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--id", help="assistant to update (default: VAPI_ASSISTANT_ID)")
-        parser.add_argument("--new", action="store_true", help="create a new assistant in any case")
+        parser.add_argument(
+            "--new", action="store_true", help="create a new assistant even if VAPI_ASSISTANT_ID is set"
+        )
         parser.add_argument("--name", help="name on Vapi's pages, at most 40 characters")
         parser.add_argument("--first-message", help="what the assistant says when it answers")
         parser.add_argument("--prompt", help="system message: who the assistant is and what it does")
@@ -57,7 +59,7 @@ class Command(BaseCommand):
             secret=settings.VAPI_WEBHOOK_SECRET,
             max_call_seconds=settings.MAX_CALL_SECONDS,
             record=settings.RECORD_CALLS,
-            tools=tools.declarations(),
+            tools=tools.build_declarations(),
         )
         assistant_id = "" if options["new"] else options["id"] or settings.VAPI_ASSISTANT_ID
         try:
@@ -69,23 +71,26 @@ class Command(BaseCommand):
         self, assistant_id: str, options: Options, defaults: ServerDefaults, *, dry_run: bool
     ) -> None:
         current = async_to_sync(vapi_client.fetch_assistant)(assistant_id) if assistant_id else {}
-        fields = assistant_config.desired_config(current, options, defaults)
-        self._print_changes(assistant_id, assistant_config.changes(current, fields, options), dry_run=dry_run)
+        fields = assistant_config.build_config(current, options, defaults)
+        self._print_changes(
+            assistant_id, assistant_config.find_changes(current, fields, options), dry_run=dry_run
+        )
         if not defaults.secret:
             self.stdout.write(
-                "VAPI_WEBHOOK_SECRET is not set, so the assistant gets no webhook URL: no reports, no tools."
+                "VAPI_WEBHOOK_SECRET is not set, so the assistant gets no webhook URL: its reports and tool "
+                "calls do not reach this server."
             )
-        changed_fields = assistant_config.changed_fields(current, fields)
-        if dry_run or not changed_fields:
+        find_changed_fields = assistant_config.find_changed_fields(current, fields)
+        if dry_run or not find_changed_fields:
             return
         if assistant_id:
-            async_to_sync(vapi_client.update_assistant)(assistant_id, changed_fields)
+            async_to_sync(vapi_client.update_assistant)(assistant_id, find_changed_fields)
             return
-        assistant = async_to_sync(vapi_client.create_assistant)(changed_fields)
+        assistant = async_to_sync(vapi_client.create_assistant)(find_changed_fields)
         self.stdout.write(f"Add this to .env:\n\n    VAPI_ASSISTANT_ID={assistant.get('id', '')}\n")
 
     def _print_changes(
-        self, assistant_id: str, changes: list[assistant_config.Change], *, dry_run: bool
+        self, assistant_id: str, changes: list[assistant_config.ValueChange], *, dry_run: bool
     ) -> None:
         title = f"Assistant {assistant_id}" if assistant_id else "New assistant"
         if not changes:

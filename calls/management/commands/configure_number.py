@@ -16,7 +16,7 @@ from calls.management.database import DatabaseCommand
 from calls.models import PhoneNumber
 from calls.phone_numbers import parse_e164
 from calls.twilio import client as twilio_client
-from calls.twilio.number_config import Change, SavedConfig, changes, config_of, desired_config
+from calls.twilio.number_config import FieldChange, SavedConfig, build_config, find_changes, read_config
 from calls.vendor_errors import VendorError
 
 WIDTH = 110
@@ -25,7 +25,8 @@ WIDTH = 110
 class Command(DatabaseCommand):
     help = (
         "Configures a number of your Twilio account to send its calls to PUBLIC_URL: voice URL and status "
-        "callback, by POST. Prints each field before and after; --undo restores the first configuration."
+        "callback, by POST. Prints each field before and after; --undo restores the configuration before "
+        "the first run."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -38,7 +39,9 @@ class Command(DatabaseCommand):
             "--fallback-url", default="", help="URL of a TwiML Bin that answers when this server is down"
         )
         parser.add_argument("--dry-run", action="store_true", help="print the changes without making them")
-        parser.add_argument("--undo", action="store_true", help="restore the configuration before ours")
+        parser.add_argument(
+            "--undo", action="store_true", help="restore the configuration from before the first run"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -67,10 +70,10 @@ class Command(DatabaseCommand):
             raise CommandError(
                 "The number is assigned to a SIP trunk, which receives its calls. Remove it from the trunk."
             )
-        before = config_of(twilio_number)
+        before = read_config(twilio_number)
         saved = SavedConfig(settings.JOURNAL_DIR.parent / "numbers", number)
-        after = _load(saved) if options["undo"] else _desired(options)
-        to_change = changes(before, after)
+        after = _load(saved) if options["undo"] else _build_config(options)
+        to_change = find_changes(before, after)
         self._print_changes(number, to_change, dry_run=options["dry_run"])
         if options["dry_run"]:
             return
@@ -85,13 +88,13 @@ class Command(DatabaseCommand):
         if to_change:
             self.stdout.write("To undo: ./manage.py configure_number --undo")
 
-    def _update(self, number_sid: str, to_change: list[Change], after: dict[str, str]) -> None:
+    def _update(self, number_sid: str, to_change: list[FieldChange], after: dict[str, str]) -> None:
         updated = async_to_sync(twilio_client.update_number)(
             number_sid, **{change.field: change.after for change in to_change}
         )
-        if unchanged := changes(config_of(updated), after):
-            titles = ", ".join(change.title for change in unchanged)
-            raise CommandError(f"Twilio accepted the request but did not change: {titles}.")
+        if unchanged := find_changes(read_config(updated), after):
+            labels = ", ".join(change.label for change in unchanged)
+            raise CommandError(f"Twilio accepted the request but did not change: {labels}.")
 
     def _add_row(self, number: str, friendly_name: str) -> None:
         label = "" if friendly_name == number else friendly_name[:128]
@@ -99,7 +102,7 @@ class Command(DatabaseCommand):
         name = row.label or number
         self.stdout.write(f"Added {name} to Numbers." if is_new else f"{name} is already in Numbers.")
 
-    def _print_changes(self, number: str, to_change: list[Change], *, dry_run: bool) -> None:
+    def _print_changes(self, number: str, to_change: list[FieldChange], *, dry_run: bool) -> None:
         if not to_change:
             self.stdout.write(f"{number} is already configured; nothing to change.")
             return
@@ -108,19 +111,21 @@ class Command(DatabaseCommand):
         for column in ("", "before", "after"):
             table.add_column(column, overflow="fold")
         for change in to_change:
-            table.add_row(change.title, change.before or "-", change.after or "-")
+            table.add_row(change.label, change.before or "-", change.after or "-")
         console = Console(width=WIDTH)
         with console.capture() as output:
             console.print(table)
         self.stdout.write(output.get())
 
 
-def _desired(options: dict[str, Any]) -> dict[str, str]:
-    return desired_config(settings.PUBLIC_URL, options["fallback_url"])
+def _build_config(options: dict[str, Any]) -> dict[str, str]:
+    return build_config(settings.PUBLIC_URL, options["fallback_url"])
 
 
 def _load(saved: SavedConfig) -> dict[str, str]:
     config = saved.load()
     if config is None:
-        raise CommandError("No earlier configuration of this number was saved; nothing to undo.")
+        raise CommandError(
+            "No configuration from before a first run was saved for this number: nothing to undo."
+        )
     return config

@@ -33,7 +33,7 @@ from calls.demo.report import to_json, write_wavs
 from calls.demo.runner import Observers, Testbed, run_call, start_testbed
 from calls.demo.scenario import Scenario
 from calls.demo.server_process import ServerFailed, reserve_port
-from calls.management.arguments import port
+from calls.management.arguments import parse_port
 
 DEFAULT_PORT = 8000
 LOGIN = "demo"
@@ -55,7 +55,7 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--port",
-            type=port,
+            type=parse_port,
             help=f"port of the server (default: {DEFAULT_PORT}; with --once any free port)",
         )
         parser.add_argument("--fast", action="store_true", help="a shorter call with faster answers")

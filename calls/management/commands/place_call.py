@@ -1,4 +1,4 @@
-"""`manage.py place_call`: have the assistant call a number."""
+"""`./manage.py place_call`: have the assistant call a number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from calls.management.database import DatabaseCommand
 from calls.models import Call
 from calls.twilio import outbound
-from calls.twilio.outbound import MACHINE_DETECTION, RING_SECONDS
+from calls.twilio.outbound import MACHINE_DETECTION, RING_TIMEOUT_SECONDS
 from calls.vendor_errors import VendorError
 
 POLL_SECONDS = 0.5
@@ -22,7 +22,8 @@ POLL_SECONDS = 0.5
 class Command(DatabaseCommand):
     help = (
         "Places a call from one of your numbers to a number that OUTBOUND_ALLOWED names, and connects the "
-        "person who answers to the assistant. With --wait, the exit code is 0 when the assistant answered."
+        "person who answers to the assistant. With --wait, the exit code is 0 when the assistant was "
+        "connected."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -38,22 +39,28 @@ class Command(DatabaseCommand):
         )
         parser.add_argument("--wait", action="store_true", help="follow the call until it is over")
         parser.add_argument(
-            "--seconds", type=int, default=600, help="time limit of --wait in seconds (default: 600)"
+            "--seconds",
+            type=int,
+            default=600,
+            help=f"time limit of --wait in seconds, at least {RING_TIMEOUT_SECONDS} (default: 600)",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            callee, our_number = outbound.check_numbers(options["number"], options["our_number"])
+            callee, our_number = outbound.resolve_numbers(options["number"], options["our_number"])
             call_sid = async_to_sync(outbound.place_call)(callee, our_number, options["machines"])
         except VendorError as error:
             raise CommandError(str(error)) from None
         call = outbound.create_row(call_sid, callee, our_number)
         self.stdout.write(f"Calling {callee} from {our_number}: {call_sid}")
         if options["wait"]:
-            self._follow(call, max(options["seconds"], RING_SECONDS))
+            self._follow(call, max(options["seconds"], RING_TIMEOUT_SECONDS))
 
     def _follow(self, call: Call, seconds: int) -> None:
-        """Print each change of the status until the call is over. Exits with 1 if nobody answered."""
+        """Print each change of the status until the call is over.
+
+        Exits with 1 if the assistant was not connected.
+        """
         give_up_at = time.monotonic() + seconds
         printed = ""
         with Console(stderr=True).status("waiting") as spinner:

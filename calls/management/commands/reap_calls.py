@@ -1,4 +1,4 @@
-"""`manage.py reap_calls`: ends the calls whose server process died."""
+"""`./manage.py reap_calls`: ends the calls whose server process died."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from calls.management.database import DatabaseCommand
 
 
 class Command(DatabaseCommand):
-    help = "End calls whose server has stopped. Running servers do this by themselves."
+    help = "Ends calls whose server has stopped. Running servers do this by themselves."
 
     def handle(self, *args: Any, **options: Any) -> None:
         with bounded_transaction():

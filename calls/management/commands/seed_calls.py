@@ -1,7 +1,8 @@
 """`./manage.py seed_calls`: fills a database with generated calls, or removes them again.
 
-For trying out the pages, and for measuring them at any size. It writes directly to the tables, with COPY on
-PostgreSQL, and writes everything that the journal's writer would have: columns, flags and hourly rollups.
+It is for trying out the pages, and for measuring them at any size. It writes directly to the tables, with
+COPY on PostgreSQL, and writes everything that the journal's writer would have: columns, flags and hourly
+rollups.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _CALL_COLUMNS = tuple(str(field.column) for field in _CALL_FIELDS)
 
 
 class Command(DatabaseCommand):
-    help = "Fill the database with generated calls (CallSids that start with CA5eed), or remove them."
+    help = "Fills the database with generated calls (CallSids that start with CA5eed), or removes them."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--calls", type=int, default=1_000, help="number of calls (default: 1000)")
@@ -104,7 +105,7 @@ def _seed(seed_options: seeding.SeedOptions) -> str:
     PhoneNumber.objects.bulk_create(seeding.phone_numbers(seed_options.numbers), ignore_conflicts=True)
     first_id = _reserve_ids(seed_options.calls)
     turns = utterances = 0
-    with _progress("seeding", seed_options.calls) as advance:
+    with _show_progress("seeding", seed_options.calls) as advance:
         for batch in seeding.generate_batches(seed_options, datetime.now(UTC), first_id, BATCH_CALLS):
             with transaction.atomic():
                 _insert(Call, _CALL_COLUMNS, map(_call_row, batch.calls))
@@ -122,7 +123,7 @@ def _seed(seed_options: seeding.SeedOptions) -> str:
 def _remove() -> int:
     seeded = Call.objects.filter(_SEEDED).order_by("pk")
     removed, last = 0, 0
-    with _progress("removing", seeded.count()) as advance:
+    with _show_progress("removing", seeded.count()) as advance:
         while calls := list(seeded.filter(pk__gt=last).only("started_at", "simulated")[:REMOVE_BATCH_CALLS]):
             with transaction.atomic():
                 Call.objects.filter(pk__in=[call.pk for call in calls]).delete()
@@ -171,7 +172,7 @@ def _insert(model: type[Model], columns: Sequence[str], rows: Iterable[seeding.R
 
 def _roll_up_and_analyze() -> None:
     """Roll up the hours, and update the planner's statistics, which autovacuum would do only later."""
-    with _progress("summing the hours", None) as advance:
+    with _show_progress("rolling up hours", None) as advance:
         hourly.roll_up_all(on_progress=lambda done, total: advance(1, total=total))
     with Console(stderr=True).status("analyzing the tables"), connection.cursor() as cursor:
         if connection.vendor == "postgresql":
@@ -182,7 +183,7 @@ def _roll_up_and_analyze() -> None:
 
 
 @contextmanager
-def _progress(label: str, total: int | None) -> Iterator[Callable[..., None]]:
+def _show_progress(label: str, total: int | None) -> Iterator[Callable[..., None]]:
     """A progress bar. Yields a function that takes how much was done, and optionally a new `total`."""
     columns = (
         TextColumn(label),

@@ -1,4 +1,4 @@
-"""`manage.py serve`: run the server, after saying where its pages are and how to log in."""
+"""`./manage.py serve`: run the server, after saying where its pages are and how to log in."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 from django.db.utils import DatabaseError, InterfaceError
 
-from calls.management.arguments import port
+from calls.management.arguments import parse_port
 from calls.requirements import refuse_to_start
 
 # Twilio's messages are small. Daphne's own limit is one megabyte.
@@ -25,34 +25,34 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-        parser.add_argument("--port", type=port, default=8000, help="port to listen on (default: 8000)")
+        parser.add_argument("--port", type=parse_port, default=8000, help="port to listen on (default: 8000)")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        host, number = options["host"], options["port"]
+        host, port = options["host"], options["port"]
         try:
             refuse_to_start()
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from None
-        _require_free_port(host, number)
+        _require_free_port(host, port)
         shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-        self.stdout.write(f"Pages: http://{shown_host}:{number}/  (Ctrl-C stops)")
+        self.stdout.write(f"Pages: http://{shown_host}:{port}/  (Ctrl-C stops)")
         self.stdout.write(_describe_login())
         self.stdout.flush()
-        command = [sys.executable, "-m", "daphne", "-b", host, "-p", str(number)]
+        command = [sys.executable, "-m", "daphne", "-b", host, "-p", str(port)]
         command += ["--websocket-max-message-size", str(MAX_MESSAGE_BYTES), "voiceai.asgi:application"]
         os.execv(sys.executable, command)
 
 
-def _require_free_port(host: str, number: int) -> None:
+def _require_free_port(host: str, port: int) -> None:
     """Raise `CommandError` if the server could not listen."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, number))
+            probe.bind((host, port))
         except OSError as error:
             raise CommandError(
-                f"Cannot listen on {host}:{number}: {error.strerror}. Choose another with --port or --host."
+                f"Cannot listen on {host}:{port}: {error.strerror}. Choose another with --port or --host."
             ) from None
 
 

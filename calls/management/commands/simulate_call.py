@@ -1,8 +1,9 @@
-"""`manage.py simulate_call`: one simulated Twilio call into a running server.
+"""`./manage.py simulate_call`: one simulated Twilio call to a running server.
 
 Requests are signed with the configured token for the configured public URL, and sent to `--url`, which may
 differ: inside a container it may be `http://web:8000`. The caller plays a WAV file or clips of the sandbox,
-then listens. Exit code 1 if the caller did not hear the assistant, or Twilio would have logged an error.
+then listens. Exit code 1 if the caller did not hear the assistant or heard an announcement instead, or if
+Twilio would have logged an error.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         listen_seconds = min(max(options["listen_seconds"], 0.0), float(MAX_CLIP_SECONDS))
-        script, length_seconds = _script(options["wav"], listen_seconds)
+        script, script_seconds = _build_script(options["wav"], listen_seconds)
         tokens = settings.TWILIO_AUTH_TOKENS
         url = options["url"] or settings.PUBLIC_URL
         try:
@@ -82,8 +83,8 @@ class Command(BaseCommand):
                 account_sid=settings.TWILIO_ACCOUNT_SID or ACCOUNT_SID,
                 auth_token=tokens[0] if tokens else "",
                 rng_seed=options["seed"],
-                limit_seconds=length_seconds + MARGIN_SECONDS,
-                registry=_registry(),
+                limit_seconds=script_seconds + MARGIN_SECONDS,
+                registry=_find_registry(),
             )
         except ValueError as error:
             raise CommandError(f"--url: {error}") from None
@@ -110,11 +111,11 @@ class Command(BaseCommand):
                 path.parent.mkdir(parents=True)
             audio.write_wav(path, audio.ulaw_decode(record.heard), audio.LINE_RATE)
             console.print(f"What the caller heard: {path}")
-        if problems := failures(record):
+        if problems := find_problems(record):
             raise CommandError("\n".join(problems))
 
 
-def _registry() -> RemoteCallRegistry | None:
+def _find_registry() -> RemoteCallRegistry | None:
     """The REST API simulator, which can then end and redirect this call. Twilio itself does not know it."""
     sid, tokens = settings.TWILIO_ACCOUNT_SID, settings.TWILIO_AUTH_TOKENS
     if settings.TWILIO_BASE_URL == TWILIO_API or not sid or not tokens:
@@ -122,8 +123,11 @@ def _registry() -> RemoteCallRegistry | None:
     return RemoteCallRegistry(settings.TWILIO_BASE_URL, sid, tokens[0])
 
 
-def _script(wav: Path | None, listen_seconds: float) -> tuple[Sequence[Step], float]:
-    """The caller's script, and the seconds of its audio and pauses."""
+def _build_script(wav: Path | None, listen_seconds: float) -> tuple[Sequence[Step], float]:
+    """The caller's script, and the seconds of its WAV and its final pause.
+
+    The bundled clips are not counted: `MARGIN_SECONDS` covers them.
+    """
     final_steps = (Pause(round(listen_seconds * 1000)), HangUp())
     if wav is None:
         return (*CLIPS_SCRIPT, *final_steps), listen_seconds
@@ -156,7 +160,7 @@ def _print_result(console: CallConsole, record: TwilioCallRecord) -> None:
         console.print(f"  note: {error.text}")
 
 
-def failures(record: TwilioCallRecord) -> list[str]:
+def find_problems(record: TwilioCallRecord) -> list[str]:
     """The problems of the call; empty if there were none."""
     problems = [f"{error.code}: {error.text}" for error in record.errors if error.code]
     if record.started_at is None:

@@ -1,4 +1,4 @@
-"""`manage.py sync_calls`: fetch missing prices, ends and reports from Twilio and Vapi."""
+"""`./manage.py sync_calls`: fetch missing prices, ends and reports from Twilio and Vapi."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from calls.ingest.db import now_utc
 from calls.management import progress
 from calls.management.database import DatabaseCommand
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-# Option -> least and greatest value.
+# Option -> minimum and maximum.
 BOUNDS = {
     "days": (1, 90),
     "limit": (1, 100_000),
@@ -40,7 +40,9 @@ class Command(DatabaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--days", type=int, default=3, help="how many days to look back (default: 3)")
-        parser.add_argument("--limit", type=int, default=1000, help="most calls in one run (default: 1000)")
+        parser.add_argument(
+            "--limit", type=int, default=1000, help="maximum number of calls in one run (default: 1000)"
+        )
         parser.add_argument("--seconds", type=int, default=240, help="time limit of one run (default: 240)")
         parser.add_argument(
             "--after", type=int, default=60, help="seconds to wait after the end of a call (default: 60)"
@@ -58,9 +60,9 @@ class Command(DatabaseCommand):
         return bool(options["every"])
 
     def handle(self, *args: Any, **options: Any) -> None:
-        for name, (least, greatest) in BOUNDS.items():
-            if not least <= options[name] <= greatest:
-                raise CommandError(f"--{name} must be between {least} and {greatest}, not {options[name]}.")
+        for name, (minimum, maximum) in BOUNDS.items():
+            if not minimum <= options[name] <= maximum:
+                raise CommandError(f"--{name} must be between {minimum} and {maximum}, not {options[name]}.")
         if not options["every"]:
             if self._run(options).unavailable:
                 sys.exit(1)
@@ -73,7 +75,7 @@ class Command(DatabaseCommand):
             try:
                 self._run(options, quiet=True)
             except DatabaseError as error:
-                log.warning("sync: the database does not respond: %s", type(error).__name__)
+                logger.warning("sync: the database does not respond: %s", type(error).__name__)
             close_old_connections()
             stop.wait(options["every"])
 
@@ -85,7 +87,7 @@ class Command(DatabaseCommand):
                 days=options["days"],
                 limit=options["limit"],
                 grace=timedelta(seconds=options["after"]),
-                seconds=options["seconds"],
+                timeout_seconds=options["seconds"],
                 on_total=bar.set_total,
                 on_progress=bar.advance,
             )

@@ -32,7 +32,10 @@ admin.site.unregister(Group)
 
 ROLE_CHOICES = (
     (VIEWER, "Viewer: sees calls, with masked numbers"),
-    (OPERATOR, "Operator: also sees full numbers, exports calls and acts on live calls"),
+    (
+        OPERATOR,
+        "Operator: also sees full numbers and recordings, exports, acts on live calls, places calls",
+    ),
     (ADMIN, "Admin: also changes numbers and users"),
 )
 CUSTOM_CHOICE = ("", "None of these: staff status, groups and permissions as set below")

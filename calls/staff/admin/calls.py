@@ -2,9 +2,8 @@
 
 `staff/call_list.py` is the list that staff browse.
 
-The list stays fast at a million rows: the paginator caps the count (`paginator.py`), filter choices come from
-code (`filters.py`), and search uses an index.
-Phone numbers are masked for viewers who may not see them.
+The list stays fast at a million rows: the paginator caps the count (`paginator.py`), filters are those of
+`staff/call_filters.py`, and search uses an index. Phone numbers are masked for viewers who may not see them.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ class CallAdmin(CallActions, ModelAdmin):  # type: ignore[misc]
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         viewer = Viewer.for_user(request.user)
         self.search_help_text = (
-            "Words, or the start of a number or call ID"
+            "Words, a number, or the start of a call ID"
             if viewer.can_view_numbers
             else "Words, or the start of a call ID"
         )

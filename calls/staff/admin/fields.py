@@ -50,7 +50,9 @@ class PositionedJSONField(forms.JSONField):
 
 
 def offer_assistants(form: forms.ModelForm[Any], name: str) -> None:
-    """Make the field a choice of Vapi's assistants. It stays a text field, with the reason, without a list.
+    """Make the field a choice of Vapi's assistants.
+
+    Without Vapi's list it stays a text field, whose help text says why.
 
     Asks Vapi, with a deadline. The form's value stays selectable if Vapi does not list it.
     """
@@ -68,9 +70,9 @@ def offer_assistants(form: forms.ModelForm[Any], name: str) -> None:
 
 def _list_assistants() -> list[dict[str, Any]]:
     if settings.VAPI_SOCKET_URL:
-        raise VendorError("VAPI_SOCKET_URL is set, so that Vapi has no list of assistants.")
+        raise VendorError("VAPI_SOCKET_URL is set, so calls do not go to Vapi.")
     if not settings.VAPI_API_KEY:
-        raise VendorError("VAPI_API_KEY is not set, so the list at Vapi is not available.")
+        raise VendorError("VAPI_API_KEY is not set, so Vapi's list is not available.")
     return async_to_sync(vapi_client.list_assistants)()
 
 

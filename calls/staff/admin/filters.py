@@ -14,7 +14,7 @@ from calls.staff.call_filters import FILTERS, SIMULATED, CallFilter, Choices
 from calls.viewer import Viewer
 
 if TYPE_CHECKING:
-    from django.contrib.admin import ModelAdmin as CallModelAdmin
+    from django.contrib.admin import ModelAdmin
 
 
 class AdminFilter(admin.SimpleListFilter):
@@ -22,7 +22,7 @@ class AdminFilter(admin.SimpleListFilter):
 
     call_filter: CallFilter
 
-    def lookups(self, request: HttpRequest, model_admin: CallModelAdmin[Any]) -> Choices:
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> Choices:
         choices = self.call_filter.choices()
         value = request.GET.get(self.call_filter.name, "")
         if value and value not in dict(choices):

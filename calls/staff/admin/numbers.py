@@ -26,10 +26,16 @@ from bridge.opening_hours import BadHours, parse_hours
 from calls.ingest.sanitize import clean_json
 from calls.models import PhoneNumber
 from calls.phone_numbers import parse_e164
-from calls.routes import ai_disclosure, default_disclosure, parse_opening_hours
+from calls.routes import choose_disclosure, get_default_disclosure, parse_opening_hours
 from calls.staff.admin.fields import PositionedJSONField, YesNoDefaultSelect, offer_assistants
 from calls.twilio.sentences import SENTENCES, translate
-from calls.twilio.voices import DEFAULT_LANGUAGE, Voice, find_foreign_script, find_problem, normalize_language
+from calls.twilio.voices import (
+    DEFAULT_LANGUAGE,
+    Voice,
+    describe_foreign_script,
+    describe_voice_problem,
+    normalize_language,
+)
 from calls.viewer import Viewer
 
 TAKES_EFFECT = "Changes apply to new calls within 5 seconds, in every server process."
@@ -69,7 +75,7 @@ def normalize_time_zone(text: str) -> str:
     if not name or name in known_time_zones():
         return known_time_zones().get(name, "")
     close = difflib.get_close_matches(name, known_time_zones(), n=1)
-    hint = f"Did you mean {known_time_zones()[close[0]]}?" if close else "Enter one like Europe/Berlin."
+    hint = f"Did you mean {known_time_zones()[close[0]]}?" if close else "Enter one such as Europe/Berlin."
     raise ValidationError(f"“{text[:64]}” is not a time zone. {hint}")
 
 
@@ -78,7 +84,7 @@ def validate_overrides(value: Any) -> dict[str, Any]:
     if value in (None, ""):
         return {}
     if not isinstance(value, dict):
-        raise ValidationError('Enter one JSON object, like {"firstMessage": "Hello."}.')
+        raise ValidationError('Enter one JSON object, such as {"firstMessage": "Hello."}.')
     if clean_json(value) != value:
         raise ValidationError("This JSON is too long or too deep, or contains invalid text or numbers.")
     for path, reason in PROTECTED_OVERRIDES.items():
@@ -96,7 +102,7 @@ class NumberForm(forms.ModelForm):  # type: ignore[type-arg]
         field_classes: ClassVar[dict[str, Any]] = {"overrides": PositionedJSONField}
         labels: ClassVar[dict[str, str]] = {
             "assistant_id": "Assistant ID",
-            "endpointing_ms": "Response delay (ms)",
+            "endpointing_ms": "Endpointing (ms)",
             "overrides": "Assistant overrides",
             "discloses_ai": "AI disclosure",
             "disclosure": "Disclosure text",
@@ -107,26 +113,25 @@ class NumberForm(forms.ModelForm):  # type: ignore[type-arg]
             "max_call_seconds": "Maximum call duration (seconds)",
         }
         help_texts: ClassVar[dict[str, str]] = {
-            "number": "In E.164 format, like +15551234567.",
+            "number": "In E.164 format, such as +15551234567.",
             "active": "Off: calls to this number use the default settings.",
             "assistant_id": "From your Vapi dashboard. Blank: default.",
-            "endpointing_ms": "How long the assistant waits after the caller stops speaking. "
+            "endpointing_ms": "How long a pause must be for the assistant to answer. "
             "300 to 400 ms works well. Blank: default.",
             "overrides": "One JSON object, sent to Vapi as assistantOverrides.",
             "discloses_ai": "Tell callers first that they are speaking to an AI. Many countries require it.",
-            "say_language": "For what Twilio speaks, for example de-DE or zh-CN. Standard sentences are "
+            "say_language": "For what Twilio speaks, such as de-DE or zh-CN. Standard sentences are "
             "translated into some languages and spoken in English in others. Blank: default.",
-            "say_voice": "For example Polly.Vicki or Google.de-DE-Standard-A. Blank: Twilio's for the "
-            "language.",
+            "say_voice": "Such as Polly.Vicki or Google.de-DE-Standard-A. Blank: Twilio's for the language.",
             "disclosure": "Blank: default.",
-            "greeting": "Spoken after the disclosure and before the assistant connects, for example a "
+            "greeting": "Spoken after the disclosure and before the assistant connects, such as a "
             "consent notice.",
-            "hours": "When the assistant answers, for example Mon-Fri 08:00-18:00, Sat 09:00-12:00, or "
+            "hours": "When the assistant answers, such as Mon-Fri 08:00-18:00, Sat 09:00-12:00, or "
             "Mon 22:00-06:00 for a night. Blank: always.",
-            "time_zone": "For the opening hours, for example Europe/Berlin. Blank: UTC.",
+            "time_zone": "Of the opening hours, such as Europe/Berlin. Blank: UTC.",
             "closed_message": "Spoken outside opening hours if there is no fallback number. Blank: default.",
-            "fallback_number": "Dialed when the assistant fails, when all lines are busy and outside opening "
-            "hours. Blank: default.",
+            "fallback_number": "Dialed when the assistant fails, lines are busy, the number is closed, the "
+            "maximum duration is reached, or the server is shutting down. Blank: default.",
             "record_calls": "Vapi records the call. Announce the recording where the law requires it.",
             "max_concurrent_calls": "In each server process. Blank: limited by the server's capacity only.",
             "max_call_seconds": "10 to 14400. Blank: default.",
@@ -145,7 +150,7 @@ class NumberForm(forms.ModelForm):  # type: ignore[type-arg]
                 self.fields[name].widget = YesNoDefaultSelect("on" if is_on else "off")
         if "disclosure" in self.fields:
             language = self.instance.say_language
-            line = default_disclosure(language)
+            line = get_default_disclosure(language)
             default = translate(line, language or settings.SAY_LANGUAGE) if line in SENTENCES else line
             default = default or line
             self.fields["disclosure"].widget.attrs["placeholder"] = default
@@ -196,16 +201,18 @@ class NumberForm(forms.ModelForm):  # type: ignore[type-arg]
             if len(cleaned.get(name) or "") > MAX_SPOKEN_CHARS:
                 self.add_error(name, f"Enter at most {MAX_SPOKEN_CHARS} characters.")
             spoken_in = cleaned.get("say_language") or settings.SAY_LANGUAGE
-            if problem := find_foreign_script(cleaned.get(name) or "", spoken_in):
+            if problem := describe_foreign_script(cleaned.get(name) or "", spoken_in):
                 self.add_error(name, problem)
         for name, (minimum, maximum) in BOUNDS.items():
             value = cleaned.get(name)
             if value is not None and not minimum <= value <= maximum:
                 self.add_error(name, f"Enter a number from {minimum} to {maximum}.")
         language = cleaned.get("say_language", "")
-        if problem := find_problem(Voice(language)):
+        if problem := describe_voice_problem(Voice(language)):
             self.add_error("say_language", problem)
-        elif problem := find_problem(Voice(language or settings.SAY_LANGUAGE, cleaned.get("say_voice", ""))):
+        elif problem := describe_voice_problem(
+            Voice(language or settings.SAY_LANGUAGE, cleaned.get("say_voice", ""))
+        ):
             self.add_error("say_voice", problem)
         fallback = cleaned.get("fallback_number", self.instance.fallback_number)
         if fallback and fallback == cleaned.get("number", self.instance.number) and "number" in self.fields:
@@ -301,6 +308,6 @@ def build_columns(viewer: Viewer) -> list[Any]:
 
     @admin.display(description="AI disclosure", boolean=True)
     def discloses_ai(row: PhoneNumber) -> bool:
-        return bool(ai_disclosure(row))
+        return bool(choose_disclosure(row))
 
     return [number, "label", assistant, now, discloses_ai, fallback, "active"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TypeVar, cast
 
 from django.conf import settings
@@ -22,13 +22,12 @@ from bridge.context import BridgeContext
 from bridge.end_reasons import HUNG_UP_BY_STAFF
 from bridge.journal import LiveNote
 from calls.end_reasons import name_party
-from calls.models import Call, PhoneNumber, Turn, Utterance
+from calls.models import MAX_CALL_AGE, Call, PhoneNumber, Turn, Utterance
 from calls.staff.live.publisher import get_notes
-from calls.staff.staff_messages import is_by_staff, messages_of
+from calls.staff.staff_messages import fetch_staff_messages, is_by_staff
 from calls.viewer import Viewer
 
 MAX_ROWS = 50
-MAX_CALL_AGE = timedelta(hours=4)  # Twilio ends every call by then
 LINES_PER_CALL = 2  # final utterances; the partial one follows them
 SILENT_SECONDS = 5
 
@@ -116,7 +115,7 @@ def live_rows(viewer: Viewer) -> list[LiveRow]:
         turn.call_id: turn.response_latency_ms
         for turn in _latest_per_call(Turn.objects.filter(call__in=calls).answered(), "number", 1)
     }
-    messages = messages_of(calls)
+    messages = fetch_staff_messages(calls)
     rows = []
     for call in calls:
         number, note = numbers.get(call.our_number), notes.get(call.call_sid)

@@ -42,7 +42,7 @@ from calls.staff.live.fragments import Subscription, fragment_cache, run_on_thre
 from calls.staff.live.publisher import GROUP
 from calls.viewer import Viewer
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 MIN_INTERVAL_SECONDS = 0.5  # between two updates
 PAUSE_FACTOR = 4  # pause this many times the rendering time: one fifth of the time at most is rendering
@@ -51,7 +51,7 @@ RECHECK_SECONDS = 20.0  # of permissions
 LAYER_TIMEOUT_SECONDS = 1.0
 MAX_SUBSCRIBERS = 100  # in this process
 
-CLOSE_FORBIDDEN = 4401  # logged out or not permitted: the page must not reconnect
+CLOSE_FORBIDDEN = 4401  # logged out, not permitted, or the call was deleted: the page must not reconnect
 CLOSE_TRY_LATER = 4013
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -87,7 +87,7 @@ class LiveConsumer(AsyncConsumer):
         try:
             return await run_on_thread(_authorize, session_key, zone, call_id)
         except Exception as error:  # whatever the database raises
-            log.warning("live: user lookup failed: %s", type(error).__name__)
+            logger.warning("live: user lookup failed: %s", type(error).__name__)
             return None
 
     async def _serve(
@@ -116,7 +116,7 @@ class LiveConsumer(AsyncConsumer):
             if isinstance(result, Exception):
                 # Includes TimeoutError, which is an OSError.
                 is_expected = isinstance(result, OSError | DatabaseError | RedisError)
-                log.warning(
+                logger.warning(
                     "live: socket closed: %s",
                     type(result).__name__,
                     exc_info=None if is_expected else result,

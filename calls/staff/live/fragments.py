@@ -17,7 +17,7 @@ from django.db import connections
 from django.utils import timezone
 
 from bridge.context import BridgeContext
-from calls.middleware import zone_of
+from calls.middleware import find_zone
 from calls.models import Call
 from calls.staff.call_detail import render_call
 from calls.staff.live.board import render_board
@@ -54,7 +54,7 @@ class FragmentCache:
         if html and rendered_at >= not_before:
             return html
         rendered_at = time.monotonic()
-        with timezone.override(zone_of(subscription.zone)):
+        with timezone.override(find_zone(subscription.zone)):
             if not subscription.call_sid:
                 html = render_board(subscription.viewer, bridge)
             else:

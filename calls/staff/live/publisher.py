@@ -25,7 +25,7 @@ from django.core.cache import cache
 from bridge.journal import LiveNote
 from calls.ingest.sanitize import clean_text
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 GROUP = "live"
 INTERVAL_SECONDS = 0.2
@@ -56,7 +56,7 @@ def get_notes(call_sids: Sequence[str]) -> dict[str, LiveNote]:
         cached = cache.get_many([_key(sid) for sid in call_sids])
     except Exception as error:  # clients of different caches raise different errors
         _cache_retry_at = time.monotonic() + RETRY_SECONDS
-        log.warning("live: cache read failed: %s", type(error).__name__)
+        logger.warning("live: cache read failed: %s", type(error).__name__)
         return {}
     notes = {}
     for fields in cached.values():
@@ -109,11 +109,11 @@ class Publisher(threading.Thread):
         """Number of unpublished notes and changes."""
         return len(self._notes) + len(self._changed)
 
-    def stop(self, deadline_s: float) -> None:
+    def stop(self, timeout_seconds: float) -> None:
         self._stopping.set()
         self._wake.set()
         if self.is_alive():
-            self.join(deadline_s)
+            self.join(timeout_seconds)
 
     def run(self) -> None:
         while not self._stopping.is_set():
@@ -135,14 +135,14 @@ class Publisher(threading.Thread):
         except Exception as error:  # clients of different backends raise different errors
             self.failures += 1
             if not self._failing:  # log the start of an outage only
-                log.warning("live: publishing failed: %s", type(error).__name__)
+                logger.warning("live: publishing failed: %s", type(error).__name__)
             self._failing = True
             with self._lock:
                 self._notes = notes | self._notes
             self.notify_changed(changed)
             return False
         if self._failing:
-            log.info("live: publishing recovered")
+            logger.info("live: publishing recovered")
         self._failing = False
         return True
 

@@ -55,12 +55,12 @@
     for (const child of [...old.children]) {
       if (!child.id || named.has(child.id)) continue;
       if (inUse(child)) keepEndedRow(child);
-      else if (!(Date.now() - Number(child.dataset.over) < ENDED_MS)) child.remove();
+      else if (!(Date.now() - Number(child.dataset.ended) < ENDED_MS)) child.remove();
     }
     const current = new Map([...old.children].filter((child) => child.id).map((child) => [child.id, child]));
     let at = old.firstChild;
     for (const next of [...fresh.childNodes]) {
-      while (at && at.nodeType === Node.ELEMENT_NODE && "over" in at.dataset) at = at.nextSibling;
+      while (at && at.nodeType === Node.ELEMENT_NODE && "ended" in at.dataset) at = at.nextSibling;
       const match = next.id ? current.get(next.id) : null;
       if (match && match.nodeName === next.nodeName) {
         if (match === at) at = at.nextSibling;
@@ -77,14 +77,14 @@
     while (at) {
       const rest = at;
       at = at.nextSibling;
-      if (rest.nodeType !== Node.ELEMENT_NODE || !("over" in rest.dataset)) rest.remove();
+      if (rest.nodeType !== Node.ELEMENT_NODE || !("ended" in rest.dataset)) rest.remove();
     }
   }
 
   /* The call ended while its menu was open: close the menu, and say so in the row for a moment. Otherwise the
      next call's row would move under the pointer. */
   function keepEndedRow(row) {
-    row.dataset.over = Date.now();
+    row.dataset.ended = Date.now();
     row.querySelectorAll("details[data-keep]").forEach((menu) => menu.remove());
     row.querySelectorAll("[data-since], [data-silent-since]").forEach((timer) => {
       delete timer.dataset.since;
@@ -166,21 +166,21 @@
   async function poll() {
     if (stopped || document.hidden) return;
     try {
-      const answer = await fetch(state.dataset.poll, { signal: AbortSignal.timeout(POLL_MS) });
-      if (answer.redirected || answer.status === 403 || answer.status === 404) return stop();
-      if (!answer.ok) throw new Error(answer.status);
-      const html = await answer.text();
+      const response = await fetch(state.dataset.poll, { signal: AbortSignal.timeout(POLL_MS) });
+      if (response.redirected || response.status === 403 || response.status === 404) return stop();
+      if (!response.ok) throw new Error(response.status);
+      const html = await response.text();
       if (state.dataset.state === "live" && socket) return;
       show(html);
       setState("polling", "Updates every 5 s");
     } catch {
-      setState("away", "Disconnected");
+      setState("disconnected", "Disconnected");
     }
   }
 
   function stop() {
     stopped = true;
-    setState("over", "Signed out or permission removed. Reload the page.");
+    setState("stopped", "Updates stopped: you were logged out, or the call was deleted. Reload the page.");
   }
 
   let polledAt = Date.now();
@@ -212,18 +212,18 @@
     button.disabled = true;
     result.textContent = "…";
     try {
-      const answer = await fetch(form.action, {
+      const response = await fetch(form.action, {
         method: "POST",
         body: new URLSearchParams(new FormData(form)),
         headers: { "X-CSRFToken": state.dataset.csrf, "HX-Request": "true" },
         signal: AbortSignal.timeout(15000),
       });
-      if (answer.redirected || ![200, 409, 502].includes(answer.status)) {
-        result.textContent = "✗ Permission denied, or you were signed out. Reload the page.";
+      if (response.redirected || ![200, 409, 502].includes(response.status)) {
+        result.textContent = "✗ Permission denied, or you were logged out. Reload the page.";
       } else {
-        result.innerHTML = await answer.text();
+        result.innerHTML = await response.text();
       }
-      if (answer.ok && !answer.redirected) {
+      if (response.ok && !response.redirected) {
         form.reset();
         form.closest("details[data-keep]").open = false;
       }

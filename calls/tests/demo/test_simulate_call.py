@@ -13,7 +13,7 @@ from pytest_django import DjangoDbBlocker
 from calls.demo.runner import Observers, Testbed, start_testbed
 from calls.demo.scenario import Scenario
 from calls.demo.server_process import reserve_port
-from calls.management.commands.simulate_call import failures
+from calls.management.commands.simulate_call import find_problems
 from calls.tests.commands import CommandResult, InProcessCommands, command_environment, run_command_async
 from calls.tests.live_server import temporary_database
 from sandbox.speech import audio
@@ -142,19 +142,19 @@ def test_only_a_call_without_problems_is_a_success() -> None:
         call.heard_segments = [HeardSegment(2.0, 3.0)]
         return call
 
-    assert failures(record()) == []
+    assert find_problems(record()) == []
     with_timeout = record()
     with_timeout.add_error(0, "Listen timed out after 8 s")
-    assert failures(with_timeout) == []
+    assert find_problems(with_timeout) == []
     silent = record()
     silent.heard_segments = []
-    assert failures(silent) == ["The caller never heard the assistant."]
+    assert find_problems(silent) == ["The caller never heard the assistant."]
     broken = record()
     broken.add_error(31951, "media for another stream")
-    assert failures(broken) == ["31951: media for another stream"]
+    assert find_problems(broken) == ["31951: media for another stream"]
     with_disclosure = record()
     with_disclosure.spoken_by_twilio, with_disclosure.spoken_before_stream = ["An AI speaks."], 1
-    assert failures(with_disclosure) == []
+    assert find_problems(with_disclosure) == []
     with_apology = record()
     with_apology.spoken_by_twilio = ["We are sorry."]
-    assert failures(with_apology) == ["The caller heard an announcement instead of the assistant."]
+    assert find_problems(with_apology) == ["The caller heard an announcement instead of the assistant."]

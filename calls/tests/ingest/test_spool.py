@@ -81,7 +81,7 @@ def test_lines_of_several_threads_are_not_mixed(spool: Spool) -> None:
 
 
 def test_only_one_process_can_own_it(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool_module, "LOCK_SECONDS", 0.02)
+    monkeypatch.setattr(spool_module, "LOCK_TIMEOUT_SECONDS", 0.02)
     with pytest.raises(SpoolLocked):
         Spool(spool.path)
     with pytest.raises(SpoolLocked):

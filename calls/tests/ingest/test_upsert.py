@@ -35,7 +35,7 @@ from bridge.journal import (
     UtteranceSpoken,
 )
 from calls.ingest import upsert
-from calls.ingest.sanitize import MAX_JSON_DEPTH, MAX_TEXT, clean_json, clean_text
+from calls.ingest.sanitize import MAX_JSON_DEPTH, MAX_TEXT_CHARS, clean_json, clean_text
 from calls.models import Call
 from calls.tests.builders import call_sid, make_call, make_turn
 
@@ -424,7 +424,7 @@ class ConcurrentWritersTests(TransactionTestCase):
 
 class CleanTests(SimpleTestCase):
     def test_text_is_bounded(self) -> None:
-        self.assertEqual(len(clean_text("x" * 100_000)), MAX_TEXT)
+        self.assertEqual(len(clean_text("x" * 100_000)), MAX_TEXT_CHARS)
         self.assertEqual(len(clean_text("\u0958" * 300, 100)), 100)  # in NFC each is two characters
 
     def test_text_is_normalized(self) -> None:

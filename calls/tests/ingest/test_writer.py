@@ -33,7 +33,7 @@ from bridge.journal import (
     to_line,
 )
 from calls.ingest.db import now_utc
-from calls.ingest.housekeeping import HOUSEKEEPING_SECONDS, Housekeeping
+from calls.ingest.housekeeping import HOUSEKEEPING_INTERVAL_SECONDS, Housekeeping
 from calls.ingest.journal import SpoolJournal
 from calls.ingest.spool import Spool
 from calls.ingest.writer import (
@@ -44,7 +44,7 @@ from calls.ingest.writer import (
     JournalWriter,
 )
 from calls.models import Call, CallEvent, PhoneNumber, Utterance
-from calls.routes import active_routes
+from calls.routes import read_routes
 from calls.tests.builders import make_call
 
 SID = "CA" + "7" * 32
@@ -288,7 +288,7 @@ class StepTests(JournalFolderMixin, TestCase):
         self.abandon("late", make_entry(0))
         drain(writer)
         self.assertEqual(Utterance.objects.count(), 0)
-        self.now += HOUSEKEEPING_SECONDS
+        self.now += HOUSEKEEPING_INTERVAL_SECONDS
         drain(writer)
         self.assertEqual(Utterance.objects.count(), 1)
 
@@ -321,7 +321,7 @@ class StepTests(JournalFolderMixin, TestCase):
         self.write(StreamStarted(SID, 5.0, "MZ1"))
         drain(writer)
         notified.clear()
-        self.now += HOUSEKEEPING_SECONDS
+        self.now += HOUSEKEEPING_INTERVAL_SECONDS
         with self.assertLogs("calls.ingest.housekeeping", "WARNING"):
             drain(writer)
         self.assertEqual(Call.objects.get().end_reason, "worker-lost")
@@ -386,7 +386,7 @@ class HousekeepingTests(TestCase):
         from bridge.routes import Route
 
         PhoneNumber.objects.create(number="+15559870000", record_calls=True, max_call_seconds=60)
-        (route,) = (Route.resolve(BridgeConfig(), row) for row in active_routes())
+        (route,) = (Route.resolve(BridgeConfig(), row) for row in read_routes())
         self.assertEqual((route.number, route.record, route.max_call_seconds), ("+15559870000", True, 60))
 
     def test_a_failing_route_listener_is_logged(self) -> None:
@@ -566,7 +566,7 @@ class ThreadTests(JournalFolderMixin, TransactionTestCase):
             return []
 
         fails = [OperationalError("connection lost"), RuntimeError("a bug")]
-        frequent = mock.patch("calls.ingest.writer.HOUSEKEEPING_SECONDS", 0.1)
+        frequent = mock.patch("calls.ingest.writer.HOUSEKEEPING_INTERVAL_SECONDS", 0.1)
         with frequent, self.assertLogs("calls.ingest.writer", "INFO") as logs:
             writer = self.start(live_calls=get_live_calls)
             wait_until(lambda: writer.stats().retries == 2, "not both errors raised")

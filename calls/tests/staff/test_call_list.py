@@ -273,7 +273,7 @@ class RowTests(ListTestCase):
             self.assertEqual(len(self.list_pks("?page=99")), 1, "the last page")
             self.assertEqual(len(self.list_pks("?page=x")), 2, "the first page")
         with patch.object(paging, "MAX_ROWS", 3):
-            self.assertIn("The first 3 calls.", self.get())
+            self.assertIn("Only the first 3 calls are listed.", self.get())
 
     def test_the_number_of_queries_does_not_depend_on_the_number_of_calls(self) -> None:
         make_utterance(make_call())

@@ -78,7 +78,7 @@ class FigureTests(SimpleTestCase):
     def test_costs_are_compared_when_all_bills_have_arrived(self) -> None:
         cost = self.figures(make_stats(10, cost="1.00", unbilled=2), make_stats(10, cost="1.00"))["Cost"]
         self.assertEqual((cost.value, cost.change), ("$1.00 so far", None))
-        self.assertIn("2 calls with pending charges", cost.notes)
+        self.assertIn("2 calls with a pending bill", cost.notes)
 
     def test_an_unchanged_figure_is_not_worse(self) -> None:
         stats = make_stats(10, 1, (90,))
@@ -108,7 +108,7 @@ class DashboardTests(TestCase):
         self.assertEqual(self.shown(self.get_page("?range=7d")), [recent.pk, older.pk])
         day = f"{timezone.localtime(older.started_at):%Y-%m-%d}"
         self.assertEqual(self.shown(self.get_page(f"?since={day}&until={day}")), [older.pk])
-        self.assertIn("No calls in this time.", self.get_page("?since=2020-01-01&until=2020-01-02"))
+        self.assertIn("No calls in this time range.", self.get_page("?since=2020-01-01&until=2020-01-02"))
 
     def test_one_number_is_counted_alone_in_both_directions(self) -> None:
         number = PhoneNumber.objects.create(number=OURS, label="Front desk")

@@ -15,7 +15,7 @@ from django.urls import reverse
 from bridge.config import BridgeConfig
 from bridge.routes import Route
 from calls.models import PhoneNumber
-from calls.routes import active_routes
+from calls.routes import read_routes
 from calls.tests.builders import make_staff
 from calls.tests.canned_vendor_api import CannedVendorApi
 
@@ -46,7 +46,7 @@ class NumberFormTests(TestCase):
         return PhoneNumber.objects.get()
 
     def route(self, config: BridgeConfig) -> Route:
-        (values,) = active_routes()
+        (values,) = read_routes()
         return Route.resolve(config, values)
 
     def test_a_yes_or_no_setting_has_three_choices_and_names_the_default(self) -> None:

@@ -12,7 +12,7 @@ from django.utils import timezone
 from calls.models import Call, PhoneNumber
 from calls.staff.live.board import render_board
 from calls.stats import call_summary
-from calls.stats.flags import flags_of
+from calls.stats.flags import find_flags
 from calls.tests.builders import make_call, make_event, make_staff, make_turn, make_utterance
 from calls.viewer import Viewer
 
@@ -116,5 +116,5 @@ class NeverAnsweredTests(TestCase):
             for make in (make_call, make_outbound):
                 with self.subTest(changes, make=make.__name__):
                     call = make(**({"end_reason": ""} | changes))
-                    self.assertEqual("never-answered" in flags_of(call), is_flagged)
-        self.assertNotIn("never-answered", flags_of(make_outbound(status="failed", end_reason="")))
+                    self.assertEqual("never-answered" in find_flags(call), is_flagged)
+        self.assertNotIn("never-answered", find_flags(make_outbound(status="failed", end_reason="")))

@@ -15,7 +15,7 @@ from django.test import SimpleTestCase, TestCase
 from bridge.journal import CallOffered, CarrierReported, UtteranceSpoken
 from calls.ingest import upsert
 from calls.models import Call, Utterance
-from calls.search_text import normalize, search_text
+from calls.search_text import build_search_text, normalize
 from calls.staff import search
 from calls.staff.search import find_call_ids, find_hits, highlight, search_calls
 from calls.tests import builders
@@ -180,7 +180,7 @@ class ScriptTests(TestCase):
             ("I need to move my appointment.", None), ("Grüße aus Köln, спасибо", None), ("", None),
             ("It costs 3.50… now", None), ("预订a b", "预 订 a b"), ("ＡＢＣ", "abc"), ("ที่นี่", "ที่ นี่"),
         ):  # fmt: skip
-            self.assertEqual(search_text(text), expected, text)
+            self.assertEqual(build_search_text(text), expected, text)
 
     def test_the_migration_indexes_earlier_rows(self) -> None:
         texts = [sentence[1] for sentence in self.SENTENCES] + ["plain", "Ko\u0308ln"]

@@ -19,8 +19,8 @@ from bridge.journal import (
 from calls.ingest import upsert
 from calls.models import Call, CallFlag, CallHour
 from calls.stats import call_summary
-from calls.stats.call_summary import longest_silence
-from calls.stats.flags import FLAGS, REPORT_DEADLINE, flags_of
+from calls.stats.call_summary import compute_longest_silence
+from calls.stats.flags import FLAGS, REPORT_DEADLINE, find_flags
 from calls.tests.builders import make_call, make_turn, make_utterance
 
 NOON = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
@@ -28,21 +28,21 @@ NOON = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
 
 class LongestSilenceTests(SimpleTestCase):
     def test_a_single_utterance_has_no_silence(self) -> None:
-        self.assertIsNone(longest_silence([]))
-        self.assertIsNone(longest_silence([(0, 900)]))
+        self.assertIsNone(compute_longest_silence([]))
+        self.assertIsNone(compute_longest_silence([(0, 900)]))
 
     def test_it_is_between_an_end_and_the_next_start(self) -> None:
-        self.assertEqual(longest_silence([(5000, 6000), (0, 1000), (6500, 7000)]), 4000)
+        self.assertEqual(compute_longest_silence([(5000, 6000), (0, 1000), (6500, 7000)]), 4000)
 
     def test_overlapping_speech_is_not_silence(self) -> None:
-        self.assertEqual(longest_silence([(0, 9000), (1000, 2000), (9500, 9900)]), 500)
-        self.assertEqual(longest_silence([(0, 9000), (1000, 2000)]), 0)
+        self.assertEqual(compute_longest_silence([(0, 9000), (1000, 2000), (9500, 9900)]), 500)
+        self.assertEqual(compute_longest_silence([(0, 9000), (1000, 2000)]), 0)
 
     def test_an_utterance_without_times_makes_the_silence_around_it_unknown(self) -> None:
         for unknown, silence in (((None, None), None), ((1500, None), 500), ((None, 30_500), 0)):
             with self.subTest(unknown):
-                self.assertEqual(longest_silence([(0, 1000), unknown, (30_000, 31_000)]), silence)
-        self.assertEqual(longest_silence([(0, 1000), (None, None), (9000, 9500), (9900, 9950)]), 400)
+                self.assertEqual(compute_longest_silence([(0, 1000), unknown, (30_000, 31_000)]), silence)
+        self.assertEqual(compute_longest_silence([(0, 1000), (None, None), (9000, 9500), (9900, 9950)]), 400)
 
 
 class UpdateSummariesTests(TestCase):
@@ -105,11 +105,11 @@ class FlagTests(SimpleTestCase):
             status="failed", ended_by="us", stream_sid="MZ1", barge_ins=2, worst_latency_ms=4001,
             longest_silence_ms=10_001, vapi_cost=Decimal("1.01"),
         )  # fmt: skip
-        self.assertEqual(flags_of(bad), FLAGS.keys() - {"no-report"})
+        self.assertEqual(find_flags(bad), FLAGS.keys() - {"no-report"})
 
     def test_a_successful_call_has_no_flag(self) -> None:
         good = Call(status="completed", end_reason="caller-hung-up", ended_by="caller", answered_at=NOON)
-        self.assertEqual(flags_of(good), set())
+        self.assertEqual(find_flags(good), set())
 
 
 class MissingReportTests(TestCase):

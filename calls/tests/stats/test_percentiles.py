@@ -31,14 +31,15 @@ class WaterfallTests(TestCase):
         turn = make_turn(make_call())
         parts = Waterfall(turn, scale_ms=1200, target_ms=1200).parts()
         self.assertEqual(
-            [(p.kind, p.ms) for p in parts], [("heard", 300), ("voiced", 580), ("bridge", 2), ("line", 48)]
+            [(p.kind, p.ms) for p in parts],
+            [("endpointing", 300), ("model-voice", 580), ("bridge", 2), ("line", 48)],
         )
         self.assertAlmostEqual(parts[-1].x + parts[-1].width, 930 / 1200 * WIDTH, delta=0.5)
 
     def test_it_does_not_guess_a_part_that_was_not_measured(self) -> None:
         turn = make_turn(make_call(), endpointed_ms=None, heard_ms=None)
         waterfall = Waterfall(turn, scale_ms=1200, target_ms=800)
-        self.assertEqual([part.kind for part in waterfall.parts()], ["unsplit", "bridge"])
+        self.assertEqual([part.kind for part in waterfall.parts()], ["no-breakdown", "bridge"])
         self.assertTrue(waterfall.is_slow)
         self.assertIn("880 ms", waterfall.describe())
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.utils import timezone
 
-from calls.middleware import zone_of
+from calls.middleware import find_zone
 from calls.staff import charts
 from calls.stats import time_ranges
 from calls.stats.aggregates import Aggregate
@@ -59,10 +59,10 @@ def test_an_invalid_range_says_why(params: dict[str, str], message: str) -> None
 
 
 def test_a_time_zone_must_be_a_known_name() -> None:
-    zone = zone_of("Europe%2FBerlin")
+    zone = find_zone("Europe%2FBerlin")
     assert zone is not None and zone.key == "Europe/Berlin"
     for name in ("", "../../etc/passwd", "/etc/localtime", "Europe", "x" * 500, "Europe/Berlin\x00"):
-        assert zone_of(name) is None
+        assert find_zone(name) is None
 
 
 def make_stats(calls: int = 0, failed: int = 0, latencies: tuple[int, ...] = ()) -> CallStats:

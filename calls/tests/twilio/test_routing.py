@@ -17,7 +17,7 @@ from bridge.routes import Route
 from calls import routes
 from calls.ingest.housekeeping import Housekeeping
 from calls.models import PhoneNumber
-from calls.routes import active_routes
+from calls.routes import read_routes
 from calls.staff.admin.numbers import TAKES_EFFECT, NumberForm
 from calls.tests.builders import make_staff
 
@@ -34,7 +34,7 @@ def make_number(**changes: Any) -> PhoneNumber:
 
 def resolve_route() -> Route:
     """The route of the only number, as the bridge resolves it."""
-    (row,) = active_routes()
+    (row,) = read_routes()
     return Route.resolve(BridgeConfig(), row)
 
 
@@ -159,7 +159,7 @@ class RouteTests(TestCase):
 
     def test_an_inactive_number_uses_the_settings(self) -> None:
         make_number(active=False)
-        self.assertEqual(active_routes(), [])
+        self.assertEqual(read_routes(), [])
 
     def test_invalid_hours_count_as_always_open_and_are_logged_once(self) -> None:
         routes.parse_opening_hours.cache_clear()

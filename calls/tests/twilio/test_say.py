@@ -13,7 +13,7 @@ from bridge.config import BridgeConfig
 from bridge.opening_hours import OpeningHours
 from bridge.routes import Route
 from calls.models import PhoneNumber
-from calls.routes import active_routes
+from calls.routes import read_routes
 from calls.staff.admin.numbers import NumberForm
 from calls.tests.test_settings import read
 from calls.tests.twilio.test_webhooks import make_route
@@ -23,7 +23,7 @@ from calls.twilio.sentences import SENTENCES, translate
 from calls.twilio.voices import Voice
 from sandbox.twilio import twiml as twilio
 
-ENGLISH = sentences.AI_DISCLOSURE
+ENGLISH = sentences.DISCLOSURE
 CLOSED = OpeningHours((), UTC)
 
 
@@ -136,7 +136,7 @@ async def test_a_text_of_which_nothing_can_be_spoken_is_left_out(nothing: str) -
     ],
 )  # fmt: skip
 def test_the_form_refuses_a_text_that_the_voice_cannot_read(text: str, language: str, can_read: bool) -> None:
-    assert (voices.find_foreign_script(text, language) == "") == can_read
+    assert (voices.describe_foreign_script(text, language) == "") == can_read
 
 
 BAD_VOICES = [
@@ -162,7 +162,7 @@ def test_a_setting_is_normalized() -> None:
 def route_of(**row: str) -> Route:
     PhoneNumber.objects.all().delete()
     PhoneNumber.objects.create(number=OURS, **row)
-    (values,) = active_routes()
+    (values,) = read_routes()
     return Route.resolve(BridgeConfig(), values)
 
 

@@ -168,7 +168,7 @@ async def test_a_changed_secret_is_reported_but_not_printed(testbed: AssistantTe
 
 def test_without_a_secret_the_assistant_gets_no_webhook_url() -> None:
     defaults = ServerDefaults(server_url=PUBLIC, secret="", max_call_seconds=5, record=True)
-    fields = assistant_config.desired_config({}, Options(), defaults)
+    fields = assistant_config.build_config({}, Options(), defaults)
     assert "server" not in fields
     assert (fields["maxDurationSeconds"], fields["artifactPlan"]["recordingEnabled"]) == (10, True)
 
@@ -180,11 +180,11 @@ def test_it_replaces_invalid_values_from_vapi() -> None:
         "transcriber": {"provider": "other", "endpointing": "?"},
         "server": 3,
     }
-    fields = assistant_config.desired_config(invalid, Options(), DEFAULTS)
-    again = assistant_config.desired_config(fields, Options(), DEFAULTS)
+    fields = assistant_config.build_config(invalid, Options(), DEFAULTS)
+    again = assistant_config.build_config(fields, Options(), DEFAULTS)
     assert fields["transcriber"]["provider"] == "other" and fields["voice"]["provider"] == "vapi"
-    assert assistant_config.changed_fields(fields, again) == {}
-    assert assistant_config.changes(fields, again, Options()) == []
+    assert assistant_config.find_changed_fields(fields, again) == {}
+    assert assistant_config.find_changes(fields, again, Options()) == []
 
 
 AZURE = {
@@ -209,7 +209,7 @@ CHOICES: dict[str, Any] = {
 
 
 def test_what_was_chosen_at_vapi_stays() -> None:
-    fields = assistant_config.desired_config(CHOICES, Options(), DEFAULTS)
+    fields = assistant_config.build_config(CHOICES, Options(), DEFAULTS)
     changed = {name for name in CHOICES if name in fields and fields[name] != CHOICES[name]}
     assert changed == {"model", "clientMessages", "serverMessages", "artifactPlan", "server"}
     assert {name: fields["model"][name] for name in CHOICES["model"]} == CHOICES["model"]
@@ -222,17 +222,17 @@ def test_what_was_chosen_at_vapi_stays() -> None:
 
 
 def test_every_change_says_why() -> None:
-    fields = assistant_config.desired_config(CHOICES, Options(language="en-GB"), DEFAULTS)
+    fields = assistant_config.build_config(CHOICES, Options(language="en-GB"), DEFAULTS)
     reasons = {
         change.path: change.reason
-        for change in assistant_config.changes(CHOICES, fields, Options(language="en-GB"))
+        for change in assistant_config.find_changes(CHOICES, fields, Options(language="en-GB"))
     }
     assert all(reasons.values())
     assert reasons["transcriber.language"] == "--language"
     assert reasons["server.url"] == "reports and tool calls come to this server"
     assert reasons["artifactPlan.recordingEnabled"] == "RECORD_CALLS"
-    fields = assistant_config.desired_config({"name": "bare"}, Options(), DEFAULTS)
-    assert all(change.reason for change in assistant_config.changes({"name": "bare"}, fields, Options()))
+    fields = assistant_config.build_config({"name": "bare"}, Options(), DEFAULTS)
+    assert all(change.reason for change in assistant_config.find_changes({"name": "bare"}, fields, Options()))
 
 
 @pytest.mark.parametrize(
@@ -246,11 +246,11 @@ def test_every_change_says_why() -> None:
     ],
 )
 def test_a_transcriber_keeps_its_provider(transcriber: Any, options: Options, expected: Any) -> None:
-    fields = assistant_config.desired_config({"transcriber": transcriber}, options, DEFAULTS)
+    fields = assistant_config.build_config({"transcriber": transcriber}, options, DEFAULTS)
     assert fields["transcriber"] == {**transcriber, **expected}
 
 
 @pytest.mark.parametrize("transcriber", [AZURE, {"provider": "deepgram", "model": "flux-general-en"}])
 def test_endpointing_is_refused_where_the_transcriber_has_none(transcriber: Any) -> None:
     with pytest.raises(ValueError, match="--endpointing sets a Deepgram transcriber; this assistant has"):
-        assistant_config.desired_config({"transcriber": transcriber}, Options(endpointing_ms=300), DEFAULTS)
+        assistant_config.build_config({"transcriber": transcriber}, Options(endpointing_ms=300), DEFAULTS)

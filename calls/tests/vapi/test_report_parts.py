@@ -13,7 +13,7 @@ from bridge.journal import AssistantReported, CallOffered, Entry, StreamStarted,
 from calls.ingest import upsert
 from calls.models import Call, CallOutput
 from calls.tests.builders import make_call, make_staff
-from calls.vapi.webhooks import END_OF_CALL, read_report, recording_urls, structured_outputs
+from calls.vapi.webhooks import END_OF_CALL, read_recording_urls, read_report, read_structured_outputs
 
 STEREO, BOTH, CALLER = (f"https://storage.vapi.ai/{name}.wav" for name in ("stereo", "both", "caller"))
 RECORDING = {"stereoUrl": STEREO, "mono": {"combinedUrl": BOTH, "customerUrl": CALLER}}
@@ -38,19 +38,19 @@ RESULTS = {"Appointment": True, "Reason": "toothache", "Score": 7.5, "Slots": ["
     ids=["artifact", "call", "list", "by name"],
 )
 def test_structured_outputs_are_read_by_name(message: dict[str, Any]) -> None:
-    assert structured_outputs(message) == RESULTS
+    assert read_structured_outputs(message) == RESULTS
 
 
 @pytest.mark.parametrize(
     "value", [None, 3, "text", [3, None, {}], {"": 1}, {"x": None}, {"x": {"result": None}}]
 )
 def test_structured_outputs_without_a_name_or_a_result_are_left_out(value: Any) -> None:
-    assert structured_outputs({"artifact": {"structuredOutputs": value}}) == {}
+    assert read_structured_outputs({"artifact": {"structuredOutputs": value}}) == {}
 
 
 def test_the_number_of_structured_outputs_is_bounded() -> None:
     many = {str(number): {"name": f"{number}" + "n" * 200, "result": 1} for number in range(500)}
-    found = structured_outputs({"artifact": {"structuredOutputs": many}})
+    found = read_structured_outputs({"artifact": {"structuredOutputs": many}})
     assert len(found) == 50 and max(map(len, found)) == 80
 
 
@@ -69,7 +69,7 @@ def test_the_number_of_structured_outputs_is_bounded() -> None:
     ],
 )  # fmt: skip
 def test_recordings_are_read_from_every_place(message: dict[str, Any], urls: dict[str, str]) -> None:
-    assert recording_urls(message) == urls
+    assert read_recording_urls(message) == urls
 
 
 def make_report(call_sid: str, **parts: Any) -> AssistantReported:

@@ -165,7 +165,7 @@ async def test_a_tool_that_fails_or_hangs_returns_an_error(monkeypatch: pytest.M
         await asyncio.Event().wait()
         return ""
 
-    monkeypatch.setattr(tools, "TOOL_SECONDS", 0.01)
+    monkeypatch.setattr(tools, "TOOL_TIMEOUT_SECONDS", 0.01)
     for name, run, error in (("breaks", breaks, "It failed."), ("hangs", hangs, "took too long")):
         monkeypatch.setitem(tools.TOOLS, name, tools.Tool(name, "", {}, (), run))
         assert error in (await call_tool(WebhookClient(), make_message(name)))["error"]
@@ -190,11 +190,11 @@ def test_the_number_of_stored_results_is_bounded(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_declarations_list_all_tools() -> None:
-    functions = {each["function"]["name"]: each["function"] for each in tools.declarations()}
+    functions = {each["function"]["name"]: each["function"] for each in tools.build_declarations()}
     assert set(functions) == {"transfer_call", "end_call", "send_dtmf"}
     assert functions["send_dtmf"]["parameters"]["required"] == ["digits"]
     assert all(each["description"] for each in functions.values())
-    json.dumps(tools.declarations())
+    json.dumps(tools.build_declarations())
 
 
 async def test_a_tool_is_added_as_the_documentation_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +204,7 @@ async def test_a_tool_is_added_as_the_documentation_says(monkeypatch: pytest.Mon
     async def opening_hours(use: tools.ToolUse) -> str:
         return "Closed." if use.text("day") in ("Saturday", "Sunday") else "From eight to six."
 
-    assert "opening_hours" in {each["function"]["name"] for each in tools.declarations()}
+    assert "opening_hours" in {each["function"]["name"] for each in tools.build_declarations()}
     assert (await call_tool(WebhookClient(), make_message("opening_hours", day="Sunday")))[
         "result"
     ] == "Closed."
