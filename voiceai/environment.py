@@ -26,6 +26,7 @@ from psycopg.conninfo import make_conninfo
 
 TRUE, FALSE = ("on", "true", "yes", "1"), ("off", "false", "no", "0")
 DEFAULT_PORTS = {"http": 80, "https": 443}
+VAPI_SCHEMES = ("http", "https", "ws", "wss")
 DATABASE_SCHEMES = ("postgres", "postgresql", "sqlite")
 MAX_NUMBER = 1_000_000_000
 # What copying from a web page or a chat adds at the ends of a value, and nobody sees: a byte order mark,
@@ -95,13 +96,13 @@ class Environment:
 
         return self._parse(name, parse, default)
 
-    def whole_number(self, name: str, default: int, *, least: int = 0) -> int:
+    def whole_number(self, name: str, default: int, *, minimum: int = 0, maximum: int = MAX_NUMBER) -> int:
         def parse(text: str) -> int:
             if not re.fullmatch(r"-?[0-9]{1,18}", text):
                 raise ValueError(f"{name} must be a whole number, not {text!r}.")
             value = int(text)
-            if not least <= value <= MAX_NUMBER:
-                raise ValueError(f"{name} must be from {least} to {MAX_NUMBER}, not {value}.")
+            if not minimum <= value <= maximum:
+                raise ValueError(f"{name} must be from {minimum} to {maximum}, not {value}.")
             return value
 
         return self._parse(name, parse, default)
@@ -190,6 +191,28 @@ class Environment:
                 return ("." if text.startswith(".") else "") + normalize_host(text.removeprefix("."))
             except ValueError:
                 raise ValueError(f"{name}: {text!r} is not a host name.") from None
+
+        return self._parse_items(name, parse)
+
+    def vapi_hosts(self, name: str) -> list[str]:
+        """Comma-separated entries for `bridge.allowed_hosts`, such as `*.vapi.ai` and `ws://sandbox:9100`."""
+
+        def parse(text: str) -> str:
+            try:
+                if "://" in text:
+                    parts = urlsplit(text.lower())
+                    is_origin = parts.scheme in VAPI_SCHEMES and parts.port != 0
+                    if not is_origin or parts.path.strip("/") or parts.query or "@" in parts.netloc:
+                        raise ValueError
+                    normalize_host(parts.hostname or "")
+                elif text != "::1":
+                    normalize_host(text.removeprefix("*."))
+            except ValueError:
+                raise ValueError(
+                    f"{name}: {_without_password(text)!r} must be a host such as *.vapi.ai, or "
+                    "an origin such as ws://sandbox:9100."
+                ) from None
+            return text
 
         return self._parse_items(name, parse)
 

@@ -59,7 +59,8 @@ ALLOWED_HOSTS = list(
 CSRF_TRUSTED_ORIGINS = list(dict.fromkeys([*env.origins("CSRF_TRUSTED_ORIGINS"), PUBLIC_URL]))
 
 INSTALLED_APPS = [
-    "daphne",  # first: it replaces `runserver` by an ASGI server
+    "calls",  # before Daphne, whose `runserver` it extends
+    "daphne",  # before the static files, whose `runserver` it replaces by an ASGI server
     "unfold",  # before the admin, because it overrides its templates
     "django.contrib.admin",
     "django.contrib.auth",
@@ -68,7 +69,6 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "channels",
-    "calls",
     "bridge",
     "sandbox",
 ]
@@ -233,14 +233,16 @@ VAPI_SOCKET_URL = env.url("VAPI_SOCKET_URL", ("wss", "ws"))
 VAPI_AUDIO_FORMAT = env.choice(
     "VAPI_AUDIO_FORMAT", ("pcm_s16le", "mulaw"), "mulaw" if VAPI_SOCKET_URL else "pcm_s16le"
 )
-VAPI_ALLOWED_HOSTS = env.items("VAPI_ALLOWED_HOSTS", "api.vapi.ai,*.vapi.ai")
-VAPI_PING_SECONDS = env.whole_number("VAPI_PING_SECONDS", 10, least=1)
+VAPI_ALLOWED_HOSTS = env.vapi_hosts("VAPI_ALLOWED_HOSTS") or ["api.vapi.ai", "*.vapi.ai"]
+VAPI_PING_SECONDS = env.whole_number("VAPI_PING_SECONDS", 10, minimum=1)
 VAPI_ENDPOINTING_MS = env.whole_number("VAPI_ENDPOINTING_MS", 300)
 
-MAX_CONCURRENT_CALLS = env.whole_number("MAX_CONCURRENT_CALLS", 50, least=1)
-MAX_CALL_SECONDS = env.whole_number("MAX_CALL_SECONDS", 1800, least=1)
+MAX_CONCURRENT_CALLS = env.whole_number("MAX_CONCURRENT_CALLS", 50, minimum=1)
+MAX_CALL_SECONDS = env.whole_number(
+    "MAX_CALL_SECONDS", 1800, minimum=1, maximum=14_400
+)  # four hours at Twilio
 HOLD_BUFFER_MS = env.whole_number("HOLD_BUFFER_MS", 7000)
-LATENCY_TARGET_MS = env.whole_number("LATENCY_TARGET_MS", 1200, least=1)
+LATENCY_TARGET_MS = env.whole_number("LATENCY_TARGET_MS", 1200, minimum=1)
 # By Vapi. Announce it to callers where the law requires it.
 RECORD_CALLS = env.boolean("RECORD_CALLS")
 FALLBACK_NUMBER = env.text("FALLBACK_NUMBER")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,18 @@ def test_a_port_that_cannot_be_used_is_named() -> None:
         result = run((*MANAGE, command, "--port", "99999"))
         assert result.returncode == 2
         assert "a port is a number from 0 to 65535, not '99999'" in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reload", [(), ("--noreload",)])
+def test_runserver_ends_if_it_cannot_listen(reload: tuple[str, ...]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for port, problem in (
+            ("99999", "A port is a number from 0 to 65535, not 99999."),
+            (str(taken.getsockname()[1]), "Address already in use"),
+        ):
+            result = run((*MANAGE, "runserver", port, *reload))
+            assert (result.returncode, problem in result.stderr) == (1, True), result.stderr
 
 
 @pytest.mark.slow

@@ -174,7 +174,7 @@ def read(name: str, value: str) -> tuple[Any, list[str]]:
     env = Environment({name: value})
     readers: dict[str, Any] = {
         "BOOLEAN": lambda: env.boolean(name),
-        "NUMBER": lambda: env.whole_number(name, 10, least=1),
+        "NUMBER": lambda: env.whole_number(name, 10, minimum=1),
         "PRICE": lambda: str(env.price(name, "0.004")),
         "CHOICE": lambda: env.choice(name, ("console", "json"), "console"),
         "REDIS": lambda: env.url(name, ("redis", "rediss", "unix"), check=open_redis),
@@ -182,6 +182,8 @@ def read(name: str, value: str) -> tuple[Any, list[str]]:
         "OUTBOUND": lambda: env.phone_prefixes(name),
         "HOSTS": lambda: env.hosts(name),
         "ORIGINS": lambda: env.origins(name),
+        "VAPI_HOSTS": lambda: env.vapi_hosts(name),
+        "SECONDS": lambda: env.whole_number(name, 1800, minimum=1, maximum=14_400),
     }
     return readers[name](), env.problems
 
@@ -201,6 +203,9 @@ def read(name: str, value: str) -> tuple[Any, list[str]]:
          ["a.example.com", ".b.example.com", "*", "[::1]", "xn--mnchen-3ya.example"]),
         ("ORIGINS", "https://A.example.com:443,https://*.b.example.com",
          ["https://a.example.com", "https://*.b.example.com"]),
+        ("VAPI_HOSTS", "api.vapi.ai,*.vapi.ai,127.0.0.1,::1,ws://sandbox:9100,http://[::1]:9100/",
+         ["api.vapi.ai", "*.vapi.ai", "127.0.0.1", "::1", "ws://sandbox:9100", "http://[::1]:9100/"]),
+        ("SECONDS", "14400", 14_400),
     ],
 )  # fmt: skip
 def test_it_reads_a_value_by_its_type(name: str, value: str, expected: object) -> None:
@@ -228,6 +233,11 @@ def test_it_reads_a_value_by_its_type(name: str, value: str, expected: object) -
         ("DATABASE", "postgres://u:secret@db:99999/calls", "/tmp/x.sqlite3"),
         ("DATABASE", "postgres://u:secret@db", "/tmp/x.sqlite3"),
         ("HOSTS", "https://a.example.com", []), ("HOSTS", "a.example.com:8000", []),
+        ("VAPI_HOSTS", "ws://[sandbox", []), ("VAPI_HOSTS", "ws://sandbox:99999", []),
+        ("VAPI_HOSTS", "api.vapi.ai:443", []), ("VAPI_HOSTS", "https://api.vapi.ai/call", []),
+        ("VAPI_HOSTS", "ftp://api.vapi.ai", []), ("VAPI_HOSTS", "ws://u:secret@sandbox", []),
+        ("VAPI_HOSTS", "api vapi.ai", []), ("VAPI_HOSTS", "https://", []), ("VAPI_HOSTS", "*", []),
+        ("SECONDS", "14401", 1800), ("SECONDS", "0", 1800),
         ("ORIGINS", "a.example.com", []), ("ORIGINS", "https://a.example.com/x", []),
     ],
 )  # fmt: skip

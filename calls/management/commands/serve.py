@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from typing import Any
 
@@ -13,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 from django.db.utils import DatabaseError, InterfaceError
 
-from calls.management.arguments import parse_port
+from calls.management.arguments import parse_port, require_free_port
 from calls.requirements import refuse_to_start
 
 # Twilio's messages are small. Daphne's own limit is one megabyte.
@@ -33,7 +32,7 @@ class Command(BaseCommand):
             refuse_to_start()
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from None
-        _require_free_port(host, port)
+        require_free_port(host, port)
         shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else host
         self.stdout.write(f"Pages: http://{shown_host}:{port}/  (Ctrl-C stops)")
         self.stdout.write(_describe_login())
@@ -41,19 +40,6 @@ class Command(BaseCommand):
         command = [sys.executable, "-m", "daphne", "-b", host, "-p", str(port)]
         command += ["--websocket-max-message-size", str(MAX_MESSAGE_BYTES), "voiceai.asgi:application"]
         os.execv(sys.executable, command)
-
-
-def _require_free_port(host: str, port: int) -> None:
-    """Raise `CommandError` if the server could not listen."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise CommandError(
-                f"Cannot listen on {host}:{port}: {error.strerror}. Choose another with --port or --host."
-            ) from None
 
 
 def _describe_login() -> str:
