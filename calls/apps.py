@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.apps import AppConfig
+from django.apps import apps as django_apps
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import connections
 
@@ -22,6 +23,7 @@ class CallsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        django_apps.get_app_config("auth").verbose_name = "Staff"  # as the menu calls it
         register(check_settings, Tags.compatibility)
         register(check_deployment, Tags.security, deploy=True)
         # Handlers run last in, first out: registered here, it runs after those that still write rows.

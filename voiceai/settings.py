@@ -290,7 +290,7 @@ LOGGING = {
 UNFOLD = {
     "SITE_TITLE": "voiceai",
     "SITE_HEADER": "voiceai",
-    "SITE_SUBHEADER": "calls and the assistant that answers them",
+    "SITE_SUBHEADER": "calls of your voice assistant",
     "SITE_URL": "/",
     "SITE_SYMBOL": "call",
     "SITE_FAVICONS": [

@@ -1,4 +1,4 @@
-"""Users, groups and the audit log in the admin."""
+"""Users, groups and the audit log in the admin. Pages call users “Staff”."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import AbstractBaseUser, Group, User
 from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 from unfold.forms import (
@@ -23,7 +24,8 @@ from unfold.widgets import UnfoldAdminSelectWidget
 from calls.models import AuditEntry
 from calls.staff.admin.readonly import ReadOnlyMixin
 from calls.staff.paginator import CappedPaginator
-from calls.staff.roles import ADMIN, OPERATOR, VIEWER, assign_role, get_role
+from calls.staff.roles import ADMIN, OPERATOR, ROLES, VIEWER, assign_role, get_role
+from calls.templatetags.call_format import timestamp
 
 # Registered by django.contrib.auth, without Unfold's forms.
 admin.site.unregister(User)
@@ -76,11 +78,26 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]
     form = UserForm
     add_form = NewUserForm
     change_password_form = AdminPasswordChangeForm
+    list_display = ("username", "role", "email", "logged_in", "is_active")
     add_fieldsets = ((None, {"fields": ("username", "role", "usable_password", "password1", "password2")}),)
     fieldsets = (
         (None, {"fields": ("username", "password", "role")}),
         *DjangoUserAdmin.fieldsets[1:],  # type: ignore[index]
     )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
+        users: QuerySet[User] = super().get_queryset(request)
+        return users.prefetch_related("groups")
+
+    @admin.display(description="role")
+    def role(self, user: User) -> str:
+        names = [group.name for group in user.groups.all() if group.name in ROLES]
+        role = names[0].capitalize() if len(names) == 1 else ""
+        return role or ("All permissions" if user.is_superuser else "None of the roles")
+
+    @admin.display(description="last login", ordering="last_login")
+    def logged_in(self, user: User) -> str:
+        return timestamp(user.last_login, "short")
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         """Assign a chosen role after the groups. It includes staff status, which the login page requires."""

@@ -48,6 +48,15 @@ class RoleFormTests(TestCase):
                 self.assertEqual(Viewer.for_user(user).can_act, role != "viewer")
                 self.assertEqual(user.has_perm("auth.add_user"), role == "admin")
 
+    def test_the_list_names_the_role_of_each_user(self) -> None:
+        for role in ROLES:
+            assign_role(make_staff(username=f"a-{role}"), role)
+        both = make_staff(username="two-roles")
+        both.groups.set(Group.objects.filter(name__in=ROLES))
+        page = unescape(self.client.get(reverse("admin:auth_user_changelist")).content.decode())
+        for text in (*(role.capitalize() for role in ROLES), "None of the roles", "All permissions", "Today"):
+            self.assertIn(text, page)
+
     def test_a_role_is_required_and_one_of_three(self) -> None:
         for role in ("", "owner", "Admin"):
             with self.subTest(role):
