@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,12 @@ from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 from django.test import TransactionTestCase
 
+from calls.demo.server_process import reserve_port
 from calls.management.database import DatabaseCommand, require_database
+from calls.tests.builders import make_staff
 from calls.tests.commands import command_environment
+from voiceai.environment import parse_file
+from voiceai.server.serve import ServeOptions
 
 DEBUG = {"DJANGO_DEBUG": "on", "JOURNAL_DIR": ""}
 NO_DATABASE = "postgres://voiceai:secret@127.0.0.1:1/voiceai"
@@ -157,6 +163,60 @@ def test_manage_py_runs_outside_the_virtual_environment(tmp_path: Path) -> None:
     python.chmod(0o755)
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.stdout.split() == [str(python), str(tmp_path / "manage.py"), "check"]
+
+
+@pytest.mark.slow
+def test_the_lines_of_sandbox_are_an_env_file() -> None:
+    command = [sys.executable, "manage.py", "sandbox", "--port", "0", "--listen", "energy"]
+    process = subprocess.Popen(
+        command, cwd=settings.BASE_DIR, env=command_environment(**DEBUG), stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        printed = list(takewhile(lambda line: not line.rstrip().endswith("/socket"), process.stdout))
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+        process.stdout.close()
+    values, problems = parse_file("".join(printed))
+    assert problems == []
+    names = ("VAPI_BASE_URL", "VAPI_API_KEY", "VAPI_ASSISTANT_ID", "VAPI_ALLOWED_HOSTS", "TWILIO_BASE_URL")
+    assert all(values.get(name) for name in names), printed
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("staff", "login"),
+    [
+        ([], "createsuperuser"), ([{"is_staff": False}], "createsuperuser"),
+        ([{"is_active": False}], "createsuperuser"), ([{}], "staff user's name and password"),
+        ([{"is_staff": False}, {}], "staff user's name and password"),
+    ],
+)  # fmt: skip
+def test_serve_prints_its_address_and_how_to_log_in(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    staff: list[dict[str, bool]],
+    login: str,
+) -> None:
+    for changes in staff:
+        make_staff(**changes)
+    served: list[ServeOptions] = []
+    monkeypatch.setattr("calls.management.commands.serve.serve", served.append)
+    monkeypatch.setattr("calls.management.commands.serve.refuse_to_start", lambda: None)
+    monkeypatch.setattr("calls.management.commands.serve.connections.close_all", lambda: None)
+    port = reserve_port()
+    call_command("serve", "--port", str(port))
+    output = capsys.readouterr().out
+    assert f"Pages: http://127.0.0.1:{port}/" in output and login in output
+    assert [(options.host, options.port) for options in served] == [("127.0.0.1", port)]
+
+
+def test_tzdata_is_installed_on_every_platform() -> None:
+    """Systems leave out old names of time zones, which browsers still report."""
+    text = (Path(settings.BASE_DIR) / "requirements.txt").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("tzdata==")]
+    assert len(lines) == 1 and ";" not in lines[0]
 
 
 # Command -> arguments with which it would change something, here or at a vendor.

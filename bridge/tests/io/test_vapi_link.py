@@ -195,11 +195,20 @@ async def test_it_connects_to_the_address_that_was_checked(
     assert connected == [(["127.0.0.1"], 443), (socket.socket, None, "api.vapi.ai")]
 
 
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        ["127.0.0.3", "127.0.0.1"],
+        ["::1", "127.0.0.1"],
+        ["127.0.0.1", "::1"],
+        ["::1", "127.0.0.3", "127.0.0.1"],
+    ],
+)
 async def test_it_opens_the_socket_at_the_first_address_that_answers(
-    make_client: MakeClient, vapi: FakeVapi, monkeypatch: pytest.MonkeyPatch
+    make_client: MakeClient, vapi: FakeVapi, monkeypatch: pytest.MonkeyPatch, addresses: list[str]
 ) -> None:
     async def public_addresses(host: str, port: int) -> list[str]:
-        return ["127.0.0.3", "127.0.0.1"]  # nothing listens at the first
+        return addresses  # only 127.0.0.1 answers
 
     monkeypatch.setattr(allowed_hosts, "public_addresses", public_addresses)
     monkeypatch.setattr(

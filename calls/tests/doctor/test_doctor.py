@@ -20,7 +20,8 @@ import pytest_asyncio
 from pytest_django import DjangoDbBlocker
 
 from calls.demo.server_process import reserve_port
-from calls.doctor import NAMES, host
+from calls.doctor import NAMES, host, vapi
+from calls.doctor.settings import build_unmet_finding
 from calls.doctor.symptoms import SYMPTOMS
 from calls.tests.commands import CommandResult, InProcessCommands, run_command_async
 from calls.tests.doctor.proxy import END, Authority, Fault, Proxy, start_tls_proxy
@@ -30,6 +31,7 @@ from calls.vapi import assistant_config, tools
 from calls.vapi.assistant_config import Options, ServerDefaults
 from sandbox.twilio.rest.server import NUMBER, TwilioRestSimulator
 from sandbox.vapi.server import VapiSimulator
+from voiceai.environment import normalize_origin
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow, pytest.mark.once]
 
@@ -300,6 +302,54 @@ async def test_recommendations_are_amber(
             restore()
     (check,) = result.report["checks"]
     assert (result.code, check["level"]) == (0, "amber") and text in check["seen"], check
+
+
+OURS = [{"type": "function", "function": {"name": name}} for name in tools.TOOLS]
+WITH_URL = {"type": "function", "function": {"name": "book"}, "server": {"url": "https://tools.example.com"}}
+WITHOUT_URL = {"type": "function", "function": {"name": "book"}}
+UNNAMED = {"type": "function", "function": {}}
+
+
+@pytest.mark.parametrize(
+    ("declared", "level", "text"),
+    [
+        (OURS, "green", "no tool that cannot be called"),
+        ([*OURS, WITH_URL], "green", "no tool that cannot be called"),
+        ([*OURS, {"type": "endCall"}], "green", "no tool that cannot be called"),
+        ([*OURS, "nonsense"], "green", "no tool that cannot be called"),
+        ([*OURS, WITHOUT_URL], "red", "calls of book to this server"),
+        ([*OURS, WITHOUT_URL, UNNAMED | {"function": {"name": "pay"}}], "red", "calls of book, pay to"),
+        ([WITH_URL], "amber", "does not have these tools"),
+        (OURS[1:], "amber", "does not have these tools"),
+        (None, "amber", "does not have these tools"),
+        ({"a": 1}, "amber", "does not have these tools"),
+    ],
+)
+async def test_tools_whose_calls_would_fail_are_named(
+    monkeypatch: pytest.MonkeyPatch, declared: Any, level: str, text: str
+) -> None:
+    async def fetch_assistant() -> dict[str, Any]:
+        return {"model": {"provider": "openai", "tools": declared}}
+
+    monkeypatch.setattr("calls.doctor.vapi._fetch_assistant", fetch_assistant)
+    finding = await vapi.check_assistant_tools()
+    assert finding.level == level and text in finding.message, finding
+
+
+@pytest.mark.parametrize(
+    ("written", "is_amber"),
+    [
+        ("https://voice.example.com", False), ("https://Voice.Example.com", True),
+        ("https://voice.example.com:443", True), ("https://münchen.example", True),
+    ],
+)  # fmt: skip
+async def test_another_spelling_of_the_public_url_is_amber(
+    settings: Any, written: str, is_amber: bool
+) -> None:
+    settings.PUBLIC_URL_AS_WRITTEN, settings.PUBLIC_URL = written, normalize_origin(written)
+    finding = build_unmet_finding("public-url")
+    assert (finding is not None) == is_amber
+    assert finding is None or (finding.level, "lower case" in finding.fix) == ("amber", True)
 
 
 @pytest.mark.parametrize(

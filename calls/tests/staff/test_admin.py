@@ -39,6 +39,13 @@ class ListTests(TestCase):
         self.assertIn(call.get_absolute_url(), self.get("?q=%2B15550100"))
         self.assertIn(call.get_absolute_url(), self.get(f"?q={call.call_sid[:20]}", "view_call"))
 
+    def test_a_call_that_we_placed_is_marked_and_shows_the_callee(self) -> None:
+        call = make_call(direction="outbound-api", from_number="+15559870000", to_number="+442079460018")
+        page = self.get()
+        row = page[page.index(call.get_absolute_url()) :].partition("</tr>")[0]
+        self.assertIn('+442079460018 <span class="call-badge">outbound</span>', row)
+        self.assertLess(row.index("+442079460018"), row.index("+15559870000"))
+
     def test_simulated_calls_are_shown_until_there_is_a_real_one(self) -> None:
         simulated = make_call(simulated=True)
         self.assertIn(simulated.get_absolute_url(), self.get())

@@ -19,7 +19,7 @@ from calls.staff.audit import OPENED
 from calls.staff.call_detail import split_heard
 from calls.staff.staff_messages import SAY
 from calls.staff.waterfall import Waterfall
-from calls.tests.builders import make_call, make_event, make_staff, make_utterance
+from calls.tests.builders import make_call, make_event, make_staff, make_turn, make_utterance
 
 
 class SplitHeardTests(SimpleTestCase):
@@ -40,6 +40,32 @@ class SplitHeardTests(SimpleTestCase):
 
     def test_nothing_is_heard_when_no_audio_was_played(self) -> None:
         self.assertEqual(self.split(unheard_ms=1000, ended_ms=1000), ("", "one two three four"))
+
+
+class HeadTests(TestCase):
+    def setUp(self) -> None:
+        self.client.force_login(make_staff("view_call"))
+
+    def test_the_page_says_first_why_the_slowest_turn_was_slow(self) -> None:
+        for changes, sentence in (
+            ({"response_latency_ms": 6500, "model_ms": 3700}, "took 6.50 s, of which the model took 3.70 s."),
+            ({"response_latency_ms": 6500, "voice_ms": 4000}, "of which the voice took 4.00 s."),
+            ({"response_latency_ms": 6500}, "took 6.50 s. Vapi sent no breakdown of it."),
+            ({"response_latency_ms": 900}, "Slowest response: turn 1, 0.90 s."),
+        ):
+            call = make_call()
+            make_turn(call, **{"model_ms": None, "voice_ms": None, **changes})
+            page = self.client.get(call.get_absolute_url()).content.decode()
+            self.assertIn(sentence, page)
+            self.assertLess(page.index(sentence), page.index("Transcript"))
+
+    def test_ids_can_be_copied_and_lead_to_other_calls(self) -> None:
+        call = make_call(stream_sid="MZ1", vapi_call_id="v-1", assistant_id="a-1")
+        page = self.client.get(call.get_absolute_url()).content.decode()
+        for text in (call.call_sid, "MZ1", "v-1", "a-1"):
+            self.assertIn(f'data-copy="{text}"', page)
+        self.assertIn(f'href="/calls/?caller={call.pk}">All calls of this caller</a>', page)
+        self.assertIn('href="/calls/?assistant=a-1">', page)
 
 
 class NoteTests(TestCase):

@@ -194,6 +194,21 @@ class FilterTests(ListTestCase):
         self.assertEqual(response.context["cl"].result_count, 1)
 
 
+class DatePickerTests(ListTestCase):
+    def test_its_form_filters_by_days_and_keeps_the_other_filters(self) -> None:
+        now = timezone.now()
+        recent, older = make_call(started_at=now), make_call(started_at=now - timedelta(days=3))
+        page = self.get("?direction=inbound&range=7d")
+        (form,) = (form for form in re.findall(r"<form.*?</form>", page, re.DOTALL) if 'type="date"' in form)
+        names = set(re.findall(r'<input type="date" name="(\w+)"', form))
+        kept = dict(re.findall(r'<input type="hidden" name="(\w+)" value="(\w*)"', form))
+        self.assertEqual((names, kept), ({"since", "until"}, {"direction": "inbound"}))
+        day = f"{timezone.localtime(older.started_at):%Y-%m-%d}"
+        found = self.get(f"?direction=inbound&since={day}&until={day}")
+        self.assertIn(older.get_absolute_url(), found)
+        self.assertNotIn(recent.get_absolute_url(), found)
+
+
 class SearchTests(ListTestCase):
     def test_it_finds_calls_by_words_numbers_and_ids(self) -> None:
         call = make_call(end_reason="assistant-failed")

@@ -110,6 +110,17 @@ class DashboardTests(TestCase):
         self.assertEqual(self.shown(self.get_page(f"?since={day}&until={day}")), [older.pk])
         self.assertIn("No calls in this time range.", self.get_page("?since=2020-01-01&until=2020-01-02"))
 
+    def test_charts_have_a_scale_and_mark_the_hour_or_day_that_is_not_over(self) -> None:
+        call = make_call()
+        make_turn(call, response_latency_ms=1800)
+        call_summary.update_summaries([call])
+        for query in ("?range=today", "?range=24h", "?range=7d"):
+            page = self.get_page(query)
+            for chart in re.findall(r'<figure class="trend">.*?</figure>', page, re.DOTALL):
+                self.assertRegex(chart, r'class="ticks.*?<span>\d+( s)?</span>.*<span>0</span>')
+                self.assertEqual(chart.count('class="is-partial"'), 1, query)
+                self.assertIn("(until now)", chart)
+
     def test_one_number_is_counted_alone_in_both_directions(self) -> None:
         number = PhoneNumber.objects.create(number=OURS, label="Front desk")
         PhoneNumber.objects.create(number=OTHER_OURS)

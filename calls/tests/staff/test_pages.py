@@ -40,6 +40,30 @@ class PageTests(TestCase):
         return call
 
 
+class WordTests(TestCase):
+    """The words of the pages are the usual ones."""
+
+    def test_pages_show_the_usual_words(self) -> None:
+        self.client.force_login(User.objects.create_superuser("root"))
+        call = make_call(end_reason="stream-lost", ended_by="us")
+        make_event(call)
+        number = "/admin/calls/phonenumber/add/"
+        for path, shown, gone in (
+            (call.get_absolute_url(), "Ended by: ", "Who ended"),
+            (call.get_absolute_url(), "<summary>Activity</summary>", "Activity log"),
+            (call.get_absolute_url(), "Raw events (1)", "Everything that happened"),
+            ("/calls/", "Audio connection lost", "stream-lost</"),
+            (number, "Fallback number", "stands in"),
+            (number, "AI disclosure", "Tells"),
+            (number, "Default (o", "Unknown</option>"),
+            ("/set-up", "Run all checks</button>", "Ask all"),
+        ):
+            with self.subTest(path, shown=shown):
+                page = self.client.get(path).content.decode()
+                self.assertIn(shown, page)
+                self.assertNotIn(gone, page)
+
+
 class DashboardTests(PageTests):
     def test_without_calls_it_shows_the_first_steps(self) -> None:
         page = self.get_page("/")

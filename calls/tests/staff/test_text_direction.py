@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from django.test import TestCase
+from django.utils import timezone
 
 from calls.ingest.sanitize import clean_json, clean_text
 from calls.models import PhoneNumber
+from calls.staff.live.board import render_board
 from calls.tests.builders import make_call, make_staff, make_utterance
+from calls.viewer import Viewer
 
 HEBREW, ARABIC = "שלום, אני רוצה לקבוע תור ל-12:30", "مرحبا، أريد حجز موعد"
 OVERRIDES = [chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))]
@@ -35,6 +38,18 @@ class DirectionTests(TestCase):
         self.assertIn(f"<bdi>{HEBREW}</bdi>", self.client.get("/").content.decode())
         found = self.client.get("/calls/", {"q": "שלום"}).content.decode()
         self.assertIn('<span dir="auto"><mark>שלום</mark>', found)
+
+    def test_each_text_of_the_live_board_has_its_own_direction(self) -> None:
+        PhoneNumber.objects.create(number="+15559870000", label=HEBREW)
+        for text in (HEBREW, ARABIC, f"Hello {HEBREW}"):
+            now = timezone.now()
+            call = make_call(
+                status="in-progress", end_reason="", ended_by="", started_at=now, answered_at=now
+            )
+            make_utterance(call, text=text)
+            board = render_board(Viewer(can_view_calls=True))
+            self.assertIn(f'<span dir="auto">{text}</span>', board)
+            self.assertIn(f"<bdi>{HEBREW}</bdi>", board)
 
     def test_characters_that_override_the_direction_are_removed(self) -> None:
         for char in OVERRIDES:

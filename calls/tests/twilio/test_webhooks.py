@@ -410,6 +410,23 @@ async def test_it_writes_status_callbacks_to_the_journal() -> None:
     assert (stream.stream_event, len(stream.detail)) == ("stream-error", 255)
 
 
+@pytest.mark.parametrize("simulated", [False, True])
+@pytest.mark.parametrize("direction", ["inbound", "outbound-api", "outbound-dial"])
+@pytest.mark.parametrize("status", ["completed", "busy", "failed", "no-answer", "canceled"])
+async def test_a_status_callback_keeps_both_numbers_and_the_direction(
+    status: str, direction: str, simulated: bool
+) -> None:
+    client = WebhookClient()
+    extra = {"VoiceaiSimulated": "1"} if simulated else {}
+    numbers = {"From": OURS, "To": "+15550100134"} if direction != "inbound" else {}
+    await client.twilio("/twilio/status", CallStatus=status, Direction=direction, **numbers, **extra)
+    (entry,) = client.entries
+    assert isinstance(entry, CarrierReported)
+    ours, theirs = (entry.to_number, entry.from_number)[:: 1 if direction == "inbound" else -1]
+    assert (entry.status, entry.direction, entry.simulated) == (status, direction, simulated)
+    assert (ours, theirs) == (OURS, "+15550100134")
+
+
 async def test_a_caller_who_hangs_up_during_the_greeting_frees_the_slot() -> None:
     client = WebhookClient(make_bridge(max_concurrent_calls=1))
     await client.twilio("/twilio/voice")
