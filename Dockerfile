@@ -20,5 +20,5 @@ USER voiceai
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
-# Daphne must accept messages over 64 KiB, because the application refuses them with its own close code.
+# On SIGTERM running calls have DRAIN_SECONDS to end: stop with a timeout of 20 s more.
 CMD ["python", "manage.py", "serve", "--host", "0.0.0.0"]

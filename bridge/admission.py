@@ -87,6 +87,7 @@ class Admission:
         # Places are taken by live streams, and by tickets that are not used yet.
         self._live: dict[str, str] = {}  # CallSid -> route id
         self._reserved: dict[str, tuple[float, str]] = {}  # CallSid -> expiry, route id
+        self.waiting_streams = 0  # sockets of this process without a ticket so far
         self._used: OrderedDict[str, float] = OrderedDict()  # ticket id -> when it can be forgotten
         if config.allow_unsigned and not self._validators:
             logger.warning(
@@ -140,12 +141,17 @@ class Admission:
     def live_call_sids(self) -> list[str]:
         return list(self._live)
 
-    def count_free_places(self) -> int:
-        """How many more calls this process accepts."""
+    @property
+    def taken_places(self) -> int:
+        """Live calls, and calls whose stream is expected: Twilio still speaks the greeting."""
         now = self._clock()
         for call_sid in [call_sid for call_sid, (until, _) in self._reserved.items() if until <= now]:
             del self._reserved[call_sid]
-        return self.config.max_concurrent_calls - len(self._live) - len(self._reserved)
+        return len(self._live) + len(self._reserved)
+
+    def count_free_places(self) -> int:
+        """How many more calls this process accepts."""
+        return self.config.max_concurrent_calls - self.taken_places
 
     def _count_free_places_of(self, route: Route) -> int:
         """How many more calls this route accepts."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from bridge.admission import Admission
@@ -20,6 +20,8 @@ class BridgeContext:
     admission: Admission
     journal: Journal
     end_reasons: EndReasonCache
+    # One for each media stream of this process: ends its call, because the server stops.
+    end_calls: set[Callable[[], None]] = field(default_factory=set)
 
 
 def context_of(scope: Mapping[str, Any]) -> BridgeContext:

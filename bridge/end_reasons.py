@@ -23,6 +23,7 @@ MACHINE_ANSWERED = "machine-answered"
 LIMIT_REACHED = "limit-reached"
 PROTOCOL_ABUSE = "protocol-abuse"
 WORKER_LOST = "worker-lost"
+SERVER_STOPPED = "server-stopped"
 HUNG_UP_BY_STAFF = "hung-up-by-staff"
 TRANSFERRED = "transferred"
 
@@ -42,6 +43,7 @@ ENDED_BY = MappingProxyType({
     LIMIT_REACHED: "us",
     PROTOCOL_ABUSE: "us",
     WORKER_LOST: "us",
+    SERVER_STOPPED: "us",
     HUNG_UP_BY_STAFF: "staff",
     TRANSFERRED: "staff",
 })  # fmt: skip

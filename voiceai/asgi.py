@@ -53,6 +53,9 @@ from calls.requirements import refuse_to_start
 from calls.staff.live.consumer import LiveConsumer
 from calls.staff.live.publisher import Publisher
 from voiceai.bridge_settings import bridge_config
+from voiceai.server.body_limit import BodyLimit
+from voiceai.server.daphne_limits import limit_daphne
+from voiceai.server.refusals import refusals
 
 logger = logging.getLogger(__name__)
 
@@ -78,8 +81,16 @@ def build_sockets(client: VapiClient, worker: str) -> URLRouter:
         [
             re_path(r"^media-stream/?$", MediaStreamConsumer.as_asgi(client=client, worker=worker)),
             path("live", CookieMiddleware(LiveConsumer.as_asgi())),
+            re_path(r"", refuse_socket),  # type: ignore[arg-type]
         ]
     )
+
+
+async def refuse_socket(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """A path without a websocket: HTTP 403."""
+    if (await receive())["type"] == "websocket.connect":
+        refusals.count("no websocket at this path")
+        await send({"type": "websocket.close"})
 
 
 def wire() -> Wiring:
@@ -111,7 +122,9 @@ def wire() -> Wiring:
     atexit.register(journal.close)
     atexit.register(publisher.stop, PUBLISHER_STOP_SECONDS)
     atexit.register(writer.stop, WRITER_STOP_SECONDS)
-    return Wiring(context, ProtocolTypeRouter({"http": django_app, "websocket": sockets}), publisher)
+    return Wiring(
+        context, ProtocolTypeRouter({"http": BodyLimit(django_app), "websocket": sockets}), publisher
+    )
 
 
 class Application:
@@ -144,6 +157,7 @@ class Application:
 
 def start_with_daphne(app: Application) -> None:
     """Start the process's threads when Daphne starts to serve. A process that cannot start them exits."""
+    limit_daphne()
 
     def start() -> None:
         try:

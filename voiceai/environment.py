@@ -13,7 +13,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, MutableMapping
 from decimal import Decimal, InvalidOperation
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -213,6 +213,19 @@ class Environment:
                     "an origin such as ws://sandbox:9100."
                 ) from None
             return text
+
+        return self._parse_items(name, parse)
+
+    def networks(self, name: str) -> list[str]:
+        """Comma-separated IP addresses or networks, such as `10.0.0.0/8`."""
+
+        def parse(text: str) -> str:
+            try:
+                return str(ip_network(text))
+            except ValueError:
+                raise ValueError(
+                    f"{name}: {text!r} must be an IP address or a network such as 10.0.0.0/8."
+                ) from None
 
         return self._parse_items(name, parse)
 

@@ -242,6 +242,13 @@ MAX_CALL_SECONDS = env.whole_number(
     "MAX_CALL_SECONDS", 1800, minimum=1, maximum=14_400
 )  # four hours at Twilio
 HOLD_BUFFER_MS = env.whole_number("HOLD_BUFFER_MS", 7000)
+# How long running calls may go on after SIGTERM (`./manage.py serve`).
+DRAIN_SECONDS = env.whole_number("DRAIN_SECONDS", 30, maximum=14_400)
+# HTTP connections of one server process. Websockets are not among them.
+MAX_CONNECTIONS = env.whole_number("MAX_CONNECTIONS", 1000, minimum=16)
+MAX_CONNECTIONS_PER_ADDRESS = env.whole_number("MAX_CONNECTIONS_PER_ADDRESS", 100, minimum=1)
+# Addresses or networks of reverse proxies whose X-Forwarded-For is believed.
+TRUSTED_PROXIES = env.networks("TRUSTED_PROXIES")
 LATENCY_TARGET_MS = env.whole_number("LATENCY_TARGET_MS", 1200, minimum=1)
 # By Vapi. Announce it to callers where the law requires it.
 RECORD_CALLS = env.boolean("RECORD_CALLS")

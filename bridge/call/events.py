@@ -109,8 +109,13 @@ class DeadlinePassed:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerStopping:
+    """The server stops, and the call had no time left to end by itself."""
+
+
+@dataclass(frozen=True, slots=True)
 class Aborted:
-    """The server is stopping, or our own code failed."""
+    """The process is ending, or our own code failed."""
 
 
 Event: TypeAlias = (
@@ -128,6 +133,7 @@ Event: TypeAlias = (
     | OversizeMessage
     | Dropped
     | DeadlinePassed
+    | ServerStopping
     | Aborted
 )
 

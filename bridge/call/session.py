@@ -45,6 +45,7 @@ from bridge.call.events import (
     PlaceMark,
     SendControl,
     SendToAssistant,
+    ServerStopping,
     StreamAccepted,
     TicketRefused,
 )
@@ -186,6 +187,8 @@ class CallSession:
                 self.counters["frames_to_caller"] -= chunks
             case vapi.Audio():
                 raise IllegalTransition("assistant audio must be transcoded before it reaches the session")
+            case ServerStopping():
+                self._end(end_reasons.SERVER_STOPPED, now)
             case Aborted():
                 self._end(end_reasons.WORKER_LOST, now)
             case _:

@@ -14,11 +14,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from channels.consumer import AsyncConsumer
 
-from bridge.call.events import BadMessage, CallerLegClosed, Event, OversizeMessage
+from bridge.call.events import BadMessage, CallerLegClosed, Event, OversizeMessage, ServerStopping
 from bridge.context import context_of
 from bridge.io.runner import CallRunner
 from bridge.io.vapi_client import VapiClient
@@ -27,6 +28,7 @@ from bridge.wire import MAX_MESSAGE_BYTES, MalformedMessage, twilio
 logger = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 2.0
+MAX_WAITING_STREAMS = 50  # sockets that have not started a call yet, in this process
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -53,6 +55,10 @@ class MediaStreamConsumer(AsyncConsumer):
             logger.warning("media socket refused: bad or missing signature")
             await send({"type": "websocket.close"})  # before accept: HTTP 403
             return
+        if context.admission.waiting_streams >= MAX_WAITING_STREAMS:
+            logger.warning("media socket refused: %d others have not started a call", MAX_WAITING_STREAMS)
+            await send({"type": "websocket.close"})
+            return
         await send({"type": "websocket.accept"})
         logger.info("media socket open")
 
@@ -63,9 +69,12 @@ class MediaStreamConsumer(AsyncConsumer):
             await send({"type": "websocket.close", "code": code})
 
         runner = CallRunner(context, self._client, send_text, close, worker=self._worker)
+        end_call = partial(runner.feed, ServerStopping())
+        context.end_calls.add(end_call)
         try:
             await self._receive(runner, receive)
         finally:
+            context.end_calls.discard(end_call)
             await asyncio.shield(asyncio.ensure_future(runner.finish()))
 
     async def _receive(self, runner: CallRunner, receive: Receive) -> None:

@@ -87,6 +87,8 @@ class CallRunner:
         self._writer = twilio.Writer("")
         self._dial_request: DialRequest | None = None
         self._claimed = ""  # the CallSid for which this runner holds a place
+        self._is_waiting = True  # for a ticket
+        context.admission.waiting_streams += 1
         self.session = CallSession(
             clock(),
             hold_buffer_ms=config.hold_buffer_ms,
@@ -138,6 +140,7 @@ class CallRunner:
             self.feed(TicketRefused(message, wall_time, str(error)))
             return
         self._claimed = message.call_sid
+        self._stop_waiting()
         self._writer = twilio.Writer(message.stream_sid)
         self._dial_request = DialRequest(message.call_sid, claim.caller, claim.route)
         route, uses_vapi = claim.route, self._context.config.dialect == "call"
@@ -151,11 +154,17 @@ class CallRunner:
         if self._timer is not None:
             self._timer.cancel()
         self._caller_outbox.close()
+        self._stop_waiting()
         self._release_place()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=FINISH_SECONDS)
             for task in late:
                 task.cancel()
+
+    def _stop_waiting(self) -> None:
+        if self._is_waiting:
+            self._is_waiting = False
+            self._context.admission.waiting_streams -= 1
 
     def _release_place(self) -> None:
         """Release the place once only: a later stream of the same call has its own."""

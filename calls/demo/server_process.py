@@ -72,13 +72,16 @@ class ServerProcess:
         await self.start()
         return self
 
+    def build_arguments(self) -> list[str]:
+        """Python's arguments."""
+        arguments = ["-m", "daphne", "-b", HOST, "-p", str(self.port), "-v", "0"]
+        return [*arguments, "--websocket-max-message-size", "131072", self._asgi]
+
     async def start(self) -> None:
         """Start the process, and wait until it accepts calls. Raises `ServerFailed`."""
-        command = ["-m", "daphne", "-b", HOST, "-p", str(self.port), "-v", "0"]
-        command += ["--websocket-max-message-size", "131072", self._asgi]
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *command,
+            *self.build_arguments(),
             cwd=ROOT,
             env=self._environment,
             stdin=asyncio.subprocess.DEVNULL,

@@ -35,6 +35,7 @@ FOLLOW_UPS = {
     "limit-reached": NOTICE,
     "protocol-abuse": APOLOGY,
     "worker-lost": APOLOGY,
+    "server-stopped": APOLOGY,
     "hung-up-by-staff": HANG_UP,
     "transferred": APOLOGY,
 }

@@ -1,11 +1,10 @@
-"""`./manage.py serve`: run the server, after saying where its pages are and how to log in."""
+"""`./manage.py serve`: run the production server, after saying where its pages are and how to log in."""
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -14,13 +13,14 @@ from django.db.utils import DatabaseError, InterfaceError
 
 from calls.management.arguments import parse_port, require_free_port
 from calls.requirements import refuse_to_start
-
-# Twilio's messages are small. Daphne's own limit is one megabyte.
-MAX_MESSAGE_BYTES = 131_072
+from voiceai.server.serve import ServeOptions, format_address, serve
 
 
 class Command(BaseCommand):
-    help = "Runs the server with Daphne until Ctrl-C, and prints where its pages are and how to log in."
+    help = (
+        "Runs the production server until SIGTERM or Ctrl-C, and prints where its pages are and how to log "
+        "in. Running calls then have DRAIN_SECONDS to end; a second signal ends them at once."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
@@ -33,13 +33,20 @@ class Command(BaseCommand):
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from None
         require_free_port(host, port)
-        shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-        self.stdout.write(f"Pages: http://{shown_host}:{port}/  (Ctrl-C stops)")
+        self.stdout.write(f"Pages: {format_address(host, port)}  (Ctrl-C stops)")
         self.stdout.write(_describe_login())
         self.stdout.flush()
-        command = [sys.executable, "-m", "daphne", "-b", host, "-p", str(port)]
-        command += ["--websocket-max-message-size", str(MAX_MESSAGE_BYTES), "voiceai.asgi:application"]
-        os.execv(sys.executable, command)
+        serve(
+            ServeOptions(
+                host=host,
+                port=port,
+                drain_seconds=settings.DRAIN_SECONDS,
+                max_connections=settings.MAX_CONNECTIONS,
+                max_connections_per_address=settings.MAX_CONNECTIONS_PER_ADDRESS,
+                max_concurrent_calls=settings.MAX_CONCURRENT_CALLS,
+                trusted_proxies=settings.TRUSTED_PROXIES,
+            )
+        )
 
 
 def _describe_login() -> str:
