@@ -58,10 +58,10 @@ class ConnectionLimits:
         The connections of a trusted proxy are those of many people: they count in all only, and are never
         closed for others.
         """
-        known = self._addresses.get(address)
-        if known is not None and not is_trusted and known.count >= self.max_per_address:
-            if not self._close(known.find_waiting(), "too many connections from one address"):
-                return False
+        own = self._addresses.get(address) or _Address(is_trusted)
+        is_full = own.count >= self.max_per_address and not is_trusted
+        if is_full and not self._close(own.find_waiting(), "too many connections from one address"):
+            return False
         if len(self) >= self.max_connections and not self._close(
             self._find_waiting(), "too many connections"
         ):
