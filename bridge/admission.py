@@ -39,6 +39,8 @@ MAX_TICKET_SECONDS = 1800  # whatever the greeting's length
 MAX_USED_TICKETS = 100_000
 MAX_CALLER_BYTES = 64  # a ticket is a <Parameter>, which Twilio limits to 500 characters
 USED_TICKET_SECONDS = MAX_TICKET_SECONDS + TICKET_SECONDS
+MAX_SERVED_CALLS = 100_000
+SERVED_CALL_SECONDS = 86_400  # for which a repeated webhook of a call gets no ticket
 
 
 class TicketError(Exception):
@@ -52,6 +54,7 @@ class Offer:
     ticket: str = ""
     route_id: str = "default"
     refused: str = ""  # an end reason
+    is_repeated: bool = False  # the call has had its stream, or is over: somebody replays Twilio's request
 
     def __repr__(self) -> str:
         return f"Offer(route_id={self.route_id!r}, refused={self.refused!r})"
@@ -87,6 +90,7 @@ class Admission:
         # Places are taken by live streams, and by tickets that are not used yet.
         self._live: dict[str, str] = {}  # CallSid -> route id
         self._reserved: dict[str, tuple[float, str]] = {}  # CallSid -> expiry, route id
+        self._served: OrderedDict[str, float] = OrderedDict()  # CallSid -> when it can be forgotten
         self.waiting_streams = 0  # sockets of this process without a ticket so far
         self._used: OrderedDict[str, float] = OrderedDict()  # ticket id -> when it can be forgotten
         if config.allow_unsigned and not self._validators:
@@ -176,6 +180,8 @@ class Admission:
         Opening hours apply to inbound calls only.
         """
         route = self.route_for(our_number)
+        if self._was_served(call_sid):
+            return Offer(route_id=route.id, is_repeated=True)
         if inbound and route.hours is not None and not route.hours.is_open(self._wall_clock()):
             return Offer(route_id=route.id, refused=end_reasons.OUT_OF_HOURS)
         if self.draining:
@@ -211,6 +217,8 @@ class Admission:
             self._used.popitem(last=False)
         if ticket_id in self._used or len(self._used) >= MAX_USED_TICKETS:
             raise TicketError("spent")
+        if self._was_served(call_sid):
+            raise TicketError("served")
         # Before the shared cache is queried: no other stream of this process can use the ticket meanwhile.
         self._used[ticket_id] = now + USED_TICKET_SECONDS
         self._live[call_sid] = route_id
@@ -223,6 +231,7 @@ class Admission:
                 self._live.pop(call_sid, None)
         if not is_first:
             raise TicketError("spent-elsewhere")
+        self._remember_served(call_sid)
         return Claim(self.route(route_id), str(payload.get("caller", "")))
 
     def release(self, call_sid: str) -> None:
@@ -230,8 +239,22 @@ class Admission:
         self._live.pop(call_sid, None)
 
     def cancel_offer(self, call_sid: str) -> None:
-        """Free the place of a call that has ended before its stream began, such as during the greeting."""
+        """Free the place of a call that is over, such as one that ended during the greeting."""
         self._reserved.pop(call_sid, None)
+        self._remember_served(call_sid)
+
+    def _remember_served(self, call_sid: str) -> None:
+        self._served[call_sid] = self._clock() + SERVED_CALL_SECONDS
+        self._served.move_to_end(call_sid)
+        if len(self._served) > MAX_SERVED_CALLS:
+            self._served.popitem(last=False)
+
+    def _was_served(self, call_sid: str) -> bool:
+        """Whether this process has had the call's stream, or knows that the call is over."""
+        now = self._clock()
+        while self._served and next(iter(self._served.values())) <= now:
+            self._served.popitem(last=False)
+        return call_sid in self._served
 
     def _sign(self, body: bytes) -> str:
         digest = hmac.new(self.config.ticket_secret.encode(), b"ticket:" + body, sha256).digest()

@@ -16,6 +16,7 @@ from twilio.request_validator import RequestValidator
 from bridge import admission as admission_module
 from bridge.admission import (
     MAX_TICKET_SECONDS,
+    SERVED_CALL_SECONDS,
     TICKET_SECONDS,
     USED_TICKET_SECONDS,
     Admission,
@@ -384,6 +385,38 @@ async def test_a_ticket_is_valid_once_for_all_workers() -> None:
     await claim(first, offer)
     assert await refusal_of(second, offer) == "spent-elsewhere"
     assert second.live_calls == 0
+
+
+async def test_a_call_that_had_its_stream_gets_no_second_ticket(clock: Clock) -> None:
+    admission = make_admission(clock)
+    first, second = admission.offer(CALL, ACCOUNT, ""), admission.offer(CALL, ACCOUNT, "")
+    assert first.ticket and second.ticket, "Twilio repeats a webhook whose response it did not get"
+    await claim(admission, first)
+    assert admission.offer(CALL, ACCOUNT, "") == Offer(is_repeated=True)
+    admission.release(CALL)
+    assert admission.offer(CALL, ACCOUNT, "").is_repeated
+    with pytest.raises(TicketError, match="served"):
+        await claim(admission, second)
+    clock.now += SERVED_CALL_SECONDS
+    assert admission.offer(CALL, ACCOUNT, "").ticket
+
+
+async def test_a_call_that_is_over_gets_no_ticket(clock: Clock) -> None:
+    admission = make_admission(clock)
+    admission.offer(CALL, ACCOUNT, "")
+    admission.cancel_offer(CALL)
+    assert admission.offer(CALL, ACCOUNT, "").is_repeated
+    assert admission.taken_places == 0
+
+
+async def test_the_memory_of_served_calls_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission_module, "MAX_SERVED_CALLS", 3)
+    admission = make_admission()
+    for number in range(5):
+        admission.cancel_offer(f"CA{number}")
+    assert [admission.offer(f"CA{number}", ACCOUNT, "").is_repeated for number in range(5)] == [
+        False, False, True, True, True,
+    ]  # fmt: skip
 
 
 async def test_a_cancelled_claim_does_not_keep_its_place() -> None:

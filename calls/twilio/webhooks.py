@@ -61,6 +61,9 @@ async def voice(call: TwilioRequest) -> HttpResponse:
             "" if is_withheld(call.their_number) else call.their_number,
             inbound=call.is_inbound,
         )
+    if offer.is_repeated:
+        logger.warning("%s = webhook 200, repeated: the call has had its stream", short_sid(call.call_sid))
+        return _respond(twiml.hang_up())
     call.bridge.journal.write(
         CallOffered(
             call_sid=call.call_sid,

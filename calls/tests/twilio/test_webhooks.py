@@ -436,6 +436,16 @@ async def test_a_caller_who_hangs_up_during_the_greeting_frees_the_slot() -> Non
     assert client.bridge.admission.count_free_places() == 1
 
 
+@pytest.mark.parametrize("status", ["completed", "busy", "failed", "no-answer", "canceled"])
+async def test_a_replayed_webhook_of_a_call_that_is_over_starts_nothing(status: str) -> None:
+    client = WebhookClient()
+    assert "Connect" in parse_verbs(await client.twilio("/twilio/voice"))
+    await client.twilio("/twilio/status", CallStatus=status)
+    count = len(client.entries)
+    assert parse_verbs(await client.twilio("/twilio/voice")) == ["Hangup"]
+    assert len(client.entries) == count
+
+
 async def test_readyz_reports_whether_new_calls_are_accepted() -> None:
     client = WebhookClient()
     ready = await client.get("/readyz")
