@@ -219,18 +219,18 @@ class Admission:
             raise TicketError("spent")
         if self._was_served(call_sid):
             raise TicketError("served")
-        # Before the shared cache is queried: no other stream of this process can use the ticket meanwhile.
+        # Before the shared cache is queried: no other stream of this process can use them meanwhile.
         self._used[ticket_id] = now + USED_TICKET_SECONDS
         self._live[call_sid] = route_id
         self._reserved.pop(call_sid, None)
         is_first = False
         try:
-            is_first = await self._cache.use_ticket(ticket_id, USED_TICKET_SECONDS)
+            is_first = await self._cache.claim_stream(call_sid, SERVED_CALL_SECONDS)
         finally:  # a cancelled claim must not keep its place
             if not is_first:
                 self._live.pop(call_sid, None)
         if not is_first:
-            raise TicketError("spent-elsewhere")
+            raise TicketError("served-elsewhere")
         self._remember_served(call_sid)
         return Claim(self.route(route_id), str(payload.get("caller", "")))
 

@@ -1,8 +1,8 @@
-"""End reasons of recent calls, and tickets that were used: in this process, and in the shared cache.
+"""Which calls have had their stream, and how recent ones ended: in this process, and in the shared cache.
 
 When we close the media socket, Twilio requests `/twilio/after`, and any worker may receive that request. The
-worker reads its own memory first, then the cache that all workers share (Redis), if one is configured. Used
-tickets are stored in the same cache, so that no second worker accepts them.
+worker reads its own memory first, then the cache that all workers share (Redis), if one is configured. The
+same cache knows which calls have had their stream, so that no second worker accepts another.
 
 The shared cache has a deadline of 200 ms: when it is slow or down, the call continues without it.
 """
@@ -32,7 +32,7 @@ class SharedCache(Protocol):
 
 
 class EndReasonCache:
-    """End reasons by CallSid, and used tickets by id."""
+    """End reasons and streams by CallSid."""
 
     def __init__(self, shared: SharedCache | None = None) -> None:
         self._local: OrderedDict[str, str] = OrderedDict()
@@ -62,15 +62,15 @@ class EndReasonCache:
         shared = await self._call(self._shared.get(f"voiceai:end:{call_sid}"))
         return (shared.decode() if isinstance(shared, bytes) else shared) or local
 
-    async def use_ticket(self, ticket_id: str, seconds: int) -> bool:
-        """Mark a ticket as used for all workers. Returns False when another worker has used it.
+    async def claim_stream(self, call_sid: str, seconds: int) -> bool:
+        """Mark the call's stream as begun, for all workers. Returns False when another worker has had it.
 
-        Returns True when the shared cache does not answer: the ticket is still bound to its call, expires
-        soon, and is accepted once in each process.
+        Returns True when the shared cache does not answer: each process accepts one stream of a call, with a
+        ticket that expires soon.
         """
         if self._shared is None:
             return True
-        key = f"voiceai:ticket:{ticket_id}"
+        key = f"voiceai:stream:{call_sid}"
         return await self._call(self._shared.set(key, "1", ex=seconds, nx=True), default=True) is not None
 
     async def _call(self, command: Any, default: Any = None) -> Any:

@@ -383,7 +383,7 @@ async def test_a_ticket_is_valid_once_for_all_workers() -> None:
     )
     offer = first.offer(CALL, ACCOUNT, "+1")
     await claim(first, offer)
-    assert await refusal_of(second, offer) == "spent-elsewhere"
+    assert await refusal_of(second, offer) == "served-elsewhere"
     assert second.live_calls == 0
 
 

@@ -99,9 +99,9 @@ async def test_publish_does_nothing_without_a_shared_cache() -> None:
 
 async def test_a_ticket_is_used_once_for_all_workers() -> None:
     shared = FakeSharedCache()
-    assert await EndReasonCache(shared).use_ticket("t1", 120)
-    assert not await EndReasonCache(shared).use_ticket("t1", 120)
-    assert await EndReasonCache().use_ticket("t1", 120)
+    assert await EndReasonCache(shared).claim_stream("t1", 120)
+    assert not await EndReasonCache(shared).claim_stream("t1", 120)
+    assert await EndReasonCache().claim_stream("t1", 120)
 
 
 @pytest.mark.parametrize("fault", ["broken", "frozen"])
@@ -113,6 +113,6 @@ async def test_a_broken_or_frozen_shared_cache_delays_nothing(
     setattr(shared, fault, True)
     cache = EndReasonCache(shared)
     async with asyncio.timeout(2):
-        assert await cache.use_ticket("t1", 120)
+        assert await cache.claim_stream("t1", 120)
         assert await cache.find("CA1") is None
         await cache.publish("CA1", "caller-hung-up")

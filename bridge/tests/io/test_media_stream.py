@@ -377,13 +377,13 @@ async def test_a_start_at_its_deadline_does_not_take_a_place(
     """The deadline for `start` passes while the shared cache checks the ticket."""
     requested, may_answer = asyncio.Event(), asyncio.Event()
 
-    async def use_ticket(ticket_id: str, seconds: int) -> bool:
+    async def claim_stream(call_sid: str, seconds: int) -> bool:
         requested.set()
         await may_answer.wait()
         return True
 
     monkeypatch.setattr(session, "START_SECONDS", 0.05)
-    monkeypatch.setattr(server.end_reasons, "use_ticket", use_ticket)
+    monkeypatch.setattr(server.end_reasons, "claim_stream", claim_stream)
     stream = TwilioStream(server)
     await stream.connect()
     stream.send_start(server.issue_ticket())
