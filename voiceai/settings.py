@@ -27,7 +27,8 @@ from voiceai.environment import Environment, bracketed, load_file, spellings
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = BASE_DIR / "var"
 
-_file_problems = load_file(BASE_DIR / ".env", os.environ)
+# Tests, and the processes that they start, read no file: their result must not depend on it.
+_file_problems = [] if "PYTEST_VERSION" in os.environ else load_file(BASE_DIR / ".env", os.environ)
 env = Environment(os.environ, _file_problems)
 
 # --- Django ---------------------------------------------------------------------------------------

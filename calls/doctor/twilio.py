@@ -14,6 +14,8 @@ async def check_account() -> Finding:
     try:
         twilio_account = await twilio_client.fetch_account()
     except VendorError as error:
+        if error.status is None:
+            return red(str(error), "Check TWILIO_BASE_URL, and that this machine can connect to it.")
         return red(str(error), "Copy the Account SID and Auth Token from the first page of Twilio's console.")
     status, kind = str(twilio_account.status), str(twilio_account.type)
     if status != "active":

@@ -27,4 +27,7 @@ def require_free_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise CommandError(f"Cannot listen on {host}:{port}: {error.strerror}. Choose another.") from None
+            raise CommandError(
+                f"Cannot listen on {host}:{port}: {error.strerror}. Choose another (make run PORT=8001), "
+                "and the same in PUBLIC_URL."
+            ) from None

@@ -18,9 +18,9 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from calls.models import Call, PhoneNumber, SavedView
+from calls.models import Call, CallHour, PhoneNumber, SavedView
 from calls.staff import audit, export, search
-from calls.staff.call_filters import FILTERS
+from calls.staff.call_filters import FILTERS, SIMULATED
 from calls.staff.call_query import PARAMETERS, TIME_PARAMETERS, ListQuery, TimeFilter, select_calls
 from calls.staff.pages import page_context, view_call_required
 from calls.staff.paginator import CappedPaginator
@@ -129,6 +129,7 @@ def call_list(request: HttpRequest) -> HttpResponse:
         "paginator": paginator,
         "page_url": query.url() + ("&" if query.values else "?"),
         "excludes_empty": not query.sort.endswith("time"),
+        "simulated_url": _find_simulated_url(query),
         "has_calls": bool(listed) or not is_narrowed or Call.objects.exists(),
         "saved_views": SavedView.objects.filter(user=request.user.pk),
         "default_views": DEFAULT_VIEWS,
@@ -137,6 +138,15 @@ def call_list(request: HttpRequest) -> HttpResponse:
         "all_columns_url": _admin_url(query, when),
     }
     return render(request, "calls/call_list.html", context)
+
+
+def _find_simulated_url(query: ListQuery) -> str:
+    """The same list of simulated calls, if it hides them; empty if it does not, or there are none."""
+    if query.values.get(SIMULATED.name) or not Call.objects.real().exists():
+        return ""
+    # Not from the calls: no index tells fast that none of a million is simulated.
+    has_simulated = CallHour.objects.filter(simulated=True).exists()
+    return query.url(**{SIMULATED.name: "yes"}) if has_simulated else ""
 
 
 def _time_menu(query: ListQuery, when: TimeFilter) -> Menu:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from django.utils import timezone
 
-from calls.staff.figures import percent
+from calls.staff.figures import format_count, percent
 from calls.stats.queries import CallStats
 
 HEIGHT = 100
@@ -92,7 +92,7 @@ def latency_chart(periods: Sequence[Period], target_ms: int) -> Chart:
         if not response.n:
             continue
         p50, p95 = response.p50 or 0, response.p95 or 0
-        text = f"p50 {p50 / 1000:.2f} s, p95 {p95 / 1000:.2f} s, {response.n} turns"
+        text = f"p50 {p50 / 1000:.2f} s, p95 {p95 / 1000:.2f} s, {format_count(response.n, 'turn')}"
         bars.append(_bar(index, p95 / top, p50 / top, text, period))
     ticks = (f"{top / 1000:g} s", f"{top / 2000:g} s", "0")
     return Chart(PERIOD_WIDTH * len(periods), ticks, bars, round(HEIGHT * (1 - target_ms / top), 2))
@@ -105,7 +105,7 @@ def calls_chart(periods: Sequence[Period]) -> Chart:
     for index, period in enumerate(periods):
         calls, failed = period.stats.calls, period.stats.failed
         if calls:
-            text = f"{calls} calls, {failed} failed ({period.failure_rate()})"
+            text = f"{format_count(calls, 'call')}, {failed} failed ({period.failure_rate()})"
             bars.append(_bar(index, calls / top, failed / top, text, period))
     return Chart(PERIOD_WIDTH * len(periods), (f"{top:,}", f"{top / 2:,g}", "0"), bars)
 

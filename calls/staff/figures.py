@@ -67,11 +67,15 @@ def build_figures(
         Figure(
             "Interruptions by callers",
             f"{now.barge_ins:,}",
-            [f"in {_count(now.barge_in_calls, 'call')}"],
+            [f"in {format_count(now.barge_in_calls, 'call')}"],
             _relative(now.barge_ins, before.barge_ins),
         ),
         _cost(now, before),
-        Figure("Longest silence", seconds(now.longest_silence_ms), link=links["long-silence"]),
+        Figure(
+            "Longest silence",
+            seconds(now.longest_silence_ms),
+            link=links["long-silence"] if now.flags["long-silence"] else "",
+        ),
     ]
 
 
@@ -94,7 +98,7 @@ def _latency(
     if value is not None and value_before is not None:
         hundredths = round((value - value_before) / 10)
         change = Difference(f"{hundredths / 100:+.2f} s", hundredths > 0 if hundredths else None)
-    notes = ([note] if note else []) + [_count(now.n, unit)]
+    notes = ([note] if note else []) + [format_count(now.n, unit)]
     return Figure(title, seconds(value), notes, change, tone=tone)
 
 
@@ -106,7 +110,7 @@ def _cost(now: CallStats, before: CallStats) -> Figure:
     elif not now.costs:
         notes.append("pending")
     if now.unbilled_calls:
-        notes.append(f"{_count(now.unbilled_calls, 'call')} with a pending bill")
+        notes.append(f"{format_count(now.unbilled_calls, 'call')} with a pending bill")
         value += " so far" if now.costs else ""
     change = None
     has_foreign = now.foreign_costs or before.foreign_costs
@@ -128,5 +132,5 @@ def _points(
     return Difference(f"{points:+.1f} points", None if not points else (points > 0) is more_is_worse)
 
 
-def _count(number: int, unit: str) -> str:
+def format_count(number: int, unit: str) -> str:
     return f"{number:,} {unit}{'' if number == 1 else 's'}"

@@ -28,6 +28,8 @@ def resolve_numbers(to_number: str, from_number: str = "") -> tuple[str, str]:
     `VendorError` when a number is invalid or the callee is not allowed.
     """
     our_number = from_number or settings.TWILIO_PHONE_NUMBER or _only_active_number()
+    if not our_number:
+        raise VendorError("No number to call from. Set TWILIO_PHONE_NUMBER, or name one with --from.")
     try:
         callee, our_number = parse_e164(to_number), parse_e164(our_number)
     except ValidationError as error:

@@ -55,6 +55,7 @@ class VapiSimulator(CallManager):
             recognizer=SpeechRecognizer() if uses_recognizer else None,
             on_event=on_event,
         )
+        self.recognizes_words = uses_recognizer
         self.host = host
         self.port = port
         self._runner: web.AppRunner | None = None

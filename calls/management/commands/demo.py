@@ -76,9 +76,9 @@ class Command(BaseCommand):
             folder = options["save"] or settings.VAR_DIR / "demo"
             if options["once"]:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="voiceai-demo-")))
-                if not os.environ.get("DATABASE_URL", "").strip():
-                    environment["DATABASE_URL"] = _use_database_in(folder)
             folder.mkdir(parents=True, exist_ok=True)
+            if not os.environ.get("DATABASE_URL", "").strip():  # not the database of `make run`
+                environment["DATABASE_URL"] = _use_database_in(folder)
             environment["JOURNAL_DIR"] = str(folder.resolve() / "journal")
             log = sys.stderr if options["once"] else stack.enter_context(open(folder / "server.log", "w"))
             uses_socket = bool(settings.VAPI_SOCKET_URL)
@@ -205,7 +205,7 @@ class DemoRun:
 
 def _use_database_in(folder: Path) -> str:
     """Point this process's connections at a SQLite file in the folder; returns its URL, for the server."""
-    path = folder / "demo.sqlite3"
+    path = folder.resolve() / "demo.sqlite3"
     settings.DATABASES["default"]["NAME"] = str(path)
     connections["default"].close()
     connections["default"].settings_dict["NAME"] = str(path)

@@ -155,7 +155,10 @@ def _reserve_ids(count: int) -> int:
 
 
 def _call_row(call: Call) -> seeding.Row:
-    return tuple([field.get_db_prep_save(getattr(call, field.attname), connection) for field in _CALL_FIELDS])
+    # `pre_save`, as when a call is saved: some columns are computed from others.
+    return tuple(
+        [field.get_db_prep_save(field.pre_save(call, add=True), connection) for field in _CALL_FIELDS]
+    )
 
 
 def _insert(model: type[Model], columns: Sequence[str], rows: Iterable[seeding.Row]) -> None:

@@ -150,14 +150,20 @@ def _print_result(console: CallConsole, record: TwilioCallRecord) -> None:
         f"for {heard_seconds:.1f} s. Ended by: {record.ended_by}."
     )
     for utterance in record.utterances:
-        ended_at = utterance.ended_at or 0.0
-        answer = next((segment for segment in record.heard_segments if segment.started_at > ended_at), None)
-        result = "no answer" if answer is None else f"answered after {answer.started_at - ended_at:.2f} s"
+        result = _describe_answer(record, utterance.ended_at)
         console.print(f"  “{utterance.text or utterance.name}”: {result}")
     for text in record.spoken_by_twilio:
         console.print(f"  Twilio said: “{text}”")
     for error in (error for error in record.errors if error.code == 0):
         console.print(f"  note: {error.text}")
+
+
+def _describe_answer(record: TwilioCallRecord, ended_at: float | None) -> str:
+    """Whether an utterance that ended at this time was answered; None: the call ended before it did."""
+    if ended_at is None:
+        return "the call ended before it did"
+    answer = next((segment for segment in record.heard_segments if segment.started_at > ended_at), None)
+    return "no answer" if answer is None else f"answered after {answer.started_at - ended_at:.2f} s"
 
 
 def find_problems(record: TwilioCallRecord) -> list[str]:

@@ -13,7 +13,7 @@ from pytest_django import DjangoDbBlocker
 from calls.demo.runner import Observers, Testbed, start_testbed
 from calls.demo.scenario import Scenario
 from calls.demo.server_process import reserve_port
-from calls.management.commands.simulate_call import find_problems
+from calls.management.commands.simulate_call import _describe_answer, find_problems
 from calls.tests.commands import CommandResult, InProcessCommands, command_environment, run_command_async
 from calls.tests.live_server import temporary_database
 from sandbox.speech import audio
@@ -134,6 +134,19 @@ async def test_it_plays_every_kind_of_wav_file_and_refuses_others(
     result = await simulate_in_process(commands, "--wav", str(path), "--url", url)
     assert result.code == 1 and output in result.stderr, result
     assert "no response" in output or "\n" not in result.stderr.strip()
+
+
+@pytest.mark.parametrize(
+    ("ended_at", "text"),
+    [
+        (1.5, "answered after 0.50 s"), (2.5, "answered after 1.50 s"), (4.5, "no answer"),
+        (None, "the call ended before it did"),
+    ],
+)  # fmt: skip
+def test_it_says_whether_an_utterance_was_answered(ended_at: float | None, text: str) -> None:
+    call = TwilioCallRecord("CA1", "AC1", "+15550100134", "+15559870000", started_at=1.0)
+    call.heard_segments = [HeardSegment(2.0, 3.0), HeardSegment(4.0, 5.0)]
+    assert _describe_answer(call, ended_at) == text
 
 
 def test_only_a_call_without_problems_is_a_success() -> None:

@@ -12,8 +12,10 @@ from django.test.utils import override_settings
 from django.utils import timezone
 
 from calls.models import Call, CallFlag, CallHour, PhoneNumber, Turn, Utterance
+from calls.staff.search import search_calls
 from calls.stats.queries import report_by_hour
 from calls.tests.builders import make_call
+from calls.viewer import Viewer
 
 
 @override_settings(DEBUG=True)
@@ -32,6 +34,15 @@ class SeedCallsTests(TransactionTestCase):
         self.assertEqual(PhoneNumber.objects.count(), 5)
         self.assertGreater(Utterance.objects.count(), 60)
         self.assertFalse(CallHour.objects.filter(dirty=True, hour__lt=now - timedelta(hours=2)).exists())
+
+    def test_seeded_calls_are_found_like_others(self) -> None:
+        self.seed(calls=5, days=1, numbers=2)
+        viewer = Viewer(can_view_calls=True, can_view_numbers=True)
+        for call in Call.objects.all():
+            for number in (call.from_number, call.to_number):
+                for text in (number, number[-4:], number[-7:], f"({number[2:5]}) {number[5:8]}-{number[8:]}"):
+                    found = search_calls(Call.objects.all(), text, viewer)
+                    self.assertIn(call.pk, {match.pk for match in found}, text)
 
     def test_remove_deletes_only_the_seeded_calls(self) -> None:
         real = make_call()

@@ -194,6 +194,21 @@ class FilterTests(ListTestCase):
         self.assertEqual(response.context["cl"].result_count, 1)
 
 
+class HiddenCallsTests(ListTestCase):
+    def test_it_says_that_simulated_calls_are_excluded_and_leads_to_them(self) -> None:
+        note, link = "Simulated calls are excluded.", "simulated=yes"
+        simulated = make_call(simulated=True)
+        call_summary.update_summaries([simulated])
+        self.assertNotIn(note, self.get(), "nothing is excluded while there is no other call")
+        call_summary.update_summaries([make_call()])
+        for query in ("", "?direction=inbound", "?direction=outbound"):
+            page = self.get(query)
+            self.assertIn(note, page, query)
+            self.assertIn(link, page)
+        for query in ("?simulated=yes", "?simulated=all"):
+            self.assertNotIn(note, self.get(query))
+
+
 class DatePickerTests(ListTestCase):
     def test_its_form_filters_by_days_and_keeps_the_other_filters(self) -> None:
         now = timezone.now()

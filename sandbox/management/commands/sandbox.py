@@ -1,4 +1,4 @@
-"""`manage.py sandbox`: runs the simulators of Vapi and of Twilio's REST API until Ctrl-C.
+"""`./manage.py sandbox`: runs the simulators of Vapi and of Twilio's REST API until Ctrl-C.
 
 It prints a line for each event: `<` received, `>` sent, `=` a change of state, `!` an error.
 
@@ -115,6 +115,15 @@ class Command(BaseCommand):
         ]
         if is_fictitious:  # otherwise the account is the one that is configured
             lines += [f"TWILIO_ACCOUNT_SID={twilio.account.sid}", f"TWILIO_AUTH_TOKEN={AUTH_TOKEN}"]
+        lines += [
+            f"PUBLIC_URL={settings.PUBLIC_URL}",
+            "VAPI_WEBHOOK_SECRET=sandbox-secret",
+            "OUTBOUND_ALLOWED=+4420",
+        ]
+        if not vapi.recognizes_words:
+            lines.append(
+                "# The simulated assistant only guesses what was said. `make speech` lets it recognize words."
+            )
         lines.append("# Only for the socket dialect:")
         lines.append(f"# VAPI_SOCKET_URL=ws://{host}:{vapi.port}/socket")
         for line in lines:
