@@ -18,6 +18,9 @@ class Difference:
     is_worse: bool | None = None
 
 
+NO_CHANGE = Difference("no change")
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """`notes` say what the figure counts. `tone` is a CSS class."""
@@ -97,7 +100,7 @@ def _latency(
     change = None
     if value is not None and value_before is not None:
         hundredths = round((value - value_before) / 10)
-        change = Difference(f"{hundredths / 100:+.2f} s", hundredths > 0 if hundredths else None)
+        change = Difference(f"{hundredths / 100:+.2f} s", hundredths > 0) if hundredths else NO_CHANGE
     notes = ([note] if note else []) + [format_count(now.n, unit)]
     return Figure(title, seconds(value), notes, change, tone=tone)
 
@@ -120,7 +123,10 @@ def _cost(now: CallStats, before: CallStats) -> Figure:
 
 
 def _relative(now: float, before: float) -> Difference | None:
-    return Difference(f"{100 * (now - before) / before:+.0f} %") if before else None
+    if not before:
+        return None
+    percentage = round(100 * (now - before) / before)
+    return Difference(f"{percentage:+d} %") if percentage else NO_CHANGE
 
 
 def _points(
@@ -129,7 +135,7 @@ def _points(
     if not whole or not whole_before:
         return None
     points = round(100 * part / whole - 100 * part_before / whole_before, 1)
-    return Difference(f"{points:+.1f} points", None if not points else (points > 0) is more_is_worse)
+    return Difference(f"{points:+.1f} points", (points > 0) is more_is_worse) if points else NO_CHANGE
 
 
 def format_count(number: int, unit: str) -> str:

@@ -85,7 +85,14 @@ class FigureTests(SimpleTestCase):
         for title in ("Answered", "Failed", "Response latency p50"):
             change = self.figures(stats, stats)[title].change
             assert change is not None
-            self.assertIsNone(change.is_worse, title)
+            self.assertEqual((change.text, change.is_worse), ("no change", None), title)
+
+    def test_a_change_that_rounds_to_nothing_is_none(self) -> None:
+        figures = self.figures(make_stats(10_001, 1_000, (90,)), make_stats(10_000, 1_000, (90,)))
+        for title in ("Calls", "Answered", "Failed"):
+            change = figures[title].change
+            assert change is not None
+            self.assertEqual(change.text, "no change", title)
 
 
 class DashboardTests(TestCase):
