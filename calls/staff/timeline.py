@@ -109,6 +109,9 @@ def _describe(
             return _describe_keys(keys)
         case "tool-called":
             return _describe_tool_call(event, results)
+        case "assistant-ended":  # hides `stream-ended`, so it has the alarm of the call's end
+            text, _ = _describe_assistant_end(_get_data(event))
+            return text, bool(end_reason) and end_reasons.explain(end_reason).is_failure
         case "stream-ended" if end_reason:
             return _describe_stream_end({"reason": end_reason})
         case kind if kind in DESCRIPTIONS:
@@ -167,7 +170,8 @@ def _describe_barge_in(data: Mapping[str, Any]) -> Description:
 def _describe_assistant_end(data: Mapping[str, Any]) -> Description:
     reason = _get_text(data, "reason")
     explained = end_reasons.explain_vapi_reason(reason)
-    return (f"{explained.sentence} ({reason})" if explained else "The assistant ended the call."), False
+    text = f"{explained.sentence} ({reason})" if explained else "The assistant ended the call."
+    return text, False
 
 
 def _describe_stream_end(data: Mapping[str, Any]) -> Description:

@@ -1,8 +1,8 @@
 """`manage.py demo`: a whole simulated call on this machine, shown and checked. No account, no network.
 
-With `--once` it uses its own database, journal and port, so that runs do not affect each other, and its exit
-code is the result of the checks. Without it, the configured database is used, and the pages are served until
-Ctrl-C.
+It uses DATABASE_URL if that is set, otherwise a database of its own: in `var/demo`, with `--once` a temporary
+one. With `--once` the journal and the port are its own, too, so that runs do not affect each other, and its
+exit code is the result of the checks. Without it, the pages are served until Ctrl-C.
 """
 
 from __future__ import annotations

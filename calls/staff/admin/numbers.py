@@ -56,7 +56,7 @@ PROTECTED_OVERRIDES = {
     "metadata": "it identifies the call",
     "server": "it is this server's own URL and secret",
     "maxDurationSeconds": "it is set from “Maximum call duration”",
-    "startSpeakingPlan.waitSeconds": "it is set from “Response delay”",
+    "startSpeakingPlan.waitSeconds": "it is set from “Endpointing”",
     "artifactPlan.recordingEnabled": "it is set from “Record calls”",
     "variableValues.caller": "it is the caller's number",
     "variableValues.twilioCallSid": "it is the CallSid",

@@ -95,12 +95,23 @@ def test_a_tool_result_is_shown_at_its_call() -> None:
 
 
 @pytest.mark.parametrize(
+    ("end_reason", "is_alarm"),
+    [("assistant-failed", True), ("assistant-ended", False), ("caller-hung-up", False), ("", False)],
+)
+def test_the_end_of_the_assistant_is_an_alarm_if_the_call_failed(end_reason: str, is_alarm: bool) -> None:
+    event = make_event("assistant-ended", 5, reason="pipeline-error-openai-llm-failed")
+    (line,) = build_timeline([], [event], end_reason=end_reason)
+    assert isinstance(line, EventLine) and line.is_alarm == is_alarm
+
+
+@pytest.mark.parametrize(
     ("call_event", "text", "is_alarm"),
     [
         (make_event("assistant-unreachable", 5, detail="Vapi answered 401"), "Vapi answered 401", True),
         (make_event("assistant-lost", 5, code=1006), "(code 1006)", True),
         (make_event("assistant-ended", 5, reason="customer-ended-call"), "The caller ended the call.", False),
         (make_event("assistant-ended", 5, reason="unknown"), "unknown", False),
+        (make_event("assistant-ended", 5), "The assistant ended the call.", False),
         (make_event("stream-ended", 5, reason="assistant-stalled"), "stopped answering", True),
         (make_event("stream-ended", 5, reason="unknown"), "unknown", False),
         (make_event("stream-ended", 5), "no reason recorded", False),
