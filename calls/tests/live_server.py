@@ -41,6 +41,7 @@ VAPI_KEY = "sandbox-key"  # accepted by the simulator only
 COMMAND_TIMEOUT_SECONDS = 150
 CLUSTER_TIMEOUT_SECONDS = 30
 POLL_INTERVAL_SECONDS = 0.05
+NOTE_LINES = 40
 
 T = TypeVar("T")
 
@@ -63,6 +64,11 @@ class LiveServer(ServerProcess):
     def __init__(self, environment: Mapping[str, str], port: int) -> None:
         super().__init__(port, environment, asgi="voiceai.asgi:application", on_line=lambda line: None)
         self.environment = self._environment
+
+    async def __aexit__(self, *error: object) -> None:
+        await super().__aexit__(*error)
+        if isinstance(error[1], Exception):
+            error[1].add_note("\n".join(["The end of the server's log:", *list(self.lines)[-NOTE_LINES:]]))
 
     @property
     def pid(self) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,7 +39,7 @@ WAIT_SECONDS = 20.0
 MAX_IN_FLIGHT_BYTES = 3 * 160  # not delivered when the caller hung up
 CLIPS = ("correct", "book_table", "opening_hours", "correct")
 SCRIPT: list[Step] = [step for name in CLIPS for step in (Say(name), Listen(timeout_seconds=8))]
-SID = "CA" + "f" * 32
+SID = "CA" + uuid.uuid4().hex
 
 
 async def send_voice_webhook(server: LiveServer, webhooks: WebhookClient, number: int) -> WebhookResponse:

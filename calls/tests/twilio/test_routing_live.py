@@ -151,7 +151,7 @@ async def test_a_change_takes_effect_for_the_next_call_at_every_server(
         )
         delays = [await client.wait_for_actions(second, [AN_AI, "This call is recorded.", "Connect"])]
 
-        record = await second.twilio_simulator().place_call(SCRIPT, to_number=OURS, call_sid="CA" + "e" * 32)
+        record = await second.twilio_simulator().place_call(SCRIPT, to_number=OURS)
         assert record.errors == []
         assert record.spoken_by_twilio[: record.spoken_before_stream] == [AN_AI, "This call is recorded."]
         (call,) = assistant.calls

@@ -9,6 +9,7 @@ import asyncio
 import os
 import re
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,6 @@ from sandbox.vapi.server import VapiSimulator
 
 pytestmark = pytest.mark.slow
 
-SID = "CA" + "e" * 32
 TEXTS = [f"these are words number {number}" for number in range(1, 50)]
 ANY_TEXT = "these are words number"  # a row shows the last two utterances only
 SCRIPT: list[Step] = [
@@ -63,6 +63,7 @@ async def get_rejection_status(server: LiveServer, key: str, path: str = "/live"
 
 
 async def test_staff_with_permission_follow_a_live_call(database: Database, tmp_path: Path) -> None:
+    call_sid = "CA" + uuid.uuid4().hex
     async with (
         make_assistant() as assistant,
         await make_board_server(assistant, database, tmp_path) as server,
@@ -77,13 +78,13 @@ async def test_staff_with_permission_follow_a_live_call(database: Database, tmp_
 
         async with open_socket(server, staff) as page:
             await page.until(lambda html: "No live calls" in html)
-            call_task = asyncio.create_task(server.twilio_simulator().place_call(SCRIPT, call_sid=SID))
+            call_task = asyncio.create_task(server.twilio_simulator().place_call(SCRIPT, call_sid=call_sid))
             try:
                 update = await page.until(lambda html: 'class="live-row"' in html)
                 assert "+15550100134" not in update.html and "+1 555 …0134" in update.html
                 for floor in ("Assistant speaking", "Caller speaking"):
                     await page.until(lambda html, floor=floor: floor in html)  # type: ignore[misc]
-                call = await assistant.call_for(SID, WAIT_SECONDS)
+                call = await assistant.call_for(call_sid, WAIT_SECONDS)
                 for _ in range(3):
                     count = len(call.transcripts)
                     async with measure_loop_lag() as lag:
@@ -110,15 +111,16 @@ async def test_staff_with_permission_follow_a_live_call(database: Database, tmp_
 
 @pytest.mark.skipif(not REDIS, reason="needs a Redis: set TEST_REDIS_URL")
 async def test_a_frozen_redis_loses_no_row_and_no_frame(database: Database, tmp_path: Path) -> None:
+    call_sid = "CA" + uuid.uuid4().hex  # Redis keeps the calls of an earlier run for a while
     async with (
         FreezableProxy(REDIS) as proxy,
         make_assistant() as assistant,
         await make_board_server(assistant, database, tmp_path, REDIS_URL=proxy.url) as server,
     ):
         staff = await asyncio.to_thread(log_in, server, "staff", "view_call")
-        call_task = asyncio.create_task(server.twilio_simulator().place_call(SCRIPT, call_sid=SID))
+        call_task = asyncio.create_task(server.twilio_simulator().place_call(SCRIPT, call_sid=call_sid))
         try:
-            call = await assistant.call_for(SID, WAIT_SECONDS)
+            call = await assistant.call_for(call_sid, WAIT_SECONDS)
             async with open_socket(server, staff) as page:
                 await page.until(lambda html: ANY_TEXT in html)
                 proxy.freeze()
@@ -129,7 +131,7 @@ async def test_a_frozen_redis_loses_no_row_and_no_frame(database: Database, tmp_
                     await assistant.until(lambda count=count: len(call.transcripts) > count, WAIT_SECONDS)  # type: ignore[misc]
                     sent = [(speaker, text) for _, speaker, text in call.transcripts]
                     rows = await poll_until(
-                        lambda: database.select_utterances(SID),
+                        lambda: database.select_utterances(call_sid),
                         lambda rows, sent=sent: len(rows) >= len(sent),  # type: ignore[misc]
                         WAIT_SECONDS,  # Redis is frozen during this wait
                     )
@@ -145,7 +147,7 @@ async def test_a_frozen_redis_loses_no_row_and_no_frame(database: Database, tmp_
             call_task.cancel()
         ((dropped, end_reason),) = await poll_until(
             lambda: database.select(
-                "SELECT frames_dropped, end_reason FROM calls_call WHERE call_sid = %s", SID
+                "SELECT frames_dropped, end_reason FROM calls_call WHERE call_sid = %s", call_sid
             ),
             lambda rows: rows[0][1],
             WAIT_SECONDS,
