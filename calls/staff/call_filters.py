@@ -25,6 +25,7 @@ from calls.viewer import Viewer
 Choices = list[tuple[str, str]]  # value, label
 
 LIVE = "live"
+NOT_CONNECTED = "not-connected"  # Twilio's status `failed`; the value `failed` is any failure
 MAX_NUMBERS = 200
 MAX_VALUES = 50  # that a choice offers
 MAX_ID_DIGITS = 18
@@ -57,7 +58,8 @@ class CallFilter:
 def _status_choices() -> Choices:
     reasons = [(name, reason.label) for name, reason in end_reasons.END_REASONS.items()]
     statuses = [(name, end_reasons.STATUS_LABELS[name]) for name in NEVER_CONNECTED_STATUSES]
-    return [(FAILED, "Failed (any reason)"), (LIVE, "In progress"), *reasons, *statuses]
+    not_connected = (NOT_CONNECTED, end_reasons.STATUS_LABELS["failed"])
+    return [(FAILED, "Failed (any reason)"), (LIVE, "In progress"), *reasons, not_connected, *statuses]
 
 
 def _filter_status(calls: CallQuerySet, value: str) -> CallQuerySet:
@@ -65,6 +67,8 @@ def _filter_status(calls: CallQuerySet, value: str) -> CallQuerySet:
         return calls.flagged(FAILED)
     if value == LIVE:
         return calls.live()
+    if value == NOT_CONNECTED:
+        return calls.matching(Q(status="failed", end_reason=""))
     if value in NEVER_CONNECTED_STATUSES:
         return calls.matching(Q(status=value, end_reason=""))
     return calls.filter(end_reason=value)

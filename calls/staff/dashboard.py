@@ -22,6 +22,7 @@ from django.views.decorators.http import require_safe
 from calls import end_reasons, requirements
 from calls.models import Call, PhoneNumber
 from calls.staff import call_filters, charts
+from calls.staff.call_filters import NOT_CONNECTED
 from calls.staff.call_list import COLUMNS, build_rows
 from calls.staff.figures import build_figures
 from calls.staff.live.board import board_context, get_bridge
@@ -106,15 +107,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "counted_since": report.counted_since,
         "links": links,
         "failures": [
-            LinkedCount(
-                reason,
-                count,
-                end_reasons.explain(reason).sentence,
-                end_reasons.explain(reason).next_step,
-                link(when.since, when.until, ended=reason)
-                if reason
-                else link(when.since, when.until, flag=FAILED),
-            )
+            _describe_failure(reason, count, link(when.since, when.until, ended=reason or NOT_CONNECTED))
             for reason, count in totals.end_reasons.most_common()
         ],
         "needs_attention": [
@@ -134,6 +127,14 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "test_call_is_billable": is_billable(),
     }
     return render(request, "calls/dashboard.html", context)
+
+
+def _describe_failure(end_reason: str, count: int, url: str) -> LinkedCount:
+    """Failed calls with this end reason; those without one had no stream."""
+    if not end_reason:
+        return LinkedCount(NOT_CONNECTED, count, end_reasons.STATUS_SENTENCES["failed"], "", url)
+    explained = end_reasons.explain(end_reason)
+    return LinkedCount(end_reason, count, explained.sentence, explained.next_step, url)
 
 
 def _find_number(number_id: str) -> str:

@@ -153,6 +153,20 @@ class DashboardTests(TestCase):
         for unknown in ("99999", "x", "-1", "1" * 40):
             self.assertRegex(self.get_page(f"?number={unknown}"), r"<dt>Calls</dt><dd><a [^>]*>5</a>")
 
+    def test_each_reason_of_a_failure_links_to_its_calls(self) -> None:
+        failed = make_call(end_reason="assistant-failed")
+        not_connected = make_call(direction="outbound-api", status="failed", end_reason="")
+        call_summary.update_summaries([failed, not_connected])
+        failures = re.search(r'<ul class="failures">.*?</ul>', self.get_page(), re.DOTALL)
+        assert failures is not None
+        self.assertIn("The call could not be connected.", failures[0])
+        links = dict(re.findall(r'href="(/calls/\?[^"]*ended=([a-z-]*)[^"]*)"', failures[0]))
+        self.assertEqual(sorted(links.values()), ["assistant-failed", "not-connected"])
+        for link, reason in links.items():
+            page = self.client.get(link.replace("&amp;", "&")).content.decode()
+            expected = failed if reason == "assistant-failed" else not_connected
+            self.assertEqual(re.findall(r'<a href="/calls/(\d+)/[^"]*"><time', page), [str(expected.pk)])
+
     def test_calls_that_are_not_counted_yet_are_named(self) -> None:
         """As after an import: no hour is rolled up, and there are more calls than a page may read."""
         noon = timezone.now().replace(minute=0, second=0, microsecond=0)
