@@ -162,6 +162,11 @@ class Call(models.Model):
         return self.status == "in-progress"
 
     @property
+    def is_ongoing(self) -> bool:
+        """Neither over nor without its stream: its page is updated."""
+        return not self.is_over and not self.end_reason
+
+    @property
     def is_failed(self) -> bool:
         """The caller was not served, and did not choose to end the call. See `CallQuerySet.failed`."""
         if not self.end_reason:

@@ -62,12 +62,8 @@ def call_detail(request: HttpRequest, call_id: int) -> HttpResponse:
         **call_context(call, viewer),
         **_list_context(request, call, viewer),
     }
-    if call.is_live:
-        number = PhoneNumber.objects.filter(number=call.our_number).first()
-        context["live_socket"] = f"/live?call={call.pk}"
-        context["caller"] = viewer.display_number(call.their_number)
-        context["fallback_number"] = viewer.display_number(PhoneNumber.fallback_for(number))
-        context["can_say"] = bool(call.vapi_call_id) and not settings.VAPI_SOCKET_URL
+    if call.is_ongoing:
+        context |= {"live_socket": f"/live?call={call.pk}", **_action_context(call, viewer)}
     if viewer.can_view_audit_log:
         context["audit_entries"] = call.audit.order_by("-at", "-id")[:MAX_AUDIT_ENTRIES]
     return render(request, "calls/call_detail.html", context)
@@ -156,9 +152,23 @@ def call_context(call: Call, viewer: Viewer) -> dict[str, Any]:
 
 
 def render_call(call: Call, viewer: Viewer) -> str:
-    """The two parts of the page that live updates replace."""
-    context = call_context(call, viewer)
-    return "".join(render_to_string(f"calls/{name}.html", context) for name in ("_call_head", "_call_body"))
+    """The parts of the page that live updates replace."""
+    context = call_context(call, viewer) | _action_context(call, viewer)
+    names = ("_call_actions", "_call_head", "_call_body")
+    return "".join(render_to_string(f"calls/{name}.html", context) for name in names)
+
+
+def _action_context(call: Call, viewer: Viewer) -> dict[str, Any]:
+    """What `_call_actions.html` needs."""
+    if not (call.is_live and viewer.can_act):
+        return {"has_actions": False}
+    number = PhoneNumber.objects.filter(number=call.our_number).first()
+    return {
+        "has_actions": call.is_ongoing,
+        "caller": viewer.display_number(call.their_number),
+        "fallback_number": viewer.display_number(PhoneNumber.fallback_for(number)),
+        "can_say": bool(call.vapi_call_id) and not settings.VAPI_SOCKET_URL,
+    }
 
 
 def _cost_per_minute(call: Call) -> Decimal | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from unittest import mock
 
@@ -16,10 +17,11 @@ from django.utils import timezone
 from calls.models import AuditEntry, Call, Turn, Utterance
 from calls.models.staff import ACTION_LABELS
 from calls.staff.audit import OPENED
-from calls.staff.call_detail import split_heard
+from calls.staff.call_detail import render_call, split_heard
 from calls.staff.staff_messages import SAY
 from calls.staff.waterfall import Waterfall
 from calls.tests.builders import make_call, make_event, make_staff, make_turn, make_utterance
+from calls.viewer import Viewer
 
 
 class SplitHeardTests(SimpleTestCase):
@@ -148,6 +150,30 @@ class EndTests(TestCase):
                 self.assertIn(f"Ended by: {shown_side}.", shown)
                 if end_reason != "caller-hung-up":
                     self.assertNotIn("hung up", shown)
+
+
+class LiveUpdateTests(TestCase):
+    """The page of a call that is dialed, connected and over."""
+
+    def test_it_is_updated_from_the_first_status_to_the_end(self) -> None:
+        self.client.force_login(make_staff("view_call", "act_on_call"))
+        viewer = Viewer(can_view_calls=True, can_act=True)
+        for status, end_reason, is_updated, has_menu in (
+            ("queued", "", True, False),
+            ("ringing", "", True, False),
+            ("in-progress", "", True, True),
+            ("in-progress", "caller-hung-up", False, False),
+            ("completed", "caller-hung-up", False, False),
+            ("failed", "", False, False),
+        ):
+            with self.subTest(status, end_reason=end_reason):
+                call = make_call(status=status, end_reason=end_reason, vapi_call_id="vapi-1")
+                page = self.client.get(call.get_absolute_url()).content.decode()
+                self.assertEqual(f'data-live="/live?call={call.pk}"' in page, is_updated)
+                for html in (page, render_call(call, viewer)):
+                    self.assertEqual(f"/calls/{call.pk}/say" in html, has_menu)
+                self.assertIn('<div id="call-actions">', render_call(call, viewer))
+                self.assertNotIn(f"/calls/{call.pk}/say", render_call(call, replace(viewer, can_act=False)))
 
 
 class SlownessTests(SimpleTestCase):
