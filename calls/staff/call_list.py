@@ -102,7 +102,8 @@ def call_list(request: HttpRequest) -> HttpResponse:
     query = ListQuery.parse(request.GET.dict())
     now = timezone.now()
     when = TimeFilter.parse(query.values, now)
-    paginator = CappedPaginator(select_calls(query, viewer, now), PAGE_SIZE)
+    calls, search_is_capped = select_calls(query, viewer, now)
+    paginator = CappedPaginator(calls, PAGE_SIZE)
     page = paginator.get_page(request.GET.get("page"))
     listed = list(page.object_list)
     hits = search.find_hits([call.pk for call in listed], query.search_text)
@@ -127,6 +128,7 @@ def call_list(request: HttpRequest) -> HttpResponse:
         "rows": build_rows(listed, hits),
         "page": page,
         "paginator": paginator,
+        "search_is_capped": search_is_capped,
         "page_url": query.url() + ("&" if query.values else "?"),
         "excludes_empty": not query.sort.endswith("time"),
         "simulated_url": _find_simulated_url(query),
@@ -189,7 +191,7 @@ def _sortable_columns(query: ListQuery) -> list[Column]:
 
 
 def _admin_url(query: ListQuery, when: TimeFilter) -> str:
-    """The admin's list with the same search and filters, for all columns and bulk actions."""
+    """The admin's list with the same search and filters, for its bulk actions and columns."""
     names = ("q", *(call_filter.name for call_filter in FILTERS))
     values = {name: value for name, value in query.values.items() if name in names}
     if when.since:
@@ -211,5 +213,5 @@ def export_calls(request: HttpRequest) -> HttpResponseBase:
         raise Http404(f"There is no export format {file_format[:20]}.")
     query = ListQuery.parse(request.GET.dict())
     audit.record(request.user, "export", detail=f"{file_format} {query.encode()}")
-    calls = select_calls(query, viewer, timezone.now())
+    calls = select_calls(query, viewer, timezone.now()).calls
     return export.download(calls, file_format, viewer, name=f"calls-{timezone.localdate():%Y-%m-%d}")

@@ -121,17 +121,18 @@ def _format(bound: datetime) -> str:
     return f"{timezone.localtime(bound):%-d %b %Y, %H:%M}"
 
 
-def select_calls(query: ListQuery, viewer: Viewer, now: datetime) -> CallQuerySet:
+def select_calls(query: ListQuery, viewer: Viewer, now: datetime) -> search.Found:
     """The calls of a list, in its order."""
     calls = TimeFilter.parse(query.values, now).apply(Call.objects.all())
     calls = apply_filters(calls, query.values)
+    is_capped = False
     if query.search_text:
-        calls = search.search_calls(calls, query.search_text, viewer)
+        calls, is_capped = search.search_calls(calls, query.search_text, viewer)
     name = SORT_COLUMNS[query.sort.removeprefix("-")]
     if name != "started_at":
         calls = calls.filter(**{f"{name}__isnull": False})
     sign = "-" if query.sort.startswith("-") else ""
-    return calls.order_by(f"{sign}{name}", f"{sign}id")
+    return search.Found(calls.order_by(f"{sign}{name}", f"{sign}id"), is_capped)
 
 
 def find_neighbors(
@@ -145,7 +146,7 @@ def find_neighbors(
     value = getattr(call, name)
     if value is None:
         return None, None
-    calls = select_calls(query, viewer, now).values_list("pk", flat=True)
+    calls = select_calls(query, viewer, now).calls.values_list("pk", flat=True)
     # The second, redundant condition lets the databases begin in the middle of an index.
     below = calls.filter(Q(**{f"{name}__lt": value}) | Q(pk__lt=call.pk), **{f"{name}__lte": value})
     above = calls.filter(Q(**{f"{name}__gt": value}) | Q(pk__gt=call.pk), **{f"{name}__gte": value})

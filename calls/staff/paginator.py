@@ -16,9 +16,14 @@ class CappedPaginator(Paginator):  # type: ignore[type-arg]
 
     @cached_property
     def count(self) -> int:
-        rows = cast("QuerySet[Any]", self.object_list)
-        return rows.order_by()[:MAX_ROWS].count()
+        return min(self._count_beyond_cap, MAX_ROWS)
 
     @property
     def is_capped(self) -> bool:
-        return self.count >= MAX_ROWS
+        return self._count_beyond_cap > MAX_ROWS
+
+    @cached_property
+    def _count_beyond_cap(self) -> int:
+        """One more than the cap tells whether there are more."""
+        rows = cast("QuerySet[Any]", self.object_list)
+        return rows.order_by()[: MAX_ROWS + 1].count()

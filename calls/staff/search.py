@@ -1,8 +1,12 @@
-"""Search of calls: by id, by phone number in any form, by words that were said, by outcome and note.
+"""Search of calls: by ID, by phone number in any form, by words that were said, by outcome and note.
 
 Words are answered from indexes that follow every write: PostgreSQL has GIN indexes on `Utterance.text` and
 `Utterance.search_text`, SQLite full-text tables that triggers keep current. All words must occur in one
-utterance; the last word matches as a prefix. Input is never interpreted as a query operator.
+utterance, the last one may be the start of a word; in outcome and note each may be any part of a word. Input
+is never interpreted as a query operator.
+
+A search in up to `MAX_SEARCHED_CALLS` calls is complete. In a longer list it finds the newest calls with the
+words, and says so if there may be older ones.
 """
 
 from __future__ import annotations
@@ -21,9 +25,9 @@ from calls.querysets import CallQuerySet
 from calls.search_text import UNSPACED, separate, split_words
 from calls.viewer import Viewer
 
-MAX_CALLS = 1000  # the newest; a search that matches more is too broad to be useful
-MAX_LINES = 5000  # read to find the matches of one page
-_LINES_PER_CALL = 4  # in how many lines of a call a word occurs, roughly
+MAX_SEARCHED_CALLS = 5_000  # of a list; in a longer one the newest matching lines are searched for
+MAX_LINES = 4_000  # that match, whichever calls they belong to
+MAX_PAGE_LINES = 5_000  # read to find the matches of one page
 _CONTEXT_CHARS = 60  # shown before and after a match
 
 # PostgreSQL keeps URLs, decimal numbers and the like as single words. Replacing these characters with
@@ -40,6 +44,10 @@ _SCAN_NEWEST = f"""
         SELECT id, call_id, {{column}} FROM calls_utterance ORDER BY id DESC LIMIT %s
     ) newest WHERE {_VECTOR} @@ to_tsquery('simple', %s) ORDER BY id DESC LIMIT %s
 """
+_SCAN_CALLS = f"""
+    SELECT id, call_id FROM calls_utterance
+    WHERE call_id = ANY(%s) AND {_VECTOR} @@ to_tsquery('simple', %s) ORDER BY id DESC LIMIT %s
+"""
 _USE_INDEX = f"""
     WITH matches AS MATERIALIZED (
         SELECT id, call_id FROM calls_utterance
@@ -48,7 +56,7 @@ _USE_INDEX = f"""
 """
 _SQLITE = """
     SELECT u.id, u.call_id FROM {table} w CROSS JOIN calls_utterance u ON u.id = w.rowid
-    WHERE {table} MATCH %s ORDER BY w.rowid DESC LIMIT %s
+    WHERE {table} MATCH %s {and_in_calls} ORDER BY w.rowid DESC LIMIT %s
 """
 _SQLITE_TABLES = {"text": "calls_utterance_words", "search_text": "calls_utterance_search_words"}
 
@@ -56,7 +64,7 @@ _SQLITE_TABLES = {"text": "calls_utterance_words", "search_text": "calls_utteran
 # hint, statistics of a small table can lead SQLite to another index, which it scans from end to end.
 _NOTED = """
     SELECT id FROM calls_call {hint}
-    WHERE ("note" > '' OR "outcome" > '') AND {contains} ORDER BY id DESC LIMIT %s
+    WHERE ("note" > '' OR "outcome" > '') AND {contains} {and_in_calls} ORDER BY id DESC LIMIT %s
 """
 
 _IDS = ("call_sid", "vapi_call_id")
@@ -69,6 +77,13 @@ _MIN_DIGITS = 3
 _MIN_NATIONAL_DIGITS = 6  # of a number whose leading zero is left out where its country code is given
 
 
+class Found(NamedTuple):
+    """The calls that a search found. `is_capped`: only the newest ones, as there may be more."""
+
+    calls: CallQuerySet
+    is_capped: bool = False
+
+
 class Hit(NamedTuple):
     """A matching line, split around the word that matched, and who spoke it."""
 
@@ -78,15 +93,20 @@ class Hit(NamedTuple):
     after: str
 
 
-def search_calls(calls: CallQuerySet, text: str, viewer: Viewer) -> CallQuerySet:
-    """Those of the calls that the text finds: by number or id if it looks like one and finds any, else by
+def search_calls(calls: CallQuerySet, text: str, viewer: Viewer) -> Found:
+    """Those of the calls that the text finds: by number or ID if it looks like one and finds any, else by
     words. Viewers who see numbers masked cannot search for them."""
     prefixes = parse_prefixes(text, include_numbers=viewer.can_view_numbers)
     if prefixes:
         found = calls.search_prefixes(prefixes)
         if found.exists():
-            return found
-    return calls.filter(pk__in=find_call_ids(text))
+            return Found(found)
+    in_calls = None
+    if calls.query.where:
+        ids = list(calls.order_by().values_list("pk", flat=True)[: MAX_SEARCHED_CALLS + 1])
+        in_calls = ids if len(ids) <= MAX_SEARCHED_CALLS else None
+    call_ids, is_capped = find_call_ids(text, in_calls)
+    return Found(calls.filter(pk__in=call_ids), is_capped)
 
 
 def parse_prefixes(text: str, *, include_numbers: bool) -> list[tuple[str, str]]:
@@ -115,26 +135,36 @@ def parse_prefixes(text: str, *, include_numbers: bool) -> list[tuple[str, str]]
     return prefixes + [(column, end[::-1]) for end in sorted(ends) for column in _NUMBERS_REVERSED]
 
 
-def find_call_ids(text: str, limit: int = MAX_CALLS) -> list[int]:
-    """Ids of the calls in which one utterance, or outcome and note, contain all words. The newest first,
-    those with a note before the others. Five queries at most."""
+def find_call_ids(
+    text: str, in_calls: list[int] | None = None, max_lines: int = MAX_LINES
+) -> tuple[list[int], bool]:
+    """Ids of the calls in which one utterance, or outcome and note, contain all words; and whether there may
+    be older ones. Those with a note are first, then the newest. `in_calls`: ids of the calls to search in.
+    Five queries at most."""
     words = split_words(text)
-    if not words:
-        return []
-    max_lines = limit * _LINES_PER_CALL
-    lines = [_find_lines(column, words, max_lines) for column in _SQLITE_TABLES]
+    if not words or in_calls == []:
+        return [], False
+    noted = _find_noted(words, in_calls, max_lines)
+    lines = [_find_lines(column, words, in_calls, max_lines) for column in _SQLITE_TABLES]
     spoken = (call_id for _, call_id in heapq.merge(*lines, reverse=True))
-    return list(dict.fromkeys([*_find_noted(words, limit), *spoken]))[:limit]
+    is_capped = max(len(noted), *map(len, lines)) >= max_lines
+    return list(dict.fromkeys([*noted, *spoken])), is_capped
 
 
-def _find_lines(column: str, words: Sequence[str], max_lines: int) -> list[tuple[int, int]]:
+def _find_lines(
+    column: str, words: Sequence[str], in_calls: list[int] | None, max_lines: int
+) -> list[tuple[int, int]]:
     """Ids of utterances and their calls, newest first."""
     phrases = [separate(word) for word in words] if column == "search_text" else words
     if connection.vendor != "postgresql":
         query = " ".join(f'"{phrase}"' for phrase in phrases) + "*"
-        return _run_query(_SQLITE.format(table=_SQLITE_TABLES[column]), query, max_lines)
+        condition, ids = _restrict("u.call_id", in_calls)
+        statement = _SQLITE.format(table=_SQLITE_TABLES[column], and_in_calls=condition)
+        return _run_query(statement, query, *ids, max_lines)
     adjacent = (" <-> ".join(f"'{word}'" for word in phrase.split()) for phrase in phrases)
     query = " & ".join(f"({phrase})" for phrase in adjacent).removesuffix(")") + ":*)"
+    if in_calls is not None:
+        return _run_query(_SCAN_CALLS.format(column=column), in_calls, query, max_lines)
     scan, use_index = (statement.format(column=column) for statement in (_SCAN_NEWEST, _USE_INDEX))
     lines = _run_query(scan, _SAMPLE_LINES, query, max_lines)
     if len(lines) >= max_lines:
@@ -145,15 +175,22 @@ def _find_lines(column: str, words: Sequence[str], max_lines: int) -> list[tuple
     return _run_query(scan, _SAMPLE_LINES * max_lines * 3 // (len(lines) * 2), query, max_lines)
 
 
-def _find_noted(words: Sequence[str], limit: int) -> list[int]:
+def _find_noted(words: Sequence[str], in_calls: list[int] | None, limit: int) -> list[int]:
     is_postgresql = connection.vendor == "postgresql"
     like, hint = ("ILIKE", "") if is_postgresql else ("LIKE", "INDEXED BY call_noted")
     contains = " AND ".join([f"note || ' ' || outcome {like} %s"] * len(words))
-    rows = _run_query(_NOTED.format(contains=contains, hint=hint), *(f"%{word}%" for word in words), limit)
+    condition, ids = _restrict("id", in_calls)
+    statement = _NOTED.format(contains=contains, hint=hint, and_in_calls=condition)
+    rows = _run_query(statement, *(f"%{word}%" for word in words), *ids, limit)
     return [call_id for (call_id,) in rows]
 
 
-def _run_query(statement: str, *parameters: int | str) -> list[Any]:
+def _restrict(column: str, ids: list[int] | None) -> tuple[str, list[int]]:
+    """A condition that the column is one of the ids, and its parameters. Without ids, none."""
+    return (f"AND {column} IN ({', '.join(['%s'] * len(ids))})", ids) if ids is not None else ("", [])
+
+
+def _run_query(statement: str, *parameters: int | str | list[int]) -> list[Any]:
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         rows: list[Any] = cursor.fetchall()
@@ -169,7 +206,7 @@ def find_hits(call_ids: Sequence[int], text: str) -> dict[int, Hit]:
     lines = Utterance.objects.filter(call__in=call_ids).order_by("call_id", "index")
     for word in words:
         lines = lines.filter(Q(text__icontains=word) | Q(search_text__contains=separate(word)))
-    for call_id, speaker, line in lines.values_list("call_id", "speaker", "text")[:MAX_LINES]:
+    for call_id, speaker, line in lines.values_list("call_id", "speaker", "text")[:MAX_PAGE_LINES]:
         if call_id not in hits and (hit := highlight(line, text, speaker)):
             hits[call_id] = hit
     return hits

@@ -64,7 +64,7 @@ class CallAdmin(CallActions, ModelAdmin):  # type: ignore[misc]
     ) -> tuple[QuerySet[Call], bool]:
         assert isinstance(queryset, CallQuerySet)
         text, viewer = search_term.strip(), Viewer.for_user(request.user)
-        return (search.search_calls(queryset, text, viewer) if text else queryset), False
+        return (search.search_calls(queryset, text, viewer).calls if text else queryset), False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Call]:
         calls: QuerySet[Call] = super().get_queryset(request)

@@ -41,7 +41,7 @@ class SeedCallsTests(TransactionTestCase):
         for call in Call.objects.all():
             for number in (call.from_number, call.to_number):
                 for text in (number, number[-4:], number[-7:], f"({number[2:5]}) {number[5:8]}-{number[8:]}"):
-                    found = search_calls(Call.objects.all(), text, viewer)
+                    found = search_calls(Call.objects.all(), text, viewer).calls
                     self.assertIn(call.pk, {match.pk for match in found}, text)
 
     def test_remove_deletes_only_the_seeded_calls(self) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 from urllib.parse import urlencode
@@ -21,7 +22,7 @@ from django.utils import timezone
 
 from calls import end_reasons
 from calls.models import AuditEntry, Call, PhoneNumber, SavedView
-from calls.staff import call_list, export, saved_views
+from calls.staff import call_list, export, saved_views, search
 from calls.staff import paginator as paging
 from calls.staff.export import escape_formula
 from calls.stats import call_summary
@@ -302,8 +303,22 @@ class RowTests(ListTestCase):
             self.assertEqual(len(second), 2)
             self.assertEqual(len(self.list_pks("?page=99")), 1, "the last page")
             self.assertEqual(len(self.list_pks("?page=x")), 2, "the first page")
-        with patch.object(paging, "MAX_ROWS", 3):
-            self.assertIn("Only the first 3 calls are listed.", self.get())
+        for most, text in ((4, "Only the first 4 calls are listed."), (5, "5 calls.")):
+            with patch.object(paging, "MAX_ROWS", most):
+                self.assertIn(text, self.get())
+
+    def test_it_says_when_older_calls_may_have_the_words_too(self) -> None:
+        for _ in range(3):
+            make_utterance(make_call(), text="what is the price")
+            make_call(direction="outbound-api")
+        text = "The search covers the newest calls with these words only"
+        self.assertNotIn(text, self.get("?q=price"))
+        with (
+            patch.object(search, "MAX_SEARCHED_CALLS", 2),
+            patch.object(search, "find_call_ids", partial(search.find_call_ids, max_lines=2)),
+        ):
+            self.assertEqual(self.get("?q=price").count(text), 2, "below the list, and in the export menu")
+            self.assertIn(text, self.get("?q=price&direction=outbound"), "and where it finds none")
 
     def test_the_number_of_queries_does_not_depend_on_the_number_of_calls(self) -> None:
         make_utterance(make_call())

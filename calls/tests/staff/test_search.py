@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
+from functools import partial
 from importlib import import_module
 from itertools import permutations
 from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 from django.apps import apps
@@ -17,11 +19,16 @@ from calls.ingest import upsert
 from calls.models import Call, Utterance
 from calls.search_text import build_search_text, normalize
 from calls.staff import search
-from calls.staff.search import find_call_ids, find_hits, highlight, search_calls
+from calls.staff.search import find_hits, highlight, search_calls
 from calls.tests import builders
 from calls.viewer import Viewer
 
 ALL = Viewer(can_view_calls=True, can_view_numbers=True)
+
+
+def find_call_ids(text: str, **options: Any) -> list[int]:
+    call_ids, _ = search.find_call_ids(text, **options)
+    return call_ids
 
 
 class SearchTests(TestCase):
@@ -60,7 +67,29 @@ class SearchTests(TestCase):
 
     def test_the_number_of_calls_is_limited(self) -> None:
         calls = [self.make_call("hello") for _ in range(5)]
-        self.assertEqual(find_call_ids("hello", limit=2), [calls[4].pk, calls[3].pk])
+        newest = [calls[4].pk, calls[3].pk]
+        self.assertEqual(search.find_call_ids("hello", max_lines=2), (newest, True))
+        self.assertFalse(search.find_call_ids("hello", max_lines=6)[1])
+
+    def test_a_search_in_a_filtered_list_is_complete(self) -> None:
+        """However many newer calls have the same words."""
+        older = self.make_call("what is the price")
+        noted = builders.make_call(assistant_id="other", note="asked for the price")
+        Call.objects.filter(pk=older.pk).update(assistant_id="other")
+        for _ in range(5):
+            self.make_call("the price is low")
+        everything, filtered = Call.objects.all(), Call.objects.filter(assistant_id="other")
+        with mock.patch("calls.staff.search.find_call_ids", partial(search.find_call_ids, max_lines=2)):
+            found = search_calls(filtered, "price", ALL)
+            self.assertEqual(set(found.calls), {older, noted})
+            self.assertEqual(search_calls(everything, "price", ALL).calls.count(), 3)  # two, and the note
+            self.assertTrue(search_calls(everything, "price", ALL).is_capped)
+            self.assertFalse(search_calls(everything, "absent", ALL).is_capped)
+            self.assertFalse(
+                search_calls(Call.objects.filter(assistant_id="no"), "price", ALL).calls.exists()
+            )
+            with mock.patch("calls.staff.search.MAX_SEARCHED_CALLS", 1):
+                self.assertEqual(set(search_calls(filtered, "price", ALL).calls), {noted})
 
     def test_deleted_and_changed_text_is_no_longer_found(self) -> None:
         deleted, changed = self.make_call("lighthouse"), self.make_call("lighthouse")
@@ -105,8 +134,8 @@ class SearchTests(TestCase):
                 mock.patch("calls.staff.search._SAMPLE_LINES", sample_lines),
                 mock.patch("calls.staff.search._COMMON_HITS", common_hits),
             ):
-                self.assertEqual(find_call_ids("wor", limit=4), newest_first[:4])
-                self.assertEqual(find_call_ids("many", limit=2), newest_first[:4:2])
+                self.assertEqual(find_call_ids("wor", max_lines=4), newest_first[:4])
+                self.assertEqual(find_call_ids("many", max_lines=2), newest_first[:4:2])
                 self.assertEqual(find_call_ids("word 001"), [calls[1].pk])
                 self.assertEqual(find_call_ids("absent"), [])
 
@@ -217,7 +246,7 @@ class NumberTests(TestCase):
 
     def search(self, text: str, *, can_view_numbers: bool = True) -> set[str]:
         viewer = Viewer(can_view_calls=True, can_view_numbers=can_view_numbers)
-        found = set(search_calls(Call.objects.all(), text, viewer))
+        found = set(search_calls(Call.objects.all(), text, viewer).calls)
         return {name for name, call in self.calls.items() if call in found}
 
     def test_a_number_is_found_however_it_is_written(self) -> None:
@@ -260,7 +289,7 @@ class NumberTests(TestCase):
         upsert.apply_entries([CarrierReported(sid, 1.0, status="completed")])
         upsert.apply_entries([CallOffered(sid, 1.0, "+491711234567", "+15559870000")])
         call = Call.objects.get(call_sid=sid)
-        self.assertEqual(list(search_calls(Call.objects.all(), "0171 1234567", ALL)), [call])
+        self.assertEqual(list(search_calls(Call.objects.all(), "0171 1234567", ALL).calls), [call])
 
 
 class NoteTests(TestCase):
@@ -275,17 +304,20 @@ class NoteTests(TestCase):
             ("booked", {spoken}), ("refund booked", set()), ("退款", {chinese}), ("%", set()), ("_", set()),
         ):  # fmt: skip
             with self.subTest(text):
-                self.assertEqual(set(search_calls(Call.objects.all(), text, ALL)), expected)
+                self.assertEqual(set(search_calls(Call.objects.all(), text, ALL).calls), expected)
 
     def test_the_index_of_noted_calls_is_used(self) -> None:
-        """SQLite uses a partial index only if its condition stands in the query, word for word."""
+        """SQLite uses a partial index only if its condition is in the query, word for word."""
+        no_ids = {"and_in_calls": ""}
         with connection.cursor() as cursor:
             if connection.vendor == "sqlite":
                 cursor.execute("ANALYZE")
-                statement = search._NOTED.format(contains="note LIKE %s", hint="INDEXED BY call_noted")
+                statement = search._NOTED.format(
+                    contains="note LIKE %s", hint="INDEXED BY call_noted", **no_ids
+                )
                 cursor.execute(f"EXPLAIN QUERY PLAN {statement}", ["%x%", 10])
             else:
-                statement = search._NOTED.format(contains="note LIKE %s", hint="")
+                statement = search._NOTED.format(contains="note LIKE %s", hint="", **no_ids)
                 cursor.execute("SET LOCAL enable_seqscan = off")
                 cursor.execute("SET LOCAL enable_bitmapscan = off")
                 cursor.execute(f"EXPLAIN {statement}", ["%x%", 10])
