@@ -17,6 +17,7 @@ KIB, MIB = 1 << 10, 1 << 20
 MAX_BODY_BYTES = {"/twilio/": 64 * KIB, "/vapi/": 8 * MIB}
 MAX_OTHER_BODY_BYTES = 2 * MIB
 BODY_TIMEOUT_SECONDS = 10.0
+MAX_LENGTH_DIGITS = 20  # more than any body that fits
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -46,7 +47,7 @@ def find_content_length(headers: list[tuple[bytes, bytes]]) -> int | None:
         return None
     if len(values) > 1 or not (value := values.pop()).isdigit():
         raise BodyRefused(400, "The Content-Length header is not valid.")
-    return int(value)
+    return int(value.lstrip(b"0")[:MAX_LENGTH_DIGITS] or b"0")  # Python refuses thousands of digits
 
 
 class BodyLimit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,10 +11,11 @@ import pytest
 
 from voiceai.server import body_limit
 from voiceai.server.body_limit import KIB, MIB, BodyLimit, find_max_body_bytes
-from voiceai.server.connections import ConnectionLimits
+from voiceai.server.connections import MIN_CONNECTIONS, ConnectionLimits, find_max_connections
 from voiceai.server.refusals import Refusals
 
 Headers = list[tuple[bytes, bytes]]
+UNLIMITED = resource.RLIM_INFINITY
 
 
 @pytest.mark.parametrize(
@@ -77,6 +79,8 @@ TOO_LARGE = "The body is larger than 64 KB."
         ([], [b"x" * KIB] * 64, 200, "done", 64 * KIB),
         (content_length(64 * KIB + 1), [b"x"], 413, TOO_LARGE, 0),
         (content_length(10**12), [b"x"], 413, TOO_LARGE, 0),
+        (content_length("9" * 5000), [b"x"], 413, TOO_LARGE, 0),
+        (content_length("0" * 5000 + "5"), [b"x" * 5], 200, "done", 5),
         ([], [b"x" * KIB] * 65, 413, TOO_LARGE, 64 * KIB),
         ([], [b"x" * MIB], 413, TOO_LARGE, 0),
         # A header that says less than is sent is not believed.
@@ -174,6 +178,28 @@ def test_connections_of_a_trusted_proxy_count_in_all_only() -> None:
     assert all(limits.add(FakeConnection(), "proxy", is_trusted=True) for _ in range(10))
     assert len(limits) == 10
     assert not limits.add(FakeConnection(), "a"), "no connection of a proxy is closed for others"
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "expected", "soft_afterwards"),
+    [
+        (1024, UNLIMITED, 1000, 1000 + 128 + 4 * 50),
+        (1024, 4096, 1000, 1000 + 128 + 4 * 50),
+        (1024, 1024, 1024 - 128 - 4 * 50, 1024),
+        (256, 512, 512 - 128 - 4 * 50, 512),
+        (256, 256, MIN_CONNECTIONS, 256),
+        (8192, 8192, 1000, 8192),
+        (UNLIMITED, UNLIMITED, 1000, UNLIMITED),
+    ],
+)
+def test_descriptors_stay_free_for_calls(
+    soft: int, hard: int, expected: int, soft_afterwards: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = [(soft, hard)]
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, limit: limits.append(limit))
+    assert find_max_connections(1000, max_concurrent_calls=50) == expected
+    assert limits[-1] == (soft_afterwards, hard)
 
 
 async def test_refusals_are_logged_once_a_second_with_their_count(caplog: pytest.LogCaptureFixture) -> None:
