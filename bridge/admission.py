@@ -3,8 +3,8 @@
 A webhook must pass one check, a media stream two. A webhook is signed over the public URL and its form. The
 media socket's handshake is signed over the `wss` URL; Twilio documents little about that, so the URL is tried
 with and without a trailing slash. Because a signature does not expire, the TwiML also carries a ticket. It is
-signed by us, bound to CallSid and AccountSid, and valid for one use, for one minute after Twilio has spoken
-the disclosure and the greeting.
+signed by us, bound to CallSid and AccountSid, and expires. A call gets one stream: afterwards neither another
+ticket nor an older one of the same call is accepted.
 
 Routes are a snapshot in memory, replaced as a whole by the thread that reads the database. Nothing here waits
 for a database.
@@ -17,7 +17,6 @@ import hmac
 import json
 import logging
 import math
-import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -28,19 +27,17 @@ from typing import Any
 from twilio.request_validator import RequestValidator
 
 from bridge import end_reasons
+from bridge.call_cache import CallCache
 from bridge.config import BridgeConfig, websocket_origin
-from bridge.end_reason_cache import EndReasonCache
 from bridge.routes import Route
 
 logger = logging.getLogger(__name__)
 
-TICKET_SECONDS = 60
-MAX_TICKET_SECONDS = 1800  # whatever the greeting's length
-MAX_USED_TICKETS = 100_000
+TICKET_SECONDS = 60  # added to the time that the disclosure and the greeting take at most
+MAX_TICKET_SECONDS = 1800
 MAX_CALLER_BYTES = 64  # a ticket is a <Parameter>, which Twilio limits to 500 characters
-USED_TICKET_SECONDS = MAX_TICKET_SECONDS + TICKET_SECONDS
 MAX_SERVED_CALLS = 100_000
-SERVED_CALL_SECONDS = 86_400  # for which a repeated webhook of a call gets no ticket
+SERVED_CALL_SECONDS = 86_400  # more than any ticket is valid
 
 
 class TicketError(Exception):
@@ -57,7 +54,9 @@ class Offer:
     is_repeated: bool = False  # the call has had its stream, or is over: somebody replays Twilio's request
 
     def __repr__(self) -> str:
-        return f"Offer(route_id={self.route_id!r}, refused={self.refused!r})"
+        """Without the ticket, which is a secret."""
+        values = ("route_id", "refused", "is_repeated")
+        return f"Offer({', '.join(f'{name}={getattr(self, name)!r}' for name in values)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +74,12 @@ class Admission:
         self,
         config: BridgeConfig,
         *,
-        end_reason_cache: EndReasonCache | None = None,
+        call_cache: CallCache | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.config = config
-        self._cache = end_reason_cache or EndReasonCache()
+        self._cache = call_cache or CallCache()
         self.draining = False
         self._clock, self._wall_clock = clock, wall_clock
         self._validators = [RequestValidator(token) for token in config.twilio_auth_tokens]
@@ -92,7 +91,6 @@ class Admission:
         self._reserved: dict[str, tuple[float, str]] = {}  # CallSid -> expiry, route id
         self._served: OrderedDict[str, float] = OrderedDict()  # CallSid -> when it can be forgotten
         self.waiting_streams = 0  # sockets of this process without a ticket so far
-        self._used: OrderedDict[str, float] = OrderedDict()  # ticket id -> when it can be forgotten
         if config.allow_unsigned and not self._validators:
             logger.warning(
                 "TWILIO_AUTH_TOKEN is not set: signatures are NOT checked. Anyone can place calls here."
@@ -192,7 +190,7 @@ class Admission:
         seconds = min(TICKET_SECONDS + math.ceil(route.notice_seconds), MAX_TICKET_SECONDS)
         self._reserved[call_sid] = (self._clock() + seconds, route.id)
         payload = {
-            "id": secrets.token_urlsafe(12), "call": call_sid, "account": account_sid,
+            "call": call_sid, "account": account_sid,
             "until": int(self._wall_clock()) + seconds, "caller": _truncate(caller, MAX_CALLER_BYTES),
         }  # fmt: skip
         body = base64.urlsafe_b64encode(
@@ -211,16 +209,10 @@ class Admission:
             raise TicketError("foreign-account")
         if call_sid in self._live:
             raise TicketError("second-stream")
-        ticket_id = str(payload["id"])
-        now = self._clock()
-        while self._used and next(iter(self._used.values())) <= now:
-            self._used.popitem(last=False)
-        if ticket_id in self._used or len(self._used) >= MAX_USED_TICKETS:
-            raise TicketError("spent")
         if self._was_served(call_sid):
             raise TicketError("served")
-        # Before the shared cache is queried: no other stream of this process can use them meanwhile.
-        self._used[ticket_id] = now + USED_TICKET_SECONDS
+        # Before the shared cache is queried: no other stream of this process can use the ticket meanwhile.
+        self._remember_served(call_sid)
         self._live[call_sid] = route_id
         self._reserved.pop(call_sid, None)
         is_first = False
@@ -231,7 +223,6 @@ class Admission:
                 self._live.pop(call_sid, None)
         if not is_first:
             raise TicketError("served-elsewhere")
-        self._remember_served(call_sid)
         return Claim(self.route(route_id), str(payload.get("caller", "")))
 
     def release(self, call_sid: str) -> None:

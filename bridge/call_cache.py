@@ -31,7 +31,7 @@ class SharedCache(Protocol):
     def set(self, name: str, value: str, *, ex: int, nx: bool = False) -> Any: ...
 
 
-class EndReasonCache:
+class CallCache:
     """End reasons and streams by CallSid."""
 
     def __init__(self, shared: SharedCache | None = None) -> None:

@@ -12,8 +12,7 @@ from urllib.parse import urlsplit
 # The messages that Vapi is to send. They are part of every `POST /call`: otherwise the assistant's own lists
 # would apply. On the websocket ...
 CLIENT_MESSAGES = (
-    "status-update", "transcript", "speech-update", "user-interrupted", "hang", "assistant.started",
-    "tool-calls",
+    "status-update", "transcript", "speech-update", "user-interrupted", "hang", "tool-calls",
 )  # fmt: skip
 # ... and to the webhook.
 SERVER_MESSAGES = ("status-update", "end-of-call-report", "hang", "tool-calls")

@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bridge.admission import Admission
+from bridge.call_cache import CallCache
 from bridge.config import BridgeConfig
-from bridge.end_reason_cache import EndReasonCache
 from bridge.journal import Journal
 
 
 @dataclass(frozen=True, slots=True)
 class BridgeContext:
-    """Settings, admission, journal and end reasons of one server process."""
+    """Settings, admission, journal and call cache of one server process."""
 
     config: BridgeConfig
     admission: Admission
     journal: Journal
-    end_reasons: EndReasonCache
+    call_cache: CallCache
     # One for each media stream of this process: ends its call, because the server stops.
     end_calls: set[Callable[[], None]] = field(default_factory=set)
 

@@ -53,7 +53,7 @@ def parse_hours(text: str) -> tuple[Span, ...]:
         raise BadHours(f"The opening hours are longer than {MAX_CHARACTERS} characters.")
     spans: list[Span] = []
     days: list[int] = list(range(7))  # times before any day apply to every day
-    pending: list[int] = []  # days whose times follow
+    pending: list[int] = []  # days without times so far, such as `Sat` in `Sat, Sun 10:00-14:00`
     pending_text = ""
     for item in _HYPHEN.sub("-", text).replace(";", ",").replace("\n", ",").split(","):
         if not (item := item.strip()):

@@ -42,8 +42,8 @@ from redis.asyncio import Redis
 from twisted.internet import reactor
 
 from bridge.admission import Admission
+from bridge.call_cache import CallCache
 from bridge.context import BridgeContext
-from bridge.end_reason_cache import EndReasonCache
 from bridge.io.consumer import MediaStreamConsumer
 from bridge.io.vapi_client import VapiClient
 from bridge.routes import Route
@@ -98,8 +98,8 @@ def wire() -> Wiring:
     # The name of this process: calls have it in their `worker` column, and its spool file is named after it.
     boot_id = f"{os.getpid()}-{secrets.token_hex(4)}"
     config = bridge_config()
-    end_reasons = EndReasonCache(Redis.from_url(settings.REDIS_URL) if settings.REDIS_URL else None)
-    admission = Admission(config, end_reason_cache=end_reasons)
+    call_cache = CallCache(Redis.from_url(settings.REDIS_URL) if settings.REDIS_URL else None)
+    admission = Admission(config, call_cache=call_cache)
     publisher = Publisher()
     journal = SpoolJournal(settings.JOURNAL_DIR, boot_id, on_note=publisher.put_note)
     writer = JournalWriter(
@@ -108,7 +108,7 @@ def wire() -> Wiring:
         on_routes=lambda rows: admission.replace_routes(Route.resolve(config, row) for row in rows),
         on_commit=publisher.notify_changed,
     )
-    context = BridgeContext(config, admission, journal, end_reasons)
+    context = BridgeContext(config, admission, journal, call_cache)
     sockets = build_sockets(VapiClient(config), boot_id)
 
     sys.setswitchinterval(SWITCH_SECONDS)

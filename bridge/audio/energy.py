@@ -1,7 +1,7 @@
 """Energy of mu-law audio, and detection of the caller's speech.
 
-`level`, `is_audible` and `first_audible` measure one piece of audio. `SpeechDetector` follows the caller; its
-last loud frame is T0, the moment from which the caller waits for an answer.
+`is_audible` and `first_audible` measure one piece of audio. `SpeechDetector` follows the caller and finds T0,
+the end of speech, from which the caller waits for an answer.
 
 The detector divides its input into windows of 20 ms. A window is loud when its power exceeds both -44 dBFS
 and the line's noise floor by 9 dB. Then:
@@ -34,7 +34,6 @@ from numpy.typing import NDArray
 
 from bridge.audio import g711
 
-SILENT_DBFS: Final = -96.0  # the level of digital silence
 AUDIBLE_DBFS: Final = -50.0  # 10 ms above this can be heard; comfort noise is below -55
 SPEECH_DBFS: Final = -44.0  # a caller's window below this level is quiet on any line
 
@@ -78,15 +77,6 @@ _MAINS: Final = _mains_basis()
 
 def _samples(ulaw: bytes) -> NDArray[np.float64]:
     return _LINEAR.take(np.frombuffer(ulaw, np.uint8))
-
-
-def level(ulaw: bytes) -> float:
-    """RMS in dBFS, -96 at least. A full-scale sine is -3."""
-    if not ulaw:
-        return SILENT_DBFS
-    samples = _samples(ulaw)
-    power = float(samples.dot(samples)) / len(ulaw)
-    return max(SILENT_DBFS, 10 * math.log10(power)) if power else SILENT_DBFS
 
 
 def is_audible(ulaw: bytes) -> bool:

@@ -22,10 +22,6 @@ class HoldBuffer:
     def __len__(self) -> int:
         return len(self._held)
 
-    @property
-    def held_ms(self) -> float:
-        return self._held_bytes / BYTES_PER_MS
-
     def add(self, ulaw: bytes) -> int:
         """Hold a frame. Returns how many of the oldest frames were dropped because the buffer was full."""
         self._held.append(ulaw)

@@ -2,9 +2,8 @@
 
 Audio may reach Twilio faster than it is played: a burst can wait there for seconds. Two measures are used:
 the bytes sent (8 bytes a millisecond, played in real time), and marks, which Twilio returns when everything
-before them was played. `clear` empties Twilio's buffer and makes it return all pending marks at once, so each
-mark carries the generation in which it was placed. A returned mark of an older generation says nothing about
-playback.
+before them was played. `clear` empties Twilio's buffer and makes it return all pending marks at once. Those
+say nothing about playback: their names are forgotten at the clear, and no later mark has the same name.
 
 Pure: times are arguments, monotonic seconds.
 """
@@ -64,7 +63,7 @@ class Playout:
         return name
 
     def on_mark(self, name: str, now: float) -> PendingMark | None:
-        """A mark was returned. None when it is unknown, or from a generation that was cleared."""
+        """A mark was returned. None when it is unknown, such as one that was placed before a clear."""
         mark = self._pending.pop(name, None)
         if mark is not None and now > mark.expected_at + OVERDUE_SECONDS:
             self.overdue += 1

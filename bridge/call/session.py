@@ -186,7 +186,7 @@ class CallSession:
                 self.counters["chunks_dropped"] += chunks
                 self.counters["frames_to_caller"] -= chunks
             case vapi.Audio():
-                raise IllegalTransition("assistant audio must be transcoded before it reaches the session")
+                raise TypeError("assistant audio must be transcoded before it reaches the session")
             case ServerStopping():
                 self._end(end_reasons.SERVER_STOPPED, now)
             case Aborted():

@@ -29,7 +29,8 @@ class ToolEvents:
     def handle(self, call: ToolCall, now: float) -> None:
         if call.id in self._seen:
             return
-        self._seen.append(call.id)
+        if call.id:  # without one, each is a call of its own
+            self._seen.append(call.id)
         self._output.record("tool-called", now, tool=call.name)
         if call.name == SEND_DTMF:
             self._play_tones(call, now)

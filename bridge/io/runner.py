@@ -136,7 +136,7 @@ class CallRunner:
         try:
             claim = await admission.claim(ticket, route_id, message.call_sid, message.account_sid)
         except TicketError as error:
-            self._context.end_reasons.store(message.call_sid, TICKET_REFUSED)
+            self._context.call_cache.store(message.call_sid, TICKET_REFUSED)
             self.feed(TicketRefused(message, wall_time, str(error)))
             return
         self._claimed = message.call_sid
@@ -212,9 +212,9 @@ class CallRunner:
         """Publish the end reason, send the queue, then close: Twilio requests `/twilio/after` right away."""
         session = self.session
         if session.stream_sid:
-            self._context.end_reasons.store(session.call_sid, session.end_reason)
+            self._context.call_cache.store(session.call_sid, session.end_reason)
             self._release_place()
-            await self._context.end_reasons.publish(session.call_sid, session.end_reason)
+            await self._context.call_cache.publish(session.call_sid, session.end_reason)
         self._caller_outbox.close()
         await asyncio.wait({self._caller_sender}, timeout=SETTLE_SECONDS)
         try:

@@ -18,14 +18,13 @@ from bridge.admission import (
     MAX_TICKET_SECONDS,
     SERVED_CALL_SECONDS,
     TICKET_SECONDS,
-    USED_TICKET_SECONDS,
     Admission,
     Claim,
     Offer,
     TicketError,
 )
+from bridge.call_cache import CallCache
 from bridge.config import BridgeConfig
-from bridge.end_reason_cache import EndReasonCache
 from bridge.opening_hours import OpeningHours, parse_hours
 from bridge.routes import Route
 
@@ -48,11 +47,11 @@ def clock() -> Clock:
 
 
 def make_admission(
-    clock: Clock | None = None, *, end_reasons: EndReasonCache | None = None, **settings: Any
+    clock: Clock | None = None, *, call_cache: CallCache | None = None, **settings: Any
 ) -> Admission:
     config = BridgeConfig(**{"ticket_secret": "s3cret", "twilio_account_sid": ACCOUNT, **settings})
     clock = clock or Clock()
-    return Admission(config, end_reason_cache=end_reasons, clock=clock, wall_clock=clock)
+    return Admission(config, call_cache=call_cache, clock=clock, wall_clock=clock)
 
 
 # Signatures
@@ -208,7 +207,7 @@ async def test_a_ticket_is_valid_once() -> None:
     offer = admission.offer(CALL, ACCOUNT, "+1")
     await claim(admission, offer)
     admission.release(CALL)
-    assert await refusal_of(admission, offer) == "spent"
+    assert await refusal_of(admission, offer) == "served"
 
 
 async def test_a_second_stream_of_a_live_call_is_refused() -> None:
@@ -284,7 +283,8 @@ async def test_a_used_ticket_is_known_as_long_as_it_could_be_used_again(clock: C
     await claim(admission, offer)
     admission.release(CALL)
     clock.now += MAX_TICKET_SECONDS - 1
-    assert await refusal_of(admission, offer) == "spent"
+    assert await refusal_of(admission, offer) == "served"
+    assert SERVED_CALL_SECONDS > MAX_TICKET_SECONDS
 
 
 def test_places_of_short_and_long_notices_are_free_again_when_they_expire(clock: Clock) -> None:
@@ -378,8 +378,8 @@ class FakeSharedCache:
 async def test_a_ticket_is_valid_once_for_all_workers() -> None:
     cache = FakeSharedCache()
     first, second = (
-        make_admission(end_reasons=EndReasonCache(cache)),
-        make_admission(end_reasons=EndReasonCache(cache)),
+        make_admission(call_cache=CallCache(cache)),
+        make_admission(call_cache=CallCache(cache)),
     )
     offer = first.offer(CALL, ACCOUNT, "+1")
     await claim(first, offer)
@@ -422,7 +422,7 @@ async def test_the_memory_of_served_calls_is_bounded(monkeypatch: pytest.MonkeyP
 async def test_a_cancelled_claim_does_not_keep_its_place() -> None:
     cache = FakeSharedCache()
     cache.may_answer.clear()
-    admission = make_admission(end_reasons=EndReasonCache(cache))
+    admission = make_admission(call_cache=CallCache(cache))
     claim_task = asyncio.create_task(claim(admission, admission.offer(CALL, ACCOUNT, "+1")))
     async with asyncio.timeout(2):
         await cache.requested.wait()
@@ -433,21 +433,26 @@ async def test_a_cancelled_claim_does_not_keep_its_place() -> None:
     assert admission.live_calls == 0
 
 
-async def test_used_tickets_are_forgotten_after_they_have_expired(clock: Clock) -> None:
+async def test_a_cancelled_claim_uses_the_ticket() -> None:
+    """Whether the shared cache has stored the claim is not known."""
+    cache = FakeSharedCache()
+    cache.may_answer.clear()
+    admission = make_admission(call_cache=CallCache(cache))
+    offer = admission.offer(CALL, ACCOUNT, "+1")
+    claim_task = asyncio.create_task(claim(admission, offer))
+    async with asyncio.timeout(2):
+        await cache.requested.wait()
+    claim_task.cancel()
+    await asyncio.gather(claim_task, return_exceptions=True)
+    assert await refusal_of(admission, offer) == "served"
+
+
+async def test_served_calls_are_forgotten_after_their_tickets_have_expired(clock: Clock) -> None:
     admission = make_admission(clock)
     await claim(admission, admission.offer(CALL, ACCOUNT, "+1"))
-    clock.now += USED_TICKET_SECONDS
+    clock.now += SERVED_CALL_SECONDS
     await claim(admission, admission.offer("CA2", ACCOUNT, "+1"), "CA2")
-    assert len(admission._used) == 1
-
-
-async def test_a_new_ticket_is_refused_when_too_many_used_tickets_are_stored(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(admission_module, "MAX_USED_TICKETS", 1)
-    admission = make_admission()
-    await claim(admission, admission.offer(CALL, ACCOUNT, "+1"))
-    assert await refusal_of(admission, admission.offer("CA2", ACCOUNT, "+1"), "CA2") == "spent"
+    assert len(admission._served) == 1
 
 
 def test_the_repr_of_an_offer_does_not_contain_the_ticket() -> None:

@@ -256,9 +256,9 @@ class CallRequest:
     overrides: Mapping[str, Any]
 
     def body(self) -> dict[str, Any]:
-        """The JSON body. A number's own overrides replace ours field by field.
-
-        Objects that we only add to are merged: an additional variable must not remove the caller's number.
+        """The JSON body. A number's own overrides replace ours field by field, but never
+        `clientMessages` and `metadata`. `variableValues` and the two plans are merged: an additional variable
+        must not remove the caller's number.
         """
         rate = 8000 if self.audio_format == "mulaw" else 16000
         ours: dict[str, Any] = {

@@ -11,9 +11,9 @@ from django.test import AsyncClient
 from twilio.request_validator import RequestValidator
 
 from bridge.admission import Admission
+from bridge.call_cache import CallCache
 from bridge.config import BridgeConfig
 from bridge.context import BridgeContext
-from bridge.end_reason_cache import EndReasonCache
 from bridge.journal import Entry
 from bridge.routes import Route
 
@@ -40,10 +40,10 @@ def make_bridge(routes: Iterable[Route] = (), **changes: Any) -> BridgeContext:
         "fallback_number": settings.FALLBACK_NUMBER,
     }
     config = BridgeConfig(**(values | changes))
-    end_reasons = EndReasonCache()
-    admission = Admission(config, end_reason_cache=end_reasons)
+    call_cache = CallCache()
+    admission = Admission(config, call_cache=call_cache)
     admission.replace_routes(routes)
-    return BridgeContext(config, admission, InMemoryJournal(), end_reasons)
+    return BridgeContext(config, admission, InMemoryJournal(), call_cache)
 
 
 class WebhookClient(AsyncClient):

@@ -196,7 +196,7 @@ async def find_end_reason(call: TwilioRequest) -> str | None:
     """Why the stream ended: from memory or the shared cache, then from the call's row, else None."""
     try:
         async with asyncio.timeout(CACHE_TIMEOUT_SECONDS):
-            reason = await call.bridge.end_reasons.find(call.call_sid)
+            reason = await call.bridge.call_cache.find(call.call_sid)
     except Exception as error:  # the caller gets an answer when the cache is down, too
         logger.warning("%s: cannot read the end reason from the cache: %r", short_sid(call.call_sid), error)
         reason = None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bridge.audio import g711
-from bridge.audio.energy import EndOfSpeech, Onset, SpeechDetector, first_audible, is_audible, level
+from bridge.audio.energy import EndOfSpeech, Onset, SpeechDetector, first_audible, is_audible
 
 Sound = NDArray[np.float64]
 Changes = list[Onset | EndOfSpeech]
@@ -61,19 +61,6 @@ def about(seconds: float, within_ms: float = 21) -> Any:
 
 
 # Level and audibility
-
-
-def test_the_level_of_a_tone_is_its_rms_in_dbfs() -> None:
-    assert level(line_audio(tone(-20, 0.1))) == pytest.approx(-20, abs=0.1)
-
-
-def test_the_level_of_silence_is_the_minimum() -> None:
-    assert level(SILENCE * 160) == -96
-    assert level(b"") == -96
-
-
-def test_the_level_of_a_full_scale_square_wave_is_nearly_zero() -> None:
-    assert level(b"\x00\x80" * 80) == pytest.approx(-0.17, abs=0.01)
 
 
 def test_speech_is_audible_and_comfort_noise_is_not() -> None:

@@ -594,7 +594,7 @@ def test_dropped_frames_are_counted_by_direction() -> None:
 
 
 def test_audio_that_was_not_transcoded_raises() -> None:
-    with pytest.raises(IllegalTransition):
+    with pytest.raises(TypeError):
         live_call().handle(vapi.Audio(b"\xff"))
 
 
@@ -1003,6 +1003,13 @@ def test_a_send_dtmf_tool_call_with_invalid_keys_is_counted_and_plays_nothing() 
     call.handle(send_dtmf("call the police"))
     assert not call.actions_of(SendToCaller)
     assert call.session.counters["keys_refused"] == 1
+
+
+def test_each_tool_call_without_an_id_counts() -> None:
+    call = live_call()
+    call.handle(send_dtmf("4", ""))
+    call.handle(send_dtmf("2", ""))
+    assert call.session.counters["keys_played"] == 2
 
 
 def test_other_tool_calls_are_only_put_on_the_timeline() -> None:

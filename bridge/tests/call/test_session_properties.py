@@ -25,6 +25,7 @@ from bridge.call.events import (
     SendToAssistant,
     TicketRefused,
 )
+from bridge.call.hold_buffer import BYTES_PER_MS
 from bridge.call.playout import MAX_PENDING_MARKS
 from bridge.call.report import MAX_COUNTERS, MAX_EVENTS
 from bridge.call.states import State
@@ -129,7 +130,7 @@ class CallModel(CallScenario):
 
     def check_bounds(self) -> None:
         session = self.session
-        assert session._hold.held_ms <= HOLD_MS
+        assert session._hold._held_bytes <= HOLD_MS * BYTES_PER_MS
         assert len(session._turn_taking.playout._pending) <= MAX_PENDING_MARKS
         assert len(session.counters) <= MAX_COUNTERS + 40
         assert session.is_over or session.deadline < float("inf")

@@ -17,9 +17,9 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from twilio.request_validator import RequestValidator
 
 from bridge.admission import Admission
+from bridge.call_cache import CallCache
 from bridge.config import AudioFormat, BridgeConfig
 from bridge.context import BridgeContext
-from bridge.end_reason_cache import EndReasonCache
 from bridge.io.consumer import MediaStreamConsumer
 from bridge.io.vapi_client import VapiClient
 from bridge.journal import Entry, StreamEnded
@@ -315,10 +315,10 @@ class ServerUnderTest:
             "vapi_audio_format": AudioFormat.MULAW,
         }
         self.config = BridgeConfig(**{**defaults, **settings})
-        self.end_reasons = EndReasonCache()
-        self.admission = Admission(self.config, end_reason_cache=self.end_reasons)
+        self.call_cache = CallCache()
+        self.admission = Admission(self.config, call_cache=self.call_cache)
         self.journal = RecordingJournal(self.changes)
-        self.context = BridgeContext(self.config, self.admission, self.journal, self.end_reasons)
+        self.context = BridgeContext(self.config, self.admission, self.journal, self.call_cache)
         self.client = VapiClient(self.config)
 
     def issue_ticket(self, call_sid: str = CALL) -> str:

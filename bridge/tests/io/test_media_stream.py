@@ -67,7 +67,7 @@ async def test_a_stop_message_ends_the_call_as_caller_hung_up(
     )
     assert vapi.close_code == 1000
     assert vapi.control_messages == []
-    assert await server.end_reasons.find(CALL) == "caller-hung-up"
+    assert await server.call_cache.find(CALL) == "caller-hung-up"
     assert server.admission.live_calls == 0
 
 
@@ -216,7 +216,7 @@ async def test_an_invalid_ticket_closes_the_socket_with_4003_and_dials_nobody(
     assert vapi.requests == []
     (refused,) = server.journal.entries
     assert isinstance(refused, StreamRefused)
-    assert await server.end_reasons.find(CALL) == "ticket-refused"
+    assert await server.call_cache.find(CALL) == "ticket-refused"
 
 
 async def test_a_second_stream_is_refused_and_the_first_continues(
@@ -233,7 +233,7 @@ async def test_a_second_stream_is_refused_and_the_first_continues(
     await server.changes.wait_until(lambda: vapi.audio == [LOUD])
     first.send_stop()
     await first.wait_closed()
-    assert await server.end_reasons.find(CALL) == "caller-hung-up"
+    assert await server.call_cache.find(CALL) == "caller-hung-up"
     assert len(vapi.requests) == 1
 
 
@@ -358,7 +358,7 @@ async def test_a_server_shutdown_ends_a_live_call(server: ServerUnderTest, vapi:
     assert (await server.wait_ended()).end_reason == "worker-lost"
     assert len(vapi.fetch_staff_messages("end-call")) == 1
     assert stream.close_code == 1000
-    assert await server.end_reasons.find(CALL) == "worker-lost"
+    assert await server.call_cache.find(CALL) == "worker-lost"
     assert server.admission.live_calls == 0
 
 
@@ -383,7 +383,7 @@ async def test_a_start_at_its_deadline_does_not_take_a_place(
         return True
 
     monkeypatch.setattr(session, "START_SECONDS", 0.05)
-    monkeypatch.setattr(server.end_reasons, "claim_stream", claim_stream)
+    monkeypatch.setattr(server.call_cache, "claim_stream", claim_stream)
     stream = TwilioStream(server)
     await stream.connect()
     stream.send_start(server.issue_ticket())

@@ -13,7 +13,7 @@ import pytest
 from django.test import override_settings
 from twilio.request_validator import RequestValidator
 
-from bridge.end_reason_cache import EndReasonCache
+from bridge.call_cache import CallCache
 from bridge.journal import CallOffered, CarrierReported
 from bridge.opening_hours import OpeningHours
 from bridge.routes import Route
@@ -51,7 +51,7 @@ def parse_verbs(response: Any) -> list[str]:
 @pytest.mark.parametrize("slash", ["", "/"])
 async def test_it_answers_a_signed_request(path: str, method: str, slash: str) -> None:
     client = WebhookClient()
-    client.bridge.end_reasons.store(SID, "caller-hung-up")
+    client.bridge.call_cache.store(SID, "caller-hung-up")
     response = await client.twilio(path + slash, method)
     assert response.status_code in (200, 204)
 
@@ -265,10 +265,10 @@ async def test_it_dials_the_fallback_while_draining() -> None:
 @pytest.mark.parametrize("reason", FOLLOW_UPS)
 async def test_it_answers_the_end_of_the_stream_by_its_reason(reason: str) -> None:
     client = WebhookClient()
-    client.bridge.end_reasons.store(SID, reason)
+    client.bridge.call_cache.store(SID, reason)
     without_fallback = parse_verbs(await client.twilio("/twilio/after"))
     client_with_fallback = WebhookClient(make_bridge([WITH_PERSON]))
-    client_with_fallback.bridge.end_reasons.store(SID, reason)
+    client_with_fallback.bridge.call_cache.store(SID, reason)
     with_fallback = parse_verbs(await client_with_fallback.twilio("/twilio/after"))
     if FOLLOW_UPS[reason] == HANG_UP:
         assert (without_fallback, with_fallback) == (["Hangup"], ["Hangup"])
@@ -279,7 +279,7 @@ async def test_it_answers_the_end_of_the_stream_by_its_reason(reason: str) -> No
 @override_settings(FALLBACK_NUMBER=PERSON)
 async def test_it_dials_the_fallback_of_the_settings_when_the_route_has_none() -> None:
     client = WebhookClient()
-    client.bridge.end_reasons.store(SID, "assistant-failed")
+    client.bridge.call_cache.store(SID, "assistant-failed")
     assert parse_verbs(await client.twilio("/twilio/after")) == ["Dial"]
 
 
@@ -323,7 +323,7 @@ async def test_the_fallback_is_dialled_with_a_caller_id_that_twilio_accepts(
     caller: str, shown: str | None
 ) -> None:
     failed = WebhookClient(make_bridge([WITH_PERSON]))
-    failed.bridge.end_reasons.store(SID, "assistant-failed")
+    failed.bridge.call_cache.store(SID, "assistant-failed")
     busy = WebhookClient(make_bridge([replace(WITH_PERSON, max_concurrent_calls=0)]))
     for response in (
         await failed.twilio("/twilio/after", From=caller),
@@ -372,20 +372,20 @@ async def test_it_answers_in_time_when_the_database_hangs() -> None:
     assert time.monotonic() - started_at < 5
 
 
-class BrokenCache(EndReasonCache):
+class BrokenCache(CallCache):
     async def find(self, call_sid: str) -> str | None:
         raise ConnectionError("connection lost")
 
 
-class HangingCache(EndReasonCache):
+class HangingCache(CallCache):
     async def find(self, call_sid: str) -> str | None:
         await asyncio.Event().wait()
         return None
 
 
 @pytest.mark.parametrize("cache", [BrokenCache, HangingCache])
-async def test_it_reads_the_row_when_the_cache_fails(cache: type[EndReasonCache], ended_call: Call) -> None:
-    client = WebhookClient(replace(make_bridge(), end_reasons=cache()))
+async def test_it_reads_the_row_when_the_cache_fails(cache: type[CallCache], ended_call: Call) -> None:
+    client = WebhookClient(replace(make_bridge(), call_cache=cache()))
     assert parse_verbs(await client.twilio("/twilio/after", CallSid=ended_call.call_sid)) == ["Hangup"]
 
 
