@@ -192,8 +192,9 @@ REQUIREMENTS = (
         setting="FALLBACK_NUMBER",
         is_met=lambda: bool(settings.FALLBACK_NUMBER),
         problem="FALLBACK_NUMBER is not set.",
-        fix="Set FALLBACK_NUMBER to the number of a person, who is dialed when the assistant fails, lines "
-        "are all busy, or a time limit is reached. Without it, callers hear an announcement.",
+        fix="Set FALLBACK_NUMBER to the number of a person, who is dialed when the assistant fails, all "
+        "lines are busy, or a time limit is reached, and to whom calls are transferred. Without it, callers "
+        "hear an announcement.",
         is_required=False,
         doctor_check="fallback-number",
         is_on_dashboard=True,

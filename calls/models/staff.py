@@ -24,7 +24,7 @@ ACTION_LABELS = {
 
 
 class AuditEntry(models.Model):
-    """One line of the audit log, which pages call “Activity”: a user opened a call or acted on it.
+    """One entry of the audit log: a user opened a call or acted on it.
 
     Written by pages, never changed.
     """

@@ -1,7 +1,7 @@
 """The filters of the list of calls: one table for the list, its export and the admin's list.
 
-A filter has one value, kept in the URL. Choices come from tables in code and from small tables, never from a
-scan of all calls. A value that is not valid matches no call.
+A filter has one value, kept in the URL. Choices come from the code, from small tables, or from an index that
+is read from one value to the next, never from a scan of all calls. A value that is not valid matches no call.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Two server-rendered bar charts: one bar per hour or day, each linked to its calls.
 
-Pure: numbers in, geometry out. Coordinates are in the drawing's own units; CSS scales it.
+They are computed from numbers, without a query. Coordinates are in the drawing's own units; CSS scales it.
 """
 
 from __future__ import annotations

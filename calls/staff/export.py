@@ -2,9 +2,9 @@
 
 Spreadsheets execute a cell that begins with `=`, `+`, `-` or `@` as a formula, and callers control what
 they say and how they are named. Such cells get a leading apostrophe, which spreadsheets read as "text". Where
-semicolons or tabs separate cells, a formula can begin in the middle of a cell, so one is inserted there, too.
-Numbers are not text and stay as they are. (Available libraries guard against `=` only and build the whole
-file in memory.)
+semicolons or tabs separate cells, a formula can begin in the middle of a cell, so an apostrophe is inserted
+there, too. Numbers are not text and stay as they are. (Available libraries guard against `=` only and build
+the whole file in memory.)
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def csv_lines(calls: Iterable[Call], viewer: Viewer) -> Generator[str]:
         yield writer.writerow(cells)
 
 
-def json_lines(calls: Iterator[Call], viewer: Viewer) -> Iterator[str]:
+def json_document(calls: Iterator[Call], viewer: Viewer) -> Iterator[str]:
     """One JSON object for the whole export: `{"calls": [...]}`."""
     before = '{"calls": [\n'
     for call in calls:
@@ -123,7 +123,7 @@ def transcript_lines(calls: Iterable[Call], viewer: Viewer) -> Generator[str]:
 
 FORMATS: dict[str, tuple[str, Callable[[Iterator[Call], Viewer], Iterator[str]]]] = {
     "csv": ("text/csv; charset=utf-8", csv_lines),
-    "json": ("application/json", json_lines),
+    "json": ("application/json", json_document),
 }
 
 

@@ -1,4 +1,4 @@
-"""Saved views: searches of the list of calls that a user gave a name. Everyone has their own."""
+"""Saved views: named searches of the list of calls. Each user has their own."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class Waterfall:
         # A part that is longer than the whole overlapped with speech: it explains nothing.
         known = [(ms, name) for name, ms in reported if ms is not None and ms <= latency_ms]
         if not known or (turn.model_ms is None and turn.voice_ms is None):
-            return f"{took}. Vapi sent no breakdown of it."
+            return f"{took}. There is no breakdown of it."
         ms, name = max(known)
         return f"{took}, of which {name} took {seconds(ms)}."
 

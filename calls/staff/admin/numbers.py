@@ -131,7 +131,8 @@ class NumberForm(forms.ModelForm):  # type: ignore[type-arg]
             "time_zone": "Of the opening hours, such as Europe/Berlin. Blank: UTC.",
             "closed_message": "Spoken outside opening hours if there is no fallback number. Blank: default.",
             "fallback_number": "Dialed when the assistant fails, lines are busy, the number is closed, the "
-            "maximum duration is reached, or the server is shutting down. Blank: default.",
+            "maximum duration is reached, or the server is shutting down, and when the assistant or staff "
+            "transfer a call. Blank: default.",
             "record_calls": "Vapi records the call. Announce the recording where the law requires it.",
             "max_concurrent_calls": "In each server process. Blank: limited by the server's capacity only.",
             "max_call_seconds": "10 to 14400. Blank: default.",

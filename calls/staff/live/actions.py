@@ -113,7 +113,7 @@ def transfer(request: HttpRequest, call: Call) -> str:
     voice = choose_voice(number if number and number.active else None)
     options = {"caller_id": shown, "voice": voice}
     _end_call(call, TRANSFERRED, twilio_client.transfer, call.call_sid, fallback, **options)
-    return "Transferring the caller to the fallback number."
+    return "Transferring the call to the fallback number."
 
 
 @on_live_call

@@ -52,7 +52,7 @@ class HeadTests(TestCase):
         for changes, sentence in (
             ({"response_latency_ms": 6500, "model_ms": 3700}, "took 6.50 s, of which the model took 3.70 s."),
             ({"response_latency_ms": 6500, "voice_ms": 4000}, "of which the voice took 4.00 s."),
-            ({"response_latency_ms": 6500}, "took 6.50 s. Vapi sent no breakdown of it."),
+            ({"response_latency_ms": 6500}, "took 6.50 s. There is no breakdown of it."),
             ({"response_latency_ms": 900}, "Slowest response: turn 1, 0.90 s."),
         ):
             call = make_call()
@@ -114,7 +114,7 @@ class AuditTests(TestCase):
         self.assertEqual(AuditEntry.objects.get().action, "opened")
         self.client.force_login(make_staff("view_call", "view_auditentry"))
         page = self.client.get(call.get_absolute_url()).content.decode()
-        self.assertIn("Activity", page)
+        self.assertIn("Audit log", page)
         self.assertIn("Opened the call", page)
         self.assertEqual(AuditEntry.objects.count(), 2)
 
@@ -194,9 +194,9 @@ class SlownessTests(SimpleTestCase):
             # Longer than the whole: it ran while the caller spoke.
             ({"response_latency_ms": 2000, "model_ms": 2500, "voice_ms": 400},
              "Turn 5 took 2.00 s, of which the voice took 0.40 s."),
-            ({"response_latency_ms": 2000}, "Turn 5 took 2.00 s. Vapi sent no breakdown of it."),
+            ({"response_latency_ms": 2000}, "Turn 5 took 2.00 s. There is no breakdown of it."),
             ({"response_latency_ms": 2000, "transcriber_ms": 50},
-             "Turn 5 took 2.00 s. Vapi sent no breakdown of it."),
+             "Turn 5 took 2.00 s. There is no breakdown of it."),
             ({"response_latency_ms": 1200, "model_ms": 900}, "Slowest response: turn 5, 1.20 s."),
             ({"response_latency_ms": None}, "Turn 5 was not answered."),
         ):  # fmt: skip

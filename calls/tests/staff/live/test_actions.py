@@ -187,7 +187,7 @@ class HangUpTests(ActionTests):
 class TransferTests(ActionTests):
     def test_it_dials_the_fallback_number_of_our_number(self) -> None:
         PhoneNumber.objects.create(number=self.call.to_number, fallback_number=FALLBACK)
-        self.assertIn("Transferring the caller to the fallback number.", self.act("transfer"))
+        self.assertIn("Transferring the call to the fallback number.", self.act("transfer"))
         self.assertEqual(
             self.parse_last_form()["Twiml"],
             '<?xml version="1.0" encoding="UTF-8"?><Response>'

@@ -121,7 +121,7 @@ async def test_transfer_dials_the_fallback_number(
 ) -> None:
     async with testbed.place_call(TwilioFaults(dial_status=outcome)) as call_task:
         status, html = await testbed.act("transfer")
-        assert (status, "Transferring the caller" in html) == (200, True), html
+        assert (status, "Transferring the call" in html) == (200, True), html
         record = await asyncio.wait_for(call_task, WAIT_SECONDS)
     assert (record.dialed, record.final_status) == ([FALLBACK], "completed")
     spoken = record.spoken_by_twilio[record.spoken_before_stream :]
