@@ -117,6 +117,10 @@ def pages() -> list[Page]:
         calls("two words", q=f"{UNCOMMON_WORD} {COMMON_WORD}", rows=0),
         calls("an unknown word", rows=0, q="onomatopoeia"),
         calls("a common word, failed", q=COMMON_WORD, ended="failed", rows=0),
+        calls("a common word, one caller", q=COMMON_WORD, caller=example.pk, rows=0),
+        calls("a common word, last 24 hours", q=COMMON_WORD, range="24h", rows=0),
+        calls("a less common word, needs review", q=UNCOMMON_WORD, review="yes", rows=0),
+        calls("a rare word, one outcome", q=RARE_WORD, outcome="booked", rows=0),
         Page("one call", example.get_absolute_url(), rows=0),
     ]
 
