@@ -17,7 +17,8 @@ WORKDIR /app
 COPY --from=packages /venv /venv
 COPY . .
 USER voiceai
-EXPOSE 8000
+# Twilio's and Vapi's paths, and the pages.
+EXPOSE 8000 8001
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
 # On SIGTERM running calls have DRAIN_SECONDS to end: stop with a timeout of 20 s more.

@@ -51,11 +51,11 @@ from calls.ingest.journal import SpoolJournal
 from calls.ingest.writer import JournalWriter
 from calls.requirements import refuse_to_start
 from calls.staff.live.consumer import LiveConsumer
-from calls.staff.live.publisher import Publisher
+from calls.staff.live.publisher import Destination, Publisher, SharedDestination
 from voiceai.bridge_settings import bridge_config
 from voiceai.server.body_limit import BodyLimit
 from voiceai.server.daphne_limits import limit_daphne
-from voiceai.server.refusals import refusals
+from voiceai.server.refusals import refuse_socket
 
 logger = logging.getLogger(__name__)
 
@@ -86,21 +86,14 @@ def build_sockets(client: VapiClient, worker: str) -> URLRouter:
     )
 
 
-async def refuse_socket(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """A path without a websocket: HTTP 403."""
-    if (await receive())["type"] == "websocket.connect":
-        refusals.count("no websocket at this path")
-        await send({"type": "websocket.close"})
-
-
-def wire() -> Wiring:
+def wire(destination: Destination) -> Wiring:
     """Build the parts of this server process and start its threads. Raises `OSError` without a spool."""
     # The name of this process: calls have it in their `worker` column, and its spool file is named after it.
     boot_id = f"{os.getpid()}-{secrets.token_hex(4)}"
     config = bridge_config()
     call_cache = CallCache(Redis.from_url(settings.REDIS_URL) if settings.REDIS_URL else None)
     admission = Admission(config, call_cache=call_cache)
-    publisher = Publisher()
+    publisher = Publisher(destination)
     journal = SpoolJournal(settings.JOURNAL_DIR, boot_id, on_note=publisher.put_note)
     writer = JournalWriter(
         journal,
@@ -132,12 +125,14 @@ class Application:
 
     def __init__(self) -> None:
         self._wiring: Wiring | None = None
+        # Of live updates: the cache and the channel layer. `serve` without Redis sets the pages' process.
+        self.destination: Destination = SharedDestination()
 
     def start(self) -> Wiring:
         """Wire the process, the first time that this is called. Call it on the server's event loop."""
         if self._wiring is None:
-            self._wiring = wire()
-            self._wiring.publisher.attach(asyncio.get_running_loop())
+            self._wiring = wire(self.destination)
+            self.destination.attach(asyncio.get_running_loop())
         return self._wiring
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:

@@ -28,6 +28,6 @@ def require_free_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise CommandError(
-                f"Cannot listen on {host}:{port}: {error.strerror}. Choose another (make run PORT=8001), "
+                f"Cannot listen on {host}:{port}: {error.strerror}. Choose another (make run PORT=8002), "
                 "and the same in PUBLIC_URL."
             ) from None

@@ -83,8 +83,9 @@ def is_billable() -> bool:
 
 
 def _local_url(request: HttpRequest) -> str:
-    """Where this server listens, bypassing any proxy. The simulator still signs for the public URL."""
-    host, port = getattr(request, "scope", {}).get("server") or ("127.0.0.1", 8000)
+    """Where the server of the calls listens, bypassing any proxy. The simulator signs for the public URL."""
+    scope = getattr(request, "scope", {})
+    host, port = scope.get("media_server") or scope.get("server") or ("127.0.0.1", 8000)
     host = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

@@ -75,6 +75,10 @@ class LiveServer(ServerProcess):
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def pages_url(self) -> str:
+        return self.url
+
     async def kill(self) -> None:
         """SIGKILL: no handler runs, nothing is flushed."""
         process, self._process = self._process, None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -33,3 +34,10 @@ class Refusals:
 
 
 refusals = Refusals()
+
+
+async def refuse_socket(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """The ASGI application of paths without a websocket: HTTP 403."""
+    if (await receive())["type"] == "websocket.connect":
+        refusals.count("no websocket at this path")
+        await send({"type": "websocket.close"})

@@ -17,13 +17,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, Literal, Self
 
 import uvicorn
+from django.conf import settings
 
 from bridge.admission import Admission
 from voiceai.server.connections import ConnectionLimits, find_max_connections
 from voiceai.server.http_protocol import make_protocol
+from voiceai.server.pages_process import PagesProcess
+from voiceai.server.paths import ServeHalf
 from voiceai.server.refusals import refusals
 
 logger = logging.getLogger(__name__)
@@ -39,15 +42,29 @@ TICK_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
-    """What `serve` needs of the settings."""
+    """What a server process needs to know."""
 
     host: str
     port: int
+    pages_port: int  # the same port: this process serves the pages, too
     drain_seconds: float
     max_connections: int
     max_connections_per_address: int
     max_concurrent_calls: int
     trusted_proxies: Sequence[str] = ()
+
+    @classmethod
+    def of_settings(cls, host: str, port: int, pages_port: int | None = None) -> Self:
+        return cls(
+            host=host,
+            port=port,
+            pages_port=port if pages_port is None else pages_port,
+            drain_seconds=settings.DRAIN_SECONDS,
+            max_connections=settings.MAX_CONNECTIONS,
+            max_connections_per_address=settings.MAX_CONNECTIONS_PER_ADDRESS,
+            max_concurrent_calls=settings.MAX_CONCURRENT_CALLS,
+            trusted_proxies=settings.TRUSTED_PROXIES,
+        )
 
 
 class CallServer(uvicorn.Server):
@@ -60,12 +77,24 @@ class CallServer(uvicorn.Server):
         admission: Callable[[], Admission],
         end_calls: Callable[[], object],
         drain_seconds: float,
+        pages: PagesProcess | None = None,
     ) -> None:
         super().__init__(config)
         self._admission = admission
         self._end_calls = end_calls
         self._drain_seconds = drain_seconds
+        self._pages = pages
         self._signals = 0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and self._pages is not None:
+            self._pages.start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self._pages is not None:
+            await self._pages.stop()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called for each SIGTERM and SIGINT."""
@@ -108,7 +137,7 @@ class CallServer(uvicorn.Server):
         await asyncio.sleep(TICK_SECONDS)
 
 
-def build_config(app: Any, options: ServeOptions) -> uvicorn.Config:
+def build_config(app: Any, options: ServeOptions, *, lifespan: Literal["on", "off"] = "on") -> uvicorn.Config:
     """uvicorn's configuration, with our limits."""
     networks = [ipaddress.ip_network(text) for text in options.trusted_proxies]
     max_connections = find_max_connections(options.max_connections, options.max_concurrent_calls)
@@ -123,7 +152,7 @@ def build_config(app: Any, options: ServeOptions) -> uvicorn.Config:
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_ping_interval=PING_INTERVAL_SECONDS,
         ws_per_message_deflate=False,
-        lifespan="on",
+        lifespan=lifespan,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -137,11 +166,21 @@ def serve(options: ServeOptions) -> None:
     """Serve until a signal and the drain after it. Exits with 1 if the server cannot start."""
     from voiceai.asgi import application  # builds Django's application, which a command already has
 
+    app: Any = application
+    pages = None
+    if options.pages_port != options.port:
+        ports = ["--port", str(options.pages_port), "--media-port", str(options.port)]
+        pages = PagesProcess(["--host", options.host, *ports])
+        hint = f"The pages are served on port {options.pages_port}."
+        app = ServeHalf(application, serves_media=True, hint=hint)
+        if not settings.REDIS_URL:
+            application.destination = pages
     server = CallServer(
-        build_config(application, options),
+        build_config(app, options),
         admission=lambda: application.start().context.admission,
         end_calls=lambda: [end_call() for end_call in list(application.start().context.end_calls)],
         drain_seconds=options.drain_seconds,
+        pages=pages,
     )
     server.run()
     refusals.log()

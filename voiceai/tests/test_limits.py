@@ -12,6 +12,7 @@ import pytest
 from voiceai.server import body_limit
 from voiceai.server.body_limit import KIB, MIB, BodyLimit, find_max_body_bytes
 from voiceai.server.connections import MIN_CONNECTIONS, ConnectionLimits, find_max_connections
+from voiceai.server.paths import is_media_path
 from voiceai.server.refusals import Refusals
 
 Headers = list[tuple[bytes, bytes]]
@@ -27,6 +28,12 @@ UNLIMITED = resource.RLIM_INFINITY
 )  # fmt: skip
 def test_each_path_has_its_limit(path: str, limit: int) -> None:
     assert find_max_body_bytes(path) == limit
+
+
+def test_each_path_belongs_to_one_process() -> None:
+    media = ("/twilio/voice", "/vapi/events", "/media-stream", "/media-stream/", "/healthz", "/readyz")
+    pages = ("/", "/calls/", "/calls/1/", "/live", "/admin/login/", "/static/calls/live.js", "/twilio")
+    assert [path for path in (*media, *pages) if is_media_path(path)] == list(media)
 
 
 class Exchange:

@@ -46,13 +46,14 @@ http {{
 class Nginx:
     """nginx as deployed, with another port and another certificate."""
 
-    def __init__(self, folder: Path, server_port: int) -> None:
+    def __init__(self, folder: Path, server_port: int, pages_port: int) -> None:
         self.port = reserve_port()
         self.authority = Authority(folder / "tls")
         self.authority.make_context()  # writes the certificate and its key
         self.folder = folder
         changes = {
             "127.0.0.1:8000": f"127.0.0.1:{server_port}",
+            "127.0.0.1:8001": f"127.0.0.1:{pages_port}",
             "listen 443 ssl": f"listen {HOST}:{self.port} ssl",
             "server_name voice.example.com": "server_name localhost",
             "/etc/ssl/voiceai/fullchain.pem": str(folder / "tls" / "server.pem"),
@@ -107,8 +108,8 @@ async def proxied(
     if shutil.which("nginx") is None:
         pytest.skip("nginx is not installed")
     folder = tmp_path_factory.mktemp("nginx")
-    port = reserve_port()
-    nginx = Nginx(folder, port)
+    port, pages_port = reserve_port(), reserve_port()
+    nginx = Nginx(folder, port, pages_port)
     with django_db_blocker.unblock(), temporary_database(folder) as database:
         async with VapiSimulator() as vapi:
             server = make_serve_process(
@@ -119,7 +120,7 @@ async def proxied(
                 TRUSTED_PROXIES="127.0.0.0/8",
                 DJANGO_DEBUG="off",
             )
-            server.port = port
+            server.port, server.pages_port = port, pages_port
             async with server, nginx:
                 yield server, nginx
 

@@ -9,7 +9,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from calls.demo.server_process import HOST
+from calls.demo.server_process import HOST, reserve_port
 from calls.tests.live_server import Database, LiveServer, make_server, poll_until, temporary_database
 from sandbox.speech import audio
 from sandbox.twilio.caller import HangUp, Listen, Pause, Say, Step
@@ -37,8 +37,17 @@ HALF_REQUESTS = 200
 class ServeProcess(LiveServer):
     """`./manage.py serve`, with as many descriptors as a shell allows by default."""
 
+    def __init__(self, environment: Mapping[str, str], port: int) -> None:
+        super().__init__(environment, port)
+        self.pages_port = reserve_port()
+
     def build_arguments(self) -> list[str]:
-        return ["manage.py", "serve", "--port", str(self.port)]
+        ports = ["--port", str(self.port), "--pages-port", str(self.pages_port)]
+        return ["manage.py", "serve", *ports]
+
+    @property
+    def pages_url(self) -> str:
+        return f"http://{HOST}:{self.pages_port}"
 
     async def start(self) -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -126,16 +135,21 @@ async def send_large_bodies(server: ServeProcess) -> None:
             yield b"x" * (1 << 20)
 
     async with aiohttp.ClientSession(trust_env=False) as http:
-        for path in ("/twilio/voice", "/vapi/events", "/nothing"):
+        for url, status in (
+            (f"{server.url}/twilio/voice", 413),
+            (f"{server.url}/vapi/events", 413),
+            (f"{server.url}/nothing", 404),
+            (f"{server.pages_url}/nothing", 413),
+        ):
             with contextlib.suppress(aiohttp.ClientError):
-                async with http.post(server.url + path, data=chunks()) as response:
-                    assert response.status == 413
+                async with http.post(url, data=chunks()) as response:
+                    assert response.status == status
         # With a Content-Length of a gigabyte and no body.
-        for path in ("/twilio/voice", "/vapi/events", "/"):
+        for path, status in (("/twilio/voice", 413), ("/vapi/events", 413), ("/", 404)):
             head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n"
             reader, writer = await send_raw(server, head.encode())
             async with asyncio.timeout(WAIT_SECONDS):
-                assert b" 413 " in await reader.readline()
+                assert f" {status} ".encode() in await reader.readline()
             writer.close()
 
 

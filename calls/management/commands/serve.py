@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -24,29 +23,29 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-        parser.add_argument("--port", type=parse_port, default=8000, help="port to listen on (default: 8000)")
+        parser.add_argument(
+            "--port", type=parse_port, default=8000, help="port of Twilio's and Vapi's paths (default: 8000)"
+        )
+        parser.add_argument(
+            "--pages-port",
+            type=parse_port,
+            help="port of the pages, which a second process serves (default: the next port; the same as "
+            "--port: no second process)",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         host, port = options["host"], options["port"]
+        pages_port = port + 1 if options["pages_port"] is None else options["pages_port"]
         try:
             refuse_to_start()
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from None
-        require_free_port(host, port)
-        self.stdout.write(f"Pages: {format_address(host, port)}  (Ctrl-C stops)")
+        for each in dict.fromkeys((port, pages_port)):
+            require_free_port(host, each)
+        self.stdout.write(f"Pages: {format_address(host, pages_port)}  (Ctrl-C stops)")
         self.stdout.write(_describe_login())
         self.stdout.flush()
-        serve(
-            ServeOptions(
-                host=host,
-                port=port,
-                drain_seconds=settings.DRAIN_SECONDS,
-                max_connections=settings.MAX_CONNECTIONS,
-                max_connections_per_address=settings.MAX_CONNECTIONS_PER_ADDRESS,
-                max_concurrent_calls=settings.MAX_CONCURRENT_CALLS,
-                trusted_proxies=settings.TRUSTED_PROXIES,
-            )
-        )
+        serve(ServeOptions.of_settings(host, port, pages_port))
 
 
 def _describe_login() -> str:

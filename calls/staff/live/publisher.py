@@ -1,8 +1,9 @@
 """Publishes what changes during live calls to the pages that show them.
 
 Live notes go to the cache, where every server process finds them. Changes to rows need only a notification,
-which goes to the pages' group in the channel layer. Cache and channel layer can be slow, frozen or down, so
-this runs on a thread of its own: neither rows nor audio ever wait for it.
+which goes to the pages' group in the channel layer. Where processes share no cache, both go to the process of
+the pages (`voiceai/server/pages_process.py`), which puts them into its own. Any of these can be slow, frozen
+or down, so this runs on a thread of its own: neither rows nor audio ever wait for it.
 
 It publishes at most five times a second, and only the latest state. After a failure it pauses, then
 publishes what has accumulated. Pages also refresh by themselves every few seconds, so a lost notification
@@ -16,8 +17,9 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
+from typing import Protocol
 
 from channels.layers import get_channel_layer
 from django.core.cache import cache
@@ -66,24 +68,55 @@ def get_notes(call_sids: Sequence[str]) -> dict[str, LiveNote]:
     return notes
 
 
+class Destination(Protocol):
+    """Where live notes and notifications go."""
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Called once, with the server's event loop, before anything is sent."""
+
+    def send(self, notes: Collection[LiveNote], call_sids: Collection[str]) -> None:
+        """Send the notes, and that rows of these calls have changed (empty: of any). Raises if it fails."""
+
+
+class SharedDestination:
+    """The cache and the channel layer of this process, which Redis shares with others."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Set the server's event loop, which the channel layer is bound to."""
+        self._loop = loop
+
+    def send(self, notes: Collection[LiveNote], call_sids: Collection[str]) -> None:
+        if notes:
+            cached = {_key(note.call_sid): _to_cache(note) for note in notes}
+            cache.set_many(cached, NOTE_TTL_SECONDS)
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            return  # the server has had no request yet, so there are no pages and no calls
+        sending = asyncio.run_coroutine_threadsafe(_notify_pages(sorted(call_sids)), loop)
+        try:
+            sending.result(2 * SEND_TIMEOUT_SECONDS)  # twice: a busy loop may start it late
+        except BaseException:
+            sending.cancel()
+            raise
+
+
 class Publisher(threading.Thread):
     """One per server process."""
 
-    def __init__(self) -> None:
+    def __init__(self, destination: Destination) -> None:
         super().__init__(name="publisher", daemon=True)
         self.failures = 0  # failed attempts
         self.dropped = 0  # changes beyond `MAX_PENDING`
+        self._destination = destination
         self._failing = False
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()  # held for a few assignments only, never during I/O
         self._notes: dict[str, LiveNote] = {}
         self._changed: set[str] = set()
         self._wake = threading.Event()
         self._stopping = threading.Event()
-
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Set the server's event loop, which the channel layer is bound to."""
-        self._loop = loop
 
     def put_note(self, note: LiveNote) -> None:
         """Queue a note. It replaces an unpublished one of the same call. Never blocks."""
@@ -129,9 +162,8 @@ class Publisher(threading.Thread):
         if not notes and not changed:
             return True
         try:
-            if notes:
-                cache.set_many({_key(sid): _to_cache(note) for sid, note in notes.items()}, NOTE_TTL_SECONDS)
-            self._notify_pages(changed | notes.keys())
+            call_sids = changed | notes.keys()
+            self._destination.send(notes.values(), call_sids if len(call_sids) <= MAX_NAMED_CALLS else ())
         except Exception as error:  # clients of different backends raise different errors
             self.failures += 1
             if not self._failing:  # log the start of an outage only
@@ -146,20 +178,8 @@ class Publisher(threading.Thread):
         self._failing = False
         return True
 
-    def _notify_pages(self, call_sids: set[str]) -> None:
-        loop = self._loop
-        if loop is None or loop.is_closed():
-            return  # the server has had no request yet, so there are no pages and no calls
-        named = sorted(call_sids) if len(call_sids) <= MAX_NAMED_CALLS else []
-        sending = asyncio.run_coroutine_threadsafe(_send(named), loop)
-        try:
-            sending.result(2 * SEND_TIMEOUT_SECONDS)  # twice: a busy loop may start it late
-        except BaseException:
-            sending.cancel()
-            raise
 
-
-async def _send(call_sids: list[str]) -> None:
+async def _notify_pages(call_sids: list[str]) -> None:
     """An empty list means any call."""
     layer = get_channel_layer()
     async with asyncio.timeout(SEND_TIMEOUT_SECONDS):

@@ -103,6 +103,9 @@ class LocalUrlTests(SimpleTestCase):
         ):
             request.scope = {"server": server}  # type: ignore[attr-defined]
             self.assertEqual(_local_url(request), address)
+        # The pages have a port of their own.
+        request.scope = {"server": ("::1", 8001), "media_server": ("127.0.0.1", 8000)}  # type: ignore[attr-defined]
+        self.assertEqual(_local_url(request), "http://127.0.0.1:8000")
 
     def test_only_calls_to_vapi_are_billable(self) -> None:
         for url, costs in (("https://api.vapi.ai", True), ("http://127.0.0.1:9100", False)):

@@ -78,8 +78,8 @@ class LiveSocket:
 async def open_socket(
     server: LiveServer, session_key: str, path: str = "/live", origin: str = ""
 ) -> AsyncIterator[LiveSocket]:
-    headers = {"Origin": origin or server.url, "Cookie": f"sessionid={session_key}"}
-    url = f"ws://{HOST}:{server.port}{path}"
+    headers = {"Origin": origin or server.pages_url, "Cookie": f"sessionid={session_key}"}
+    url = server.pages_url.replace("http", "ws", 1) + path
     async with connect(url, additional_headers=headers, proxy=None) as socket:
         yield LiveSocket(socket)
 

@@ -26,7 +26,7 @@ from calls.models import AuditEntry, Call, PhoneNumber
 from calls.staff.live import consumer, publisher
 from calls.staff.live.board import MAX_ROWS, live_rows, render_board
 from calls.staff.live.fragments import MAX_CACHED, FragmentCache, Subscription
-from calls.staff.live.publisher import GROUP, Publisher, get_notes
+from calls.staff.live.publisher import GROUP, Publisher, SharedDestination, get_notes
 from calls.tests.builders import call_sid, make_call, make_staff, make_turn, make_utterance
 from calls.viewer import Viewer
 
@@ -60,7 +60,7 @@ def make_note(call: Call, **changes: Any) -> LiveNote:
 
 
 def publish(*notes: LiveNote) -> None:
-    live = Publisher()
+    live = Publisher(SharedDestination())
     for each in notes:
         live.put_note(each)
     assert live.publish()
@@ -295,7 +295,7 @@ class NoteTests(CacheTestCase):
         self.assertEqual(list(get_notes(["CA1", "CA2"])), ["CA2"])
 
     def test_pending_changes_are_limited_and_drops_are_counted(self) -> None:
-        live = Publisher()
+        live = Publisher(SharedDestination())
         with mock.patch.object(publisher, "MAX_PENDING", 2):
             for number in range(5):
                 live.put_note(LiveNote(f"CA{number}", 1))
@@ -305,7 +305,7 @@ class NoteTests(CacheTestCase):
         self.assertEqual(live.pending, 4)
 
     def test_a_failed_publish_is_retried_with_the_latest_note(self) -> None:
-        live = Publisher()
+        live = Publisher(SharedDestination())
         live.put_note(LiveNote("CA1", 1))
         live.put_note(LiveNote("CA2", 1))
         live.notify_changed({"CA3"})
@@ -337,8 +337,9 @@ class FrozenLayer(InMemoryChannelLayer):  # type: ignore[misc]
 
 
 async def test_notifications_name_the_changed_calls() -> None:
-    layer, live = InMemoryChannelLayer(), Publisher()
-    live.attach(asyncio.get_running_loop())
+    layer, destination = InMemoryChannelLayer(), SharedDestination()
+    live = Publisher(destination)
+    destination.attach(asyncio.get_running_loop())
     channel = await layer.new_channel()
     await layer.group_add(GROUP, channel)
     with mock.patch.object(publisher, "get_channel_layer", return_value=layer):
@@ -351,8 +352,9 @@ async def test_notifications_name_the_changed_calls() -> None:
 
 
 async def test_a_hanging_channel_layer_times_out() -> None:
-    live = Publisher()
-    live.attach(asyncio.get_running_loop())
+    destination = SharedDestination()
+    live = Publisher(destination)
+    destination.attach(asyncio.get_running_loop())
     live.notify_changed({"CA1"})
     with mock.patch.object(publisher, "get_channel_layer", return_value=FrozenLayer()):
         started_at = time.monotonic()
@@ -363,7 +365,7 @@ async def test_a_hanging_channel_layer_times_out() -> None:
 
 def test_the_thread_publishes_pending_notes_and_stops() -> None:
     with separate_cache(), mock.patch.object(publisher, "INTERVAL_SECONDS", 0.01):
-        live = Publisher()
+        live = Publisher(SharedDestination())
         live.start()
         for number in range(3):
             live.put_note(LiveNote("CA1", number))
