@@ -47,6 +47,7 @@ from bridge.context import BridgeContext
 from bridge.io.consumer import MediaStreamConsumer
 from bridge.io.vapi_client import VapiClient
 from bridge.routes import Route
+from calls.end_confirmation import EndConfirmer
 from calls.ingest.journal import SpoolJournal
 from calls.ingest.writer import JournalWriter
 from calls.requirements import refuse_to_start
@@ -64,6 +65,7 @@ logger = logging.getLogger(__name__)
 SWITCH_SECONDS = 0.0005
 PUBLISHER_STOP_SECONDS = 1.0
 WRITER_STOP_SECONDS = 5.0
+CONFIRMER_STOP_SECONDS = 0.1  # nothing is lost: the next process asks again
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +103,14 @@ def wire(destination: Destination) -> Wiring:
         on_routes=lambda rows: admission.replace_routes(Route.resolve(config, row) for row in rows),
         on_commit=publisher.notify_changed,
     )
+    confirmer = EndConfirmer(on_change=publisher.notify_changed)
     context = BridgeContext(config, admission, journal, call_cache)
     sockets = build_sockets(VapiClient(config), boot_id)
 
     sys.setswitchinterval(SWITCH_SECONDS)
     publisher.start()
     writer.start()
+    confirmer.start()
     # What exists now lives as long as the process: the collector need not scan it again during calls.
     gc.collect()
     gc.freeze()
@@ -115,6 +119,7 @@ def wire(destination: Destination) -> Wiring:
     atexit.register(journal.close)
     atexit.register(publisher.stop, PUBLISHER_STOP_SECONDS)
     atexit.register(writer.stop, WRITER_STOP_SECONDS)
+    atexit.register(confirmer.stop, CONFIRMER_STOP_SECONDS)
     return Wiring(
         context, ProtocolTypeRouter({"http": BodyLimit(django_app), "websocket": sockets}), publisher
     )

@@ -322,7 +322,7 @@ class CallEvent(models.Model):
     """One line of the timeline. Each source numbers its events itself."""
 
     call = models.ForeignKey(Call, models.CASCADE, related_name="events", db_index=False)
-    source = models.CharField(max_length=16, default="stream")  # stream, carrier, vapi
+    source = models.CharField(max_length=16, default="stream")  # stream, carrier, vapi, server
     index = models.PositiveIntegerField()
     kind = models.CharField(max_length=64)
     at_ms = models.IntegerField(null=True, blank=True)

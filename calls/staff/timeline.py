@@ -209,6 +209,11 @@ DESCRIPTIONS: dict[str, Callable[[Mapping[str, Any]], Description]] = {
     "bad-message": lambda data: (f"Malformed message from the {_get_text(data, 'leg')} leg", True),
     "stream-ended": _describe_stream_end,
     "stream-error": lambda data: (f"Twilio media stream error. {_get_text(data, 'detail')}".strip(), True),
+    "end-unconfirmed": lambda data: (
+        f"The call may still be running at {_get_text(data, 'vendor')}: its end is not confirmed "
+        f"({_get_text(data, 'problem')})",
+        True,
+    ),
     "person-answered": _describe_fallback_answered,
     "person-not-reached": _describe_fallback_failed,
 }
