@@ -214,10 +214,12 @@ class Admission:
         # Before the shared cache is queried: no other stream of this process can use the ticket meanwhile.
         self._remember_served(call_sid)
         self._live[call_sid] = route_id
-        self._reserved.pop(call_sid, None)
-        is_first = False
+        was_offered_here = self._reserved.pop(call_sid, None) is not None
+        is_first: bool | None = False
         try:
             is_first = await self._cache.claim_stream(call_sid, SERVED_CALL_SECONDS)
+            if is_first is None:  # without the shared cache, a process knows its own tickets only
+                is_first = was_offered_here
         finally:  # a cancelled claim must not keep its place
             if not is_first:
                 self._live.pop(call_sid, None)

@@ -62,16 +62,16 @@ class CallCache:
         shared = await self._call(self._shared.get(f"voiceai:end:{call_sid}"))
         return (shared.decode() if isinstance(shared, bytes) else shared) or local
 
-    async def claim_stream(self, call_sid: str, seconds: int) -> bool:
+    async def claim_stream(self, call_sid: str, seconds: int) -> bool | None:
         """Mark the call's stream as begun, for all workers. Returns False when another worker has had it.
 
-        Returns True when the shared cache does not answer: each process accepts one stream of a call, with a
-        ticket that expires soon.
+        None: the shared cache did not answer, so nobody knows.
         """
         if self._shared is None:
             return True
-        key = f"voiceai:stream:{call_sid}"
-        return await self._call(self._shared.set(key, "1", ex=seconds, nx=True), default=True) is not None
+        key, no_answer = f"voiceai:stream:{call_sid}", object()
+        claimed = await self._call(self._shared.set(key, "1", ex=seconds, nx=True), default=no_answer)
+        return None if claimed is no_answer else claimed is not None
 
     async def _call(self, command: Any, default: Any = None) -> Any:
         try:

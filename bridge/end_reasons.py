@@ -22,6 +22,7 @@ OUT_OF_HOURS = "out-of-hours"
 MACHINE_ANSWERED = "machine-answered"
 LIMIT_REACHED = "limit-reached"
 PROTOCOL_ABUSE = "protocol-abuse"
+FLOOD = "flood"
 WORKER_LOST = "worker-lost"
 SERVER_STOPPED = "server-stopped"
 HUNG_UP_BY_STAFF = "hung-up-by-staff"
@@ -42,6 +43,7 @@ ENDED_BY = MappingProxyType({
     MACHINE_ANSWERED: "caller",
     LIMIT_REACHED: "us",
     PROTOCOL_ABUSE: "us",
+    FLOOD: "us",
     WORKER_LOST: "us",
     SERVER_STOPPED: "us",
     HUNG_UP_BY_STAFF: "staff",

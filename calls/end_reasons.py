@@ -23,6 +23,7 @@ from bridge.end_reasons import (
     CALLER_HUNG_UP,
     DRAINING,
     ENDED_BY,
+    FLOOD,
     HUNG_UP_BY_STAFF,
     LIMIT_REACHED,
     MACHINE_ANSWERED,
@@ -168,6 +169,15 @@ END_REASONS: dict[str, EndReason] = {
             "Media stream invalid",
             "The media stream broke Twilio's protocol, so the server closed it.",
             "Check the call's counters. If this was a real caller, report it to the developers.",
+            FollowUp.FALLBACK_OR_APOLOGY,
+            is_failure=True,
+        ),
+        EndReason(
+            FLOOD,
+            "Too much audio",
+            "One side sent audio faster than it can be heard, so the server ended the call.",
+            "If the assistant sent it, have it send long answers in parts. Otherwise the stream did not come "
+            "from Twilio.",
             FollowUp.FALLBACK_OR_APOLOGY,
             is_failure=True,
         ),

@@ -2,7 +2,7 @@
 
 Twilio sends a frame every 20 ms and numbers them. Jitter is the deviation of the gap between two frames from
 20 ms; a gap in the numbers is loss. Both are counted, and the call continues. A peer that sends many
-malformed messages is not Twilio: the session then ends the call.
+malformed messages, or audio faster than somebody can speak, is not Twilio: the session then ends the call.
 
 Pure: times are arguments, monotonic seconds.
 """
@@ -15,6 +15,8 @@ LATE_FRAME_SECONDS = 0.06
 FRAME_MS = 20.0
 MAX_JITTER_MS = 250  # larger deviations count as this
 ABUSE_COUNT, ABUSE_SECONDS = 50, 10.0
+BYTES_PER_SECOND = 8000
+FLOOD_SECONDS = 3.0  # of audio more than time has passed since the start; what a stall delayed is less
 
 
 class InboundMedia:
@@ -22,13 +24,20 @@ class InboundMedia:
 
     def __init__(self, now: float, counters: Counter[str]) -> None:
         self.latest_at = now  # when the last frame arrived, or the stream started
+        self._started_at = now
+        self._received_bytes = 0
         self._counters = counters
         self._chunk: int | None = None  # Twilio's number of the last frame
         self._jitter = [0] * (MAX_JITTER_MS + 1)  # number of frames by deviation in ms
         self._bad_times: deque[float] = deque(maxlen=ABUSE_COUNT + 1)
 
-    def count_frame(self, chunk: int | None, now: float) -> None:
-        """A frame arrived; `chunk` is its number, if it has one."""
+    def start(self, now: float) -> None:
+        """The stream has started: frames may arrive from now on."""
+        self.latest_at = self._started_at = now
+
+    def count_frame(self, chunk: int | None, size: int, now: float) -> bool:
+        """A frame of so many bytes arrived; `chunk` is its number, if it has one. True if it is too much."""
+        self._received_bytes += size
         gap = now - self.latest_at
         if gap > LATE_FRAME_SECONDS:
             self._counters["frames_late"] += 1
@@ -39,6 +48,7 @@ class InboundMedia:
             if self._chunk is not None and chunk != self._chunk + 1:
                 self._counters["frames_missing"] += abs(chunk - self._chunk - 1)
             self._chunk = chunk
+        return self._received_bytes / BYTES_PER_SECOND > now - self._started_at + FLOOD_SECONDS
 
     @property
     def jitter_p95_ms(self) -> int | None:

@@ -19,7 +19,7 @@ have milliseconds since the stream's start.
 from __future__ import annotations
 
 import logging
-from typing import Final, Literal, TypeAlias, assert_never
+from typing import Final, Literal, assert_never
 
 from bridge import end_reasons
 from bridge.call.deadlines import NEVER, Deadlines
@@ -74,16 +74,6 @@ _HANG_UP_BY_REASON: Final[dict[str, Literal["close", "control"]]] = {
     end_reasons.ASSISTANT_FAILED: "control",
 }
 _NORMAL_CLOSE = (1000, 1001, 1005)  # 1005: a close frame without a code
-
-VapiEvent: TypeAlias = (
-    vapi.StatusUpdate
-    | vapi.SpeechUpdate
-    | vapi.Transcript
-    | vapi.UserInterrupted
-    | vapi.Hang
-    | vapi.ToolCalls
-    | vapi.IgnoredEvent
-)
 
 
 class CallSession:
@@ -202,7 +192,7 @@ class CallSession:
         self._output.write(
             self._report.started(start.call_sid, start.stream_sid, event.at, now, event.assistant_id)
         )
-        self._inbound.latest_at = now
+        self._inbound.start(now)
         self._enter(State.CONNECTING, now)
         self._deadlines.drop(START)
         self._deadlines.set(MEDIA, now + MEDIA_SECONDS)
@@ -243,7 +233,9 @@ class CallSession:
             problem = "media-before-start" if not self.stream_sid else "wrong-streamSid"
             self._on_bad_message("caller", problem, now)
             return
-        self._inbound.count_frame(event.chunk, now)
+        if self._inbound.count_frame(event.chunk, len(event.ulaw), now):
+            self._end(end_reasons.FLOOD, now)
+            return
         if self.state is State.LIVE:
             self._send_to_assistant(event.ulaw)
         elif self.state is State.CONNECTING:
@@ -303,13 +295,15 @@ class CallSession:
             return
         if not self._turn_taking.accepts_audio(now):
             self.counters["assistant_bytes_dropped"] += len(event.ulaw)
+            if self._turn_taking.is_flooded(len(event.ulaw), now):
+                self._end(end_reasons.FLOOD, now)
             return
         if not self.counters["frames_to_caller"]:
             logger.info("%s < first assistant audio to the caller", self)
         self.counters["frames_to_caller"] += 1
         self._turn_taking.assistant_audio(event, now)
 
-    def _on_vapi_event(self, event: VapiEvent, now: float) -> None:
+    def _on_vapi_event(self, event: vapi.TextEvent, now: float) -> None:
         self._turn_taking.assistant_active_at = now
         if self.state is not State.LIVE:
             self.counters["events_after_end"] += 1

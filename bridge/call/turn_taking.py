@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 STALL_SECONDS = 12.0  # the assistant must answer, or send any message, within this time
 PAUSE_SECONDS = 0.2  # assistant audio that pauses this long gets a mark after it
 MAX_AHEAD_SECONDS = 30.0  # how far assistant audio may run ahead of real time
+FLOOD_SECONDS = 3.0  # of audio dropped because it was further ahead
 
 # Why the playout was cleared, as written to the timeline.
 BargeInSign: TypeAlias = Literal["user-interrupted", "inferred", "caller-loud"]
@@ -50,6 +51,7 @@ class TurnTaking:
         self._report = output.report
         self._deadlines = deadlines
         self._local_barge_in = local_barge_in
+        self._excess_bytes = 0  # of assistant audio that was too far ahead
 
     # Caller
 
@@ -81,9 +83,16 @@ class TurnTaking:
 
     def accepts_audio(self, now: float) -> bool:
         """Whether to accept assistant audio: not right after a barge-in, nor far ahead of real time."""
-        if now < self._barge_in.ignore_audio_until:
-            return False
-        return self.playout.unplayed(now) <= MAX_AHEAD_SECONDS
+        return now >= self._barge_in.ignore_audio_until and not self._is_far_ahead(now)
+
+    def is_flooded(self, dropped_bytes: int, now: float) -> bool:
+        """Whether assistant audio that was not accepted is too much: `FLOOD_SECONDS` beyond the limit."""
+        if self._is_far_ahead(now):
+            self._excess_bytes += dropped_bytes
+        return self._excess_bytes > FLOOD_SECONDS * BYTES_PER_SECOND
+
+    def _is_far_ahead(self, now: float) -> bool:
+        return self.playout.unplayed(now) > MAX_AHEAD_SECONDS
 
     def assistant_audio(self, event: AssistantAudio, now: float) -> None:
         """Send a chunk of assistant audio to the caller, and measure the answer that it may begin."""

@@ -53,7 +53,7 @@ from bridge.wire import twilio, vapi
 logger = logging.getLogger(__name__)
 
 FINISH_SECONDS = 8.0
-MAX_QUEUED_BYTES = 8000 * 40  # to the caller: forty seconds of speech
+MAX_QUEUED_BYTES = 256 << 10  # to the caller: half a minute of speech
 
 
 class CallerMessage(NamedTuple):

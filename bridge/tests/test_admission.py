@@ -387,6 +387,20 @@ async def test_a_ticket_is_valid_once_for_all_workers() -> None:
     assert second.live_calls == 0
 
 
+async def test_without_the_shared_cache_a_worker_accepts_its_own_tickets_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cache = FakeSharedCache()
+    cache.may_answer.clear()
+    monkeypatch.setattr("bridge.call_cache.SHARED_SECONDS", 0.01)
+    first, second = (make_admission(call_cache=CallCache(cache)) for _ in range(2))
+    offer = first.offer(CALL, ACCOUNT, "+1")
+    assert await refusal_of(second, offer) == "served-elsewhere"
+    assert second.live_calls == 0
+    await claim(first, offer)
+    assert await refusal_of(first, offer) == "second-stream"
+
+
 async def test_a_call_that_had_its_stream_gets_no_second_ticket(clock: Clock) -> None:
     admission = make_admission(clock)
     first, second = admission.offer(CALL, ACCOUNT, ""), admission.offer(CALL, ACCOUNT, "")

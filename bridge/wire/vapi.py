@@ -86,9 +86,10 @@ class IgnoredEvent:
     known: bool = True
 
 
-Event: TypeAlias = (
-    Audio | StatusUpdate | SpeechUpdate | Transcript | UserInterrupted | Hang | ToolCalls | IgnoredEvent
+TextEvent: TypeAlias = (
+    StatusUpdate | SpeechUpdate | Transcript | UserInterrupted | Hang | ToolCalls | IgnoredEvent
 )
+Event: TypeAlias = Audio | TextEvent
 
 # Documented events that change nothing for a call; speech arrives as transcripts.
 _IGNORED = frozenset({

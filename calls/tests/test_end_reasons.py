@@ -34,6 +34,7 @@ FOLLOW_UPS = {
     "machine-answered": HANG_UP,
     "limit-reached": NOTICE,
     "protocol-abuse": APOLOGY,
+    "flood": APOLOGY,
     "worker-lost": APOLOGY,
     "server-stopped": APOLOGY,
     "hung-up-by-staff": HANG_UP,

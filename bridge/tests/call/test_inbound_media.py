@@ -6,14 +6,21 @@ from collections import Counter
 
 import pytest
 
-from bridge.call.inbound_media import ABUSE_COUNT, ABUSE_SECONDS, MAX_JITTER_MS, InboundMedia
+from bridge.call.inbound_media import (
+    ABUSE_COUNT,
+    ABUSE_SECONDS,
+    FLOOD_SECONDS,
+    FRAME_MS,
+    MAX_JITTER_MS,
+    InboundMedia,
+)
 
 
 def counters_after(*frames: tuple[int | None, float]) -> Counter[str]:
     counters: Counter[str] = Counter()
     media = InboundMedia(10.0, counters)
     for chunk, at in frames:
-        media.count_frame(chunk, at)
+        media.count_frame(chunk, 160, at)
     assert media.latest_at == frames[-1][1]
     return counters
 
@@ -51,13 +58,28 @@ def test_jitter_is_the_95th_percentile_of_the_deviation() -> None:
     assert media.jitter_p95_ms is None
     for number in range(100):
         at += 0.0205 if number % 50 else 3.0  # two frames of a hundred are very late
-        media.count_frame(None, at)
+        media.count_frame(None, 160, at)
     assert media.jitter_p95_ms == 0
     for _ in range(10):
         at += 0.0335
-        media.count_frame(None, at)
+        media.count_frame(None, 160, at)
     assert media.jitter_p95_ms == 13
     for _ in range(400):
         at += 3.0
-        media.count_frame(None, at)
+        media.count_frame(None, 160, at)
     assert media.jitter_p95_ms == MAX_JITTER_MS
+
+
+def test_audio_faster_than_speech_is_too_much() -> None:
+    media = InboundMedia(10.0, Counter())
+    media.start(20.0)
+    frames = round(FLOOD_SECONDS * 1000 / FRAME_MS)
+    assert not any(media.count_frame(None, 160, 20.0) for _ in range(frames))
+    assert media.count_frame(None, 160, 20.0)
+
+
+def test_audio_that_was_delayed_is_not_too_much() -> None:
+    """However long the network stood still: it is no more than what was said meanwhile."""
+    media = InboundMedia(10.0, Counter())
+    media.start(20.0)
+    assert not any(media.count_frame(None, 160, 80.0) for _ in range(60 * 50))

@@ -212,6 +212,25 @@ def test_audio_more_than_thirty_seconds_ahead_is_dropped_and_counted() -> None:
     assert call.session.counters["assistant_bytes_dropped"] == 800
 
 
+def test_a_flood_of_assistant_audio_ends_the_call() -> None:
+    call = live_call()
+    call.assistant_speaks(30_001)
+    call.assistant_speaks(3_000)
+    assert call.session.state is State.LIVE
+    call.assistant_speaks(20)
+    assert (call.stream_ended.end_reason, call.stream_ended.ended_by) == ("flood", "us")
+    assert call.actions_of(HangUpAssistant) == [HangUpAssistant("end-call")]
+
+
+def test_a_flood_of_caller_audio_ends_the_call() -> None:
+    call = live_call()
+    for _ in range(3 * 50):
+        call.send_frame()
+    assert call.session.state is State.LIVE
+    call.send_frame()
+    assert call.stream_ended.end_reason == "flood"
+
+
 def test_a_mark_is_placed_behind_audio_that_pauses() -> None:
     call = live_call()
     call.assistant_speaks(1000)

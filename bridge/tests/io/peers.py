@@ -175,7 +175,7 @@ class FakeVapi:
         assert self.socket._req.transport is not None
         self.socket._req.transport.abort()
 
-    def fetch_staff_messages(self, kind: str) -> list[dict[str, Any]]:
+    def messages_of_type(self, kind: str) -> list[dict[str, Any]]:
         return [message for message in self.messages if message["type"] == kind]
 
 

@@ -328,7 +328,7 @@ async def test_the_link_closes_a_socket_that_vapi_leaves_open(
     vapi.closes_on_end_call = False
     link = await dial(make_client())
     await link.hang_up("end-call")
-    assert vapi.fetch_staff_messages("end-call")
+    assert vapi.messages_of_type("end-call")
     await vapi.changes.wait_until(lambda: vapi.close_code)
     assert vapi.control_messages == []
 
