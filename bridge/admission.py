@@ -80,7 +80,8 @@ class Admission:
     ) -> None:
         self.config = config
         self._cache = call_cache or CallCache()
-        self.draining = False
+        self.stopping = False  # the process has been told to stop
+        self.drain_requested = False  # by staff: it finishes its calls, and goes on after that
         self._clock, self._wall_clock = clock, wall_clock
         self._validators = [RequestValidator(token) for token in config.twilio_auth_tokens]
         self._routes: dict[str, Route] = {}
@@ -163,6 +164,11 @@ class Admission:
         reserved = sum(route_id == route.id for _, route_id in self._reserved.values())
         live = sum(route_id == route.id for route_id in self._live.values())
         return min(free, route.max_concurrent_calls - live - reserved)
+
+    @property
+    def draining(self) -> bool:
+        """Whether this process takes no new calls, and finishes those that it has."""
+        return self.stopping or self.drain_requested
 
     @property
     def accepting(self) -> bool:

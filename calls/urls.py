@@ -10,6 +10,7 @@ from django.urls import path, re_path
 from calls.doctor import echo, page
 from calls.staff import call_detail, call_list, dashboard, saved_views
 from calls.staff.live import actions as live_actions
+from calls.staff.live import drain_servers
 from calls.staff.live import views as live_views
 from calls.staff.place_test_call import place_test_call, test_call_started
 from calls.twilio import webhooks as twilio_webhooks
@@ -38,6 +39,7 @@ urlpatterns = [
     path("calls/<int:call_id>/transfer", live_actions.transfer, name="call_transfer"),
     path("test-call", place_test_call, name="test_call"),
     path("test-call/<str:call_sid>", test_call_started, name="test_call_started"),
+    path("drain", drain_servers.drain_servers, name="drain"),
     path("live/board", live_views.live_board, name="live_board"),
     path("live/calls/<int:call_id>", live_views.live_call, name="live_call"),
 ]

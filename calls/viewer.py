@@ -20,6 +20,7 @@ class Viewer:
     can_annotate: bool = False  # outcome, note, needs review
     can_export: bool = False
     can_act: bool = False  # on live calls
+    can_drain: bool = False  # the servers
     can_place_test_calls: bool = False
     can_view_audit_log: bool = False
     can_view_recordings: bool = False
@@ -36,6 +37,7 @@ class Viewer:
             can_annotate=has_perm("calls.change_call"),
             can_export=has_perm("calls.export_call"),
             can_act=has_perm("calls.act_on_call"),
+            can_drain=has_perm("calls.drain_worker"),
             can_place_test_calls=has_perm("calls.place_test_call"),
             can_view_audit_log=has_perm("calls.view_auditentry"),
             can_view_recordings=has_perm("calls.view_recording"),

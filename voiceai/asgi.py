@@ -49,6 +49,7 @@ from bridge.io.vapi_client import VapiClient
 from bridge.routes import Route
 from calls.end_confirmation import EndConfirmer
 from calls.ingest.journal import SpoolJournal
+from calls.ingest.worker_row import WorkerRow, WorkerState
 from calls.ingest.writer import JournalWriter
 from calls.requirements import refuse_to_start
 from calls.staff.live.consumer import LiveConsumer
@@ -102,6 +103,11 @@ def wire(destination: Destination) -> Wiring:
         live_calls=admission.live_call_sids,
         on_routes=lambda rows: admission.replace_routes(Route.resolve(config, row) for row in rows),
         on_commit=publisher.notify_changed,
+        worker=WorkerRow(
+            boot_id,
+            state=lambda: WorkerState(admission.live_calls, config.max_concurrent_calls, admission.stopping),
+            on_drain=lambda requested: setattr(admission, "drain_requested", requested),
+        ),
     )
     confirmer = EndConfirmer(on_change=publisher.notify_changed)
     context = BridgeContext(config, admission, journal, call_cache)

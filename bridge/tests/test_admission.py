@@ -566,14 +566,14 @@ def test_outside_its_hours_a_number_refuses_inbound_calls_only(clock: Clock) -> 
 
 def test_out_of_hours_takes_precedence_over_draining(clock: Clock) -> None:
     admission = make_admission(clock)
-    admission.draining = True
+    admission.stopping = True
     admission.replace_routes([Route("1", "+1", hours=OpeningHours((), UTC))])
     assert admission.offer(CALL, ACCOUNT, "+1").refused == "out-of-hours"
 
 
 def test_a_draining_server_refuses_calls() -> None:
     admission = make_admission()
-    admission.draining = True
+    admission.stopping = True
     assert not admission.accepting
     assert admission.offer(CALL, ACCOUNT, "+1").refused == "draining"
 

@@ -1,7 +1,7 @@
 """Periodic work of the writer thread: read the routes, renew leases, reap lost calls, roll up hours.
 
-Routes are read most often: a change by staff must take effect within five seconds, in every process.
-Webhooks use the routes that were read last, however long ago that was.
+Routes, and whether to drain, are read most often: a change by staff must take effect within five seconds, in
+every process. Webhooks use the routes that were read last, however long ago that was.
 
 A call's lease says until when its process counts as alive. Each process renews the leases of its own calls.
 Whoever finds an expired lease ends the call (reaps it). The reaper pauses for two leases when leases may look
@@ -25,6 +25,7 @@ from django.db import DatabaseError, connection
 from calls.ingest import upsert
 from calls.ingest.db import bounded_transaction
 from calls.ingest.merge import LEASE
+from calls.ingest.worker_row import WorkerRow
 from calls.routes import read_routes
 from calls.stats import call_summary
 from calls.stats.hourly import ROLLUP_DELAY, roll_up_oldest
@@ -47,10 +48,12 @@ class Housekeeping:
         on_routes: Callable[[Iterable[Mapping[str, Any]]], object] | None,
         *,
         started_at: float,
+        worker: WorkerRow | None = None,
     ) -> None:
         # Times are monotonic seconds.
         self._live_calls = live_calls
         self._on_routes = on_routes
+        self._worker = worker
         self._routes_error = ""  # class name of the error that keeps routes from being read
         self._renewed_at = started_at
         self._rollup_due = started_at + HOUSEKEEPING_INTERVAL_SECONDS
@@ -62,6 +65,8 @@ class Housekeeping:
         """Renew, roll up and reap. Returns the sids of the calls that were reaped."""
         with bounded_transaction():
             upsert.renew_leases(self._live_calls(), now)
+            if self._worker is not None:
+                self._worker.report(now)
         if self._detect_time_gap(mono, now):
             self._reap_after = mono + 2 * LEASE.total_seconds()
         self._renewed_at = mono
@@ -92,15 +97,17 @@ class Housekeeping:
         return step > CLOCK_STEP_SECONDS or mono - self._renewed_at > 2 * HOUSEKEEPING_INTERVAL_SECONDS
 
     def refresh_routes(self) -> None:
-        """Read the phone numbers, one query, and hand them over. After an error the previous routes stay.
+        """Read the phone numbers and hand them over, and whether to drain. One query each.
 
-        An error is logged once, not each time.
+        After an error the previous routes stay; it is logged once, not each time.
         """
         if self._on_routes is None:
             return
         try:
             with bounded_transaction():
                 routes = read_routes()
+                if self._worker is not None:
+                    self._worker.read_drain()
             self._on_routes(routes)
         except Exception as error:
             self._on_routes_error(error)
@@ -108,6 +115,12 @@ class Housekeeping:
         if self._routes_error:
             logger.info("routes: read again after %s", self._routes_error)
             self._routes_error = ""
+
+    def stop(self) -> None:
+        """The process stops: its row goes."""
+        if self._worker is not None:
+            with bounded_transaction():
+                self._worker.delete()
 
     def _on_routes_error(self, error: Exception) -> None:
         is_database_error = isinstance(error, DatabaseError)

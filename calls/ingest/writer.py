@@ -29,6 +29,7 @@ from calls.ingest.db import now_utc, use_own_connection
 from calls.ingest.housekeeping import HOUSEKEEPING_INTERVAL_SECONDS, ROUTES_INTERVAL_SECONDS, Housekeeping
 from calls.ingest.journal import SpoolJournal
 from calls.ingest.spool import Spool, claim_abandoned
+from calls.ingest.worker_row import WorkerRow
 from calls.management.database import MISSING_IN_SCHEMA
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class JournalWriter(threading.Thread):
         live_calls: Callable[[], Sequence[str]] = list,
         on_routes: Callable[[Iterable[Mapping[str, Any]]], object] | None = None,
         on_commit: Callable[[set[str]], object] | None = None,
+        worker: WorkerRow | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(name="journal-writer", daemon=True)
@@ -84,7 +86,7 @@ class JournalWriter(threading.Thread):
         self._own = SpoolCursor(journal.spool)
         self._abandoned: list[SpoolCursor] = []  # spools of dead processes, oldest first
         self._rows = RowWriter(live_calls, on_commit)
-        self._housekeeping = Housekeeping(live_calls, on_routes, started_at=clock())
+        self._housekeeping = Housekeeping(live_calls, on_routes, started_at=clock(), worker=worker)
         self._clock = clock
         self._deferred: dict[bytes, float] = {}  # lines whose call is unknown, and when to give up on them
         self._quarantined = self._retries = 0
@@ -141,6 +143,8 @@ class JournalWriter(threading.Thread):
             self._own.offset = self._own.spool.truncate(self._own.offset)
         for cursor in self._abandoned:
             cursor.spool.close(delete=False)
+        with suppress(Exception):  # whatever the database raises
+            self._housekeeping.stop()
         connection.close()
 
     def _wait(self) -> None:

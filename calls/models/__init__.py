@@ -14,8 +14,10 @@ from calls.models.call import (
 )
 from calls.models.phone_number import PhoneNumber
 from calls.models.staff import AuditEntry, SavedView
+from calls.models.worker import Worker
 
 __all__ = [
     "ASSISTANT", "CALLER", "MAX_CALL_AGE", "AuditEntry", "Call", "CallEvent", "CallFlag", "CallHour",
     "CallOutput", "PhoneNumber", "SavedView", "Turn", "Utterance",
+    "Worker",
 ]  # fmt: skip

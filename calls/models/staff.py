@@ -20,6 +20,8 @@ ACTION_LABELS = {
     "export": "Exported calls",
     "test-call": "Placed a test call",
     "call-back": "Called back",
+    "drain": "Stopped accepting calls",
+    "accept-calls": "Resumed accepting calls",
 }
 
 
@@ -33,9 +35,7 @@ class AuditEntry(models.Model):
     call_sid = models.CharField(max_length=64)  # stays when the call is deleted
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+")
     username = models.CharField(max_length=150)  # stays when the user is deleted
-    action = models.CharField(
-        max_length=32
-    )  # opened, hang-up, say, transfer, note, export, test-call, call-back
+    action = models.CharField(max_length=32)  # a key of `ACTION_LABELS`
     detail = models.CharField(max_length=255, blank=True)
     at = models.DateTimeField(default=timezone.now)
 

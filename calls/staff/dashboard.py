@@ -25,7 +25,7 @@ from calls.staff import call_filters, charts
 from calls.staff.call_filters import NOT_CONNECTED
 from calls.staff.call_list import COLUMNS, build_rows
 from calls.staff.figures import build_figures
-from calls.staff.live.board import board_context, get_bridge
+from calls.staff.live.board import board_context
 from calls.staff.pages import page_context, view_call_required
 from calls.staff.place_test_call import is_billable
 from calls.stats import time_ranges
@@ -88,7 +88,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     missing = requirements.list_dashboard_items()
     context = {
         **page_context(request, "Dashboard"),
-        **board_context(Viewer.for_user(request.user), get_bridge(request)),
+        **board_context(Viewer.for_user(request.user)),
         "ranges": time_ranges.RANGE_LABELS,
         "when": when,
         "range_error": range_error,

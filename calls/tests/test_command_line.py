@@ -208,8 +208,10 @@ def test_serve_prints_its_address_and_how_to_log_in(
     port = reserve_port()
     call_command("serve", "--port", str(port))
     output = capsys.readouterr().out
-    assert f"Pages: http://127.0.0.1:{port}/" in output and login in output
-    assert [(options.host, options.port) for options in served] == [("127.0.0.1", port)]
+    assert f"Pages: http://127.0.0.1:{port + 1}/" in output and login in output
+    assert [(options.host, options.port, options.pages_port) for options in served] == [
+        ("127.0.0.1", port, port + 1)
+    ]
 
 
 def test_tzdata_is_installed_on_every_platform() -> None:
@@ -228,6 +230,7 @@ USES_ROWS: dict[str, list[str]] = {
     "seed_calls": ["--calls", "1"],
     "export_calls": [],
     "create_roles": [],
+    "drain": [],
 }
 
 

@@ -105,7 +105,7 @@ class CallServer(uvicorn.Server):
         while not self._signals:
             await self._tick(counter)
             counter += 1
-        self._admission().draining = True
+        self._admission().stopping = True
         logger.info(
             "stopping: %d calls are live, and have %.0f s to end",
             self._admission().live_calls, self._drain_seconds,

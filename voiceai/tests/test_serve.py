@@ -241,12 +241,32 @@ async def wait_for_live_calls(database: Database, count: int) -> None:
     ) == [(count,)]
 
 
-async def wait_for_drain(server: ServeProcess) -> None:
+async def wait_for_readiness(server: ServeProcess, wanted: int) -> None:
     async with asyncio.timeout(WAIT_SECONDS), aiohttp.ClientSession(trust_env=False) as http:
-        status = 200
-        while status != 503:
+        status = 0
+        while status != wanted:
             async with http.get(f"{server.url}/readyz") as response:
                 status = response.status
+
+
+async def wait_for_drain(server: ServeProcess) -> None:
+    await wait_for_readiness(server, 503)
+
+
+async def test_a_drain_by_command_refuses_calls_until_it_is_over(server: ServeProcess) -> None:
+    twilio = server.twilio_simulator()
+    async with asyncio.TaskGroup() as tasks:
+        call = tasks.create_task(twilio.place_call(make_script(4.0)))
+        await wait_for_live_calls(server.database, 1)
+        output = await asyncio.to_thread(server.run, "manage.py", "drain")
+        assert "takes no new calls; " in output and "safe to stop in" in output
+        await wait_for_readiness(server, 503)
+        refused = await twilio.place_call(make_script(1.0))
+    assert refused.started_at is None and refused.spoken_by_twilio
+    await check_call(server, call.result())
+    assert "accepts calls" in await asyncio.to_thread(server.run, "manage.py", "drain", "--off")
+    await wait_for_readiness(server, 200)
+    await check_call(server, await twilio.place_call(make_script(1.0)))
 
 
 async def test_calls_end_before_the_server_stops(

@@ -14,13 +14,12 @@ from typing import TypeVar, cast
 from django.conf import settings
 from django.db.models import F, Model, Q, QuerySet, Window
 from django.db.models.functions import RowNumber
-from django.http import HttpRequest
 from django.template.loader import render_to_string
 from django.utils import timezone
 
-from bridge.context import BridgeContext
 from bridge.end_reasons import HUNG_UP_BY_STAFF
 from bridge.journal import LiveNote
+from calls import drain
 from calls.end_reasons import name_party
 from calls.models import MAX_CALL_AGE, Call, PhoneNumber, Turn, Utterance
 from calls.staff.live.publisher import get_notes
@@ -140,29 +139,23 @@ def live_rows(viewer: Viewer) -> list[LiveRow]:
     return rows
 
 
-def render_board(viewer: Viewer, bridge: BridgeContext | None = None) -> str:
-    context = board_context(viewer, bridge)
+def render_board(viewer: Viewer) -> str:
+    context = board_context(viewer)
     names = ("calls/_live_board.html", "calls/_live_lines.html")
     return "".join(render_to_string(name, context) for name in names)
 
 
-def board_context(viewer: Viewer, bridge: BridgeContext | None) -> dict[str, object]:
+def board_context(viewer: Viewer) -> dict[str, object]:
     """What `_live_board.html` and `_live_lines.html` need."""
-    admission = bridge and bridge.admission
+    rows, now = live_rows(viewer), timezone.now()
+    status = drain.get_status(now)
     return {
-        "live": live_rows(viewer),
+        "live": rows,
         "viewer": viewer,
-        "now": timezone.now(),
+        "now": now,
         "max_live": MAX_ROWS,
-        "capacity": admission and (admission.live_calls, admission.config.max_concurrent_calls),
-        "accepting": admission and admission.accepting,
+        "drain": status,
     }
-
-
-def get_bridge(request: HttpRequest) -> BridgeContext | None:
-    """The bridge of this server process; None without an ASGI server, as in tests."""
-    bridge: BridgeContext | None = getattr(request, "scope", {}).get("bridge")
-    return bridge
 
 
 def _state(call: Call) -> str:

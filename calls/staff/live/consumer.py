@@ -34,7 +34,6 @@ from django.http import HttpRequest
 from django.http.request import split_domain_port, validate_host
 from redis.exceptions import RedisError
 
-from bridge.context import BridgeContext
 from calls.middleware import ZONE_COOKIE
 from calls.models import Call
 from calls.staff import audit
@@ -74,7 +73,7 @@ class LiveConsumer(AsyncConsumer):
                 await send({"type": "websocket.close"})  # before accept: HTTP 403
                 return
             await send({"type": "websocket.accept"})
-            await self._serve(subscription, scope.get("bridge"), session_key, receive, send)
+            await self._serve(subscription, session_key, receive, send)
         finally:
             LiveConsumer.subscribers -= 1
 
@@ -93,7 +92,6 @@ class LiveConsumer(AsyncConsumer):
     async def _serve(
         self,
         subscription: Subscription,
-        bridge: BridgeContext | None,
         session_key: str,
         receive: Receive,
         send: Send,
@@ -103,7 +101,7 @@ class LiveConsumer(AsyncConsumer):
         changed.set()
         layer = get_channel_layer()
         disconnect = asyncio.create_task(_wait_for_disconnect(receive))
-        updates = asyncio.create_task(_send_updates(subscription, bridge, session_key, send, changed))
+        updates = asyncio.create_task(_send_updates(subscription, session_key, send, changed))
         notifications = asyncio.create_task(_listen(layer, subscription.call_sid, changed))
         tasks = (disconnect, updates, notifications)
         try:
@@ -162,7 +160,6 @@ async def _receive_changes(layer: Any, channel: str, call_sid: str, changed: asy
 
 async def _send_updates(
     subscription: Subscription,
-    bridge: BridgeContext | None,
     session_key: str,
     send: Send,
     changed: asyncio.Event,
@@ -181,7 +178,7 @@ async def _send_updates(
                 return CLOSE_FORBIDDEN
             subscription = replace(subscription, viewer=viewer)
             recheck_at = started_at + RECHECK_SECONDS
-        html = await run_on_thread(fragment_cache.render, subscription, bridge, started_at)
+        html = await run_on_thread(fragment_cache.render, subscription, started_at)
         if html is None:
             return CLOSE_FORBIDDEN  # the call has been deleted
         await send({"type": "websocket.send", "text": html})

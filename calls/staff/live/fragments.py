@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 from django.db import connections
 from django.utils import timezone
 
-from bridge.context import BridgeContext
 from calls.middleware import find_zone
 from calls.models import Call
 from calls.staff.call_detail import render_call
@@ -46,9 +45,7 @@ class FragmentCache:
     def __init__(self) -> None:
         self._cached: OrderedDict[Subscription, tuple[float, str]] = OrderedDict()
 
-    def render(
-        self, subscription: Subscription, bridge: BridgeContext | None, not_before: float
-    ) -> str | None:
+    def render(self, subscription: Subscription, not_before: float) -> str | None:
         """HTML read from the database at `not_before` (monotonic) or later; None if the call is gone."""
         rendered_at, html = self._cached.get(subscription, (0.0, ""))
         if html and rendered_at >= not_before:
@@ -56,7 +53,7 @@ class FragmentCache:
         rendered_at = time.monotonic()
         with timezone.override(find_zone(subscription.zone)):
             if not subscription.call_sid:
-                html = render_board(subscription.viewer, bridge)
+                html = render_board(subscription.viewer)
             else:
                 call = Call.objects.filter(call_sid=subscription.call_sid).first()
                 if call is None:

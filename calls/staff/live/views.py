@@ -9,7 +9,7 @@ from django.views.decorators.http import require_safe
 from calls.models import Call
 from calls.staff import audit
 from calls.staff.call_detail import render_call
-from calls.staff.live.board import get_bridge, render_board
+from calls.staff.live.board import render_board
 from calls.staff.pages import view_call_required
 from calls.viewer import Viewer
 
@@ -17,7 +17,7 @@ from calls.viewer import Viewer
 @view_call_required
 @require_safe
 def live_board(request: HttpRequest) -> HttpResponse:
-    return HttpResponse(render_board(Viewer.for_user(request.user), get_bridge(request)))
+    return HttpResponse(render_board(Viewer.for_user(request.user)))
 
 
 @view_call_required

@@ -50,7 +50,7 @@ class WordTests(TestCase):
         number = "/admin/calls/phonenumber/add/"
         for path, shown, gone in (
             (call.get_absolute_url(), "Ended by: ", "Who ended"),
-            (call.get_absolute_url(), "<summary>Audit log</summary>", "Audit log"),
+            (call.get_absolute_url(), "<summary>Audit log</summary>", "Activity"),
             (call.get_absolute_url(), "Raw events (1)", "Everything that happened"),
             ("/calls/", "Audio connection lost", "stream-lost</"),
             (number, "Fallback number", "stands in"),

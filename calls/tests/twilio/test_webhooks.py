@@ -254,7 +254,7 @@ async def test_it_plays_the_busy_message_at_capacity() -> None:
 
 async def test_it_dials_the_fallback_while_draining() -> None:
     client = WebhookClient(make_bridge([WITH_PERSON]))
-    client.bridge.admission.draining = True
+    client.bridge.admission.stopping = True
     response = await client.twilio("/twilio/voice")
     assert parse_verbs(response) == ["Dial"]
     dial = ElementTree.fromstring(response.content)[0]
@@ -450,7 +450,7 @@ async def test_readyz_reports_whether_new_calls_are_accepted() -> None:
     client = WebhookClient()
     ready = await client.get("/readyz")
     assert (ready.status_code, ready.json()) == (200, {"accepting": True, "live_calls": 0})
-    client.bridge.admission.draining = True
+    client.bridge.admission.stopping = True
     assert (await client.get("/readyz/")).status_code == 503
     assert (await client.get("/healthz")).content == b"ok\n"
 
