@@ -28,6 +28,7 @@ from voiceai.server.http_protocol import make_protocol
 from voiceai.server.pages_process import PagesProcess
 from voiceai.server.paths import ServeHalf
 from voiceai.server.refusals import refusals
+from voiceai.server.websocket_protocol import WebSocketProtocol
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ def build_config(app: Any, options: ServeOptions, *, lifespan: Literal["on", "of
         port=options.port,
         loop="uvloop",
         http=make_protocol(limits, networks),
-        ws="websockets-sansio",
+        ws=WebSocketProtocol,
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_ping_interval=PING_INTERVAL_SECONDS,
         ws_per_message_deflate=False,

@@ -18,9 +18,9 @@ import pytest_asyncio
 from calls.demo.server_process import HOST, ROOT, reserve_port
 from calls.tests.commands import InProcessCommands, run_command_async
 from calls.tests.doctor.proxy import Authority
-from calls.tests.live_server import poll_until, temporary_database
+from calls.tests.live_server import ServeProcess, make_serve_process, poll_until, temporary_database
 from sandbox.vapi.server import VapiSimulator
-from voiceai.tests.test_serve import WAIT_SECONDS, ServeProcess, make_serve_process
+from voiceai.tests.test_serve import WAIT_SECONDS
 
 pytestmark = [pytest.mark.slow, pytest.mark.once, pytest.mark.asyncio(loop_scope="module")]
 
@@ -113,7 +113,7 @@ async def proxied(
     with django_db_blocker.unblock(), temporary_database(folder) as database:
         async with VapiSimulator() as vapi:
             server = make_serve_process(
-                vapi,
+                vapi.base_url,
                 database.url,
                 folder,
                 PUBLIC_URL=nginx.url,

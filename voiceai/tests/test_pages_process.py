@@ -14,15 +14,13 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from calls.tests.live_server import poll_until, temporary_database
+from calls.tests.live_server import ServeProcess, make_serve_process, poll_until, temporary_database
 from calls.tests.staff.live.live_socket_client import log_in, open_socket
 from sandbox.vapi.server import VapiSimulator
 from voiceai.tests.test_serve import (
     WAIT_SECONDS,
-    ServeProcess,
     check_call,
     make_script,
-    make_serve_process,
     wait_for_drain,
     wait_for_live_calls,
 )
@@ -43,7 +41,7 @@ def database_url(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: An
 async def server(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ServeProcess]:
     async with VapiSimulator() as vapi:
         folder = tmp_path_factory.mktemp("pages")
-        process = make_serve_process(vapi, database_url, folder, REDIS_URL="", DRAIN_SECONDS="30")
+        process = make_serve_process(vapi.base_url, database_url, folder, REDIS_URL="", DRAIN_SECONDS="30")
         async with process:
             await wait_for_pages(process)
             yield process
@@ -148,7 +146,9 @@ async def test_the_board_follows_a_call_without_redis(server: ServeProcess) -> N
 async def test_the_pages_stay_until_the_drain_is_over(tmp_path: Path, django_db_blocker: Any) -> None:
     with django_db_blocker.unblock(), temporary_database(tmp_path) as database:
         async with VapiSimulator() as vapi:
-            server = make_serve_process(vapi, database.url, tmp_path, REDIS_URL="", DRAIN_SECONDS="30")
+            server = make_serve_process(
+                vapi.base_url, database.url, tmp_path, REDIS_URL="", DRAIN_SECONDS="30"
+            )
             async with server:
                 await wait_for_pages(server)
                 call = asyncio.create_task(server.twilio_simulator().place_call(make_script(4.0)))
@@ -163,7 +163,7 @@ async def test_the_pages_stay_until_the_drain_is_over(tmp_path: Path, django_db_
 
 async def test_the_pages_end_with_a_killed_server(tmp_path: Path, django_db_blocker: Any) -> None:
     with django_db_blocker.unblock(), temporary_database(tmp_path) as database:
-        server = make_serve_process(VapiSimulator(), database.url, tmp_path, REDIS_URL="")
+        server = make_serve_process("http://127.0.0.1:1", database.url, tmp_path, REDIS_URL="")
         await server.start()
         await wait_for_pages(server)
         pid = find_pages_pid(server)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import resource
-import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,8 +15,15 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from calls.demo.server_process import HOST, reserve_port
-from calls.tests.live_server import Database, LiveServer, make_server, poll_until, temporary_database
+from calls.demo.server_process import HOST
+from calls.tests.live_server import (
+    Database,
+    ServeProcess,
+    make_serve_process,
+    poll_until,
+    temporary_database,
+)
+from sandbox.faults import TwilioFaults
 from sandbox.speech import audio
 from sandbox.twilio.caller import HangUp, Listen, Pause, Say, Step
 from sandbox.twilio.record import TwilioCallRecord
@@ -27,59 +31,10 @@ from sandbox.vapi.server import VapiSimulator
 
 pytestmark = [pytest.mark.slow, pytest.mark.once, pytest.mark.asyncio(loop_scope="module")]
 
-DESCRIPTORS = 1024
 WAIT_SECONDS = 20.0
 # Few enough that the clients leave the other tests of this machine their time.
 UNSIGNED_SOCKETS = 40  # for each path
 HALF_REQUESTS = 200
-
-
-class ServeProcess(LiveServer):
-    """`./manage.py serve`, with as many descriptors as a shell allows by default."""
-
-    def __init__(self, environment: Mapping[str, str], port: int) -> None:
-        super().__init__(environment, port)
-        self.pages_port = reserve_port()
-
-    def build_arguments(self) -> list[str]:
-        ports = ["--port", str(self.port), "--pages-port", str(self.pages_port)]
-        return ["manage.py", "serve", *ports]
-
-    @property
-    def pages_url(self) -> str:
-        return f"http://{HOST}:{self.pages_port}"
-
-    async def start(self) -> None:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, hard))  # inherited by the process
-        try:
-            await super().start()
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-    @property
-    def database(self) -> Database:
-        return Database(self.environment["DATABASE_URL"])
-
-    @property
-    def memory_kb(self) -> int:
-        """The largest memory that the process has had."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0])
-
-    async def wait_for_exit(self) -> int:
-        process = self._process
-        assert process is not None
-        async with asyncio.timeout(60):
-            return await process.wait()
-
-    def send_signal(self) -> None:
-        os.kill(self.pid, signal.SIGTERM)
-
-
-def make_serve_process(vapi: VapiSimulator, database: str, folder: Path, **variables: str) -> ServeProcess:
-    server = make_server(vapi.base_url, database, folder / "journal", **variables)
-    return ServeProcess(server.environment, server.port)
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -94,7 +49,7 @@ async def server(
 ) -> AsyncIterator[ServeProcess]:
     folder = tmp_path_factory.mktemp("serve")
     with django_db_blocker.unblock(), temporary_database(folder) as database:
-        async with make_serve_process(vapi, database.url, folder) as process:
+        async with make_serve_process(vapi.base_url, database.url, folder) as process:
             yield process
 
 
@@ -221,6 +176,29 @@ async def test_strangers_do_not_disturb_a_call(server: ServeProcess, attack: Any
     assert not [line for line in server.lines if "Traceback" in line]
 
 
+@pytest.mark.parametrize(
+    ("faults", "reason", "is_put_through"),
+    [
+        (TwilioFaults(drop_after_seconds=2.0), "stream-lost", True),
+        (TwilioFaults(no_stop=True), "caller-hung-up", False),
+    ],
+)
+async def test_a_broken_connection_is_no_caller_who_hung_up(
+    server: ServeProcess, faults: TwilioFaults, reason: str, is_put_through: bool
+) -> None:
+    record = await server.twilio_simulator().place_call(make_script(3.0), faults=faults)
+    rows = await poll_until(
+        lambda: server.database.select(
+            "SELECT end_reason FROM calls_call WHERE call_sid = %s", record.call_sid
+        ),
+        lambda rows: rows and rows[0][0],
+        WAIT_SECONDS,
+    )
+    assert rows == [(reason,)]
+    spoken = record.spoken_by_twilio[record.spoken_before_stream :]
+    assert bool(spoken) is is_put_through, "the caller hears an apology if the line broke"
+
+
 async def test_headers_have_ten_seconds(server: ServeProcess) -> None:
     started = time.monotonic()
     reader, writer = await send_raw(server, b"GET /readyz HTTP/1.1\r\nHost: x\r\n")
@@ -275,7 +253,7 @@ async def test_calls_end_before_the_server_stops(
     """Calls that end in time lose nothing, the others reach `/twilio/after`; new calls are refused."""
     with django_db_blocker.unblock(), temporary_database(tmp_path) as database:
         server = make_serve_process(
-            vapi, database.url, tmp_path, DRAIN_SECONDS="9", FALLBACK_NUMBER="+15550109999"
+            vapi.base_url, database.url, tmp_path, DRAIN_SECONDS="9", FALLBACK_NUMBER="+15550109999"
         )
         async with server:
             twilio = server.twilio_simulator()
@@ -302,7 +280,7 @@ async def test_a_second_signal_ends_the_calls_at_once(
     vapi: VapiSimulator, tmp_path: Path, django_db_blocker: Any
 ) -> None:
     with django_db_blocker.unblock(), temporary_database(tmp_path) as database:
-        async with make_serve_process(vapi, database.url, tmp_path, DRAIN_SECONDS="600") as server:
+        async with make_serve_process(vapi.base_url, database.url, tmp_path, DRAIN_SECONDS="600") as server:
             call = asyncio.create_task(server.twilio_simulator().place_call(make_script(60.0)))
             await wait_for_live_calls(database, 1)
             server.send_signal()
