@@ -14,7 +14,7 @@ MANAGE := $(BIN)/python manage.py
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo run test test-fast check fmt bench shots speech lock clean
+.PHONY: help demo run test test-fast check fmt bench faults shots speech lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s%s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,9 @@ fmt: $(VENV)/.installed-dev ## format the code and fix what the linter can fix
 
 bench: $(VENV)/.installed-dev ## measure audio quality, journal cost and load
 	$(BIN)/python -m bench $(ARGS)
+
+faults: $(VENV)/.installed-dev ## stage faults against a server, a line each (ARGS="F4 F12" for some)
+	$(BIN)/python -m bench.faults $(ARGS)
 
 shots: $(VENV)/.installed-dev ## take screenshots of the staff pages into docs/shots (needs chromium)
 	DJANGO_SETTINGS_MODULE=voiceai.settings $(BIN)/python -m calls.tests.browser.shots

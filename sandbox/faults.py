@@ -33,6 +33,7 @@ class VapiFaults:
     delay_ms: tuple[int, int] = (200, 2500)  # true end of the caller's speech -> first audible byte
     user_stopped_late_ms: int = 700
     burst: bool = False  # each reply leaves at once instead of in real time
+    flood: bool = False  # a minute of audio every second, without end
     odd_chunks: bool = True  # PCM samples are split over chunks
     stall_after_turns: int | None = None  # after n answers: open, answering pings, silent
     no_interrupted: bool = False  # barge-in without user-interrupted

@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import os
 import pwd
+import resource
 import secrets
 import shutil
 import signal
@@ -42,6 +43,7 @@ COMMAND_TIMEOUT_SECONDS = 150
 CLUSTER_TIMEOUT_SECONDS = 30
 POLL_INTERVAL_SECONDS = 0.05
 NOTE_LINES = 40
+DESCRIPTORS = 1024  # that a shell allows by default
 
 T = TypeVar("T")
 
@@ -138,6 +140,55 @@ def make_server(vapi_url: str, database_url: str, journal: Path, **variables: st
     if not Database(database_url).has_tables():
         server.run("manage.py", "migrate", "-v0")
     return server
+
+
+class ServeProcess(LiveServer):
+    """`./manage.py serve`, with as many descriptors as a shell allows by default."""
+
+    def __init__(self, environment: Mapping[str, str], port: int) -> None:
+        super().__init__(environment, port)
+        self.pages_port = reserve_port()
+
+    def build_arguments(self) -> list[str]:
+        ports = ["--port", str(self.port), "--pages-port", str(self.pages_port)]
+        return ["manage.py", "serve", *ports]
+
+    @property
+    def pages_url(self) -> str:
+        return f"http://{HOST}:{self.pages_port}"
+
+    async def start(self) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, hard))  # inherited by the process
+        try:
+            await super().start()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    @property
+    def database(self) -> Database:
+        return Database(self.environment["DATABASE_URL"])
+
+    @property
+    def memory_kb(self) -> int:
+        """The largest memory that the process has had."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0])
+
+    async def wait_for_exit(self) -> int:
+        process = self._process
+        assert process is not None
+        async with asyncio.timeout(60):
+            return await process.wait()
+
+    def send_signal(self) -> None:
+        os.kill(self.pid, signal.SIGTERM)
+
+
+def make_serve_process(vapi_url: str, database_url: str, folder: Path, **variables: str) -> ServeProcess:
+    """As `make_server`, with the production server."""
+    server = make_server(vapi_url, database_url, folder / "journal", **variables)
+    return ServeProcess(server.environment, server.port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,8 +352,17 @@ class Cluster:
 
     def restart(self) -> None:
         """End all connections, and accept new ones afterwards, as an upgrade of PostgreSQL does."""
+        with self.stopped():
+            pass
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop it for the time of a block."""
         self._stop_server()
-        self._start_server()
+        try:
+            yield
+        finally:
+            self._start_server()
 
     def freeze(self) -> None:
         """Suspend all its processes with SIGSTOP: connections stay open, and queries do not return."""

@@ -24,6 +24,7 @@ from sandbox.vapi.speech_detector import SpeechDetector, SpeechEnded, SpeechStar
 from sandbox.vapi.speech_output import SampleDecoder, plan_clip
 
 IN_PROGRESS_DELAY_SECONDS = 0.14
+FLOOD_PAUSE_SECONDS = 1 / 60  # between two seconds of audio
 USER_FINAL_DELAY_SECONDS = 0.45
 STARTED_EVENT_LEAD_SECONDS = 0.15
 BARGE_IN_MS = 200
@@ -84,6 +85,8 @@ class Conversation:
                 self._spawn(self._close_after(after_seconds, code))
         if faults.end_after_seconds is not None:
             self._spawn(self._end_after(faults.end_after_seconds))
+        if faults.flood:
+            self._spawn(self._flood())
 
     def receive_audio(self, payload: bytes, at: float) -> None:
         self.call.record_audio(payload, at)
@@ -276,6 +279,12 @@ class Conversation:
     async def _close_after(self, seconds: float, code: int) -> None:
         await asyncio.sleep(seconds)
         await self._transport.close(code)
+
+    async def _flood(self) -> None:
+        chunk = b"\x10\x20" * (self._transport.audio_format.bytes_per_second // 2)
+        while True:
+            await self._transport.send_audio(chunk)
+            await asyncio.sleep(FLOOD_PAUSE_SECONDS)
 
     async def _end_after(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from aiohttp import web
 
+from sandbox.scenarios import SCENARIOS
 from sandbox.vapi import assistants
 from sandbox.vapi.call_manager import CallManager
 from sandbox.vapi.request_schema import validation_errors
@@ -31,12 +32,28 @@ def add_rest_routes(application: web.Application, manager: CallManager) -> None:
     application.router.add_get("/assistant/{id}", handlers.get_assistant)
     application.router.add_patch("/assistant/{id}", handlers.update_assistant)
     application.router.add_post("/{id}/control", handlers.control)
+    application.router.add_post("/sandbox/fault", handlers.set_fault)
 
 
 class RestHandlers:
     def __init__(self, manager: CallManager) -> None:
         self._manager = manager
         self._create_count = 0  # requests to create a call
+
+    async def set_fault(self, request: web.Request) -> web.Response:
+        """Not Vapi's: `{"name": ...}` of a scenario, which applies to the calls that follow."""
+        if (error := self._authentication_error(request)) is not None:
+            return error
+        try:
+            name = (await request.json())["name"]
+        except (ValueError, TypeError, KeyError):
+            return error_response(400, "name is missing")
+        scenario = SCENARIOS.get(name) if isinstance(name, str) else None
+        if scenario is None:
+            return error_response(404, "no such fault")
+        self._manager.faults = scenario.vapi
+        self._create_count = 0
+        return web.json_response({"name": name, "description": scenario.description})
 
     # Calls
 

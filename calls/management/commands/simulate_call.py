@@ -3,7 +3,7 @@
 Requests are signed with the configured token for the configured public URL, and sent to `--url`, which may
 differ: inside a container it may be `http://web:8000`. The caller plays a WAV file or clips of the sandbox,
 then listens. Exit code 1 if the caller did not hear the assistant or heard an announcement instead, or if
-Twilio would have logged an error.
+Twilio would have logged an error. With `--fault` something goes wrong on purpose: problems are printed only.
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 
 from calls.demo.console import CallConsole
 from calls.twilio.client import TWILIO_API
-from sandbox.faults import TwilioFaults
+from sandbox.scenarios import NO_FAULT, SCENARIOS, FaultScenario
 from sandbox.speech import audio
 from sandbox.speech.wav_file import read_wav_file
 from sandbox.twilio.caller import BargeIn, HangUp, Listen, Pause, Press, Say, Step
@@ -34,6 +37,8 @@ GREETING_SECONDS = 8.0
 MAX_CLIP_SECONDS = 600
 MARGIN_SECONDS = 90.0
 TALK_SECONDS = 3.0  # with the person to whom the call is transferred
+VAPI_API = "https://api.vapi.ai"
+NEEDS_SIMULATOR = "VAPI_BASE_URL must be the address that `./manage.py sandbox` prints, with its key."
 
 CLIPS_SCRIPT: tuple[Step, ...] = (
     Listen(timeout_seconds=GREETING_SECONDS),
@@ -70,8 +75,21 @@ class Command(BaseCommand):
         )
         parser.add_argument("--call-sid", help="CallSid of the call (default: a new one)")
         parser.add_argument("--seed", type=int, default=0, help="seed of the line noise")
+        parser.add_argument(
+            "--fault",
+            choices=SCENARIOS,
+            default=NO_FAULT.name,
+            metavar="NAME",
+            help="what goes wrong in this call; faults of Vapi need the simulator at VAPI_BASE_URL",
+        )
+        parser.add_argument("--list-faults", action="store_true", help="print the names of all faults")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if options["list_faults"]:
+            for each in SCENARIOS.values():
+                self.stdout.write(f"{each.name:30} {each.description}")
+            return
+        scenario = SCENARIOS[options["fault"]]
         listen_seconds = min(max(options["listen_seconds"], 0.0), float(MAX_CLIP_SECONDS))
         script, script_seconds = _build_script(options["wav"], listen_seconds)
         tokens = settings.TWILIO_AUTH_TOKENS
@@ -90,17 +108,20 @@ class Command(BaseCommand):
             raise CommandError(f"--url: {error}") from None
         console = CallConsole(Console(highlight=False))
         console.print(f"Calling {options['to']} at {url}, signed for {settings.PUBLIC_URL} ...")
-        try:
-            record = asyncio.run(
-                simulator.place_call(
+
+        async def place_call() -> TwilioCallRecord:
+            async with set_vapi_fault(scenario):
+                return await simulator.place_call(
                     script,
                     from_number=options["caller"],
                     to_number=options["to"],
                     call_sid=options["call_sid"],
-                    faults=TwilioFaults(dial_talk_seconds=TALK_SECONDS),
+                    faults=replace(scenario.twilio, dial_talk_seconds=TALK_SECONDS),
                     on_event=console.on_twilio_event,
                 )
-            )
+
+        try:
+            record = asyncio.run(place_call())
         except KeyboardInterrupt:
             console.print("Stopped.")
             sys.exit(130)
@@ -111,8 +132,38 @@ class Command(BaseCommand):
                 path.parent.mkdir(parents=True)
             audio.write_wav(path, audio.ulaw_decode(record.heard), audio.LINE_RATE)
             console.print(f"What the caller heard: {path}")
-        if problems := find_problems(record):
+        if not (problems := find_problems(record)):
+            return
+        if scenario is NO_FAULT:
             raise CommandError("\n".join(problems))
+        console.print(f"With the fault {scenario.name}: {' '.join(problems)}")
+
+
+@asynccontextmanager
+async def set_vapi_fault(scenario: FaultScenario) -> AsyncIterator[None]:
+    """Set the fault at the Vapi simulator for the time of a block. Raises `CommandError` without one."""
+    if scenario.vapi == NO_FAULT.vapi:
+        yield
+        return
+    url = f"{settings.VAPI_BASE_URL}/sandbox/fault"
+    headers = {"Authorization": f"Bearer {settings.VAPI_API_KEY}"}
+    if settings.VAPI_SOCKET_URL or settings.VAPI_BASE_URL == VAPI_API:
+        raise CommandError(f"--fault {scenario.name}: {NEEDS_SIMULATOR}")
+
+    async def set_fault(http: aiohttp.ClientSession, name: str) -> None:
+        async with http.post(url, json={"name": name}, headers=headers) as response:
+            if response.status != 200:
+                raise CommandError(f"--fault {name}: {NEEDS_SIMULATOR}")
+
+    try:
+        async with aiohttp.ClientSession(trust_env=False) as http:
+            await set_fault(http, scenario.name)
+            try:
+                yield
+            finally:
+                await set_fault(http, NO_FAULT.name)
+    except aiohttp.ClientConnectionError:
+        raise CommandError(f"--fault {scenario.name}: {NEEDS_SIMULATOR}") from None
 
 
 def _find_registry() -> RemoteCallRegistry | None:

@@ -16,6 +16,8 @@ from calls.demo.server_process import reserve_port
 from calls.management.commands.simulate_call import _describe_answer, find_problems
 from calls.tests.commands import CommandResult, InProcessCommands, command_environment, run_command_async
 from calls.tests.live_server import temporary_database
+from sandbox.faults import VapiFaults
+from sandbox.scenarios import SCENARIOS
 from sandbox.speech import audio
 from sandbox.twilio.record import HeardSegment, TwilioCallRecord
 
@@ -46,6 +48,20 @@ async def simulate(testbed: Testbed, *arguments: str) -> CommandResult:
     return await run_command_async(
         command_environment(), "simulate_call", *arguments, **make_settings(testbed)
     )
+
+
+async def test_a_fault_is_set_for_the_call_and_reset_after_it(testbed: Testbed) -> None:
+    vapi = testbed.vapi
+    variables = {"VAPI_BASE_URL": vapi.base_url, "VAPI_API_KEY": vapi.api_key}
+    faults = vapi.faults
+    result = await run_command_async(
+        command_environment(), "simulate_call", "--fault", "vapi-answers-503",
+        **make_settings(testbed) | variables,
+    )  # fmt: skip
+    assert result.code == 0, result
+    assert result.contains("With the fault vapi-answers-503: ")
+    assert vapi.faults == VapiFaults() and vapi.faults is not faults
+    assert [status for _, status, _ in vapi.rejected_requests] == [503, 503]
 
 
 @pytest.fixture
@@ -171,3 +187,23 @@ def test_only_a_call_without_problems_is_a_success() -> None:
     with_apology = record()
     with_apology.spoken_by_twilio = ["We are sorry."]
     assert find_problems(with_apology) == ["The caller heard an announcement instead of the assistant."]
+
+
+async def test_the_faults_are_listed(commands: InProcessCommands) -> None:
+    result = await simulate_in_process(commands, "--list-faults")
+    assert [line.split()[0] for line in result.stdout.splitlines()] == list(SCENARIOS)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"VAPI_BASE_URL": "https://api.vapi.ai"},
+        {"VAPI_BASE_URL": "http://127.0.0.1:1"},
+        {"VAPI_SOCKET_URL": "ws://127.0.0.1:1/"},
+    ],
+)
+async def test_a_fault_of_vapi_needs_the_simulator(
+    commands: InProcessCommands, variables: dict[str, str]
+) -> None:
+    result = await simulate_in_process(commands, "--fault", "vapi-floods", **variables)
+    assert result.code == 1 and result.contains("VAPI_BASE_URL must be the address that")
