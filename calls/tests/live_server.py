@@ -106,6 +106,7 @@ def make_server(vapi_url: str, database_url: str, journal: Path, **variables: st
     """A server that uses the Vapi at `vapi_url`, not started. Creates the tables if there are none."""
     port = reserve_port()
     environment = {
+        "DJANGO_SETTINGS_MODULE": "voiceai.settings",
         "DJANGO_DEBUG": "on",
         "DJANGO_SECRET_KEY": secrets.token_urlsafe(32),
         "DATABASE_URL": database_url,
