@@ -23,7 +23,6 @@ LOGINS, SEARCHES = 40, 10
 HANDSHAKES, STREAMS_WITHOUT_START = 1000, 1000
 HALF_REQUESTS, IDLE_CONNECTIONS = 500, 1010
 AT_ONCE = 50
-NICENESS = 10
 
 Target = tuple[str, str, str]  # URL of the calls, URL of the pages, session key of a staff user
 
@@ -100,13 +99,16 @@ async def open_streams_without_start(target: Target) -> None:
 
 async def open_sockets(http: aiohttp.ClientSession, url: str, count: int, headers: dict[str, str]) -> None:
     turns = asyncio.Semaphore(AT_ONCE)
+    sockets: list[aiohttp.ClientWebSocketResponse] = []
 
     async def connect() -> None:
         async with turns:
             with contextlib.suppress(aiohttp.ClientError):
-                await http.ws_connect(url, headers=headers)
+                sockets.append(await http.ws_connect(url, headers=headers))
 
     await asyncio.gather(*(connect() for _ in range(count)))
+    for each in sockets:  # those that were accepted stay open until the server closes them
+        await each.receive()
 
 
 async def send_half_requests(target: Target) -> None:
@@ -161,7 +163,8 @@ def main() -> None:
     parser.add_argument("--session-key", default="")
     parser.add_argument("--seconds", type=float, default=60.0, help="end after so long (default: 60)")
     options = parser.parse_args()
-    os.nice(NICENESS)
+    # The load generator goes first: its own delays would count as the server's.
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
     async def run() -> None:
         with contextlib.suppress(TimeoutError):

@@ -23,8 +23,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
+from urllib.parse import urlsplit
 
-from twilio.request_validator import RequestValidator
+from twilio.request_validator import RequestValidator, add_port, remove_port
 
 from bridge import end_reasons
 from bridge.call_cache import CallCache
@@ -37,6 +38,7 @@ TICKET_SECONDS = 60  # added to the time that the disclosure and the greeting ta
 MAX_TICKET_SECONDS = 1800
 MAX_CALLER_BYTES = 64  # a ticket is a <Parameter>, which Twilio limits to 500 characters
 MAX_SERVED_CALLS = 100_000
+MAX_PATHS = 8  # of media sockets; there is one
 SERVED_CALL_SECONDS = 86_400  # more than any ticket is valid
 
 
@@ -83,6 +85,7 @@ class Admission:
         self.stopping = False  # the process has been told to stop
         self.drain_requested = False  # by staff: it finishes its calls, and goes on after that
         self._clock, self._wall_clock = clock, wall_clock
+        self._handshakes: dict[str, tuple[bytes, ...]] = {}  # path -> signatures
         self._validators = [RequestValidator(token) for token in config.twilio_auth_tokens]
         self._routes: dict[str, Route] = {}
         self._numbers: dict[str, Route] = {}
@@ -113,13 +116,29 @@ class Admission:
         """Check the media socket's signature: over the URL in our TwiML, without parameters."""
         if not self._validators:
             return self.config.allow_unsigned
-        paths = {path, path.rstrip("/"), path.rstrip("/") + "/"}
-        return any(
-            validator.validate(websocket_origin(origin) + candidate, {}, signature)
-            for validator in self._validators
-            for origin in self.config.public_origins
-            for candidate in paths
-        )
+        known = self._handshake_signatures(path.rstrip("/"))
+        return any(hmac.compare_digest(signature.encode(), each) for each in known)
+
+    def _handshake_signatures(self, path: str) -> tuple[bytes, ...]:
+        """All signatures that are valid for a path, with and without a slash at its end and a port.
+
+        They never change, and a stranger may ask for thousands a second.
+        """
+        if path not in self._handshakes:
+            urls = [
+                websocket_origin(origin) + path + slash
+                for origin in self.config.public_origins
+                for slash in ("", "/")
+            ]
+            self._handshakes[path] = tuple(
+                validator.compute_signature(form, {}).encode()
+                for validator in self._validators
+                for url in urls
+                for form in (remove_port(urlsplit(url)), add_port(urlsplit(url)))
+            )
+            while len(self._handshakes) > MAX_PATHS:
+                self._handshakes.pop(next(iter(self._handshakes)))
+        return self._handshakes[path]
 
     # Routes
 

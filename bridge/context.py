@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +12,12 @@ from bridge.admission import Admission
 from bridge.call_cache import CallCache
 from bridge.config import BridgeConfig
 from bridge.journal import Journal
+
+logger = logging.getLogger(__name__)
+
+
+def log_refusal(reason: str) -> None:
+    logger.warning("refused: %s", reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +28,10 @@ class BridgeContext:
     admission: Admission
     journal: Journal
     call_cache: CallCache
+    # Strangers can open many sockets at once. Each handshake waits for its turn.
+    handshake_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    # Called with a fixed text for each media socket that is refused.
+    on_refused: Callable[[str], object] = log_refusal
     # One for each media stream of this process: ends its call, because the server stops.
     end_calls: set[Callable[[], None]] = field(default_factory=set)
 

@@ -57,7 +57,7 @@ from calls.staff.live.publisher import Destination, Publisher, SharedDestination
 from voiceai.bridge_settings import bridge_config
 from voiceai.server.body_limit import BodyLimit
 from voiceai.server.daphne_limits import limit_daphne
-from voiceai.server.refusals import refuse_socket
+from voiceai.server.refusals import refusals, refuse_socket
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def wire(destination: Destination) -> Wiring:
         ),
     )
     confirmer = EndConfirmer(on_change=publisher.notify_changed)
-    context = BridgeContext(config, admission, journal, call_cache)
+    context = BridgeContext(config, admission, journal, call_cache, on_refused=refusals.count)
     sockets = build_sockets(VapiClient(config), boot_id)
 
     sys.setswitchinterval(SWITCH_SECONDS)

@@ -433,7 +433,9 @@ class CallSession:
         reason = (
             f" ({self.end_reason}, by {end_reasons.ENDED_BY[self.end_reason]})" if self.end_reason else ""
         )
-        logger.info("%s = %s after %d ms%s", self, state.name, self._report.ms(now), reason)
+        # Strangers can open many sockets on which no call begins.
+        level = logging.INFO if self.call_sid else logging.DEBUG
+        logger.log(level, "%s = %s after %d ms%s", self, state.name, self._report.ms(now), reason)
 
     def _is_our_stream(self, stream_sid: str, now: float) -> bool:
         if stream_sid == self.stream_sid:

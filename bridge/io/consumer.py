@@ -49,14 +49,16 @@ class MediaStreamConsumer(AsyncConsumer):
         first_message = await receive()
         if first_message["type"] != "websocket.connect":
             return
+        async with context.handshake_turn:
+            await asyncio.sleep(0)  # one for each run of the event loop: audio goes on between them
         headers = {name.lower(): value for name, value in scope["headers"]}
         signature = headers.get(b"x-twilio-signature", b"").decode("latin-1")
         if not context.admission.verify_handshake(scope["path"], signature):
-            logger.warning("media socket refused: bad or missing signature")
+            context.on_refused("media socket: bad or missing signature")
             await send({"type": "websocket.close"})  # before accept: HTTP 403
             return
         if context.admission.waiting_streams >= MAX_WAITING_STREAMS:
-            logger.warning("media socket refused: %d others have not started a call", MAX_WAITING_STREAMS)
+            context.on_refused(f"media socket: {MAX_WAITING_STREAMS} others have not started a call")
             await send({"type": "websocket.close"})
             return
         await send({"type": "websocket.accept"})
