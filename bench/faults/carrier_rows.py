@@ -157,12 +157,43 @@ async def kill(folder: Path, found: Findings) -> None:
         found.limit("utterances lost", lost, 0, "")
 
 
-@row("F20", "The wall clock steps", "durations stay exact, and no call is closed")
+@row("F20", "The wall clock steps by 1 h, -1 h and 25 h", "no call ends, its length stays exact within 0.2 s")
 async def step_clock(folder: Path, found: Findings) -> None:
-    raise CannotStage(
-        "the wall clock of one process cannot be stepped here; tests of the session and of the writer pass"
-        " in clocks that step"
-    )
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+    if library is None:
+        raise CannotStage("the wall clock of one process cannot be stepped without libfaketime (faketime)")
+    offset = folder / "offset"
+    offset.write_text("+0s")
+    variables = {
+        "LD_PRELOAD": str(library),
+        "FAKETIME_TIMESTAMP_FILE": str(offset),
+        "FAKETIME_NO_CACHE": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+    }
+    async with start_rig(folder / "rig", **variables) as rig:
+        for step in ("+3600s", "-3600s", "+90000s"):
+            call = asyncio.create_task(rig.server.twilio_simulator().place_call(speak_for(6.0)))
+            await rig.vapi.until(lambda: rig.vapi.calls and rig.vapi.calls[-1].answers, 20.0)
+            offset.write_text(step)
+            record = await call
+            outcome = await rig.read(record)
+            found.expect(outcome.end_reason == "caller-hung-up", f"{step}: ended as {outcome.end_reason}")
+            found.limit(f"{step}: frames lost", outcome.frames_dropped, 0, "")
+            query = (
+                "SELECT e.at_ms FROM calls_callevent e JOIN calls_call c ON c.id = e.call_id"
+                " WHERE e.kind = 'stream-ended' AND c.call_sid = %s"
+            )
+            ((ended_ms,),) = rig.database.select(query, record.call_sid)
+            seconds = record.frames[-1].at - (record.started_at or 0.0)
+            found.limit(f"{step}: length differs by", abs(ended_ms / 1000 - seconds), 0.2)
+            query = (
+                "SELECT strftime('%s', ended_at) - strftime('%s', started_at) FROM calls_call WHERE call_sid = "
+                f"'{record.call_sid}'"
+            )
+            ((by_wall_clock,),) = rig.database.select(query)
+            stepped = abs(by_wall_clock - seconds - float(step.removesuffix("s"))) < 30
+            found.expect(stepped, f"{step}: the clock was not stepped: {by_wall_clock} s")
+            offset.write_text("+0s")
 
 
 async def send_webhook(rig: Rig, path: str, form: dict[str, str]) -> tuple[int, str]:
