@@ -62,7 +62,7 @@ class Housekeeping:
         self._reap_after = started_at + HOUSEKEEPING_INTERVAL_SECONDS
 
     def run_once(self, mono: float, now: datetime) -> list[str]:
-        """Renew, roll up and reap. Returns the sids of the calls that were reaped."""
+        """Renew, roll up and reap. Returns the CallSids of the calls that were reaped."""
         with bounded_transaction():
             upsert.renew_leases(self._live_calls(), now)
             if self._worker is not None:
@@ -96,7 +96,7 @@ class Housekeeping:
         self._wall_offset = offset
         return step > CLOCK_STEP_SECONDS or mono - self._renewed_at > 2 * HOUSEKEEPING_INTERVAL_SECONDS
 
-    def refresh_routes(self) -> None:
+    def refresh(self) -> None:
         """Read the phone numbers and hand them over, and whether to drain. One query each.
 
         After an error the previous routes stay; it is logged once, not each time.
@@ -117,7 +117,7 @@ class Housekeeping:
             self._routes_error = ""
 
     def stop(self) -> None:
-        """The process stops: its row goes."""
+        """Delete the row of this process, which stops."""
         if self._worker is not None:
             with bounded_transaction():
                 self._worker.delete()

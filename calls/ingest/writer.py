@@ -158,7 +158,7 @@ class JournalWriter(threading.Thread):
         now = self._clock()
         if now >= self._routes_due:
             self._routes_due = now + ROUTES_INTERVAL_SECONDS
-            self._housekeeping.refresh_routes()
+            self._housekeeping.refresh()
         if now >= self._housekeeping_due:
             self._housekeeping_due = now + HOUSEKEEPING_INTERVAL_SECONDS
             self._run_housekeeping()

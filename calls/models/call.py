@@ -163,7 +163,7 @@ class Call(models.Model):
 
     @property
     def is_ongoing(self) -> bool:
-        """Neither over nor without its stream: its page is updated."""
+        """Whether the call goes on or is about to: its page is updated."""
         return not self.is_over and not self.end_reason
 
     @property

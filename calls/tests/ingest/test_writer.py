@@ -376,7 +376,7 @@ class HousekeepingTests(TestCase):
     def test_it_reads_the_active_numbers(self) -> None:
         number = PhoneNumber.objects.create(number="+15559870000", assistant_id="a1", overrides=[1])
         PhoneNumber.objects.create(number="+15559870001", active=False)
-        self.housekeeping.refresh_routes()
+        self.housekeeping.refresh()
         (route,) = self.received[0]
         self.assertEqual((route["id"], route["assistant_id"]), (str(number.pk), "a1"))
         self.assertEqual((route["overrides"], route["record"]), ({}, None))
@@ -392,7 +392,7 @@ class HousekeepingTests(TestCase):
     def test_a_failing_route_listener_is_logged(self) -> None:
         failing = Housekeeping(list, self.reject_routes, started_at=0.0)
         with self.assertLogs("calls.ingest.housekeeping", "ERROR"):
-            failing.refresh_routes()
+            failing.refresh()
 
     def reject_routes(self, routes: Iterable[Mapping[str, Any]]) -> None:
         raise KeyError("missing")

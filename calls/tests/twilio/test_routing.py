@@ -180,14 +180,14 @@ class DatabaseDownTests(TransactionTestCase):
             received.append(list(routes))
 
         housekeeping = Housekeeping(list, receive, started_at=0.0)
-        housekeeping.refresh_routes()
+        housekeeping.refresh()
         down = connection.execute_wrapper(raise_error)
         with self.assertLogs("calls.ingest.housekeeping", "INFO") as logs:
             with down:
                 for _ in range(3):
-                    housekeeping.refresh_routes()
+                    housekeeping.refresh()
             self.assertEqual(len(received), 1)
-            housekeeping.refresh_routes()
+            housekeeping.refresh()
         self.assertEqual(len(received), 2)
         self.assertEqual([record.levelname for record in logs.records], ["WARNING", "INFO"], logs.output)
         self.assertIn("OperationalError", logs.output[0])
