@@ -49,7 +49,7 @@ def check_deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
 
 
 def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Settings that are valid one by one and do not work together."""
+    """Settings that are valid, and probably wrong."""
     return [
         Warning(requirement.problem, hint=requirement.fix, id=requirement.check_id)
         for requirement in requirements.find_unmet()

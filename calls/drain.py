@@ -16,7 +16,7 @@ from django.conf import settings
 from calls.models import MAX_CALL_AGE, Call, Worker
 
 SAMPLE_CALLS = 500  # the newest ones that are over
-LONG_CALL = 0.9  # the share of calls that are over by the estimate
+ESTIMATE_QUANTILE = 0.9  # of the durations of longer calls
 MIN_SECONDS = 5.0
 
 
@@ -44,6 +44,8 @@ class DrainStatus:
     @property
     def summary(self) -> str:
         """Such as "7 calls, safe to stop in about 2 min"."""
+        if not self.workers:
+            return "no running server process reports to this database"
         if not self.live_calls:
             return "no calls, safe to stop"
         calls = f"{self.live_calls} call{'' if self.live_calls == 1 else 's'}"
@@ -52,12 +54,18 @@ class DrainStatus:
         return f"{calls}, safe to stop in about {round(self.seconds_left / 60)} min"
 
 
-def get_status(now: datetime) -> DrainStatus:
-    """Three queries at most. Calls are counted by their rows, too: processes report a few seconds late."""
-    workers = tuple(Worker.objects.running())
+def get_status(now: datetime, name: str = "") -> DrainStatus:
+    """Of all running processes, or of the one with this name. Three queries at most.
+
+    Calls are counted by their rows, too: processes report a few seconds late.
+    """
+    running = Worker.objects.running()
     live = Call.objects.live().filter(end_reason="").since(now - MAX_CALL_AGE)
+    if name:
+        running, live = running.filter(name=name), live.filter(worker=name)
+    workers = tuple(running)
     ages = [(now - started_at).total_seconds() for started_at in live.values_list("started_at", flat=True)]
-    live_calls = max(len(ages), sum(worker.live_calls for worker in workers)) if workers else 0
+    live_calls = max(len(ages), sum(worker.live_calls for worker in workers))
     if not live_calls:
         return DrainStatus(workers, 0, 0.0)
     recent = Call.objects.filter(duration_seconds__gt=0).newest_first()
@@ -74,7 +82,7 @@ def estimate_seconds(ages: Sequence[float], durations: Sequence[float], max_seco
     left = 0.0
     for age in ages:
         longer = sorted(duration for duration in durations if duration > age)
-        total = longer[min(int(len(longer) * LONG_CALL), len(longer) - 1)] if longer else max_seconds
+        total = longer[min(int(len(longer) * ESTIMATE_QUANTILE), len(longer) - 1)] if longer else max_seconds
         left = max(left, min(total, max_seconds) - age)
     return max(left, MIN_SECONDS) if ages else 0.0
 

@@ -1,8 +1,8 @@
 """Confirms that a call has ended at Twilio and at Vapi, and ends it there if it has not.
 
 When a call ends here, the media stream is closed and Vapi is told to end. Both can fail, and a process that
-is killed does neither, while a call that goes on is billed by the minute. So a thread asks for each call
-whose end nobody has reported after a few seconds: Vapi, and Twilio where it has nothing more to do for the
+is killed does neither, while a call that goes on is billed by the minute. If an end is not reported within
+ten seconds, a thread asks Vapi about the call. It also asks Twilio if Twilio has nothing more to do for the
 caller. A call that still runs is ended. After five attempts in two minutes it is marked as "needs review".
 
 What is confirmed is kept in memory only: after a restart the calls of the last minutes are asked for once
@@ -43,10 +43,10 @@ INTERVAL_SECONDS = 5.0
 GRACE = timedelta(seconds=10)  # callbacks and reports are on their way
 WINDOW = timedelta(minutes=10)  # `sync_calls` asks for older calls
 PAUSES_SECONDS = (5.0, 10.0, 25.0, 60.0)  # between attempts
-MAX_CALLS = 100  # at one time; the others follow
+MAX_CALLS = 100  # asked about in one run; the others follow
+MAX_ENDS = 10_000  # of the last minutes
 MAX_REMEMBERED = 10_000
 CONCURRENT_REQUESTS = 4
-VAPI_ENDED = "ended"  # Vapi's status of a call that is over
 END_UNCONFIRMED = "end-unconfirmed"  # kind of the event
 
 VENDORS = TWILIO, VAPI = ("Twilio", "Vapi")
@@ -69,21 +69,20 @@ def find_unconfirmed(now: datetime) -> list[UnconfirmedEnd]:
     at_vapi = ~Q(vapi_call_id="") & Q(reported_at=None, vapi_ended_reason="")
     if settings.TWILIO_BASE_URL == TWILIO_API:  # which does not know simulated calls
         at_twilio &= Q(simulated=False)
-    asked: dict[str, Q] = {}
+    conditions: dict[str, Q] = {}
     if settings.TWILIO_ACCOUNT_SID and settings.TWILIO_AUTH_TOKENS:
-        asked[TWILIO] = at_twilio
+        conditions[TWILIO] = at_twilio
     if settings.VAPI_API_KEY and not settings.VAPI_SOCKET_URL:
-        asked[VAPI] = at_vapi
+        conditions[VAPI] = at_vapi
     ended = Call.objects.since(now - MAX_CALL_AGE).filter(
         ended_at__gte=now - WINDOW, ended_at__lte=now - GRACE
     )
     ended = ended.exclude(end_reason="").order_by("ended_at")
+    names = ("call_sid", "vapi_call_id")
     return [
         UnconfirmedEnd(vendor, call_sid, vapi_call_id)
-        for vendor, condition in asked.items()
-        for call_sid, vapi_call_id in ended.filter(condition).values_list("call_sid", "vapi_call_id")[
-            :MAX_CALLS
-        ]
+        for vendor, condition in conditions.items()
+        for call_sid, vapi_call_id in ended.filter(condition).values_list(*names)[:MAX_ENDS]
     ]
 
 
@@ -130,26 +129,28 @@ class EndConfirmer(threading.Thread):
         """Ask once for each end that is due. Never raises: the next run tries again."""
         try:
             with bounded_transaction():
-                unconfirmed = find_unconfirmed(now)
+                unconfirmed = [end for end in find_unconfirmed(now) if end not in self._done]
             self._attempts = {end: self._attempts.get(end, Attempts()) for end in unconfirmed}
-            due = [
-                end
-                for end, attempts in self._attempts.items()
-                if end not in self._done and attempts.due_at <= self._clock()
-            ]
+            due = [end for end, attempts in self._attempts.items() if attempts.due_at <= self._clock()]
+            del due[MAX_CALLS:]
             if due:
                 reports = asyncio.run(self._ask_all(due, now))
-                self._rows.apply_lines([to_line(report) for report in reports])
+                # Only what is written is confirmed.
+                self._rows.apply_lines([to_line(report) for report in reports.values()])
+                for end in reports:
+                    self._remember(end)
                 self._give_up(due)
         except Exception as error:
             self._on_error(error)
         else:
             self._last_error = ""
 
-    async def _ask_all(self, due: list[UnconfirmedEnd], now: datetime) -> list[CarrierReported]:
-        """Ask for each of these ends. Returns what Twilio reports."""
+    async def _ask_all(
+        self, due: list[UnconfirmedEnd], now: datetime
+    ) -> dict[UnconfirmedEnd, CarrierReported]:
+        """Ask for each of these ends. Returns the ends that Twilio reports."""
         slots = asyncio.Semaphore(CONCURRENT_REQUESTS)
-        reports: list[CarrierReported] = []
+        reports: dict[UnconfirmedEnd, CarrierReported] = {}
 
         async def ask(end: UnconfirmedEnd) -> None:
             async with slots:
@@ -157,11 +158,11 @@ class EndConfirmer(threading.Thread):
                 try:
                     if end.vendor == VAPI:
                         is_over = await ask_vapi(end)
-                    elif report := await ask_twilio(end, now):
-                        reports.append(report)
-                        is_over = True
                     else:
                         is_over = False
+                        if report := await ask_twilio(end, now):
+                            reports[end] = report
+                            return
                     attempts.problem = f"the call still runs at {end.vendor}"
                 except VendorError as error:
                     is_over = error.status == 404  # the vendor does not know the call: nothing runs
@@ -225,7 +226,7 @@ async def ask_vapi(end: UnconfirmedEnd) -> bool:
     Raises `VendorError`.
     """
     call = await vapi_client.fetch_call(end.vapi_call_id)
-    if call.get("status") == VAPI_ENDED:
+    if call.get("status") == vapi_client.CALL_ENDED:
         return True
     logger.warning("call %s has ended here and not at Vapi: ending it", short_sid(end.call_sid))
     await vapi_client.end_call(call)

@@ -18,6 +18,10 @@ from whitenoise.middleware import WhiteNoiseMiddleware
 AsyncResponse = Awaitable[HttpResponseBase]
 
 
+# The start of each path that is answered without a session: webhooks, probes, and what the doctor asks for.
+WEBHOOK_PATHS = ("/twilio/", "/vapi/", "/healthz", "/readyz", "/doctor/echo")
+
+
 class WebhookBypassMiddleware:
     """Sends webhooks and health probes straight to their async views, past all other middleware.
 
@@ -32,14 +36,12 @@ class WebhookBypassMiddleware:
     sync_capable = False
     async_capable = True
 
-    PREFIXES = ("/twilio/", "/vapi/", "/healthz", "/readyz", "/doctor/")
-
     def __init__(self, get_response: Callable[[HttpRequest], AsyncResponse]) -> None:
         self.get_response = get_response
         markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> AsyncResponse:
-        if request.path_info.startswith(self.PREFIXES):
+        if request.path_info.startswith(WEBHOOK_PATHS):
             return self.call_view(request)
         return self.get_response(request)
 

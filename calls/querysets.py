@@ -83,7 +83,10 @@ class CallQuerySet(models.QuerySet["Call"]):
         return self.order_by("-started_at", "-id")
 
     def search_prefixes(self, prefixes: Sequence[tuple[str, str]]) -> Self:
-        """Calls in which one of these columns starts with its prefix. Always from an index."""
+        """Calls in which one of these columns starts with its prefix.
+
+        From an index; on SQLite, with many matches, by reading the newest calls.
+        """
         # SQLite's LIKE ignores case and therefore cannot use the index. On PostgreSQL, ranges follow the
         # locale and cannot use it. So each database gets the query that its index can answer.
         if connections[self.db].vendor != "sqlite":

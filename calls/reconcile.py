@@ -35,7 +35,6 @@ from calls.vendor_errors import UnreadableResponse, VendorError
 
 CONCURRENT_REQUESTS = 8
 BATCH_SIZE = 50  # calls whose responses are written together
-VAPI_ENDED = "ended"  # Vapi's status of a call that is over
 
 T = TypeVar("T")
 
@@ -80,12 +79,12 @@ class SyncResult:
     def as_json(self) -> dict[str, Any]:
         return {
             "calls": self.calls,
-            "asked": dict(self.requests),
+            "requests": dict(self.requests),
             "filled": dict(self.filled),
             "still_open": dict(self.still_open),
             "failed": dict(self.failed),
-            "refused": self.unavailable,
-            "not_asked": self.skipped,
+            "unavailable": self.unavailable,
+            "skipped": self.skipped,
         }
 
 
@@ -156,8 +155,8 @@ class VendorClient:
                 if not is_temporary:
                     raise
                 if time.monotonic() + pause >= give_up_at:
-                    if error.status is None:  # no response at all
-                        self.given_up = str(error)
+                    if error.status is None and not isinstance(error, UnreadableResponse):
+                        self.given_up = str(error)  # there was no response at all
                     raise
             await asyncio.sleep(pause)
             pause = min(pause * 2, self._backoff.longest_seconds)
@@ -263,7 +262,7 @@ class SyncRun:
         vapi_call = await self.vapi.request(lambda: vapi_client.fetch_call(call.vapi_call_id))
         if not isinstance(vapi_call.get("status"), str):
             raise UnreadableResponse(self.vapi.name)
-        if vapi_call["status"] != VAPI_ENDED:
+        if vapi_call["status"] != vapi_client.CALL_ENDED:
             await vapi_client.end_call(vapi_call)
             self.result.filled["ends at Vapi"] += 1
             self.result.still_open["reports"] += 1

@@ -45,7 +45,7 @@ async def translate_errors(vendor: str, timeout_seconds: float, subject: str = "
             " The request may have been carried out.",
             may_have_happened=True,
         ) from None
-    # First: this is both a ClientError and an OSError, and the only one of them before the request is sent.
+    # Caught first: it is both a ClientError and an OSError, and is raised before the request is sent.
     except aiohttp.ClientConnectorError as error:
         logger.warning("%s: no connection to %s: %s", subject, vendor, type(error).__name__)
         raise VendorError(f"Cannot connect to {vendor}.") from None

@@ -1,4 +1,4 @@
-"""The ASGI application: the one module that knows both the bridge and the calls app.
+"""The ASGI application: builds the parts of one server process, and connects the bridge to the calls app.
 
     daphne voiceai.asgi:application
 
@@ -156,9 +156,20 @@ class Application:
     async def _lifespan(self, receive: Any, send: Any) -> None:
         """For servers that announce start and shutdown, such as uvicorn; Daphne does not."""
         while (await receive())["type"] == "lifespan.startup":
-            self.start()
+            try:
+                self.start()
+            except OSError as error:  # of the spool
+                log_unusable_spool(error)
+                await send({"type": "lifespan.startup.failed"})
+                return
             await send({"type": "lifespan.startup.complete"})
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def log_unusable_spool(error: OSError) -> None:
+    logger.critical(
+        "the server cannot start: JOURNAL_DIR %s is not writable: %s", settings.JOURNAL_DIR, error.strerror
+    )
 
 
 def start_with_daphne(app: Application) -> None:
@@ -169,10 +180,7 @@ def start_with_daphne(app: Application) -> None:
         try:
             app.start()
         except OSError as error:  # of the spool
-            logger.critical(
-                "the server cannot start: JOURNAL_DIR %s is not writable: %s",
-                settings.JOURNAL_DIR, error.strerror,
-            )  # fmt: skip
+            log_unusable_spool(error)
             os._exit(1)
         except Exception:
             logger.critical("the server cannot start", exc_info=True)

@@ -173,7 +173,7 @@ class Environment:
             try:
                 return normalize_origin(text, allow_wildcard=True)
             except ValueError as error:
-                raise ValueError(f"{name}: {text!r} {error}") from None
+                raise ValueError(f"{name}: each item {error}") from None
 
         return self._parse_items(name, parse)
 

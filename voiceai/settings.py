@@ -45,7 +45,8 @@ SECRET_KEY = env.text("DJANGO_SECRET_KEY") or (
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 COMPOSE_HOSTS = ("web", "sandbox")  # services of the development compose file; never public host names
 
-# Hosts, origins and TwiML use the normalized spelling. Twilio may sign for the other: what its console has.
+# Hosts, origins and TwiML use the normalized spelling. Twilio signs the URL as its console has it, which may
+# be the other.
 PUBLIC_URL_AS_WRITTEN = env.text("PUBLIC_URL").rstrip("/")
 PUBLIC_URL = env.origin(
     "PUBLIC_URL", "http://127.0.0.1:8000", plain_http_hosts=LOOPBACK_HOSTS + COMPOSE_HOSTS

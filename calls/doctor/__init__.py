@@ -34,7 +34,7 @@ async def run_checks(names: Iterable[str] = ()) -> list[Result]:
     def start(name: str) -> asyncio.Task[Finding]:
         if name not in tasks:
             check = checks[name]
-            dependencies = [start(dependency) for dependency in check.after]
+            dependencies = [start(dependency) for dependency in check.depends_on]
             tasks[name] = asyncio.create_task(_run(check, dependencies))
         return tasks[name]
 
@@ -59,7 +59,7 @@ async def _run(check: Check, dependencies: list[asyncio.Task[Finding]]) -> Findi
     findings = [await task for task in dependencies]
     levels = [finding.level for finding in findings]
     if "red" in levels:
-        first_red = check.after[levels.index("red")]
+        first_red = check.depends_on[levels.index("red")]
         return skipped(f"Not checked: {first_red} is red.", f"Fix {first_red} first.")
     if any(finding.was_skipped for finding in findings):
         return skipped("Not checked: a check it depends on was not run.", "Fix the red checks first.")

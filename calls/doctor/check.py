@@ -21,12 +21,12 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing to check. It is skipped while one of `after`, the checks it depends on, is red."""
+    """One thing to check. It is skipped while a check in `depends_on` is red or was skipped."""
 
     name: str
     title: str
     run: Callable[[], Awaitable[Finding]]
-    after: tuple[str, ...] = ()
+    depends_on: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,38 +14,61 @@ from pathlib import Path
 import aiohttp
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import DatabaseError, InterfaceError, OperationalError, ProgrammingError, connection
 from redis import RedisError
 from redis.asyncio import Redis
 
 from calls.doctor.check import Check, Finding, amber, green, red
 from calls.doctor.public_url import REQUEST_TIMEOUT_SECONDS
 from calls.management.database import count_unapplied_migrations, describe_database_error
+from calls.models import Worker
 
 FULL_DISK_BYTES, LOW_DISK_BYTES = 20 << 20, 500 << 20
-POOL_SIZE = 10  # connections of one worker, at most; see `database()` in the settings
+# Of one server process, at most: two pools (`database()` in the settings), the writer's and the confirmer's.
+CONNECTIONS_OF_A_SERVER = 22
 MAX_CLOCK_ERROR_SECONDS, CLOCK_WARNING_SECONDS = 60, 5
 
 
 async def check_database() -> Finding:
     try:
-        max_connections = await sync_to_async(_max_connections)()
+        max_connections, workers = await sync_to_async(_read_database)()
     except (DatabaseError, InterfaceError, OSError) as error:
         reason = await sync_to_async(describe_database_error)(error)
         return red(
             reason or "The database does not respond.",
             "Start it, and check DATABASE_URL. Calls continue; their records wait in the journal on disk.",
         )
-    if settings.DATABASES["default"]["ENGINE"].endswith("sqlite3") and _worker_count() > 1:
-        return amber("Several workers share one SQLite file.", "Set DATABASE_URL to a PostgreSQL database.")
-    needed = _worker_count() * POOL_SIZE
+    return grade_database(max_connections, workers)
+
+
+def grade_database(max_connections: int | None, workers: int) -> Finding:
+    """Whether a database that responds is enough for so many server processes. None: it is SQLite."""
+    if max_connections is None and workers > 1:
+        return amber(
+            "Several server processes share one SQLite file.", "Set DATABASE_URL to a PostgreSQL database."
+        )
+    needed = workers * CONNECTIONS_OF_A_SERVER
     if max_connections is not None and max_connections < needed:
         return amber(
-            f"{_worker_count()} workers may need {needed} connections, but the database allows "
+            f"{workers} server processes may need {needed} connections, but the database allows "
             f"{max_connections}.",
-            "Raise PostgreSQL's max_connections, or run fewer workers.",
+            "Raise PostgreSQL's max_connections, or run fewer server processes.",
         )
     return green("The database responds.")
+
+
+def _read_database() -> tuple[int | None, int]:
+    """How many connections PostgreSQL allows (None for SQLite), and how many server processes run.
+
+    Raises what the database raises.
+    """
+    max_connections = _max_connections()
+    try:
+        return max_connections, Worker.objects.running().count()
+    except (ProgrammingError, OperationalError):  # before the migrations
+        return max_connections, 0
+    finally:
+        connection.close()
 
 
 def _max_connections() -> int | None:
@@ -163,21 +186,26 @@ def _format_size(size_bytes: int) -> str:
     return f"{size_bytes >> 20} MB" if size_bytes < 1 << 30 else f"{size_bytes / (1 << 30):.1f} GB"
 
 
-def _worker_count() -> int:
-    text = os.environ.get("WEB_CONCURRENCY", "1")
-    return int(text) if text.isascii() and text.isdigit() else 1
-
-
 async def check_workers() -> Finding:
-    if _worker_count() > 1 and not settings.REDIS_URL:
+    workers = await sync_to_async(_count_workers)()
+    if workers > 1 and not settings.REDIS_URL:
         return red(
-            f"{_worker_count()} workers run without Redis: each shows only its own live calls, and does not "
-            "know the end reasons of the others.",
-            "Set REDIS_URL, or run one worker.",
+            f"{workers} server processes run without Redis: each knows the streams and end reasons of its "
+            "own calls only.",
+            "Set REDIS_URL, or run one server process.",
         )
-    if _worker_count() > 1:
-        return green("The workers share live calls and end reasons through Redis.")
-    return green("A single worker serves all calls.")
+    if workers > 1:
+        return green("The server processes share live calls and end reasons through Redis.")
+    if workers == 1:
+        return green("A single server process handles all calls.")
+    return green("No running server process reports to this database.")
+
+
+def _count_workers() -> int:
+    try:
+        return Worker.objects.running().count()
+    finally:
+        connection.close()
 
 
 CHECKS = (
@@ -186,5 +214,5 @@ CHECKS = (
     Check("redis", "Redis", check_redis),
     Check("clock", "Clock", check_clock),
     Check("disk", "Disk", check_disk),
-    Check("workers", "Workers", check_workers),
+    Check("workers", "Server processes", check_workers, ("migrations",)),
 )

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from django.db import connection, transaction
+from django.db import DatabaseError, InterfaceError, connection, transaction
 
 LOCK_TIMEOUT, STATEMENT_TIMEOUT = "1s", "2s"
+DATABASE_ERRORS = (DatabaseError, InterfaceError)  # Django's second is no subclass of its first
 
 
 def now_utc() -> datetime:

@@ -20,10 +20,10 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from django.db import DatabaseError, connection
+from django.db import connection
 
 from calls.ingest import upsert
-from calls.ingest.db import bounded_transaction
+from calls.ingest.db import DATABASE_ERRORS, bounded_transaction
 from calls.ingest.merge import LEASE
 from calls.ingest.worker_row import WorkerRow
 from calls.routes import read_routes
@@ -78,7 +78,10 @@ class Housekeeping:
         with bounded_transaction():
             reaped = upsert.reap(now)
         if reaped:
-            logger.warning("journal: ended %d calls whose server stopped", len(reaped))
+            logger.warning(
+                "journal: closed %d calls: their server stopped, or their last status never arrived",
+                len(reaped),
+            )
         return reaped
 
     def _roll_up(self, now: datetime) -> None:
@@ -123,7 +126,7 @@ class Housekeeping:
                 self._worker.delete()
 
     def _on_routes_error(self, error: Exception) -> None:
-        is_database_error = isinstance(error, DatabaseError)
+        is_database_error = isinstance(error, DATABASE_ERRORS)
         name = type(error).__name__
         if name != self._routes_error:
             self._routes_error = name

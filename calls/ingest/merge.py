@@ -296,7 +296,8 @@ class BatchChanges:
         _upsert(CallEvent, self._events.values(), ("call", "source", "index"))
         self._save_outputs()
         self._assign_vapi_latencies()
-        # A call in progress gets no summary yet; but the hours before and after the batch both count it.
+        # A call in progress gets no summary yet. Its hour is marked dirty, and its former one if its start
+        # changed.
         ended = [call for call in self._calls.values() if call.end_reason or call.is_over]
         hours = self._previous_hours | {hour_key(call) for call in self._calls.values()}
         call_summary.update_summaries(ended, hours=hours)

@@ -63,6 +63,8 @@ class Spool:
             return is_written
 
     def _write(self, line: bytes, cap: float) -> bool:
+        if self._fd < 0:
+            return self._drop("it is closed")
         if self._torn:
             line = b"\n" + line
         if self._size + len(line) > cap:
@@ -143,7 +145,6 @@ class Spool:
             if delete:
                 # Still locked: a process that waits for the lock then finds the file gone.
                 self.path.unlink(missing_ok=True)
-            self._cap = 0
             os.close(self._fd)
             self._fd = -1
 
@@ -173,6 +174,9 @@ def _open_locked(path: Path, *, create: bool) -> int:
         time.sleep(0.005)
 
 
+_unclaimable: set[Path] = set()  # files whose error has been logged
+
+
 def claim_abandoned(directory: Path) -> Iterator[Spool]:
     """The spools of dead processes, oldest first. Each is locked by this process from now on."""
     candidates = []
@@ -186,3 +190,7 @@ def claim_abandoned(directory: Path) -> Iterator[Spool]:
             yield Spool(path, create=False)
         except (SpoolLocked, FileNotFoundError):
             continue
+        except OSError as error:  # such as the file of a server that another user ran
+            if path not in _unclaimable:
+                _unclaimable.add(path)
+                logger.error("journal: %s cannot be claimed: %s", path.name, error.strerror)

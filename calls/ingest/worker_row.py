@@ -1,4 +1,4 @@
-"""This process's row in the table of server processes: its state for staff, and their wish that it drains."""
+"""This process's row in the table of server processes: its state, and whether it is to drain."""
 
 from __future__ import annotations
 

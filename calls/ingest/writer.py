@@ -22,10 +22,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import DatabaseError, connection, reset_queries
+from django.db import connection, reset_queries
 
 from calls.ingest.batch import RowWriter
-from calls.ingest.db import now_utc, use_own_connection
+from calls.ingest.db import DATABASE_ERRORS, now_utc, use_own_connection
 from calls.ingest.housekeeping import HOUSEKEEPING_INTERVAL_SECONDS, ROUTES_INTERVAL_SECONDS, Housekeeping
 from calls.ingest.journal import SpoolJournal
 from calls.ingest.spool import Spool, claim_abandoned
@@ -269,7 +269,7 @@ class JournalWriter(threading.Thread):
         name = type(error).__name__
         if name != self._last_error:
             self._last_error = name
-            if isinstance(error, DatabaseError):
+            if isinstance(error, DATABASE_ERRORS):
                 is_unmigrated = MISSING_IN_SCHEMA.search(str(error))
                 hint = (
                     ". The tables are not of this version: run `./manage.py migrate`" if is_unmigrated else ""

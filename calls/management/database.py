@@ -20,7 +20,7 @@ MIGRATE = "Run `./manage.py migrate`."
 
 
 class DatabaseCommand(BaseCommand):
-    """A command that reads or writes rows. It fails before it does anything if that cannot work."""
+    """A command that reads or writes rows. It fails before it starts if the database cannot be used."""
 
     def waits_for_database(self, options: dict[str, Any]) -> bool:
         """Whether the command keeps running until the database can be used."""

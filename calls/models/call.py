@@ -277,7 +277,8 @@ class Utterance(models.Model):
 class Turn(models.Model):
     """The caller speaks, the assistant answers. Without an answer the later columns stay null.
 
-    `_ms` are milliseconds since the stream's start, measured by the bridge.
+    Times (T0 to T3 and `endpointed_ms`) are milliseconds since the stream's start, measured by the bridge.
+    Latencies are durations; those of model, voice, transcriber and endpointing are Vapi's.
     """
 
     call = models.ForeignKey(Call, models.CASCADE, related_name="turns", db_index=False)

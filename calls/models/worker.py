@@ -8,7 +8,6 @@ from typing import Self
 from django.db import models
 from django.utils import timezone
 
-SEEN_INTERVAL_SECONDS = 5.0  # at which each process updates its row
 SEEN_WITHIN = timedelta(seconds=20)  # otherwise it has stopped, or cannot reach the database
 KEEP = timedelta(days=1)
 

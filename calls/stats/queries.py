@@ -6,7 +6,7 @@ if it lies between hours that have one; outside of these it is computed from the
 one phone number are computed from its calls.
 
 At most `MAX_CALLS_READ` calls are read for that, the newest. After an import or a restore many hours are
-dirty; until they are rolled up, a report says before which time calls are not counted yet.
+dirty; until they are rolled up, a report says before which time only rolled-up hours are counted.
 
 A report makes at most eight queries, however many calls there are.
 """
@@ -104,7 +104,7 @@ class CallReport:
 
     total: CallStats
     periods: list[tuple[datetime, CallStats]]  # with the start of each; the first and last may be partial
-    counted_since: datetime | None  # calls before this time are not counted yet; None: all are
+    counted_since: datetime | None  # before it only rolled-up hours are counted; None: all are
 
 
 def report_by_hour(since: datetime, until: datetime, *, simulated: bool, number: str = "") -> CallReport:

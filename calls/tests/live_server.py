@@ -206,6 +206,15 @@ class Database:
         with psycopg.connect(self.url, connect_timeout=5) as postgres:
             return list(postgres.execute(query.encode(), values))
 
+    def execute(self, statement: str) -> None:
+        """Run a statement, and commit it."""
+        if path := self._path:
+            with closing(sqlite3.connect(path)) as connection, connection:
+                connection.execute(statement)
+            return
+        with psycopg.connect(self.url, connect_timeout=5) as postgres:
+            postgres.execute(statement.encode())
+
     def has_tables(self) -> bool:
         try:
             return bool(self.select("SELECT 1 FROM django_migrations LIMIT 1"))

@@ -98,13 +98,19 @@ class CommandTests(TestCase):
         self.assertEqual(list(Worker.objects.filter(drain_requested=True)), [Worker(name="w1")])
 
     def test_it_fails_without_a_server_and_if_calls_are_left(self) -> None:
-        with pytest.raises(CommandError, match="no running server process with this database"):
+        with pytest.raises(CommandError, match="No running server process reports to this database"):
             self.run_command()
         make_worker(live_calls=1)
-        with pytest.raises(CommandError, match="no running server process with the name w9"):
+        with pytest.raises(CommandError, match="No running server process has the name w9"):
             self.run_command("--worker", "w9")
         with pytest.raises(CommandError, match="There are calls left"):
             self.run_command("--wait", "0")
+        make_worker("w2")
+        make_call(status="in-progress", end_reason="", worker="w1", started_at=timezone.now())
+        output = self.run_command("--worker", "w2", "--wait", "0")
+        self.assertTrue(output.endswith("In all: no calls, safe to stop.\n"), "of this process alone")
+        Worker.objects.all().delete()
+        self.assertIn("no running server process reports", self.run_command("--status"))
 
 
 class ActionTests(TestCase):

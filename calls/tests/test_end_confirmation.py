@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest import mock
 
+from django.db import OperationalError
 from django.test import TestCase, override_settings
 
 from calls.end_confirmation import PAUSES_SECONDS, TWILIO, VAPI, EndConfirmer, find_unconfirmed
@@ -133,6 +135,26 @@ class TwilioTests(EndTestCase):
         self.assertEqual(
             (call.status, call.end_reason, call.needs_review), ("completed", "caller-hung-up", False)
         )
+
+    def test_what_cannot_be_written_is_asked_for_again(self) -> None:
+        call = make_call(**OPEN)
+        self.vendor.responses[call.call_sid] = [{"status": "completed"}]
+        with (
+            mock.patch.object(self.confirmer._rows, "apply_lines", side_effect=OperationalError),
+            mock.patch("calls.end_confirmation.connection"),
+            self.assertLogs("calls.end_confirmation", "WARNING"),
+        ):
+            self.confirmer.run_once(NOW)
+        self.assertEqual(self.run_until_idle(), 1)
+        call.refresh_from_db()
+        self.assertEqual(call.status, "completed")
+
+    def test_confirmed_ends_do_not_hold_others_up(self) -> None:
+        with mock.patch("calls.end_confirmation.MAX_CALLS", 2):
+            for number in range(5):
+                make_call(**UNREPORTED | {"vapi_call_id": f"v{number}"})
+                self.vendor.responses[f"v{number}"] = [{"status": "ended"}]
+            self.assertEqual(self.run_until_idle(), 5)
 
     def test_a_lost_callback_closes_the_call(self) -> None:
         call = make_call(**OPEN)

@@ -361,8 +361,8 @@ class CommandTests(SyncTests):
         self.assertGreaterEqual(facts.pop("seconds"), 0)
         self.assertEqual(
             facts,
-            {"calls": 1, "asked": {"Twilio": 1}, "filled": {"durations": 1}, "still_open": {"prices": 1},
-             "failed": {}, "refused": {}, "not_asked": 0},
+            {"calls": 1, "requests": {"Twilio": 1}, "filled": {"durations": 1}, "still_open": {"prices": 1},
+             "failed": {}, "unavailable": {}, "skipped": 0},
         )  # fmt: skip
 
     def test_it_fails_when_credentials_are_rejected(self) -> None:

@@ -22,7 +22,6 @@ CREATE = partial(twilio_client.create_call, to="+15550100134", from_="+155598700
 FIND_NUMBER = partial(twilio_client.find_number, "+15559870000")
 ACCOUNT = twilio_client.fetch_account
 VAPI_CALL = partial(vapi_client.fetch_call, "v1")
-VAPI_CALLS = partial(vapi_client.list_calls, "a1")
 ASSISTANT = partial(vapi_client.fetch_assistant, "a1")
 ASSISTANTS = vapi_client.list_assistants
 PATCH = partial(vapi_client.update_assistant, "a1", {"name": "x"})
@@ -50,8 +49,6 @@ def vendor(settings: Any) -> Iterator[CannedVendorApi]:
         (CREATE, 503, "Twilio failed with status 503. Try again later."),
         (VAPI_CALL, 404, "The call is already over at Vapi."),
         (VAPI_CALL, 400, "Vapi rejected the request: no"),
-        (VAPI_CALLS, 404, "Vapi rejected the request with status 404."),
-        (VAPI_CALLS, 400, "Vapi rejected the request: no"),
         (ASSISTANT, 404, "Vapi has no such assistant. Check VAPI_ASSISTANT_ID."),
         (ASSISTANT, 400, "Vapi rejected the request: no"),
         (ASSISTANTS, 404, "Vapi rejected the request with status 404."),
@@ -102,6 +99,17 @@ async def test_a_response_that_is_cut_off_may_have_been_carried_out(
     with pytest.raises(VendorError, match="was cut off") as error:
         await send()
     assert error.value.may_have_happened
+
+
+@pytest.mark.parametrize("send", [VAPI_CALL, ASSISTANT, PATCH])
+@pytest.mark.parametrize("response", [[], b"<html>", b'{"id": "a1", "na', b"null", b""])
+async def test_a_response_that_is_no_object_is_no_empty_object(
+    vendor: CannedVendorApi, send: Send, response: Any
+) -> None:
+    """An assistant that looks empty would be overwritten with the defaults."""
+    vendor.response = response
+    with pytest.raises(VendorError, match="was cut off or is not JSON"):
+        await send()
 
 
 @pytest.mark.parametrize("send", [UPDATE, CREATE, VAPI_CALL, PATCH])

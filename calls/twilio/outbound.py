@@ -29,7 +29,7 @@ def resolve_numbers(to_number: str, from_number: str = "") -> tuple[str, str]:
     """
     our_number = from_number or settings.TWILIO_PHONE_NUMBER or _only_active_number()
     if not our_number:
-        raise VendorError("No number to call from. Set TWILIO_PHONE_NUMBER, or name one with --from.")
+        raise VendorError("No number to call from. Set TWILIO_PHONE_NUMBER.")
     try:
         callee, our_number = parse_e164(to_number), parse_e164(our_number)
     except ValidationError as error:

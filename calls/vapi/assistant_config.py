@@ -142,8 +142,8 @@ def _transcriber(current: Mapping[str, Any], options: Options) -> dict[str, Any]
         transcriber["endpointing"] = _endpointing_ms(transcriber, options)
     elif options.endpointing_ms is not None:
         raise ValueError(
-            f"--endpointing sets a Deepgram transcriber; this assistant has {transcriber['provider']} "
-            f"{transcriber.get('model', '')}".rstrip()
+            "--endpointing is for Deepgram transcribers without turn detection; this assistant uses "
+            f"{transcriber['provider']} {transcriber.get('model', '')}".rstrip()
             + ". Set its endpointing on the assistant's page at Vapi."
         )
     return transcriber

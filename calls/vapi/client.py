@@ -20,7 +20,13 @@ from django.conf import settings
 from bridge.allowed_hosts import AllowedHosts, ForbiddenUrl
 from bridge.pinned_http import post_json
 from calls.ingest.sanitize import clean_text
-from calls.vendor_errors import VendorError, describe_status, read_bounded, translate_errors
+from calls.vendor_errors import (
+    UnreadableResponse,
+    VendorError,
+    describe_status,
+    read_bounded,
+    translate_errors,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +35,7 @@ REQUEST_TIMEOUT_SECONDS = 5.0
 MAX_RESPONSE_BYTES = 1 << 23  # a long call contains each of its messages more than once
 USER_AGENT = "voiceai/0.1 (+staff)"  # without one, the firewall in front of Vapi answers 403
 MAX_VALIDATION_ERROR_CHARS = 300
+CALL_ENDED = "ended"  # status of a call that is over
 CALL_IS_OVER = "The call is already over at Vapi."
 CALL_IS_OVER_STATUSES = (400, 404, 409, 410)  # of a control URL
 NO_ASSISTANT = "Vapi has no such assistant. Check VAPI_ASSISTANT_ID."
@@ -51,14 +58,6 @@ async def fetch_call(vapi_call_id: str) -> dict[str, Any]:
     """The call object; after the end of the call it holds all that the report held. Raises `VendorError`."""
     async with translate_errors(VENDOR, REQUEST_TIMEOUT_SECONDS):
         return await _fetch_call(vapi_call_id)
-
-
-async def list_calls(assistant_id: str, limit: int = 10) -> list[dict[str, Any]]:
-    """The calls of an assistant, newest first. Raises `VendorError`."""
-    query = urlencode({"assistantId": assistant_id, "limit": limit})
-    async with translate_errors(VENDOR, REQUEST_TIMEOUT_SECONDS):
-        calls = await _request("GET", f"/call?{query}")
-    return [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
 
 
 async def list_assistants(limit: int = 1000) -> list[dict[str, Any]]:
@@ -122,7 +121,9 @@ async def _request(
 
 
 def _object(content: Any) -> dict[str, Any]:
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):  # cut off, too long, or not JSON
+        raise UnreadableResponse(VENDOR)
+    return content
 
 
 def _control_url(call: Mapping[str, Any]) -> str:
@@ -130,8 +131,7 @@ def _control_url(call: Mapping[str, Any]) -> str:
     url = monitor.get("controlUrl") if isinstance(monitor, dict) else None
     if not isinstance(url, str) or not url:
         raise VendorError(
-            "Vapi returned no control URL: the call is over, or its monitor plan has control disabled.",
-            status=400,
+            "Vapi returned no control URL: the call is over, or its monitor plan has control disabled."
         )
     return url
 
@@ -142,9 +142,7 @@ async def _post(url: str, message: Mapping[str, Any]) -> None:
         status = await post_json(url, message, hosts, user_agent=USER_AGENT)
     except ForbiddenUrl as error:
         logger.warning("vapi: control URL not followed: %s", error)
-        raise VendorError(
-            "Vapi returned a control URL whose host is not in VAPI_ALLOWED_HOSTS.", status=400
-        ) from None
+        raise VendorError("Vapi returned a control URL whose host is not in VAPI_ALLOWED_HOSTS.") from None
     if status in CALL_IS_OVER_STATUSES:
         logger.warning("vapi answered %d", status)
         raise VendorError(CALL_IS_OVER, status=status)

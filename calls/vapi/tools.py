@@ -213,7 +213,7 @@ async def _run(use: ToolUse) -> Result:
         return head | {"error": "no such tool"}
     try:
         if not use.call_sid:
-            raise ToolError("This is not a call on the telephone.")
+            raise ToolError("This call has no telephone line.")
         async with asyncio.timeout(TOOL_TIMEOUT_SECONDS):
             outcome = {"result": await tool.run(use)}
     except ToolError as error:
@@ -228,6 +228,7 @@ async def _run(use: ToolUse) -> Result:
     index = crc32(f"tool {use.tool_call.id} {name}".encode()) >> 1
     kind = "tool-done" if is_done else "tool-failed"
     data = {"tool": name, **outcome}
-    use.bridge.journal.write(TimelineEvent(use.call_sid, index, kind, None, data, "vapi"))
+    if use.call_sid:
+        use.bridge.journal.write(TimelineEvent(use.call_sid, index, kind, None, data, "vapi"))
     # Vapi wants each result on one line.
     return head | {key: " ".join(text.split()) for key, text in outcome.items()}

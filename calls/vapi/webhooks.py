@@ -1,9 +1,9 @@
 """Vapi's server messages: reports about calls become journal entries, tool calls are run.
 
-Every authenticated message is answered with 200, whether it is used or not, because Vapi repeats those that
-are not, as the `backoffPlan` of our assistants says; `sync_calls` fetches what never arrived. A body that is
-no message gets a 400. Fields move between versions of Vapi, so each is looked for in all places where it has
-been seen, and an invalid one is ignored.
+Every authenticated message is answered with 200, whether it is used or not: Vapi would repeat it after any
+other status (`backoffPlan`). `sync_calls` fetches what never arrived. A body that is no message gets a 400.
+Fields move between versions of Vapi, so each is looked for in all places where it has been seen, and an
+invalid one is ignored.
 """
 
 from __future__ import annotations

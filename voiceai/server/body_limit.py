@@ -10,11 +10,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from calls.webhook_auth import MAX_VAPI_BODY_BYTES
 from voiceai.server.refusals import Refusals, refusals
 
 KIB, MIB = 1 << 10, 1 << 20
 # By the start of the path. Twilio sends a few hundred bytes; Vapi's report has the transcript several times.
-MAX_BODY_BYTES = {"/twilio/": 64 * KIB, "/vapi/": 8 * MIB}
+MAX_BODY_BYTES = {"/twilio/": 64 * KIB, "/vapi/": MAX_VAPI_BODY_BYTES}
 MAX_OTHER_BODY_BYTES = 2 * MIB
 BODY_TIMEOUT_SECONDS = 10.0
 MAX_LENGTH_DIGITS = 20  # more than any body that fits

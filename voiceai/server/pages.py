@@ -1,6 +1,6 @@
 """The pages, in a process of their own: `python -m voiceai.server.pages`. `serve` starts it.
 
-It serves everything but the paths of Twilio and Vapi, and ends when the media process closes the socket that
+It serves all that the media process does not (`paths.py`), and ends when that process closes the socket that
 connects them. Signals do not end it, so that staff can watch the calls that are left during a drain. Its
 priority is low, its threads are few, and PostgreSQL ends a query that takes too long.
 """
@@ -24,18 +24,23 @@ import uvicorn
 from voiceai.command_line import load_settings
 from voiceai.server.body_limit import ASGIApp, BodyLimit, Receive, Scope, Send
 from voiceai.server.pages_process import MAX_MESSAGE_BYTES
-from voiceai.server.paths import ServeHalf
+from voiceai.server.paths import PathFilter
 from voiceai.server.refusals import refuse_socket
 
 logger = logging.getLogger(__name__)
 
 NICENESS = 10  # a processor goes to audio first
-MAX_REQUESTS_AT_ONCE = 12  # each takes a thread
+MAX_REQUESTS_AT_ONCE = 12  # each takes a thread once its body has arrived
+MAX_KEPT_BYTES = 64 << 10  # of a body, before it has its turn
 STATEMENT_TIMEOUT_SECONDS = 20
 
 
 class LimitRequests:
-    """Passes a few HTTP requests at once to the application; the others wait for their turn."""
+    """Passes a few HTTP requests at once to the application; the others wait for their turn.
+
+    A request asks for its turn when its body is here, or too long to keep: a slow sender keeps nobody
+    waiting.
+    """
 
     def __init__(self, app: ASGIApp, limit: int = MAX_REQUESTS_AT_ONCE) -> None:
         self._app = app
@@ -45,8 +50,20 @@ class LimitRequests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        messages: list[Mapping[str, Any]] = []
+        size = 0
+        while size <= MAX_KEPT_BYTES:
+            messages.append(message := await receive())
+            size += len(message.get("body") or b"")
+            if message["type"] != "http.request" or not message.get("more_body"):
+                break
+        messages.reverse()
+
+        async def receive_kept() -> Mapping[str, Any]:
+            return messages.pop() if messages else await receive()
+
         async with self._turns:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive_kept, send)
 
 
 class PagesServer(uvicorn.Server):
@@ -99,12 +116,12 @@ def build_app(media_server: tuple[str, int]) -> ASGIApp:
             re_path(r"", refuse_socket),  # type: ignore[arg-type]
         ]
     )
-    protocols = ProtocolTypeRouter({"http": LimitRequests(BodyLimit(django_app)), "websocket": sockets})
+    protocols = ProtocolTypeRouter({"http": BodyLimit(LimitRequests(django_app)), "websocket": sockets})
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await protocols({**scope, "media_server": media_server}, receive, send)
 
-    return ServeHalf(app, serves_media=False, hint="Twilio's and Vapi's paths are served on another port.")
+    return PathFilter(app, serves_media=False, hint="Twilio's and Vapi's paths are served on another port.")
 
 
 def limit_statements() -> None:

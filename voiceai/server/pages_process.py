@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 MAX_MESSAGE_BYTES = 128 << 10
 MAX_NOTES_PER_MESSAGE = 50
 MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 30.0  # before it is started again
-STABLE_SECONDS = 60.0  # a process that ran so long is started again at once
+STABLE_SECONDS = 60.0  # a process that ran this long is started again after the shortest pause
 STOP_TIMEOUT_SECONDS = 5.0
 
 
@@ -67,10 +67,13 @@ class PagesProcess:
         pause_seconds = MIN_PAUSE_SECONDS
         while True:
             started_at = time.monotonic()
-            code = await self._run()
+            try:
+                problem = f"ended with code {await self._run()}"
+            except OSError as error:  # no memory, or no descriptor
+                problem = f"cannot be started: {error.strerror}"
             if time.monotonic() - started_at >= STABLE_SECONDS:
                 pause_seconds = MIN_PAUSE_SECONDS
-            logger.error("the pages' process ended with code %d; starting it in %.0f s", code, pause_seconds)
+            logger.error("the pages' process %s; starting it in %.0f s", problem, pause_seconds)
             await asyncio.sleep(pause_seconds)
             pause_seconds = min(2 * pause_seconds, MAX_PAUSE_SECONDS)
 

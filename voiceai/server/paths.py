@@ -1,10 +1,15 @@
-"""Which process of `serve` serves a path: the media process those of Twilio and Vapi, the other the pages."""
+"""Which process of `serve` serves a path.
+
+The media process serves the webhooks, the media stream, the health probes and `/doctor/echo`; the other
+process serves the pages.
+"""
 
 from __future__ import annotations
 
+from calls.middleware import WEBHOOK_PATHS
 from voiceai.server.body_limit import ASGIApp, Receive, Scope, Send
 
-MEDIA_PATHS = ("/twilio/", "/vapi/", "/media-stream", "/healthz", "/readyz", "/doctor/echo")
+MEDIA_PATHS = (*WEBHOOK_PATHS, "/media-stream")
 
 
 def is_media_path(path: str) -> bool:
@@ -12,7 +17,7 @@ def is_media_path(path: str) -> bool:
     return path.startswith(MEDIA_PATHS)
 
 
-class ServeHalf:
+class PathFilter:
     """Passes on the paths of one process, and answers 404 to those of the other."""
 
     def __init__(self, app: ASGIApp, *, serves_media: bool, hint: str) -> None:

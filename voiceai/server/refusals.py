@@ -29,7 +29,7 @@ class Refusals:
     def log(self) -> None:
         """Log what was counted since the last time."""
         for reason, count in self._unlogged.items():
-            logger.warning("refused %d request%s: %s", count, "" if count == 1 else "s", reason)
+            logger.warning("refused or closed, %d time%s: %s", count, "" if count == 1 else "s", reason)
         self._unlogged.clear()
 
 

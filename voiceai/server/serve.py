@@ -23,10 +23,11 @@ import uvicorn
 from django.conf import settings
 
 from bridge.admission import Admission
+from voiceai.environment import bracketed
 from voiceai.server.connections import ConnectionLimits, find_max_connections
 from voiceai.server.http_protocol import make_protocol
 from voiceai.server.pages_process import PagesProcess
-from voiceai.server.paths import ServeHalf
+from voiceai.server.paths import PathFilter
 from voiceai.server.refusals import refusals
 from voiceai.server.websocket_protocol import WebSocketProtocol
 
@@ -116,7 +117,6 @@ class CallServer(uvicorn.Server):
             logger.warning("stopping: ending %d calls", left)
             self._end_calls()
             await self._wait_for_calls(END_CALLS_TIMEOUT_SECONDS, is_over=lambda: self._signals > 2)
-            await self._pause(FOLLOW_UP_SECONDS, is_over=lambda: self._signals > 2)
 
     async def _wait_for_calls(self, seconds: float, *, is_over: Callable[[], bool]) -> None:
         """Until no call is live or about to start, at most so long."""
@@ -164,7 +164,7 @@ def build_config(app: Any, options: ServeOptions, *, lifespan: Literal["on", "of
 
 
 def serve(options: ServeOptions) -> None:
-    """Serve until a signal and the drain after it. Exits with 1 if the server cannot start."""
+    """Serve until a signal and the drain after it. Exits with 3, as uvicorn does, if it cannot start."""
     from voiceai.asgi import application  # builds Django's application, which a command already has
 
     app: Any = application
@@ -173,7 +173,7 @@ def serve(options: ServeOptions) -> None:
         ports = ["--port", str(options.pages_port), "--media-port", str(options.port)]
         pages = PagesProcess(["--host", options.host, *ports])
         hint = f"The pages are served on port {options.pages_port}."
-        app = ServeHalf(application, serves_media=True, hint=hint)
+        app = PathFilter(application, serves_media=True, hint=hint)
         if not settings.REDIS_URL:
             application.destination = pages
     server = CallServer(
@@ -193,5 +193,4 @@ def serve(options: ServeOptions) -> None:
 def format_address(host: str, port: int) -> str:
     """The address of the pages, for a person to open."""
     shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
-    family = socket.AF_INET6 if ":" in shown else socket.AF_INET
-    return f"http://[{shown}]:{port}/" if family == socket.AF_INET6 else f"http://{shown}:{port}/"
+    return f"http://{bracketed(shown)}:{port}/"

@@ -217,7 +217,7 @@ async def test_refusals_are_logged_once_a_second_with_their_count(caplog: pytest
     refusals.log()
     refusals.log()
     assert [record.getMessage() for record in caplog.records] == [
-        "refused 1000 requests: too many connections",
-        "refused 1 request: headers larger than 64 KB",
+        "refused or closed, 1000 times: too many connections",
+        "refused or closed, 1 time: headers larger than 64 KB",
     ]
     assert refusals.total["too many connections"] == 1000

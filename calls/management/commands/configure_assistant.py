@@ -80,13 +80,13 @@ class Command(BaseCommand):
                 "VAPI_WEBHOOK_SECRET is not set, so the assistant gets no webhook URL: its reports and tool "
                 "calls do not reach this server."
             )
-        find_changed_fields = assistant_config.find_changed_fields(current, fields)
-        if dry_run or not find_changed_fields:
+        changed_fields = assistant_config.find_changed_fields(current, fields)
+        if dry_run or not changed_fields:
             return
         if assistant_id:
-            async_to_sync(vapi_client.update_assistant)(assistant_id, find_changed_fields)
+            async_to_sync(vapi_client.update_assistant)(assistant_id, changed_fields)
             return
-        assistant = async_to_sync(vapi_client.create_assistant)(find_changed_fields)
+        assistant = async_to_sync(vapi_client.create_assistant)(changed_fields)
         self.stdout.write(f"Add this to .env:\n\n    VAPI_ASSISTANT_ID={assistant.get('id', '')}\n")
 
     def _print_changes(

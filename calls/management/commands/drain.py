@@ -34,7 +34,9 @@ class Command(DatabaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--off", action="store_true", help="take calls again")
         parser.add_argument("--status", action="store_true", help="change nothing, print the status only")
-        parser.add_argument("--worker", default="", metavar="NAME", help="this server process only")
+        parser.add_argument(
+            "--worker", default="", metavar="NAME", help="drain, wait for and report this server process only"
+        )
         parser.add_argument(
             "--wait",
             type=parse_seconds,
@@ -46,10 +48,13 @@ class Command(DatabaseCommand):
         if not options["status"]:
             workers = request_drain(drain=not options["off"], name=options["worker"])
             if not workers:
-                which = f"the name {options['worker']}" if options["worker"] else "this database"
-                raise CommandError(f"There is no running server process with {which}.")
+                which = (
+                    f"has the name {options['worker']}" if options["worker"] else "reports to this database"
+                )
+                raise CommandError(f"No running server process {which}.")
         deadline = time.monotonic() + (options["wait"] or 0.0)
-        while (status := get_status(timezone.now())).live_calls and time.monotonic() < deadline:
+        name = options["worker"]
+        while (status := get_status(timezone.now(), name)).live_calls and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
         for worker in status.workers:
             state = "takes no new calls" if worker.is_draining else "accepts calls"

@@ -1,4 +1,4 @@
-"""`./manage.py reap_calls`: ends the calls whose server process died."""
+"""`./manage.py reap_calls`: closes the calls that nothing else will end."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from calls.management.database import DatabaseCommand
 
 
 class Command(DatabaseCommand):
-    help = "Ends calls whose server has stopped. Running servers do this by themselves."
+    help = (
+        "Closes calls whose server has stopped, and calls whose last status from Twilio never arrived. "
+        "Running servers do this by themselves."
+    )
 
     def handle(self, *args: Any, **options: Any) -> None:
         with bounded_transaction():
             ended = len(upsert.reap(now_utc()))
-        self.stdout.write(f"{ended} call{'' if ended == 1 else 's'} ended")
+        self.stdout.write(f"{ended} call{'' if ended == 1 else 's'} closed")

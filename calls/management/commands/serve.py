@@ -36,6 +36,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         host, port = options["host"], options["port"]
         pages_port = port + 1 if options["pages_port"] is None else options["pages_port"]
+        if 0 in (port, pages_port):
+            raise CommandError("Name the ports: --port 0 and --pages-port 0 would take any.")
         try:
             refuse_to_start()
         except ImproperlyConfigured as error:

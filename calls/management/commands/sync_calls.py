@@ -12,10 +12,10 @@ from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
-from django.db import DatabaseError, close_old_connections
+from django.db import close_old_connections
 
 from calls import reconcile
-from calls.ingest.db import now_utc
+from calls.ingest.db import DATABASE_ERRORS, now_utc
 from calls.management import progress
 from calls.management.database import DatabaseCommand
 
@@ -74,7 +74,7 @@ class Command(DatabaseCommand):
         while not stop.is_set():
             try:
                 self._run(options, quiet=True)
-            except DatabaseError as error:
+            except DATABASE_ERRORS as error:
                 logger.warning("sync: the database does not respond: %s", type(error).__name__)
             close_old_connections()
             stop.wait(options["every"])

@@ -279,6 +279,26 @@ def test_a_spool_that_another_process_removed_is_skipped(
     assert len(claimed) == 1
 
 
+def test_a_spool_that_cannot_be_opened_does_not_hold_up_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as one that another user's server has left."""
+    (tmp_path / "1.log").mkdir()
+    (tmp_path / "2.log").write_bytes(A)
+    for _ in range(2):
+        (found,) = claim_abandoned(tmp_path)
+        assert found.path.name == "2.log"
+        found.close(delete=False)
+    assert caplog.text.count("1.log cannot be claimed: Is a directory") == 1
+
+
+def test_a_closed_spool_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    spool = Spool(tmp_path / "1.log", create=True)
+    spool.close(delete=True)
+    assert not spool.append(A)
+    assert "the spool drops entries: it is closed" in caplog.text
+
+
 def test_a_new_file_that_was_removed_before_its_lock_is_created_again(tmp_path: Path) -> None:
     """Another process may find a new file before it is locked, take it for abandoned, and remove it."""
     path = tmp_path / "1.log"

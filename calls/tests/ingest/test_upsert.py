@@ -498,4 +498,4 @@ class ReaperTests(TestCase):
         stdout = StringIO()
         call_command("reap_calls", stdout=stdout)
         call_command("reap_calls", stdout=stdout)
-        self.assertEqual(stdout.getvalue(), "1 call ended\n0 calls ended\n")
+        self.assertEqual(stdout.getvalue(), "1 call closed\n0 calls closed\n")

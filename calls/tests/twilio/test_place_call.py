@@ -141,7 +141,7 @@ async def test_it_reports_a_call_that_nobody_answers(
     [
         (("+493012345678",), {}, "Add it to OUTBOUND_ALLOWED"),
         ((CALLEE,), {"OUTBOUND_ALLOWED": ""}, "OUTBOUND_ALLOWED is not set"),
-        ((CALLEE,), {"TWILIO_PHONE_NUMBER": ""}, "Set TWILIO_PHONE_NUMBER, or name one with --from"),
+        ((CALLEE,), {"TWILIO_PHONE_NUMBER": ""}, "Set TWILIO_PHONE_NUMBER."),
         (("me",), {}, "Enter the number with +"),
         ((CALLEE, "--from", "+15550000000"), {}, "The number to call from does not belong"),
         ((CALLEE,), {"TWILIO_AUTH_TOKEN": "wrong"}, "Check TWILIO_ACCOUNT_SID"),

@@ -173,7 +173,9 @@ async def test_a_tool_that_fails_or_hangs_returns_an_error(monkeypatch: pytest.M
 
 async def test_tools_need_a_telephone_call() -> None:
     message = {"type": "tool-calls", "toolCallList": [{"id": "t", "function": {"name": "end_call"}}]}
-    assert "not a call on the telephone" in (await call_tool(WebhookClient(), message))["error"]
+    client = WebhookClient()
+    assert "has no telephone line" in (await call_tool(client, message))["error"]
+    assert not client.entries, "the entry of no call would never become a row"
 
 
 def test_the_number_of_stored_results_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

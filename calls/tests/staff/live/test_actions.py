@@ -284,16 +284,17 @@ class SayTests(ActionTests):
         )
 
     def test_a_response_without_a_control_url_is_an_error(self) -> None:
-        responses: tuple[Any, ...] = (
-            {"monitor": {}},
-            {"monitor": {"controlUrl": 7}},
-            [],
-            b"<html>",
-            b"x" * (vapi_client.MAX_RESPONSE_BYTES + 9),
+        no_url, unreadable = "no control URL", "was cut off or is not JSON"
+        responses: tuple[tuple[Any, str], ...] = (
+            ({"monitor": {}}, no_url),
+            ({"monitor": {"controlUrl": 7}}, no_url),
+            ([], unreadable),
+            (b"<html>", unreadable),
+            (b"x" * (vapi_client.MAX_RESPONSE_BYTES + 9), unreadable),
         )
-        for response in responses:
+        for response, sentence in responses:
             self.vendor.response = response
-            self.assertIn("no control URL", self.say(502))
+            self.assertIn(sentence, self.say(502))
 
     def test_a_failed_connection_and_a_timeout_are_explained(self) -> None:
         with override_settings(VAPI_BASE_URL="http://127.0.0.1:1"), self.assertLogs("calls.vendor_errors"):
