@@ -17,8 +17,8 @@ GRACE_PERIOD = timedelta(minutes=1)  # after a call, while callbacks and reports
 
 
 @dataclass(frozen=True, slots=True)
-class MissingFacts:
-    """One call, what is known of it, and which vendors to ask."""
+class IncompleteCall:
+    """One incomplete call: what its row has, and which vendors to ask."""
 
     call_sid: str
     vapi_call_id: str
@@ -33,9 +33,9 @@ class MissingFacts:
     ask_vapi: bool
 
 
-def find_missing(
+def find_incomplete_calls(
     now: datetime, days: int = 3, limit: int = 1000, grace: timedelta = GRACE_PERIOD
-) -> list[MissingFacts]:
+) -> list[IncompleteCall]:
     """The calls of the last days for which a vendor may know more than we do, newest first. One query."""
     since = now - grace
     # The process that handles a call renews its lease, and will report the end itself.
@@ -59,7 +59,7 @@ def find_missing(
         .newest_first()
     )
     return [
-        MissingFacts(
+        IncompleteCall(
             call_sid=call.call_sid,
             vapi_call_id=call.vapi_call_id,
             status=call.status,

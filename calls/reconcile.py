@@ -25,7 +25,7 @@ from django.conf import settings
 
 from bridge.journal import CarrierReported, Entry, to_line
 from calls import costs
-from calls.incomplete_calls import GRACE_PERIOD, MissingFacts, find_missing
+from calls.incomplete_calls import GRACE_PERIOD, IncompleteCall, find_incomplete_calls
 from calls.ingest.batch import RowWriter
 from calls.statuses import OPEN_STATUSES, TERMINAL_STATUSES
 from calls.twilio import client as twilio_client
@@ -109,7 +109,7 @@ def sync(
 
     Raises what the database raises.
     """
-    calls = find_missing(now, days, limit, grace)
+    calls = find_incomplete_calls(now, days, limit, grace)
     on_total(len(calls))
     run = SyncRun(SyncResult(calls=len(calls)), now, time.monotonic() + timeout_seconds, backoff or Backoff())
     row_writer = RowWriter(list, None)
@@ -176,7 +176,7 @@ class SyncRun:
         if not settings.VAPI_API_KEY:
             self.vapi.given_up = "VAPI_API_KEY is not set."
 
-    async def fetch_all(self, calls: Sequence[MissingFacts]) -> list[Entry]:
+    async def fetch_all(self, calls: Sequence[IncompleteCall]) -> list[Entry]:
         """The entries for these calls, with a few requests at a time."""
         queue = list(reversed(calls))
         entries: list[Entry] = []
@@ -194,7 +194,7 @@ class SyncRun:
                 tasks.create_task(fetch_some())
         return entries
 
-    async def _fetch(self, call: MissingFacts) -> list[Entry]:
+    async def _fetch(self, call: IncompleteCall) -> list[Entry]:
         entries: list[Entry] = []
         is_over = call.has_ended
         if call.ask_twilio and not self.twilio.given_up:
@@ -215,7 +215,7 @@ class SyncRun:
         reason = "call not found" if error.status == 404 else str(error).rstrip(".")
         self.result.failed[f"{vendor.name}: {reason}"] += 1
 
-    async def _fetch_from_twilio(self, call: MissingFacts) -> CarrierReported | None:
+    async def _fetch_from_twilio(self, call: IncompleteCall) -> CarrierReported | None:
         """What Twilio knows of the call and we do not; None when that is nothing."""
         self.result.requests[self.twilio.name] += 1
         twilio_call = await self.twilio.request(lambda: twilio_client.fetch_call(call.call_sid))
@@ -256,7 +256,7 @@ class SyncRun:
             direction=str(twilio_call.direction or ""),
         )
 
-    async def _fetch_from_vapi(self, call: MissingFacts) -> list[Entry]:
+    async def _fetch_from_vapi(self, call: IncompleteCall) -> list[Entry]:
         """The report of a call that is over at Vapi. A call that is not over is told to end."""
         self.result.requests[self.vapi.name] += 1
         vapi_call = await self.vapi.request(lambda: vapi_client.fetch_call(call.vapi_call_id))

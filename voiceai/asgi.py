@@ -92,26 +92,26 @@ def build_sockets(client: VapiClient, worker: str) -> URLRouter:
 def wire(destination: Destination) -> Wiring:
     """Build the parts of this server process and start its threads. Raises `OSError` without a spool."""
     # The name of this process: calls have it in their `worker` column, and its spool file is named after it.
-    boot_id = f"{os.getpid()}-{secrets.token_hex(4)}"
+    worker_name = f"{os.getpid()}-{secrets.token_hex(4)}"
     config = bridge_config()
     call_cache = CallCache(Redis.from_url(settings.REDIS_URL) if settings.REDIS_URL else None)
     admission = Admission(config, call_cache=call_cache)
     publisher = Publisher(destination)
-    journal = SpoolJournal(settings.JOURNAL_DIR, boot_id, on_note=publisher.put_note)
+    journal = SpoolJournal(settings.JOURNAL_DIR, worker_name, on_note=publisher.put_note)
     writer = JournalWriter(
         journal,
         live_calls=admission.live_call_sids,
         on_routes=lambda rows: admission.replace_routes(Route.resolve(config, row) for row in rows),
         on_commit=publisher.notify_changed,
         worker=WorkerRow(
-            boot_id,
+            worker_name,
             state=lambda: WorkerState(admission.live_calls, config.max_concurrent_calls, admission.stopping),
             on_drain=lambda requested: setattr(admission, "drain_requested", requested),
         ),
     )
     confirmer = EndConfirmer(on_change=publisher.notify_changed)
     context = BridgeContext(config, admission, journal, call_cache, on_refused=refusals.count)
-    sockets = build_sockets(VapiClient(config), boot_id)
+    sockets = build_sockets(VapiClient(config), worker_name)
 
     sys.setswitchinterval(SWITCH_SECONDS)
     publisher.start()

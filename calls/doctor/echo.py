@@ -36,7 +36,7 @@ async def echo(request: HttpRequest) -> HttpResponse:
     signature = request.headers.get("X-Twilio-Signature", "")
     facts = {
         "proof": proof(nonce),
-        "asked": sha256(path_and_query.encode()).hexdigest(),
+        "path": sha256(path_and_query.encode()).hexdigest(),
         "signature": sha256(signature.encode("utf-8", "replace")).hexdigest() if signature else "",
         "body": sha256(body).hexdigest(),
     }

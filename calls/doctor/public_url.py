@@ -159,7 +159,7 @@ async def check_headers() -> Finding:
 async def check_paths() -> Finding:
     for path in (ECHO_PATH, f"{ECHO_PATH}/"):
         status, facts, requested = await _echo(path, "&to=%2B1555&empty=")
-        if facts.get("asked") != sha256(requested.encode()).hexdigest():
+        if facts.get("path") != sha256(requested.encode()).hexdigest():
             return red(
                 f"The proxy changes the path or the query (status {status}).",
                 "Configure the proxy to pass path and query unchanged: no rewriting, no decoding of %2B, "

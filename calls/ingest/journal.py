@@ -25,13 +25,13 @@ class SpoolJournal:
     def __init__(
         self,
         directory: Path | str,
-        boot_id: str,
+        worker_name: str,
         *,
         on_note: Callable[[LiveNote], object] | None = None,
     ) -> None:
         """Creates the spool. Raises `OSError` if that fails: a server must not start without a spool."""
         self.directory = Path(directory)
-        self.spool = Spool(self.directory / f"{boot_id}.log")
+        self.spool = Spool(self.directory / f"{worker_name}.log")
         self.wake = threading.Event()
         self.unwritable = 0  # entries that could not be serialized, because of a bug
         self._on_note = on_note

@@ -55,14 +55,14 @@ MAX_NUMBERS = 10_000
 LABELS = ("Front desk", "Billing", "Bookings", "Support", "Deliveries", "Repairs", "Night service")
 
 # How often each occurs, relative to the others.
-SUCCESS_REASONS: dict[str, float] = {
+SUCCESS_WEIGHTS: dict[str, float] = {
     CALLER_HUNG_UP: 70,
     ASSISTANT_ENDED: 25,
     TRANSFERRED: 4,
     HUNG_UP_BY_STAFF: 0.8,
     LIMIT_REACHED: 0.2,
 }
-FAILURE_REASONS: dict[str, float] = {
+FAILURE_WEIGHTS: dict[str, float] = {
     ASSISTANT_FAILED: 22,
     STREAM_LOST: 20,
     ASSISTANT_UNREACHABLE: 18,
@@ -74,8 +74,8 @@ FAILURE_REASONS: dict[str, float] = {
     PROTOCOL_ABUSE: 1,
     TICKET_REFUSED: 1,
 }
-REASONS_WITHOUT_STREAM = {AT_CAPACITY, DRAINING, NO_START, TICKET_REFUSED}
-REASONS_WITHOUT_ANSWER = {*REASONS_WITHOUT_STREAM, ASSISTANT_UNREACHABLE}
+SEEDED_WITHOUT_STREAM = {AT_CAPACITY, DRAINING, NO_START, TICKET_REFUSED}
+REASONS_WITHOUT_ANSWER = {*SEEDED_WITHOUT_STREAM, ASSISTANT_UNREACHABLE}
 REASONS_DURING_CALL = {ASSISTANT_FAILED, ASSISTANT_STALLED, STREAM_LOST, WORKER_LOST}
 VAPI_ENDED_REASONS = {
     ASSISTANT_ENDED: "assistant-ended-call",
@@ -166,7 +166,7 @@ class CallGenerator:
 
     def add_call(self, batch: Batch, pk: int, index: int) -> None:
         random = self._random
-        end_reason = self._choose(FAILURE_REASONS if index in self._failed_indexes else SUCCESS_REASONS)
+        end_reason = self._choose(FAILURE_WEIGHTS if index in self._failed_indexes else SUCCESS_WEIGHTS)
         call = Call(
             pk=pk,
             call_sid=f"{SEEDED_SID_PREFIX}{random.getrandbits(72):018x}",
@@ -182,7 +182,7 @@ class CallGenerator:
             release=RELEASES[index * len(RELEASES) // self._call_count],
         )
         seconds = 3.0 + 6 * random.random()  # of ringing, dialing and announcements
-        if end_reason not in REASONS_WITHOUT_STREAM:
+        if end_reason not in SEEDED_WITHOUT_STREAM:
             call.stream_sid = f"MZ{random.getrandbits(128):032x}"
             call.assistant_id = ASSISTANT_IDS[int(call.to_number[-1]) % len(ASSISTANT_IDS)]
         if end_reason not in REASONS_WITHOUT_ANSWER:

@@ -108,7 +108,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "links": links,
         "failures": [
             _describe_failure(reason, count, link(when.since, when.until, ended=reason or NOT_CONNECTED))
-            for reason, count in totals.end_reasons.most_common()
+            for reason, count in totals.failure_reasons.most_common()
         ],
         "needs_attention": [
             LinkedCount(name, totals.flags[name], flag.label, "", links[name])

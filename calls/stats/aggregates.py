@@ -53,7 +53,7 @@ class Aggregate:
     longest_silence_ms: int | None = None
     response_latency: Counter[int] = field(default_factory=Counter)  # answered turns by bucket
     time_to_first_audio: Counter[int] = field(default_factory=Counter)  # calls by bucket
-    end_reasons: Counter[str] = field(default_factory=Counter)  # of failed calls
+    failure_reasons: Counter[str] = field(default_factory=Counter)  # end reasons of failed calls
     flags: Counter[str] = field(default_factory=Counter)
 
     def to_json(self) -> AggregateJSON:
@@ -76,7 +76,7 @@ class Aggregate:
             "longest_silence_ms": self.longest_silence_ms,
             "response": _flatten(self.response_latency),
             "first_word": _flatten(self.time_to_first_audio),
-            "end_reasons": dict(self.end_reasons),
+            "end_reasons": dict(self.failure_reasons),
             "flags": dict(self.flags),
         }
 
@@ -99,7 +99,7 @@ class Aggregate:
             self.longest_silence_ms = max(self.longest_silence_ms or 0, stored["longest_silence_ms"])
         _add_flat(self.response_latency, stored["response"])
         _add_flat(self.time_to_first_audio, stored["first_word"])
-        self.end_reasons.update(stored["end_reasons"])
+        self.failure_reasons.update(stored["end_reasons"])
         self.flags.update(stored["flags"])
 
     def add_row(self, row: Mapping[str, Any]) -> None:
@@ -185,7 +185,7 @@ def aggregate_calls(
 
     failed = calls.failed().annotate(quarter=QuarterHour("started_at")).values_list("quarter", "end_reason")
     for quarter, reason, count in failed.annotate(count=Count("pk")):
-        aggregates[quarter].end_reasons[reason] += count
+        aggregates[quarter].failure_reasons[reason] += count
     first_audio = by_quarter.filter(time_to_first_audio_ms__isnull=False)
     first_audio_ms = first_audio.values_list("quarter", "time_to_first_audio_ms")
     for quarter, ms, count in first_audio_ms.annotate(count=Count("pk")):

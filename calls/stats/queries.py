@@ -52,7 +52,7 @@ class CallStats:
     barge_ins: int
     response_latency: LatencySummary  # of answered turns
     time_to_first_audio: LatencySummary  # of calls whose assistant was heard
-    end_reasons: Counter[str]  # of failed calls
+    failure_reasons: Counter[str]  # end reasons of failed calls
     flags: Counter[str]
     cost: Decimal | None  # dollars, by the bills that have arrived; None: no bill has
     foreign_costs: dict[str, Decimal]  # what Twilio billed in other currencies
@@ -81,12 +81,12 @@ class CallStats:
         return cls(
             calls=aggregate.calls,
             answered=aggregate.answered,
-            failed=aggregate.end_reasons.total(),
+            failed=aggregate.failure_reasons.total(),
             barge_in_calls=aggregate.barge_in_calls,
             barge_ins=aggregate.barge_ins,
             response_latency=LatencySummary.of_buckets(aggregate.response_latency),
             time_to_first_audio=LatencySummary.of_buckets(aggregate.time_to_first_audio),
-            end_reasons=aggregate.end_reasons,
+            failure_reasons=aggregate.failure_reasons,
             flags=aggregate.flags,
             cost=aggregate.cost,
             foreign_costs=aggregate.foreign_costs,

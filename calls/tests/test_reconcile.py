@@ -19,7 +19,7 @@ from django.test import TestCase, override_settings
 from bridge.journal import CarrierReported, StreamEnded
 from calls import reconcile
 from calls.demo.server_process import ROOT
-from calls.incomplete_calls import find_missing
+from calls.incomplete_calls import find_incomplete_calls
 from calls.ingest import upsert
 from calls.models import Call
 from calls.reconcile import Backoff, SyncResult
@@ -187,8 +187,8 @@ class TwilioTests(SyncTests):
     def test_simulated_calls_are_not_requested_from_twilios_api(self) -> None:
         self.make_call(simulated=True)
         with override_settings(TWILIO_BASE_URL=twilio_client.TWILIO_API):
-            self.assertEqual(find_missing(NOW), [])
-        self.assertEqual(len(find_missing(NOW)), 1)  # the simulator knows it
+            self.assertEqual(find_incomplete_calls(NOW), [])
+        self.assertEqual(len(find_incomplete_calls(NOW)), 1)  # the simulator knows it
 
 
 class VapiTests(SyncTests):
@@ -312,7 +312,9 @@ class BackoffTests(SyncTests):
         calls = [self.make_call(started_at=NOW - n * HOUR) for n in (1, 2, 3)]
         for call in (old, *calls):
             self.vendor.responses[call.call_sid] = [BILL]
-        self.assertEqual([call.call_sid for call in find_missing(NOW, 3, 2)], [c.call_sid for c in calls[:2]])
+        self.assertEqual(
+            [call.call_sid for call in find_incomplete_calls(NOW, 3, 2)], [c.call_sid for c in calls[:2]]
+        )
         self.assertEqual((self.sync(timeout_seconds=0).skipped, self.request_count()), (3, 0))
         self.assertEqual(self.sync(limit=2).calls, 2)
         self.assertEqual(self.sync().calls, 1)

@@ -33,7 +33,7 @@ def make_stats(
 ) -> CallStats:
     """`latencies` are hundredths of a second."""
     aggregate = Aggregate(calls=calls, answered=calls - failed, unbilled_calls=unbilled)
-    aggregate.end_reasons["assistant-failed"] = failed
+    aggregate.failure_reasons["assistant-failed"] = failed
     aggregate.response_latency.update(latencies)
     aggregate.cost = Decimal(cost) if cost else None
     return CallStats.of(aggregate)

@@ -64,7 +64,7 @@ class CallStatsTests(TestCase):
         inside = Call.objects.filter(started_at__gte=since, started_at__lt=until)
         self.assertEqual(after.calls, inside.count())
         self.assertEqual(after.failed, inside.failed().count())
-        self.assertEqual(after.end_reasons, {"assistant-unreachable": after.failed})
+        self.assertEqual(after.failure_reasons, {"assistant-unreachable": after.failed})
         self.assertEqual(after.cost, sum(call.cost() or 0 for call in inside))
         self.assertEqual(after.barge_ins, sum(call.barge_ins for call in inside))
         self.assertAlmostEqual(after.minutes * 60, sum(call.duration_seconds or 0 for call in inside))

@@ -67,7 +67,7 @@ def test_a_time_zone_must_be_a_known_name() -> None:
 
 def make_stats(calls: int = 0, failed: int = 0, latencies: tuple[int, ...] = ()) -> CallStats:
     aggregate = Aggregate(calls=calls)
-    aggregate.end_reasons["assistant-failed"] = failed
+    aggregate.failure_reasons["assistant-failed"] = failed
     aggregate.response_latency.update(latencies)
     return CallStats.of(aggregate)
 
