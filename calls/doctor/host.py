@@ -68,7 +68,7 @@ def _read_database() -> tuple[int | None, int]:
     except (ProgrammingError, OperationalError):  # before the migrations
         return max_connections, 0
     finally:
-        connection.close()
+        _close_connection()
 
 
 def _max_connections() -> int | None:
@@ -205,7 +205,7 @@ def _count_workers() -> int:
     try:
         return Worker.objects.running().count()
     finally:
-        connection.close()
+        _close_connection()
 
 
 CHECKS = (

@@ -205,6 +205,7 @@ def test_serve_prints_its_address_and_how_to_log_in(
     monkeypatch.setattr("calls.management.commands.serve.serve", served.append)
     monkeypatch.setattr("calls.management.commands.serve.refuse_to_start", lambda: None)
     monkeypatch.setattr("calls.management.commands.serve.connections.close_all", lambda: None)
+    monkeypatch.setattr("calls.management.commands.serve.require_free_port", lambda host, port: None)
     port = reserve_port()
     call_command("serve", "--port", str(port))
     output = capsys.readouterr().out

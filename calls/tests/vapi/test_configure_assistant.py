@@ -252,5 +252,8 @@ def test_a_transcriber_keeps_its_provider(transcriber: Any, options: Options, ex
 
 @pytest.mark.parametrize("transcriber", [AZURE, {"provider": "deepgram", "model": "flux-general-en"}])
 def test_endpointing_is_refused_where_the_transcriber_has_none(transcriber: Any) -> None:
-    with pytest.raises(ValueError, match="--endpointing sets a Deepgram transcriber; this assistant has"):
+    with pytest.raises(
+        ValueError,
+        match="is for Deepgram transcribers without turn detection; this assistant",
+    ):
         assistant_config.build_config({"transcriber": transcriber}, Options(endpointing_ms=300), DEFAULTS)
