@@ -37,7 +37,7 @@ def test_every_fault_has_a_name_and_a_sentence(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.once
-@pytest.mark.parametrize("number", ["F3", "F8", "F11", "F17", "F23", "F24"])
+@pytest.mark.parametrize("number", ["F3", "F8", "F23", "F24"])
 def test_the_row_passes(number: str) -> None:
     command = [sys.executable, "-m", "bench.faults", number, "--json"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)

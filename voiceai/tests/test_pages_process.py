@@ -124,7 +124,7 @@ async def kill_pages(server: ServeProcess) -> None:
 @pytest.mark.parametrize("load", [log_in_at_once, search_at_once, kill_pages])
 async def test_pages_do_not_disturb_a_call(server: ServeProcess, load: Any) -> None:
     async with asyncio.TaskGroup() as tasks:
-        call = tasks.create_task(server.twilio_simulator().place_call(make_script(4.0)))
+        call = tasks.create_task(server.twilio_simulator().place_call(make_script(2.0)))
         await asyncio.sleep(0)
         await load(server)
     await check_call(server, call.result())
@@ -132,7 +132,7 @@ async def test_pages_do_not_disturb_a_call(server: ServeProcess, load: Any) -> N
 
 async def test_the_board_follows_a_call_without_redis(server: ServeProcess) -> None:
     key = await asyncio.to_thread(log_in, server, "staff", "view_call")
-    call = asyncio.create_task(server.twilio_simulator().place_call(make_script(10.0)))
+    call = asyncio.create_task(server.twilio_simulator().place_call(make_script(8.0)))
     try:
         async with open_socket(server, key) as page:
             await page.until(lambda html: 'class="live-row"' in html)
@@ -151,7 +151,7 @@ async def test_the_pages_stay_until_the_drain_is_over(tmp_path: Path, django_db_
             )
             async with server:
                 await wait_for_pages(server)
-                call = asyncio.create_task(server.twilio_simulator().place_call(make_script(4.0)))
+                call = asyncio.create_task(server.twilio_simulator().place_call(make_script(2.0)))
                 await wait_for_live_calls(database, 1)
                 server.send_signal()
                 await wait_for_drain(server)

@@ -168,7 +168,7 @@ async def send_long_headers(server: ServeProcess) -> None:
 async def test_strangers_do_not_disturb_a_call(server: ServeProcess, attack: Any) -> None:
     memory_kb = server.memory_kb
     async with asyncio.TaskGroup() as tasks:
-        call = tasks.create_task(server.twilio_simulator().place_call(make_script(6.0)))
+        call = tasks.create_task(server.twilio_simulator().place_call(make_script(3.0)))
         await asyncio.sleep(0)
         await attack(server)
     await check_call(server, call.result())
@@ -258,7 +258,7 @@ async def test_calls_end_before_the_server_stops(
         async with server:
             twilio = server.twilio_simulator()
             async with asyncio.TaskGroup() as tasks:
-                short = [tasks.create_task(twilio.place_call(make_script(3.0))) for _ in range(3)]
+                short = [tasks.create_task(twilio.place_call(make_script(2.0))) for _ in range(3)]
                 long = tasks.create_task(twilio.place_call(make_script(60.0)))
                 await wait_for_live_calls(database, 4)
                 _, half = await send_raw(server, b"POST /twilio/status HTTP/1.1\r\nHost: x\r\n")
