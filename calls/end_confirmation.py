@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 INTERVAL_SECONDS = 5.0
 GRACE = timedelta(seconds=10)  # callbacks and reports are on their way
 WINDOW = timedelta(minutes=10)  # `sync_calls` asks for older calls
-PAUSES_SECONDS = (5.0, 10.0, 25.0, 60.0)  # between attempts
+PAUSES_SECONDS = (5.0, 10.0, 20.0, 40.0)  # between attempts
 MAX_CALLS = 100  # asked about in one run; the others follow
 MAX_ENDS = 10_000  # of the last minutes
 MAX_REMEMBERED = 10_000

@@ -13,6 +13,9 @@ from voiceai.server.connections import ConnectionLimits
 from voiceai.server.refusals import Refusals, refusals
 
 HEADER_TIMEOUT_SECONDS = 10.0
+# Longer than a proxy keeps an idle connection (nginx: 60 s), and than any pause in a call's webhooks that we
+# cause: a request on a connection that is just being closed gets no response, and Twilio sends no second one.
+KEEP_ALIVE_SECONDS = 75
 MAX_HEADER_BYTES = 64 << 10
 
 Networks = Collection[ipaddress.IPv4Network | ipaddress.IPv6Network]
@@ -47,6 +50,8 @@ class HttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._reads_headers:
             self._header_bytes += len(data)
+            if self._header_timer is None:  # the first bytes after a response
+                self._start_header_timer()
         super().data_received(data)
         if self._reads_headers and self._header_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
             self.drop("headers larger than 64 KB")
@@ -65,7 +70,8 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if not self.transport.is_closing() and self.cycle.response_complete:
             self.limits.set_waiting(self)
-            self._await_headers()
+            # Until its next request the connection stays open for `KEEP_ALIVE_SECONDS`, which uvicorn counts.
+            self._reads_headers, self._header_bytes = True, 0
 
     def drop(self, reason: str) -> None:
         """Close the connection now."""
@@ -75,6 +81,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _await_headers(self) -> None:
         self._reads_headers, self._header_bytes = True, 0
+        self._start_header_timer()
+
+    def _start_header_timer(self) -> None:
         self._stop_header_timer()
         self._header_timer = self.loop.call_later(HEADER_TIMEOUT_SECONDS, self._on_header_timeout)
 

@@ -25,7 +25,7 @@ from django.conf import settings
 from bridge.admission import Admission
 from voiceai.environment import bracketed
 from voiceai.server.connections import ConnectionLimits, find_max_connections
-from voiceai.server.http_protocol import make_protocol
+from voiceai.server.http_protocol import KEEP_ALIVE_SECONDS, make_protocol
 from voiceai.server.pages_process import PagesProcess
 from voiceai.server.paths import PathFilter
 from voiceai.server.refusals import refusals
@@ -153,6 +153,7 @@ def build_config(app: Any, options: ServeOptions, *, lifespan: Literal["on", "of
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_ping_interval=PING_INTERVAL_SECONDS,
         ws_per_message_deflate=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         lifespan=lifespan,
         log_config=None,
         access_log=False,

@@ -209,6 +209,19 @@ async def test_headers_have_ten_seconds(server: ServeProcess) -> None:
     writer.close()
 
 
+async def test_an_idle_connection_serves_another_request(server: ServeProcess) -> None:
+    """Longer than uvicorn's five seconds and than the time for headers."""
+    request = b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    reader, writer = await send_raw(server, request)
+    for pause_seconds in (11.0, 0.0):
+        async with asyncio.timeout(WAIT_SECONDS):
+            assert b" 200 " in await reader.readuntil(b"}")
+        await asyncio.sleep(pause_seconds)
+        if pause_seconds:
+            writer.write(request)
+    writer.close()
+
+
 # The drain
 
 
